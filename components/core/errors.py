@@ -1,0 +1,18 @@
+"""The errors a user can do something about."""
+
+
+class InputError(Exception):
+    """What was given cannot be used.
+
+    The message is one line for the person who gave it: what was given, what is wrong with it and what to do. A step
+    that ends with this error prints the message alone; every other exception keeps its traceback, because it is a
+    fault of ours.
+    """
+
+
+class NotFoundError(InputError):
+    """The object or file that was named does not exist; the message names it."""
+
+
+class ConflictError(Exception):
+    """A conditional write lost the race: somebody else changed the object first."""

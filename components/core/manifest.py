@@ -1,0 +1,144 @@
+"""The manifest: an immutable table of samples, which every step reads and passes on.
+
+It is a Parquet file of references. The pictures themselves stay in the store as blobs named by the SHA-256 of their
+bytes. One row is one picture:
+
+========== ================ ============================================================================
+column     type             meaning
+========== ================ ============================================================================
+id         string           SHA-256 of the picture's bytes, 64 hex digits; unique
+uri        string           where the bytes lie: ``file:///...`` or ``s3://...``
+width      int32            pixels, as displayed (EXIF orientation applied)
+height     int32            pixels
+split      string           ``train``, ``val``, ``test``, or empty before ``prepare`` has decided
+group      string           samples that must share a split (one video, one site); the id where there is none
+source     string           where it came from: the path inside the archive or folder
+round      int32            the round that brought it in; 0 for a first import
+annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: nobody has labelled it
+========== ================ ============================================================================
+
+Box coordinates are those of :class:`components.core.detections.Detections`. The class names, in the order of
+``class_id``, travel in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from components.core.detections import Detections
+from components.core.errors import InputError, NotFoundError
+
+SPLITS = ("train", "val", "test")
+ANNOTATION = pl.Struct({"class_id": pl.Int32, "x1": pl.Float32, "y1": pl.Float32, "x2": pl.Float32, "y2": pl.Float32})
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,
+    "uri": pl.String,
+    "width": pl.Int32,
+    "height": pl.Int32,
+    "split": pl.String,
+    "group": pl.String,
+    "source": pl.String,
+    "round": pl.Int32,
+    "annotations": pl.List(ANNOTATION),
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Samples and the names of their classes.
+
+    Attributes:
+        table: one row per sample, with the columns of ``SCHEMA``.
+        classes: class names in the order of ``class_id``.
+
+    """
+
+    table: pl.DataFrame
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> Manifest:
+        """Make a manifest from one dictionary per sample."""
+        return cls(pl.DataFrame(rows, schema=SCHEMA), tuple(classes))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Manifest:
+        """Read a manifest and check that it is one.
+
+        Raises:
+            NotFoundError: no such file.
+            InputError: not Parquet, other columns than a manifest's, or an annotation of a class without a name.
+
+        """
+        if not Path(path).is_file():
+            raise NotFoundError(f"manifest {path}: no such file")
+        try:
+            table = pl.read_parquet(path)
+            metadata = pl.read_parquet_metadata(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"manifest {path}: not a readable Parquet file ({error})") from error
+        if dict(table.schema) != SCHEMA:
+            different = sorted(
+                name for name in {*table.schema, *SCHEMA} if dict(table.schema).get(name) != SCHEMA.get(name)
+            )
+            raise InputError(f"manifest {path}: columns missing, unknown or of another type: {', '.join(different)}")
+        manifest = cls(table, tuple(json.loads(metadata.get("classes", "[]"))))
+        worst = manifest.boxes()["class_id"].max()
+        if isinstance(worst, int) and worst >= len(manifest.classes):
+            raise InputError(f"manifest {path}: class {worst} has no name; named are {list(manifest.classes)}")
+        return manifest
+
+    def write(self, path: str | Path) -> None:
+        """Write the manifest as Parquet; a reader never sees half a file."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            self.table.write_parquet(partial, metadata={"classes": json.dumps(self.classes)})
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def where(self, *conditions: pl.Expr) -> Manifest:
+        """The samples that meet every condition."""
+        return Manifest(self.table.filter(*conditions), self.classes)
+
+    def split(self, name: str) -> Manifest:
+        """The samples of one split."""
+        return self.where(pl.col("split") == name)
+
+    def labelled(self) -> Manifest:
+        """The samples somebody has labelled, negatives among them."""
+        return self.where(pl.col("annotations").is_not_null())
+
+    def boxes(self) -> pl.DataFrame:
+        """One row per box, with its sample's id, width, height and split, and columns class_id, x1, y1, x2, y2."""
+        return (
+            self.table.select("id", "width", "height", "split", "annotations")
+            .explode("annotations", empty_as_null=False, keep_nulls=False)
+            .unnest("annotations")
+        )
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each sample as a dictionary, in table order."""
+        return self.table.iter_rows(named=True)
+
+    def truths(self) -> list[Detections]:
+        """The labelled boxes of each sample, in table order; none for a sample nobody has labelled."""
+        return [truth(annotations) for annotations in self.table["annotations"].to_list()]
+
+
+def truth(annotations: Sequence[dict[str, Any]] | None) -> Detections:
+    """The boxes of one row's annotations."""
+    return Detections.of(
+        [[a["x1"], a["y1"], a["x2"], a["y2"]] for a in annotations or ()], [a["class_id"] for a in annotations or ()]
+    )

@@ -1,0 +1,120 @@
+"""Named things a user can add to: estimators, data formats and, as the suite grows, miners and conditions.
+
+A plug-in is registered with a decorator, found through an entry point of the same group, or imported because the
+``plugins`` parameter names its module::
+
+    @estimators.register("my-detector")
+    class MyDetector: ...
+
+``python -m pipelines plugins`` lists what is known.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from components.core.errors import InputError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for, of one kind.
+
+    Args:
+        kind: the field's word for one entry, such as ``estimator``; used in messages. Installed packages add entries
+            through the entry-point group ``edge_learning.<kind>s``.
+
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.group = f"edge_learning.{kind.replace(' ', '_')}s"
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Register what is decorated under a name.
+
+        Raises:
+            InputError: the name is taken by something else.
+
+        """
+
+        def add(entry: T) -> T:
+            self._add(name, entry)
+            return entry
+
+        return add
+
+    def get(self, name: str) -> T:
+        """What a name stands for.
+
+        Raises:
+            InputError: no such name; the message lists the known ones.
+
+        """
+        self._load_entry_points()
+        if name not in self._entries:
+            raise InputError(
+                f"unknown {self.kind} {name!r}: known are {', '.join(sorted(self._entries)) or 'none'}; "
+                "name the module of your own in the parameter 'plugins'"
+            )
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """Every known name, sorted."""
+        self._load_entry_points()
+        return sorted(self._entries)
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Every name with what it stands for, sorted by name."""
+        for name in self.names():
+            yield name, self._entries[name]
+
+    def _add(self, name: str, entry: T) -> None:
+        known = self._entries.get(name)
+        if known is not None and _origin(known) != _origin(entry):
+            raise InputError(
+                f"{self.kind} {name!r} is registered twice, by {_origin(known)} and by {_origin(entry)}: "
+                f"rename one; known are {', '.join(sorted(self._entries))}"
+            )
+        self._entries[name] = entry
+
+    def _load_entry_points(self) -> None:
+        for point in entry_points(group=self.group):
+            if point.name not in self._entries or _origin(self._entries[point.name]) != point.value.replace(":", "."):
+                self._add(point.name, point.load())
+
+
+def load(modules: str) -> None:
+    """Import the modules that a ``plugins`` parameter names, so that what they register is known.
+
+    Args:
+        modules: module names, separated by commas; they are looked for on the Python path and in the working directory.
+
+    Raises:
+        InputError: a module cannot be imported, or registers a name that is taken.
+
+    """
+    for name in filter(None, (part.strip() for part in modules.split(","))):
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        try:
+            importlib.import_module(name)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"plugins names the module {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
+                "put it on PYTHONPATH or in the working directory"
+            ) from error
+
+
+def _origin(entry: object) -> str:
+    """Where an entry was defined, so that importing the same module twice is not a clash."""
+    return f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', type(entry).__qualname__)}"

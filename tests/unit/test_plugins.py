@@ -1,0 +1,55 @@
+import sys
+
+import pytest
+
+from components.core import plugins
+from components.core.errors import InputError
+
+
+def test_a_duplicate_name_is_an_error_that_lists_the_known():
+    registry = plugins.Registry("estimator")
+    registry.register("one")(type("First", (), {}))
+    with pytest.raises(InputError, match="'one' is registered twice.*known are one"):
+        registry.register("one")(type("Second", (), {}))
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known():
+    registry = plugins.Registry("estimator")
+    registry.register("yolo")(type("Yolo", (), {}))
+    with pytest.raises(InputError, match="unknown estimator 'yollo': known are yolo"):
+        registry.get("yollo")
+
+
+def test_a_module_named_by_the_parameter_registers(tmp_path, monkeypatch):
+    (tmp_path / "my_plugin_for_test.py").write_text(
+        "from components.core import plugins\nregistry = plugins.Registry('thing')\nregistry.register('mine')(dict)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.load(" my_plugin_for_test ,")
+    assert sys.modules["my_plugin_for_test"].registry.get("mine") is dict
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_that_names_it():
+    with pytest.raises(InputError, match="no_such_module_at_all"):
+        plugins.load("no_such_module_at_all")
+
+
+def test_importing_a_module_twice_is_no_clash():
+    registry = plugins.Registry("thing")
+    registry.register("same")(dict)
+    registry.register("same")(dict)
+    assert registry.names() == ["same"]
+
+
+def test_an_entry_point_adds_a_name(monkeypatch):
+    class Point:
+        name, value = "from-package", "collections:OrderedDict"
+
+        def load(self):
+            from collections import OrderedDict
+
+            return OrderedDict
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()] if group == "edge_learning.things" else [])
+    registry = plugins.Registry("thing")
+    assert registry.names() == ["from-package"]
