@@ -1,16 +1,23 @@
-"""What every step of a pipeline does around its work: say what it is, how long it took, and fail in one line."""
+"""What every step of a pipeline does around its work: say what it is doing, end with its runner, fail in one line."""
 
 from __future__ import annotations
 
 import logging
+import os
+import select
+import stat
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.core.errors import InputError
 
-ERROR_MARK = "EDGE-ERROR"  # the command line looks for this in a step's output to show the error and nothing else
+# The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.
+SAYS, FAILS = "|", "!"
+
+_ORPHAN_SECONDS = 2.0
 
 
 @contextmanager
@@ -20,22 +27,40 @@ def step(name: str) -> Iterator[None]:
     An ``InputError`` ends the process with exit code 1 and one line, since its message is meant for the user. Any
     other exception goes on with its traceback, after the same line.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    logging.basicConfig(level=logging.INFO, format=f"{name} {SAYS} %(message)s", stream=sys.stdout, force=True)
+    threading.Thread(target=_end_with_reader, daemon=True).start()
     started = time.monotonic()
     try:
         yield
     except InputError as error:
-        _report(name, str(error))
-        sys.stdout.flush()
+        _fail(name, str(error))
         raise SystemExit(1) from None
     except MemoryError:
-        _report(name, "out of memory: give the step more memory, or a smaller batch or image_size")
+        _fail(name, "out of memory: give the step more memory, or a smaller batch or image_size")
+        raise
+    except OSError as error:
+        _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}")
         raise
     except Exception as error:
-        _report(name, f"{type(error).__name__}: {error}")
+        _fail(name, f"{type(error).__name__}: {error}")
         raise
-    logging.info("%s done in %.1f s", name, time.monotonic() - started)
+    logging.info("done in %.1f s", time.monotonic() - started)
 
 
-def _report(name: str, message: str) -> None:
-    print(f"{ERROR_MARK} {name}: {' '.join(message.split())}", flush=True)
+def _fail(name: str, message: str) -> None:
+    print(f"{name} {FAILS} {' '.join(message.split())}", flush=True)
+
+
+def _end_with_reader() -> None:
+    """End this process when whoever reads its output is gone.
+
+    A runner that was killed cannot end its steps. A step that went on without it would race with the next run.
+    """
+    output = sys.__stdout__
+    if output is None or not stat.S_ISFIFO(os.fstat(output.fileno()).st_mode):
+        return
+    watched = select.poll()
+    watched.register(output.fileno(), select.POLLERR)
+    while not any(event & select.POLLERR for _, event in watched.poll(0)):
+        time.sleep(_ORPHAN_SECONDS)
+    os._exit(1)

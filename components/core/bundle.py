@@ -1,0 +1,163 @@
+"""A bundle: one version of a model as a folder.
+
+=============== =====================================================================================
+file            meaning
+=============== =====================================================================================
+``model.json``  this description, with the SHA-256 of every other file
+``model.pt``    the trainer's own weights, to train on from
+``model.onnx``  what runs everywhere; later files, such as ``model.rknn``, are for one device
+=============== =====================================================================================
+
+Whoever opens a file of a bundle reads the description first, which checks the digests; nothing is unpickled here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from components.core.errors import InputError, NotFoundError
+
+DESCRIPTION = "model.json"
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Head:
+    """How the numbers of a detection model become boxes.
+
+    Attributes:
+        strides: pixels of the canvas per grid cell, one for each scale, fine to coarse.
+        reg_max: bins per box side; 1 where the model gives the distance itself.
+        end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
+
+    """
+
+    strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    reg_max: PositiveInt
+    end_to_end: bool
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Bundle:
+    """What ``model.json`` says.
+
+    Attributes:
+        classes: class names in the order of the model's class scores.
+        image_size: height and width of the model's canvas in pixels.
+        estimator: the plug-in that trained it and can train it on.
+        head: how its outputs become boxes.
+        confidence_threshold: score from which a box counts where the model is deployed.
+        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        outputs: names of its outputs: for each stride the boxes ``(1, 4 * reg_max, h, w)``, then the class scores
+            ``(1, classes, h, w)`` in 0..1.
+        task: what the model does.
+        pad: grey value around a picture on the canvas.
+        colour: order of the canvas' channels.
+        files: name of every other file of the folder, and its SHA-256.
+        metrics: what it scored, by name.
+        lineage: where it comes from: base model, digest of the manifest, parameters, experiment labels, time of
+            creation, versions of the libraries.
+
+    """
+
+    classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    image_size: tuple[PositiveInt, PositiveInt]
+    estimator: Annotated[str, Field(min_length=1)]
+    head: Head
+    confidence_threshold: _Fraction
+    nms_threshold: _Fraction
+    outputs: tuple[str, ...] = ("box0", "cls0", "box1", "cls1", "box2", "cls2")
+    task: Literal["detection"] = "detection"
+    pad: Annotated[NonNegativeInt, Field(le=255)] = 114
+    colour: Literal["RGB"] = "RGB"
+    files: dict[_FileName, _Digest] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    lineage: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {list(self.classes)} name one twice")
+        if len(self.outputs) != 2 * len(self.head.strides):
+            raise ValueError(f"{len(self.outputs)} outputs for {len(self.head.strides)} strides: give two for each")
+        if any(side % stride for side in self.image_size for stride in self.head.strides):
+            raise ValueError(f"image_size {self.image_size} is not a multiple of the strides {self.head.strides}")
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a bundle's description and check every file it names.
+
+        Raises:
+            NotFoundError: no description, or a file that it names is missing.
+            InputError: the description is not one, or a file is not the one that it describes.
+
+        """
+        path = folder / DESCRIPTION
+        if not path.is_file():
+            raise NotFoundError(f"bundle {folder}: no {DESCRIPTION} in it: name the folder of one model version")
+        try:
+            bundle = _FORMAT.validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(f"bundle {folder}: {DESCRIPTION} is wrong: {_problems(error)}") from error
+        for name in bundle.files:
+            bundle.file(folder, name)
+        return bundle
+
+    def write(self, folder: Path) -> Bundle:
+        """Describe the files that lie in a folder; a reader never sees half a description.
+
+        Returns:
+            The bundle as written, ``files`` being those that were found.
+
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f".{DESCRIPTION}.partial"
+        found = sorted(path for path in folder.iterdir() if path.is_file())
+        bundle = replace(
+            self, files={path.name: _sha256(path) for path in found if path.name not in (DESCRIPTION, partial.name)}
+        )
+        try:
+            partial.write_bytes(_FORMAT.dump_json(bundle, indent=2))
+            partial.replace(folder / DESCRIPTION)
+        finally:
+            partial.unlink(missing_ok=True)
+        return bundle
+
+    def file(self, folder: Path, name: str) -> Path:
+        """One file of the bundle, checked.
+
+        Raises:
+            NotFoundError: the bundle has no such file.
+            InputError: its bytes are not those that the bundle was made with.
+
+        """
+        path = folder / name
+        if name not in self.files or not path.is_file():
+            raise NotFoundError(f"bundle {folder}: no {name} in it; it names {', '.join(self.files) or 'no file'}")
+        if _sha256(path) != self.files[name]:
+            raise InputError(
+                f"bundle {folder}: {name} does not have the SHA-256 that {DESCRIPTION} records: "
+                "it was changed or damaged; fetch or train the model again"
+            )
+        return path
+
+
+_FORMAT = TypeAdapter(Bundle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors(include_url=False))

@@ -1,0 +1,109 @@
+"""What this machine keeps of a job, so that training and evaluation read files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from components.core.errors import InputError, NotFoundError
+from components.core.manifest import Manifest
+from components.core.store import RESERVED, Store, open_store, split
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 5.0
+
+
+def cache_folder(job_root: str) -> Path:
+    """Where this machine keeps copies of a job's blobs and unfinished work; nothing in it is needed again.
+
+    It is the folder that ``EDGE_CACHE_DIR`` names; without one ``cache`` in the job root, where that is a folder, or
+    else ``~/.cache/edge-learning``. Jobs may share it, since what lies in it is named by its content.
+    """
+    named = os.environ.get("EDGE_CACHE_DIR")
+    if named:
+        return Path(named)
+    return open_store(job_root).local_path("cache") or Path.home() / ".cache" / "edge-learning"
+
+
+def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
+    """Make every picture of a manifest readable as a local file.
+
+    A picture on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
+    it only. Any other is downloaded and checked against its id. What is there already is kept, after a check of its
+    bytes. Several processes may fill one folder at the same time.
+
+    Args:
+        manifest: the samples.
+        folder: where the files go, as ``<id[:2]>/<id><suffix>``.
+        workers: how many pictures are brought in at the same time.
+
+    Returns:
+        The file of each sample, in table order.
+
+    Raises:
+        NotFoundError: a picture is not where the manifest says.
+        InputError: a picture is out of reach, or its bytes are not those of its id.
+
+    """
+    ids, uris = manifest.table["id"].to_list(), manifest.table["uri"].to_list()
+    opened = functools.cache(open_store)  # one store, and so one set of connections, for each bucket
+    started = shown = time.monotonic()
+    files: list[Path] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for file in pool.map(_bring, ids, uris, itertools.repeat(folder), itertools.repeat(opened)):
+            files.append(file)
+            if time.monotonic() - shown > PROGRESS_SECONDS:
+                shown = time.monotonic()
+                log.info("fetched %d of %d pictures, %.0f/s", len(files), len(ids), len(files) / (shown - started))
+    return files
+
+
+def _bring(sample_id: str, uri: str, folder: Path, opened: Callable[[str], Store]) -> Path:
+    """Link or download one picture and return its file."""
+    file = folder / sample_id[:2] / f"{sample_id}{PurePosixPath(uri).suffix.lower()}"
+    root, key = split(uri)
+    store = opened(root)
+    source = store.local_path(key)
+    if source is not None:
+        _link(source, file)
+    elif not _holds(file, sample_id):
+        store.download(key, file, sha256=sample_id)
+    return file
+
+
+def _holds(file: Path, sha256: str) -> bool:
+    """Whether a file is there and whole; one that a power cut left short would fail the trainer much later."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _link(source: Path, file: Path) -> None:
+    """Make a file another name of a blob: a hard link, or a symbolic one where the disks differ."""
+    if not source.is_file():
+        raise NotFoundError(f"{source}: no such picture")
+    if file.exists() and file.samefile(source):
+        return
+    link = file.parent / f"{RESERVED}{uuid.uuid4().hex}"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source.resolve(), link)
+        except OSError:
+            link.symlink_to(source.resolve())
+        link.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot link to {source} ({error.strerror})") from error
+    finally:
+        link.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""The contract every model keeps: train, evaluate, predict, load, save.
+
+The five methods are those of a Sedna or ianvs estimator, with types. A new model is one class of this kind, registered
+under a name::
+
+    @estimators.register("my-detector")
+    class MyDetector(Estimator): ...
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.bundle import Bundle
+from components.core.detections import Detections
+from components.core.manifest import Manifest
+from components.core.metrics.detection import DetectionMetrics, evaluate_detections
+from components.core.plugins import Registry
+from components.core.runtimes.letterbox import read_picture
+
+
+@dataclass(frozen=True)
+class LocalSamples:
+    """Samples whose pictures are on this machine.
+
+    Attributes:
+        manifest: the samples.
+        paths: where each one's picture lies, in table order. The files belong to the store: never write to them.
+    """
+
+    manifest: Manifest
+    paths: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training came to.
+
+    Attributes:
+        number: counted from 1.
+        values: the trainer's own figures, such as ``train/box_loss`` and ``metrics/mAP50(B)``.
+        last: the trainer's checkpoint, from which it can go on.
+        best: the best weights so far by the validation split.
+        finished: nothing is left to train.
+    """
+
+    number: int
+    values: Mapping[str, float]
+    last: Path
+    best: Path
+    finished: bool
+
+
+class Estimator(ABC):
+    """A detection model that can be trained."""
+
+    @abstractmethod
+    def load(self, model: Path | str) -> None:
+        """Take over the weights of a file or bundle, or an untrained architecture.
+
+        Raises:
+            InputError: no such model, or one of another kind.
+        """
+
+    @abstractmethod
+    def train(
+        self,
+        train: LocalSamples,
+        val: LocalSamples,
+        *,
+        folder: Path,
+        epochs: int,
+        image_size: tuple[int, int],
+        batch: int,
+        patience: int,
+        device: str,
+        workers: int,
+        seed: int,
+        options: Mapping[str, Any],
+        on_epoch: Callable[[Epoch], None],
+        resume: Path | None = None,
+    ) -> None:
+        """Train what was loaded.
+
+        Args:
+            train: what the weights are fitted to.
+            val: what the best epoch is chosen by.
+            folder: where all files of the training go; nothing is written elsewhere.
+            epochs: passes over ``train``.
+            image_size: height and width in pixels.
+            batch: pictures per step.
+            patience: epochs without progress on ``val`` after which training stops; 0 for never.
+            device: ``auto``, ``cpu``, ``mps`` or GPU numbers.
+            workers: processes that load pictures.
+            seed: of every random choice.
+            options: further settings, by the estimator's own names.
+            on_epoch: called after each epoch, when the checkpoint has been written.
+            resume: a checkpoint of the same training, from which it goes on.
+
+        Raises:
+            InputError: an option does not exist, or the base model's weights did not reach the trained model.
+        """
+
+    @abstractmethod
+    def predict(
+        self, images: Sequence[NDArray[np.uint8]], *, confidence_threshold: float, nms_threshold: float
+    ) -> list[Detections]:
+        """Find objects.
+
+        Args:
+            images: pictures, each (height, width, 3) RGB.
+            confidence_threshold: boxes with a lower score are left out.
+            nms_threshold: of two boxes of one class with a higher intersection over union, the better one stays.
+
+        Returns:
+            The boxes of each picture, in its own pixels.
+        """
+
+    @abstractmethod
+    def save(
+        self,
+        folder: Path,
+        *,
+        image_size: tuple[int, int],
+        confidence_threshold: float,
+        nms_threshold: float,
+        lineage: dict[str, Any],
+    ) -> Bundle:
+        """Write the model as a bundle.
+
+        Args:
+            folder: created.
+            image_size: height and width in pixels that the model is to be used at.
+            confidence_threshold: score from which a box counts where the model is deployed.
+            nms_threshold: overlap above which the worse of two boxes of a class is dropped there.
+            lineage: what the model was made from.
+        """
+
+    def evaluate(self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float) -> DetectionMetrics:
+        """Measure the model on labelled samples, with the evaluator that all model formats share."""
+        predictions = [
+            self.predict([read_picture(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)[0]
+            for path in samples.paths
+        ]
+        return evaluate_detections(
+            samples.manifest.truths(),
+            predictions,
+            samples.manifest.classes,
+            list(samples.manifest.table.select("width", "height").iter_rows()),
+            confidence_threshold=confidence_threshold,
+        )
+
+
+estimators: Registry[type[Estimator]] = Registry("estimator")

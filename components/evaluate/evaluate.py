@@ -1,0 +1,185 @@
+"""Measure one model version on the labelled samples of a split."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.core.bundle import Bundle
+from components.core.cache import fetch_blobs
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.manifest import SPLITS, Manifest
+from components.core.metrics.bootstrap import map50_interval
+from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.reports import Section
+from components.core.runtimes.decode import MAX_DETECTIONS
+from components.core.runtimes.detector import Detector, open_detector
+from components.core.runtimes.letterbox import Picture, read_picture
+from components.evaluate import report
+
+log = logging.getLogger(__name__)
+
+LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        metrics: over all labelled samples of the split, at the deployed thresholds. Average precision looks at up to
+            300 predictions per picture and class.
+        map50_interval: ends of the 95 % bootstrap interval of mAP50 over the pictures.
+        samples: what it was measured on.
+        predictions: of each sample in table order, in the manifest's classes, with scores from 0.001.
+        sections: the report.
+
+    """
+
+    metrics: DetectionMetrics
+    map50_interval: tuple[float, float]
+    samples: Manifest
+    predictions: Sequence[Detections]
+    sections: Sequence[Section]
+
+    def as_flat(self) -> dict[str, float]:
+        """The metrics by name, and ``map50_low`` and ``map50_high``; each is finite."""
+        low, high = self.map50_interval
+        return {**self.metrics.as_flat(), "map50_low": low, "map50_high": high}
+
+
+def evaluate(
+    manifest: Manifest,
+    model_folder: Path,
+    *,
+    split: str = "test",
+    confidence_threshold: float,
+    nms_threshold: float,
+    cache_folder: Path,
+    runtime: str = "onnx",
+) -> Evaluation:
+    """Run a model over the labelled samples of a split and measure what it finds.
+
+    Args:
+        manifest: the samples.
+        model_folder: the bundle.
+        split: ``train``, ``val`` or ``test``.
+        confidence_threshold: precision, recall and F1 are of predictions with at least this score.
+        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        cache_folder: where pictures are brought to.
+        runtime: plug-in that runs the model.
+
+    Raises:
+        InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
+            bundle cannot run, or a picture is not the one in the manifest.
+
+    """
+    samples = _samples(manifest, split)
+    detector = open_detector(runtime, model_folder)
+    places = _places(detector.bundle, manifest, model_folder)
+    paths = fetch_blobs(samples, cache_folder)
+    started = time.monotonic()
+    predictions = [_renamed(found, places) for found in _predict(detector, samples, paths, nms_threshold)]
+    seconds = (time.monotonic() - started) / len(samples)
+    metrics = evaluate_detections(
+        samples.truths(),
+        predictions,
+        manifest.classes,
+        list(samples.table.select("width", "height").iter_rows()),
+        confidence_threshold=confidence_threshold,
+        max_detections=MAX_DETECTIONS,
+    )
+    matches = match(samples.truths(), predictions, len(manifest.classes))
+    interval = map50_interval(matches, max_detections=MAX_DETECTIONS)
+    log.info("mAP50 %.3f (95 %% interval %.3f to %.3f), mAP50-95 %.3f", metrics.map50, *interval, metrics.map50_95)
+    facts = {
+        "split": split,
+        "estimator": detector.bundle.estimator,
+        "image size": "{}x{}".format(*reversed(detector.bundle.image_size)),
+        "runtime": runtime,
+        "confidence threshold": confidence_threshold,
+        "NMS threshold": nms_threshold,
+        "milliseconds a picture": round(1000 * seconds, 1),
+    }
+    sections = [
+        report.summary(metrics, interval, facts, predictions),
+        report.classes(metrics, confidence_threshold),
+        *_examples(samples, paths, predictions, matches, confidence_threshold),
+    ]
+    return Evaluation(metrics, interval, samples, predictions, sections)
+
+
+def _samples(manifest: Manifest, split: str) -> Manifest:
+    samples = manifest.split(split).labelled()
+    if len(samples) == 0:
+        counts = {name: len(manifest.split(name).labelled()) for name in (*SPLITS, "")}
+        listed = ", ".join(f"{name or 'undecided'} {count}" for name, count in counts.items() if name or count)
+        raise InputError(
+            f"split {split!r} has no labelled sample to evaluate on; labelled samples are {listed}: "
+            "bring in more pictures, change the ratios of the splits or name another split"
+        )
+    return samples
+
+
+def _places(bundle: Bundle, manifest: Manifest, folder: Path) -> list[int]:
+    """The index in the manifest of each class of a model; they may stand in another order, or be fewer."""
+    unknown = [name for name in bundle.classes if name not in manifest.classes]
+    if unknown:
+        raise InputError(
+            f"model {folder} finds {', '.join(unknown)}, which nobody labels in this manifest; "
+            f"its classes are {', '.join(manifest.classes)}: evaluate on data with the classes of the model"
+        )
+    return [manifest.classes.index(name) for name in bundle.classes]
+
+
+def _renamed(found: Detections, places: Sequence[int]) -> Detections:
+    return Detections.of(found.boxes, [places[index] for index in found.classes], found.scores)
+
+
+def _predict(detector: Detector, samples: Manifest, paths: Sequence[Path], nms: float) -> list[Detections]:
+    predictions: list[Detections] = []
+    started = spoke = time.monotonic()
+    for row, path in zip(samples.rows(), paths, strict=True):
+        image = _picture(path, row["width"], row["height"], row["source"])
+        predictions += detector.predict([image], confidence=LEAST_SCORE, nms=nms)
+        if time.monotonic() - spoke > PROGRESS_SECONDS or len(predictions) == len(samples):
+            spoke = time.monotonic()
+            speed = len(predictions) / max(spoke - started, 1e-9)
+            log.info("looked at %d of %d pictures, %.1f a second", len(predictions), len(samples), speed)
+    return predictions
+
+
+def _picture(path: Path, width: int, height: int, source: str) -> Picture:
+    image = read_picture(path)
+    if image.shape[:2] != (height, width):
+        raise InputError(
+            f"sample {source}: the picture has {image.shape[1]}x{image.shape[0]} pixels, the manifest says "
+            f"{width}x{height}: its boxes would be misplaced; ingest it again"
+        )
+    return image
+
+
+def _examples(
+    samples: Manifest, paths: Sequence[Path], predictions: Sequence[Detections], matches: Matches, confidence: float
+) -> list[Section]:
+    """The pictures with the most mistakes, and some without any."""
+    found, correct = (table.sum(axis=1) for table in matches.counts(confidence))
+    truths = matches.truths.sum(axis=1)
+    sources, true_boxes = samples.table["source"].to_list(), samples.truths()
+    examples = [
+        report.Example(
+            source=sources[index],
+            path=paths[index],
+            truth=true_boxes[index],
+            found=predictions[index][predictions[index].scores >= confidence],
+            missed=int(truths[index] - correct[index]),
+            false_alarms=int(found[index] - correct[index]),
+        )
+        for index in range(len(samples))
+    ]
+    return report.examples(examples, samples.classes)

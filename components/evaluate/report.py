@@ -1,0 +1,122 @@
+"""The pages of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from components.core import reports
+from components.core.detections import Detections
+from components.core.metrics.detection import RECALLS, DetectionMetrics
+from components.core.reports import Section
+from components.core.runtimes.letterbox import Picture, read_picture
+
+WORST = 8  # pictures shown
+BEST = 4
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with what was in it and what was found, at the deployed confidence.
+
+    Attributes:
+        source: name of the picture.
+        path: where it lies.
+        truth: true boxes.
+        found: predictions.
+        missed: true boxes that no prediction took.
+        false_alarms: predictions that took no true box.
+
+    """
+
+    source: str
+    path: Path
+    truth: Detections
+    found: Detections
+    missed: int
+    false_alarms: int
+
+    @property
+    def mistakes(self) -> int:
+        """Missed boxes and false alarms together."""
+        return self.missed + self.false_alarms
+
+
+def summary(
+    metrics: DetectionMetrics,
+    interval: tuple[float, float],
+    facts: Mapping[str, object],
+    predictions: Sequence[Detections],
+) -> Section:
+    """The main figures, and under what settings they were measured."""
+    figures = {
+        "mAP50": metrics.map50,
+        "mAP50, 95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}",
+        "mAP50-95": metrics.map50_95,
+        "precision": metrics.precision_micro,
+        "recall": metrics.recall_micro,
+        "F1": metrics.f1_micro,
+        "false positives a picture": metrics.false_positives_per_image,
+        "pictures": metrics.images,
+        "true boxes": metrics.truths,
+    }
+    body = reports.facts(figures) + reports.facts(facts)
+    if not any(one.predictions for one in metrics.per_class):
+        best = max((float(found.scores.max()) for found in predictions if len(found)), default=0.0)
+        body += reports.note(
+            f"The model finds nothing at this confidence in any picture; its highest score is {best:.3f}. "
+            "It has not been trained enough, or the threshold is too high.",
+            kind="warn",
+        )
+    return Section("Evaluation", body)
+
+
+def classes(metrics: DetectionMetrics, confidence: float) -> Section:
+    """Every class in a table, and its precision over recall as a curve."""
+    headers = ("class", "AP50", "AP50-95", "precision", "recall", "F1", "true boxes", "predictions", "false positives")
+    rows = [
+        ["–" if value is None else value for value in vars(one).values()]  # noqa: RUF001
+        for one in metrics.per_class
+    ]
+    caption = f"Precision, recall, F1 and counts are at confidence {confidence:g}, a hit being an overlap of IoU 0.5."
+    return Section("Classes", reports.table(headers, rows, caption) + _curves(metrics, confidence))
+
+
+def examples(pictures: Sequence[Example], names: Sequence[str]) -> list[Section]:
+    """The pictures with the most mistakes, and some without any, with truth and predictions drawn."""
+    worst = sorted((one for one in pictures if one.mistakes), key=lambda one: -one.mistakes)[:WORST]
+    best = [one for one in pictures if not one.mistakes and len(one.truth)][:BEST]
+    legend = reports.note("White: the truth. Coloured: what the model found, with its score.")
+    return [
+        Section(title, legend + reports.pictures([(_drawn(one, names), _caption(one)) for one in shown]))
+        for title, shown in (("Worst pictures", worst), ("Pictures without mistakes", best))
+        if shown
+    ]
+
+
+def _curves(metrics: DetectionMetrics, confidence: float) -> Markup:
+    fig = reports.new_figure()
+    axes = fig.subplots()
+    for index, one in enumerate(metrics.per_class):
+        if one.recall is not None and one.precision is not None:
+            colour = reports.PALETTE[index % len(reports.PALETTE)]
+            axes.plot(RECALLS, metrics.curves[one.name], color=colour, label=one.name)
+            axes.plot(one.recall, one.precision, "o", color=colour)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    if len(metrics.curves) <= len(reports.PALETTE):  # more would hide the curves
+        axes.legend()
+    return reports.figure(fig, f"Precision over recall at IoU 0.5; a dot is the deployed confidence, {confidence:g}.")
+
+
+def _drawn(example: Example, names: Sequence[str]) -> Picture:
+    with_truth = reports.draw(read_picture(example.path), example.truth, names, reports.TRUTH_COLOUR)
+    return reports.draw(with_truth, example.found, names)
+
+
+def _caption(example: Example) -> str:
+    alarms = "1 false alarm" if example.false_alarms == 1 else f"{example.false_alarms} false alarms"
+    return f"{example.source}: {example.missed} of {len(example.truth)} missed, {alarms}"

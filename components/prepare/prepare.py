@@ -1,0 +1,190 @@
+"""Prepare: decide which split each sample belongs to, and show what the data looks like.
+
+A split is decided by a hash of the sample's group and the seed alone. It does not depend on the order in which samples
+arrive, on how many there are, or on what else is in the manifest, so a sample keeps its split in every round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from markupsafe import Markup
+
+from components.core import reports
+from components.core.cache import fetch_blobs
+from components.core.errors import InputError
+from components.core.manifest import SPLITS, Manifest
+from components.core.parameters import parse_group_pattern
+from components.core.runtimes.letterbox import read_picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEW_BOXES = 20  # of one class in training, under which the report warns
+SHOWN_PICTURES = 8
+# COCO's bounds between small, medium and large objects, in square pixels (https://cocodataset.org/#detection-eval)
+SMALL_AREA, LARGE_AREA = 32**2, 96**2
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A manifest whose samples have splits.
+
+    Attributes:
+        manifest: labelled and unlabelled samples; the unlabelled have no split.
+        counts: samples per split, negatives and the unlabelled.
+        warnings: what may go wrong in training, one line each.
+    """
+
+    manifest: Manifest
+    counts: dict[str, int]
+    warnings: list[str]
+
+
+def prepare(
+    manifest: Manifest,
+    *,
+    train_ratio: float = 0.8,
+    val_ratio: float = 0.1,
+    split_by: str = "hash",
+    group_pattern: str = "",
+    seed: int = 0,
+) -> Prepared:
+    """Give each labelled sample its split.
+
+    Args:
+        manifest: samples from ``ingest``.
+        train_ratio: share of groups for training.
+        val_ratio: share for choosing the best epoch; the rest is for testing.
+        split_by: ``hash``, or ``source`` to keep the splits that the data set itself has; samples without one are
+            decided by hash, and a data set without a test split gives half of its val split to it.
+        group_pattern: regular expression over the source path with one group; the same match means the same split.
+        seed: changes every decision.
+
+    Raises:
+        InputError: too few samples for three splits.
+    """
+    grouped = _regroup(manifest.table, group_pattern)
+    parts = {group: assign(group, train_ratio, val_ratio, seed) for group in grouped["group"].unique()}
+    decided = pl.col("group").replace_strict(parts, return_dtype=pl.String)
+    if split_by == "source":
+        halves = {group: assign(group, 0, 0.5, seed) for group in parts}
+        own = pl.col("split")
+        if "test" not in manifest.table["split"].unique():
+            own = (
+                pl.when(own == "val")
+                .then(pl.col("group").replace_strict(halves, return_dtype=pl.String))
+                .otherwise(own)
+            )
+        decided = pl.when(pl.col("split") != "").then(own).otherwise(decided)
+    labelled = pl.col("annotations").is_not_null()
+    table = grouped.with_columns(pl.when(labelled).then(decided).otherwise(pl.lit("")).alias("split"))
+    prepared = Manifest(table, manifest.classes)
+    counts = {split: len(prepared.split(split)) for split in SPLITS}
+    empty = [split for split in SPLITS if not counts[split]]
+    if empty:
+        raise InputError(
+            f"no samples for {' and '.join(empty)}: {len(manifest.labelled())} labelled samples in "
+            f"{len(parts)} groups were split {_shares(counts)}; bring in more, or change train_ratio, val_ratio, "
+            "group_pattern or split_by"
+        )
+    counts["unlabelled"] = len(manifest) - len(manifest.labelled())
+    counts["negatives"] = len(prepared.where(pl.col("annotations").list.len() == 0))
+    return Prepared(prepared, counts, _warnings(prepared))
+
+
+def assign(group: str, train_ratio: float, val_ratio: float, seed: int) -> str:
+    """The split of one group: a number in 0..1 made from its hash, held against the ratios."""
+    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if place < train_ratio:
+        return "train"
+    return "val" if place < train_ratio + val_ratio else "test"
+
+
+def balance(manifest: Manifest) -> pl.DataFrame:
+    """Boxes per class and split, with a row for a class that has none.
+
+    Returns:
+        Columns ``class_id`` and one per split, ordered by class.
+    """
+    classes = pl.DataFrame({"class_id": range(len(manifest.classes))}, schema={"class_id": pl.Int32})
+    boxes = manifest.boxes()
+    per_split = [
+        boxes.filter(pl.col("split") == split).group_by("class_id").agg(pl.len().cast(pl.Int64).alias(split))
+        for split in SPLITS
+    ]
+    for counts in per_split:
+        classes = classes.join(counts, on="class_id", how="left")
+    return classes.fill_null(0).sort("class_id")
+
+
+def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
+    """What the report shows of the data: counts, class balance, box sizes, and some labelled pictures."""
+    manifest = prepared.manifest
+    rows = [
+        [manifest.classes[row["class_id"]], *(row[split] for split in SPLITS), sum(row[split] for split in SPLITS)]
+        for row in balance(manifest).iter_rows(named=True)
+    ]
+    body = reports.facts(prepared.counts)
+    for warning in prepared.warnings:
+        body += reports.note(warning, "warn")
+    body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
+    body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
+    return [reports.Section("Data", body), reports.Section("Labelled pictures", _examples(manifest, cache_folder))]
+
+
+def _regroup(table: pl.DataFrame, group_pattern: str) -> pl.DataFrame:
+    if parse_group_pattern(group_pattern) is None:
+        return table
+    match = pl.col("source").str.extract(group_pattern, 1)
+    return table.with_columns(pl.coalesce(match, pl.col("group")).alias("group"))
+
+
+def _warnings(manifest: Manifest) -> list[str]:
+    found = []
+    for row in balance(manifest).iter_rows(named=True):
+        name = manifest.classes[row["class_id"]]
+        if row["train"] < FEW_BOXES:
+            found.append(f"class {name} has {row['train']} boxes to train on; a detector needs hundreds")
+        found += [f"class {name} has no box in {split}" for split in ("val", "test") if not row[split]]
+    return found
+
+
+def _shares(counts: dict[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in counts.items())
+
+
+def _box_sizes(manifest: Manifest) -> Figure:
+    boxes = manifest.boxes().with_columns(side=((pl.col("x2") - pl.col("x1")) * (pl.col("y2") - pl.col("y1"))).sqrt())
+    figure = reports.new_figure(6.4, 2.8)
+    axes = figure.subplots()
+    series = [boxes.filter(pl.col("class_id") == index)["side"].to_list() for index in range(len(manifest.classes))]
+    axes.hist(series, bins=40, stacked=True, label=list(manifest.classes), color=_colours(len(series)))
+    for bound in (SMALL_AREA, LARGE_AREA):
+        axes.axvline(bound**0.5, color="#6b7a85", linestyle="--", linewidth=0.8)
+    axes.set_xlabel("box side, square root of its area (pixels)")
+    axes.set_ylabel("boxes")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    return [reports.PALETTE[index % len(reports.PALETTE)] for index in range(count)]
+
+
+def _examples(manifest: Manifest, cache_folder: Path) -> Markup:
+    table = manifest.split("train").table
+    # Ids are hashes, so the first by id are a fair draw, and the same on every run.
+    shown = Manifest(table.sort("id").head(SHOWN_PICTURES), manifest.classes)
+    paths = fetch_blobs(shown, cache_folder)
+    return reports.pictures(
+        [
+            (reports.draw(read_picture(path), truth, manifest.classes), Path(row["source"]).name)
+            for row, truth, path in zip(shown.rows(), shown.truths(), paths, strict=True)
+        ]
+    )

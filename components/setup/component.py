@@ -1,0 +1,102 @@
+"""Setup as a KFP component."""
+
+from components import images
+
+
+@images.small_component
+def setup(
+    data_url: str,
+    job_root: str,
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1000000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    train_ratio: float = 0.8,
+    val_ratio: float = 0.1,
+    split_by: str = "hash",
+    group_pattern: str = "",
+    seed: int = 0,
+    estimator: str = "yolo",
+    base_model: str = "yolo11n.yaml",
+    epochs: int = 100,
+    image_size: str = "640",
+    batch: int = 16,
+    patience: int = 50,
+    device: str = "auto",
+    workers: int = 2,
+    estimator_options: dict = {},  # noqa: B006 - KFP takes the default as a value
+    experiment_labels: str = "",
+    confidence_threshold: float = 0.25,
+    nms_threshold: float = 0.7,
+    plugins: str = "",
+    cache_pvc: str = "edge-learning-cache",
+    cache_size: str = "20Gi",
+    cpu_request: str = "2",
+    memory_request: str = "8Gi",
+    gpu_limit: str = "0",
+    gpu_type: str = "nvidia.com/gpu",
+    node_selector: dict = {},  # noqa: B006
+    tolerations: list = [],  # noqa: B006
+    store_secret: str = "edge-learning-store",
+) -> str:
+    """Check every parameter of a run before any work starts, and see to the cache volume.
+
+    All that is wrong is told at once: values out of range, data that cannot be read, a store that cannot be written.
+    The parameters are those of the steps that follow, and are described there.
+
+    Args:
+        data_url: See `ingest`.
+        job_root: See `ingest`.
+        data_path: See `ingest`.
+        data_format: See `ingest`.
+        classes: See `ingest`.
+        ignore_classes: See `ingest`.
+        max_bad_fraction: See `ingest`.
+        max_files: See `ingest`.
+        max_unpacked_gb: See `ingest`.
+        max_compression_ratio: See `ingest`.
+        train_ratio: See `prepare`.
+        val_ratio: See `prepare`.
+        split_by: See `prepare`.
+        group_pattern: See `prepare`.
+        seed: See `prepare` and `train`.
+        estimator: See `train`.
+        base_model: See `train`.
+        epochs: See `train`.
+        image_size: See `train`.
+        batch: See `train`.
+        patience: See `train`.
+        device: See `train`.
+        workers: See `train`.
+        estimator_options: See `train`.
+        experiment_labels: See `train`.
+        confidence_threshold: See `evaluate`.
+        nms_threshold: See `evaluate`.
+        plugins: See `ingest`, `train` and `evaluate`.
+        cache_pvc: Name of the persistent volume claim for the cache; made on a cluster when it is missing.
+        cache_size: Size of that claim, such as `20Gi`.
+        cpu_request: CPUs that training asks for, such as `2` or `500m`.
+        memory_request: Memory that training asks for, such as `8Gi`.
+        gpu_limit: Number of GPUs for training.
+        gpu_type: Resource name of the GPUs, such as `nvidia.com/gpu`.
+        node_selector: Labels of the nodes that training may run on.
+        tolerations: Kubernetes tolerations of the training step.
+        store_secret: Kubernetes secret with the store's credentials.
+
+    Returns:
+        The claim's name.
+    """
+    parameters = dict(locals())
+    from components.core.steps import step
+
+    with step("setup"):
+        from components.setup.setup import check_run
+        from components.setup.volume import ensure_volume
+
+        check_run(parameters, ["store", "ingest", "prepare", "train", "evaluate", "cluster"])
+        ensure_volume(cache_pvc, cache_size)
+        return cache_pvc

@@ -1,0 +1,50 @@
+"""Setup: everything that can be known to be wrong before any work starts, and what the work needs on a cluster."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from components.core.errors import InputError
+from components.core.parameters import problems
+from components.core.store import check_readable, open_store
+
+logger = logging.getLogger(__name__)
+
+
+def check_run(values: Mapping[str, Any], phases: Iterable[str]) -> None:
+    """Check the parameters of a run, that its sources can be read and that its store can be written.
+
+    Args:
+        values: parameter names and values of the pipeline.
+        phases: keys of ``components.core.parameters.PHASES`` that the pipeline has.
+
+    Raises:
+        InputError: one line that tells everything that is wrong.
+    """
+    found = problems(values, phases)
+    for check, name in ((check_readable, "data_url"), (_check_base, "base_model"), (_check_store, "job_root")):
+        if values.get(name) and not any(problem.startswith(name) for problem in found):
+            try:
+                check(values[name])
+            except InputError as error:
+                found.append(f"{name}={values[name]}: {error}")
+    if found:
+        raise InputError(f"{'; '.join(found)} (nothing has been started)")
+    logger.info("all %d parameters are right, the data can be read and the store written", len(values))
+
+
+def _check_base(base_model: str) -> None:
+    url = base_model.partition("#")[0]
+    if "://" in url:
+        check_readable(url)
+
+
+def _check_store(job_root: str) -> None:
+    """Write and remove a small object: credentials that only read are found now, not after an hour of training."""
+    store = open_store(job_root)
+    key = f"setup/{uuid.uuid4().hex}"
+    store.write(key, b"can this store be written?")
+    store.delete(key)

@@ -1,0 +1,318 @@
+"""Train: a candidate model from the samples of a manifest, as a bundle."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core import plugins, reports
+from components.core.bundle import Bundle
+from components.core.cache import cache_folder, fetch_blobs
+from components.core.errors import InputError
+from components.core.estimators import yolo  # noqa: F401  (registers itself)
+from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.manifest import Manifest
+from components.core.parameters import parse_image_size, parse_labels
+from components.core.runtimes.letterbox import read_picture
+from components.core.store import fetch, open_store
+from components.train.checkpoint import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+SHOWN_PREDICTIONS = 8
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        bundle: what was written.
+        history: figures of each epoch, with its ``epoch``.
+        sections: curves and sample predictions for the report.
+    """
+
+    bundle: Bundle
+    history: list[dict[str, float]]
+    sections: list[reports.Section]
+
+
+def train(
+    manifest: Manifest,
+    output: Path,
+    *,
+    job_root: str,
+    estimator: str = "yolo",
+    base_model: str = "yolo11n.yaml",
+    epochs: int = 100,
+    image_size: str = "640",
+    batch: int = 16,
+    patience: int = 50,
+    device: str = "auto",
+    workers: int = 2,
+    seed: int = 0,
+    estimator_options: Mapping[str, Any] | None = None,
+    confidence_threshold: float = 0.25,
+    nms_threshold: float = 0.7,
+    experiment_labels: str = "",
+    plugin_modules: str = "",
+) -> Trained:
+    """Train a model and write it as a bundle.
+
+    After each epoch a checkpoint goes to the job's store; the same call after a kill goes on from there.
+
+    Args:
+        manifest: samples with splits; ``train`` is fitted to, ``val`` chooses the epoch.
+        output: folder of the bundle; created.
+        job_root: the job's store.
+        estimator: registered name of the kind of model.
+        base_model: what to start from: weights, a bundle folder, a model YAML, or a URL ending in ``#sha256=...``.
+        epochs: passes over the training samples.
+        image_size: one number or ``height,width``, pixels.
+        batch: pictures per step.
+        patience: epochs without progress after which training stops; 0 for never.
+        device: ``auto``, ``cpu``, ``mps`` or GPU numbers.
+        workers: processes that load pictures.
+        seed: of every random choice.
+        estimator_options: further settings by the estimator's own names.
+        confidence_threshold: score the model is to be deployed with.
+        nms_threshold: overlap the model is to be deployed with.
+        experiment_labels: ``name=value,...``, kept with the model.
+        plugin_modules: modules to import first, for an estimator of the user's own.
+
+    Raises:
+        InputError: no such estimator, base model or option, or nothing to train on.
+    """
+    plugins.load(plugin_modules)
+    model = estimators.get(estimator)()
+    settings = {
+        "estimator": estimator,
+        "base_model": base_model,
+        "epochs": epochs,
+        "image_size": image_size,
+        "batch": batch,
+        "patience": patience,
+        "seed": seed,
+        "estimator_options": dict(estimator_options or {}),
+    }
+    cache = cache_folder(job_root)
+    key = training_key(manifest, settings)
+    with _only_one(cache / "training" / key) as folder:
+        samples = {split: _local(manifest, split, cache / "blobs") for split in ("train", "val")}
+        if not sum(map(len, samples["train"].manifest.truths())):
+            raise InputError(f"none of the {len(samples['train'].manifest)} training samples has a box to learn from")
+        checkpoints = Checkpoints(open_store(job_root), key)
+        history = _fit(model, samples, folder, checkpoints, settings, device, workers)
+        lineage = {
+            **settings,
+            "manifest": digest_of(manifest),
+            "samples": {split: len(found.manifest) for split, found in samples.items()},
+            "experiment_labels": dict(parse_labels(experiment_labels)),
+        }
+        bundle = _save(model, output, parse_image_size(image_size), confidence_threshold, nms_threshold, lineage)
+        sections = report(history, bundle, model, samples["val"])
+        checkpoints.clear()
+    return Trained(bundle, history, sections)
+
+
+class Progress:
+    """Follows a training: keeps its history, says where it is, and puts checkpoints in the store."""
+
+    def __init__(self, epochs: int, history: list[dict[str, float]], checkpoints: Checkpoints) -> None:
+        self._epochs = epochs
+        self._history = history
+        self._checkpoints = checkpoints
+        self._began = time.monotonic()
+        self._done_before = len(history)
+        self.best: Path | None = None
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Take note of one epoch."""
+        self._history.append({"epoch": float(epoch.number), **epoch.values})
+        self._checkpoints.save(epoch, self._history)
+        self.best = epoch.best
+        figures = "  ".join(f"{_short(name)} {value:.3f}" for name, value in epoch.values.items() if _shown(name))
+        each = (time.monotonic() - self._began) / (len(self._history) - self._done_before)
+        left = 0 if epoch.finished else (self._epochs - epoch.number) * each
+        logger.info("epoch %d/%d  %s  %.1f s each, %d s to go", epoch.number, self._epochs, figures, each, left)
+
+
+def training_key(manifest: Manifest, settings: Mapping[str, Any]) -> str:
+    """A digest of all that decides what a training comes to; equal keys may share checkpoints."""
+    return hashlib.sha256(f"{digest_of(manifest)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+
+
+def digest_of(manifest: Manifest) -> str:
+    """A digest of what a manifest says of its samples, wherever their pictures lie."""
+    rows = json.dumps(
+        [[r["id"], r["split"], r["annotations"]] for r in manifest.table.sort("id").iter_rows(named=True)]
+    )
+    return hashlib.sha256(f"{list(manifest.classes)} {rows}".encode()).hexdigest()
+
+
+def report(
+    history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator, val: LocalSamples
+) -> list[reports.Section]:
+    """Curves of the training, and what the model sees on some pictures of the validation split."""
+    body = reports.facts(
+        {
+            "base model": str(bundle.lineage["base_model"]),
+            "epochs trained": len(history),
+            "image size": f"{bundle.image_size[0]} x {bundle.image_size[1]}",
+            "training samples": bundle.lineage["samples"]["train"],  # type: ignore[index, call-overload]
+            **dict(bundle.lineage["experiment_labels"].items()),  # type: ignore[union-attr]
+        }
+    )
+    body += reports.figure(_curves(history), "Losses on the training samples; scores on the validation split.")
+    shown = val.manifest.table.sort("id").head(SHOWN_PREDICTIONS)["id"].to_list()
+    paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
+    images = [read_picture(paths[identity]) for identity in shown]
+    found = model.predict(images, confidence_threshold=bundle.confidence_threshold, nms_threshold=bundle.nms_threshold)
+    pictures = [
+        (reports.draw(image, detections, bundle.classes), f"{len(detections)} found")
+        for image, detections in zip(images, found, strict=True)
+    ]
+    return [
+        reports.Section("Training", body),
+        reports.Section("Predictions on validation pictures", reports.pictures(pictures)),
+    ]
+
+
+def _local(manifest: Manifest, split: str, folder: Path) -> LocalSamples:
+    samples = manifest.split(split).labelled()
+    if not len(samples):
+        raise InputError(f"the manifest has no labelled samples in split {split!r}: run prepare first")
+    return LocalSamples(samples, fetch_blobs(samples, folder))
+
+
+def _fit(
+    model: Estimator,
+    samples: Mapping[str, LocalSamples],
+    folder: Path,
+    checkpoints: Checkpoints,
+    settings: Mapping[str, Any],
+    device: str,
+    workers: int,
+) -> list[dict[str, float]]:
+    """Train, or go on with what an earlier run began; ``model`` then has the best weights.
+
+    Returns:
+        The figures of each epoch.
+    """
+    checkpoint = checkpoints.restore(folder)
+    history = checkpoint.history if checkpoint else []
+    progress = Progress(settings["epochs"], history, checkpoints)
+    if checkpoint and checkpoint.finished:
+        logger.info("an earlier run had finished after epoch %d; the model is made from its checkpoint", len(history))
+        model.load(checkpoint.best)
+        return history
+    if checkpoint:
+        logger.info("resuming after epoch %d of an earlier run", len(history))
+    else:
+        model.load(_local_base(settings["base_model"], folder))
+    sizes = {split: len(found.manifest) for split, found in samples.items()}
+    logger.info("training on %d samples, validating on %d", sizes["train"], sizes["val"])
+    model.train(
+        samples["train"],
+        samples["val"],
+        folder=folder,
+        epochs=settings["epochs"],
+        image_size=parse_image_size(settings["image_size"]),
+        batch=settings["batch"],
+        patience=settings["patience"],
+        device=device,
+        workers=workers,
+        seed=settings["seed"],
+        options=settings["estimator_options"],
+        on_epoch=progress,
+        resume=checkpoint.last if checkpoint else None,
+    )
+    if progress.best is None:
+        raise RuntimeError("the trainer ended without one finished epoch")
+    model.load(progress.best)
+    return history
+
+
+def _local_base(base_model: str, folder: Path) -> str:
+    """The base model as a local name; one from elsewhere is fetched and held against its digest."""
+    url, _, digest = base_model.partition("#sha256=")
+    if not digest:
+        return base_model
+    path = folder / f"base{Path(url).suffix}"
+    fetch(url, path, sha256=digest)
+    return str(path)
+
+
+def _save(
+    model: Estimator,
+    output: Path,
+    image_size: tuple[int, int],
+    confidence_threshold: float,
+    nms_threshold: float,
+    lineage: dict[str, Any],
+) -> Bundle:
+    """Write the bundle under another name first, so that half of one is never taken for a model."""
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        bundle = model.save(
+            partial,
+            image_size=image_size,
+            confidence_threshold=confidence_threshold,
+            nms_threshold=nms_threshold,
+            lineage=lineage,
+        )
+        partial.replace(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return bundle
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[Path]:
+    """A folder for one training, removed when it succeeded; two runs cannot train the same at the same time.
+
+    Raises:
+        InputError: another run is at it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run trains the same model from the same samples right now, in {folder}: "
+                "wait for it, or end it and run this again"
+            ) from None
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(lock.name).unlink(missing_ok=True)
+
+
+def _curves(history: Sequence[Mapping[str, float]]) -> Any:
+    figure = reports.new_figure(8.4, 2.9)
+    losses, scores = figure.subplots(1, 2)
+    for axes, wanted in ((losses, "train/"), (scores, "metrics/mAP")):
+        for name in [name for name in history[0] if name.startswith(wanted)]:
+            axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name))
+        axes.set_xlabel("epoch")
+        axes.legend(frameon=False)
+    scores.set_ylim(0, 1)
+    return figure
+
+
+def _shown(name: str) -> bool:
+    return name.startswith("train/") or "mAP" in name
+
+
+def _short(name: str) -> str:
+    return name.rsplit("/", 1)[-1].replace("(B)", "").replace("_loss", "")

@@ -1,0 +1,167 @@
+"""The command line: ``python -m pipelines VERB``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from components.core import parameters, plugins
+from components.core.errors import InputError
+
+COMPILED = Path(__file__).resolve().parent.parent / "compiled"
+
+app = typer.Typer(
+    help="Kubeflow Pipelines that keep vision models on edge devices learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline, such as helmet-detection.")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
+    params: Annotated[Path | None, typer.Option(help="YAML file with parameters.")] = None,
+) -> None:
+    """Run a pipeline on this machine, without Docker and without a cluster."""
+    with _one_line_errors():
+        from pipelines import local
+
+        chosen = _pipeline(pipeline)
+        given = local.parse_arguments(chosen, parameter or [], _from_file(params))
+        given.setdefault("job_root", str(Path("jobs") / pipeline))
+        given = _absolute(given)
+        parameters.check(given, parameters.PHASES)
+        _run(pipeline, given)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("jobs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
+) -> None:
+    """Draw a helmet data set, train a detector on it from nothing, and judge it on scenes it has not seen."""
+    with _one_line_errors():
+        from pipelines.demo import recipe
+
+        print(f"drawing {recipe.SCENES} scenes of workers with helmets and bare heads", flush=True)
+        data = recipe.draw(folder, seed)
+        _run("helmet-detection", _absolute(recipe.arguments(data, folder, seed)))
+
+
+@app.command(name="compile")
+def compile_(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if what is there is stale.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = COMPILED,
+    image_prefix: Annotated[str | None, typer.Option(help="Registry and folder of the images.")] = None,
+    image_tag: Annotated[str | None, typer.Option(help="Tag of the images.")] = None,
+    shm_size: Annotated[str | None, typer.Option(help="Shared memory of the training step, such as 4Gi.")] = None,
+) -> None:
+    """Compile every pipeline and component to YAML, and validate it."""
+    changes = {"EDGE_IMAGE_PREFIX": image_prefix, "EDGE_IMAGE_TAG": image_tag, "EDGE_SHM_SIZE": shm_size}
+    # The pipelines read these when they are imported, which is below.
+    os.environ.update({name: value for name, value in changes.items() if value is not None})
+    with _one_line_errors():
+        from pipelines.compile import compile_all, stale
+        from pipelines.registry import COMPONENTS, PIPELINES
+        from pipelines.validate import problems
+
+        if any(changes.values()) and output == COMPILED:
+            raise InputError("with other images or sizes, give --output: the committed files are for the defaults")
+        wrong = stale(output, PIPELINES, COMPONENTS) if check else []
+        files = sorted(output.rglob("*.yaml")) if check else compile_all(output, PIPELINES, COMPONENTS)
+        wrong += [f"{path}: {problem}" for path in files for problem in problems(path)]
+        if wrong:
+            raise InputError("\n".join([*wrong, "run: python -m pipelines compile"] if check else wrong))
+        print(f"{len(files)} files in {output} are {'up to date and valid' if check else 'written and valid'}")
+
+
+@app.command(name="plugins")
+def plugins_(
+    modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
+) -> None:
+    """List the estimators, data formats and runtimes that are known."""
+    with _one_line_errors():
+        from components.ingest.dataset import formats
+
+        from components.core.estimators import yolo  # noqa: F401
+        from components.core.estimators.base import estimators
+        from components.core.runtimes import onnx  # noqa: F401
+        from components.core.runtimes.detector import runtimes
+
+        plugins.load(modules)
+        for registry in (estimators, formats, runtimes):
+            for name, entry in registry.items():
+                first = (entry.__doc__ or "").strip().split("\n")[0]
+                print(f"{registry.kind:10} {name:10} {first}")
+
+
+def _run(name: str, given: Mapping[str, Any]) -> None:
+    from pipelines import local
+
+    began = time.monotonic()
+    report = local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]))
+    figures = local.figures(report)
+    width = max(map(len, figures))
+    print(f"\n{name} finished in {time.monotonic() - began:.0f} s")
+    for metric, value in figures.items():
+        print(f"  {metric:{width}}  {value:.4g}")
+    print(f"report: {report.removeprefix('file://')}")
+
+
+def _pipeline(name: str) -> Any:
+    from pipelines.registry import PIPELINES
+
+    if name not in PIPELINES:
+        raise InputError(f"no pipeline {name!r}: known are {', '.join(PIPELINES)}")
+    return PIPELINES[name]
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--params {path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--params {path}: not a mapping of parameter names to values")
+    return values
+
+
+def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths as the steps see them, who may work in another folder."""
+    made = dict(given)
+    for name in ("data_url", "job_root", "base_model"):
+        value = str(made.get(name, ""))
+        is_path = value and "://" not in value and (name != "base_model" or Path(value).exists())
+        if is_path:
+            made[name] = str(Path(value).expanduser().resolve())
+    return made
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    from pipelines.local import RunError
+
+    try:
+        yield
+    except (InputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last epoch", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    app()

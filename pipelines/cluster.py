@@ -1,0 +1,45 @@
+"""What a task asks of a cluster: volumes, secrets, resources. All of it is ignored when a pipeline runs locally."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from kfp import dsl, kubernetes
+
+CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
+
+# KFP has no parameter for the size of a memory-backed volume, so it is fixed when the pipeline is compiled.
+SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
+
+CREDENTIALS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+)
+
+
+def use_store(task: dsl.PipelineTask, secret: Any) -> dsl.PipelineTask:
+    """Give a task the store's credentials from a secret whose keys are the names in ``CREDENTIALS``."""
+    keys = {name: name for name in CREDENTIALS}
+    kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=keys, optional=True)
+    return task
+
+
+def use_cache(task: dsl.PipelineTask, claim: Any) -> dsl.PipelineTask:
+    """Mount the cache volume of the job."""
+    kubernetes.mount_pvc(task, pvc_name=claim, mount_path=CACHE_FOLDER)
+    return task
+
+
+def use_training_node(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
+    """Give a training task its CPUs, memory, GPUs, shared memory and node."""
+    task.set_cpu_request(given["cpu_request"]).set_memory_request(given["memory_request"])
+    task.set_accelerator_limit(given["gpu_limit"]).set_accelerator_type(given["gpu_type"])
+    kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE)
+    kubernetes.add_node_selector_json(task, node_selector_json=given["node_selector"])
+    kubernetes.add_toleration_json(task, toleration_json=given["tolerations"])
+    return task

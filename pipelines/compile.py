@@ -1,0 +1,81 @@
+"""The compiled pipelines and components that the repository keeps, and whether the code still compiles to them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from kfp.compiler import Compiler
+from kfp.dsl.base_component import BaseComponent
+
+_COMMAND = "python -m pipelines compile"
+
+
+def compile_all(
+    folder: Path, pipelines: Mapping[str, BaseComponent], components: Mapping[str, BaseComponent]
+) -> list[Path]:
+    """Write what every pipeline and component compiles to.
+
+    Everything is compiled before the first file is written, and each file is replaced in one step. The same code
+    gives the same bytes.
+
+    Args:
+        folder: gets ``pipelines/<name>.yaml`` and ``components/<name>.yaml``; made if it is not there.
+        pipelines: pipelines by name.
+        components: components by name.
+
+    Returns:
+        The files written.
+
+    """
+    compiled = _compiled(pipelines, components)
+    for name, content in compiled.items():
+        _write(folder / name, content)
+    return [folder / name for name in compiled]
+
+
+def stale(folder: Path, pipelines: Mapping[str, BaseComponent], components: Mapping[str, BaseComponent]) -> list[str]:
+    """Compare a folder with what the code compiles to now; nothing in it is changed.
+
+    Args:
+        folder: what :func:`compile_all` wrote, at some time.
+        pipelines: pipelines by name.
+        components: components by name.
+
+    Returns:
+        One line for each file that is missing, differs, or should not be there; empty if all is up to date.
+
+    """
+    compiled = _compiled(pipelines, components)
+    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.yaml")}
+    lines = {name: f"{name}: nothing compiles to it; delete it" for name in present.keys() - compiled.keys()}
+    for name, content in compiled.items():
+        if name not in present:
+            lines[name] = f"{name}: is missing; run {_COMMAND}"
+        elif present[name].read_bytes() != content:
+            lines[name] = f"{name}: is not what the code compiles to; run {_COMMAND}"
+    return [line for _, line in sorted(lines.items())]
+
+
+def _compiled(pipelines: Mapping[str, BaseComponent], components: Mapping[str, BaseComponent]) -> dict[str, bytes]:
+    """The content of every file, by its path below the folder."""
+    sources = {f"pipelines/{name}.yaml": pipeline for name, pipeline in pipelines.items()}
+    sources |= {f"components/{name}.yaml": component for name, component in components.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "compiled.yaml"
+        compiled = {}
+        for name, source in sorted(sources.items()):
+            Compiler().compile(source, str(path))
+            compiled[name] = path.read_bytes()
+    return compiled
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

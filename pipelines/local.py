@@ -1,0 +1,165 @@
+"""Running a pipeline on this machine, with KFP's own local runner and without its noise."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from components.core.errors import InputError
+from components.core.steps import FAILS, SAYS
+from components.core.store import open_store
+
+_LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class RunError(Exception):
+    """A step of the pipeline failed; the message is its own error."""
+
+
+class RunLog(io.TextIOBase):
+    """Takes all that a run prints: everything into a file, what steps say to the terminal.
+
+    Attributes:
+        error: step and message of the last failure.
+    """
+
+    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+        self._file = file
+        self._terminal = terminal
+        self._line = ""
+        self.error: tuple[str, str] | None = None
+
+    def write(self, text: str) -> int:
+        """Take a piece of output."""
+        self._file.write(text)
+        self._file.flush()
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._show(line)
+        return len(text)
+
+    def _show(self, line: str) -> None:
+        said = _LINE.fullmatch(line)
+        if said and said[2] == FAILS:
+            self.error = (said[1], said[3])
+        elif said:
+            print(f"{said[1]:>9} {SAYS} {said[3]}", file=self._terminal, flush=True)
+
+
+def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
+    """Run a pipeline here, each step a process of its own.
+
+    Args:
+        pipeline: from ``pipelines.registry``.
+        arguments: its parameters.
+        folder: where KFP keeps the artifacts of its runs, and the log.
+
+    Returns:
+        What the pipeline returns.
+
+    Raises:
+        RunError: a step failed.
+    """
+    from kfp import local
+
+    folder.mkdir(parents=True, exist_ok=True)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    log_path = folder / "run.log"
+    with log_path.open("w", encoding="utf-8") as file, _importable(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log = RunLog(file, sys.stdout)
+        try:
+            with redirect_stdout(log), _quiet_logging():
+                task = pipeline(**arguments)
+        except Exception as error:
+            if log.error:
+                raise RunError(f"step {log.error[0]} failed: {log.error[1]}") from error
+            raise RunError(f"{type(error).__name__}: {error} (the whole output is in {log_path})") from error
+    return task.output
+
+
+def figures(report_uri: str) -> dict[str, float]:
+    """The figures that lie beside a report.
+
+    Args:
+        report_uri: what a pipeline returned.
+    """
+    root, _, name = report_uri.rpartition("/reports/")
+    loaded = json.loads(open_store(root).read(f"reports/{name.removesuffix('.html')}.json"))
+    return {str(metric): float(value) for metric, value in loaded.items()}
+
+
+def folder_of_runs(job_root: str) -> Path:
+    """Where runs of a job keep their artifacts on this machine."""
+    here = open_store(job_root).local_path("runs")
+    return here if here else Path("local_outputs").resolve()
+
+
+def parse_arguments(pipeline: Any, pairs: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``name=value`` words and the contents of a file into a pipeline's arguments.
+
+    A value that is not of its parameter's type stays as it is, for the check of all parameters to complain about.
+
+    Args:
+        pipeline: whose parameters they are.
+        pairs: from the command line; they win over ``values``.
+        values: from a file.
+
+    Raises:
+        InputError: a word is not ``name=value``.
+    """
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise InputError(f"not name=value: {', '.join(wrong)}")
+    given: dict[str, Any] = {**values, **dict(pair.split("=", 1) for pair in pairs)}
+    inputs = pipeline.component_spec.inputs
+    return {name: _typed(value, inputs[name].type) if name in inputs else value for name, value in given.items()}
+
+
+def _typed(value: Any, kind: str) -> Any:
+    if kind == "String":
+        return str(value)
+    if isinstance(value, str):
+        try:
+            return yaml.safe_load(value)  # numbers, true and false, and JSON are YAML
+        except yaml.YAMLError:
+            return value
+    return value
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """Let the steps' processes import this repository, wherever the command was given."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_REPOSITORY), before)))
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+@contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Keep KFP from leaving its handlers on the root logger."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level

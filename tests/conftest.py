@@ -1,0 +1,76 @@
+"""An S3 server for the tests that need one."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from minio import Minio
+
+ACCESS_KEY = "AKIATESTTESTTESTTEST"
+SECRET_KEY = "a-secret-that-no-message-may-show"
+BUCKET = "edge-tests"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """The address of a running S3 server with one bucket; each test process starts its own."""
+    program = shutil.which("ministack", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        pytest.skip("the S3 server for tests is not installed: pip install ministack")
+    folder = tmp_path_factory.mktemp("s3")
+    port = _free_port()
+    environment = os.environ | {
+        "AUTH": "true",
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(folder / "data"),
+    }
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen([program], env=environment, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(port, process, folder / "log")
+        endpoint = f"http://127.0.0.1:{port}"
+        Minio(urlsplit(endpoint).netloc, ACCESS_KEY, SECRET_KEY, secure=False).make_bucket(BUCKET)
+        yield endpoint
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    """The address of an empty prefix in a bucket, with the environment that S3 stores take what they need from."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(port, process, log):
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail(f"the S3 server did not start:\n{log.read_text(errors='replace')[-2000:]}")

@@ -1,0 +1,97 @@
+import collections
+import random
+
+import polars as pl
+import pytest
+
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.prepare.prepare import assign, balance, prepare
+
+CLASSES = ["helmet", "head"]
+
+
+def sample(number: int, boxes: int | None = 1, split: str = "", source: str = "", class_id: int = 0) -> dict:
+    box = {"class_id": class_id, "x1": 1.0, "y1": 2.0, "x2": 30.0, "y2": 40.0}
+    identity = f"{number:064x}"
+    return {
+        "id": identity, "uri": f"file:///b/{number}.jpg", "width": 64, "height": 64, "split": split, "group": identity,
+        "source": source or f"{number}.jpg", "round": 0, "annotations": None if boxes is None else [box] * boxes,
+    }  # fmt: skip
+
+
+def splits(manifest: Manifest) -> dict[str, str]:
+    return dict(zip(manifest.table["source"], manifest.table["split"], strict=True))
+
+
+def test_ratios_hold_however_samples_arrive():
+    whole = prepare(Manifest.of([sample(n) for n in range(2000)], CLASSES)).manifest
+    shares = {name: len(whole.split(name)) / 2000 for name in ("train", "val", "test")}
+    assert shares["train"] == pytest.approx(0.8, abs=0.03)
+    assert shares["val"] == pytest.approx(0.1, abs=0.02)
+    numbers = list(range(2000))
+    random.Random(1).shuffle(numbers)
+    shuffled = prepare(Manifest.of([sample(n) for n in numbers[:500]], CLASSES)).manifest
+    assert splits(shuffled).items() <= splits(whole).items()
+
+
+def test_the_seed_changes_the_split():
+    samples = Manifest.of([sample(n) for n in range(200)], CLASSES)
+    assert splits(prepare(samples, seed=1).manifest) != splits(prepare(samples, seed=2).manifest)
+
+
+def test_a_group_is_never_divided():
+    samples = Manifest.of([sample(n, source=f"cam{n % 60}/frame{n}.jpg") for n in range(600)], CLASSES)
+    prepared = prepare(samples, group_pattern=r"^(cam\d+)/").manifest
+    by_group = collections.defaultdict(set)
+    for source, split in splits(prepared).items():
+        by_group[source.split("/")[0]].add(split)
+    assert len(by_group) == 60
+    assert all(len(found) == 1 for found in by_group.values())
+
+
+def test_the_data_sets_own_splits_can_be_kept():
+    own = ["train", "val", "test", ""]
+    samples = Manifest.of([sample(n, split=own[n % 4]) for n in range(400)], CLASSES)
+    kept = splits(prepare(samples, split_by="source").manifest)
+    assert all(kept[f"{n}.jpg"] == own[n % 4] for n in range(400) if own[n % 4])
+    assert {kept[f"{n}.jpg"] for n in range(3, 400, 4)} == {"train", "val", "test"}
+    hashed = splits(prepare(samples).manifest)
+    assert any(hashed[f"{n}.jpg"] != own[n % 4] for n in range(400) if own[n % 4])
+
+
+def test_a_data_set_without_a_test_split_gives_half_of_val():
+    samples = Manifest.of([sample(n, split="val" if n % 2 else "train") for n in range(400)], CLASSES)
+    counts = prepare(samples, split_by="source").counts
+    assert counts["train"] == 200
+    assert 70 < counts["test"] < 130
+    assert counts["val"] + counts["test"] == 200
+
+
+def test_negatives_stay_and_the_unlabelled_get_no_split():
+    rows = [sample(n) for n in range(100)] + [sample(n, boxes=0) for n in range(100, 150)]
+    prepared = prepare(Manifest.of([*rows, sample(500, boxes=None)], CLASSES))
+    assert prepared.counts["negatives"] == 50
+    assert prepared.counts["unlabelled"] == 1
+    assert splits(prepared.manifest)["500.jpg"] == ""
+    assert sum(prepared.counts[split] for split in ("train", "val", "test")) == 150
+
+
+def test_too_few_samples_are_an_error_that_says_so():
+    with pytest.raises(InputError, match=r"no samples for .*: 2 labelled samples in 2 groups"):
+        prepare(Manifest.of([sample(n) for n in range(2)], CLASSES))
+
+
+def test_a_class_that_is_rare_or_missing_is_warned_of():
+    prepared = prepare(Manifest.of([sample(n) for n in range(300)], CLASSES))
+    assert any("class head has 0 boxes to train on" in warning for warning in prepared.warnings)
+    assert any("class head has no box in test" in warning for warning in prepared.warnings)
+    assert not any("class helmet" in warning for warning in prepared.warnings)
+
+
+def test_balance_counts_boxes_per_class_and_split():
+    rows = [sample(n, boxes=2, class_id=n % 2) for n in range(400)]
+    table = balance(prepare(Manifest.of(rows, CLASSES)).manifest)
+    assert table.select(pl.sum("train", "val", "test")).row(0) == tuple(
+        2 * sum(assign(f"{n:064x}", 0.8, 0.1, 0) == split for n in range(400)) for split in ("train", "val", "test")
+    )

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+
+from components.core import reports
+from components.core.detections import Detections
+from components.core.errors import InputError
+
+
+def test_a_page_is_self_contained_escapes_text_and_reads_back(tmp_path):
+    figure = reports.new_figure()
+    figure.subplots().plot([1, 2, 3])
+    image = np.full((40, 60, 3), 200, np.uint8)
+    sections = [
+        reports.Section("A & B", reports.facts({"name": "<script>alert(1)</script>", "mAP50": 0.81234, "n": 12345})),
+        reports.Section("Table", reports.table(["class", "AP"], [["helmet", 0.5], ["<b>", 1]], caption="c")),
+        reports.Section("Figure", reports.figure(figure, "caption") + reports.pictures([(image, "one")])),
+    ]
+    reports.write_page(tmp_path / "page.html", "Run <1>", sections)
+    text = (tmp_path / "page.html").read_text()
+    assert "<script" not in text
+    assert "&lt;b&gt;" in text
+    assert "0.812" in text and "12,345" in text
+    assert "data:image/jpeg;base64," in text and "<svg" in text
+    assert 'src="http' not in text and "<link" not in text
+    assert reports.read_sections(tmp_path / "page.html") == sections
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    def page() -> Markup:
+        figure = reports.new_figure()
+        figure.subplots().plot([3, 1, 2])
+        return reports.figure(figure)
+
+    assert page() == page()
+
+
+def test_drawing_marks_the_box_and_leaves_the_original():
+    image = np.zeros((100, 100, 3), np.uint8)
+    drawn = reports.draw(image, Detections.of([[20, 30, 60, 70]], [0], [0.9]), ["helmet"])
+    assert image.sum() == 0
+    assert drawn[30, 40].any() and drawn[50, 20].any()
+    assert not drawn[50, 40].any()
+
+
+def test_another_file_is_an_error(tmp_path: Path):
+    (tmp_path / "other.html").write_text("<html></html>")
+    with pytest.raises(InputError, match="no sections"):
+        reports.read_sections(tmp_path / "other.html")

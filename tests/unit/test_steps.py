@@ -1,0 +1,53 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAD = "from components.core.steps import step\nfrom components.core.errors import InputError\nimport logging, time\n"
+
+
+def run(body: str) -> subprocess.CompletedProcess:
+    code = HEAD + body
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_users_mistake_ends_in_one_line():
+    done = run("with step('ingest'):\n    raise InputError('data_url=x:\\n no such file')")
+    assert done.returncode == 1
+    assert done.stdout == "ingest ! data_url=x: no such file\n"
+    assert done.stderr == ""
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    done = run("with step('ingest'):\n    {}['gone']")
+    assert done.returncode == 1
+    assert "ingest ! KeyError: 'gone'" in done.stdout
+    assert "Traceback" in done.stderr
+
+
+def test_what_a_step_logs_bears_its_name():
+    done = run("with step('train'):\n    logging.info('epoch %d', 3)")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "train | epoch 3"
+    assert lines[1].startswith("train | done in ")
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_step_ends_with_whoever_reads_it(attached):
+    code = HEAD + "with step('train'):\n    print('ready', flush=True)\n    time.sleep(60)"
+    step = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert step.stdout.readline() == "ready\n"
+        if not attached:
+            step.stdout.close()
+        deadline = time.monotonic() + (5 if attached else 20)
+        while step.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (step.poll() is None) == attached
+    finally:
+        if step.poll() is None:
+            os.kill(step.pid, 9)
+        step.wait()

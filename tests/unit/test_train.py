@@ -1,0 +1,251 @@
+"""Training through the estimator, the component's logic and its checkpoints. Two or three real epochs each."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.estimators import yolo
+from components.core.estimators.base import LocalSamples
+from components.core.manifest import Manifest
+from components.core.runtimes.detector import open_detector
+from components.core.runtimes.letterbox import read_picture
+from components.train.train import train, training_key
+from tests.pictures import job_with_pictures
+
+SIZES = {"train": 16, "val": 6, "test": 6}
+QUICK = {"epochs": 2, "image_size": "64,96", "batch": 8, "device": "cpu", "workers": 0, "base_model": "yolov8n.yaml"}
+
+# Trains in a process of its own; argument 1 is a JSON object with the manifest, the output folder and the settings.
+SCRIPT = """
+import json, logging, sys
+from pathlib import Path
+from components.core.manifest import Manifest
+from components.train.train import train
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+given = json.loads(sys.argv[1])
+train(Manifest.read(given["manifest"]), Path(given["output"]), **given["settings"])
+"""
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory) -> tuple[Path, Manifest]:
+    root = tmp_path_factory.mktemp("job")
+    manifest = job_with_pictures(root, SIZES)
+    manifest.write(root / "manifest.parquet")
+    return root, manifest
+
+
+@pytest.fixture(scope="module")
+def trained(job):
+    root, manifest = job
+    return train(manifest, root / "model", job_root=str(root), **QUICK, experiment_labels="site=north")
+
+
+def pictures(job, split="val"):
+    root, manifest = job
+    samples = manifest.split(split)
+    return LocalSamples(samples, [root / "blobs" / i[:2] / f"{i}.jpg" for i in samples.table["id"]])
+
+
+def test_a_bundle_comes_out_and_nothing_else_stays(job, trained):
+    root, _ = job
+    bundle = Bundle.read(root / "model")
+    assert set(bundle.files) == {"model.pt", "model.onnx"}
+    assert bundle.classes == ("red", "blue")
+    assert bundle.lineage["experiment_labels"] == {"site": "north"}
+    assert [epoch["epoch"] for epoch in trained.history] == [1, 2]
+    assert [section.title for section in trained.sections] == ["Training", "Predictions on validation pictures"]
+    assert not list(root.rglob("*.pt.*")) and not list((root / "checkpoints").rglob("*.pt"))
+    assert not any((root / "cache" / "training").iterdir())
+
+
+def test_height_and_width_reach_the_exported_model(job, trained):
+    root, _ = job
+    graph = onnx.load(root / "model" / "model.onnx").graph
+    assert [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
+    assert [output.name for output in graph.output] == ["box0", "cls0", "box1", "cls1", "box2", "cls2"]
+    assert trained.bundle.image_size == (64, 96)
+
+
+def test_the_exported_model_finds_what_the_trained_one_finds(job, trained):
+    root, _ = job
+    model = yolo.Yolo()
+    model.load(root / "model")
+    images = [read_picture(path) for path in pictures(job).paths]
+    # Two epochs teach nothing, and suppression among equals differs; the best box of each picture must not.
+    ours = open_detector("onnx", root / "model").predict(images, confidence=1e-6, nms=0.7)
+    theirs = model.predict(images, confidence_threshold=1e-6, nms_threshold=0.7)
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert mine.scores[0] == pytest.approx(reference.scores[0], abs=1e-6)
+        assert np.allclose(mine.boxes[0], reference.boxes[0], atol=0.01)
+
+
+def test_the_five_methods_agree_with_the_evaluator(job, trained):
+    root, _ = job
+    model = yolo.Yolo()
+    model.load(root / "model" / "model.pt")
+    metrics = model.evaluate(pictures(job, "test"), confidence_threshold=0.25, nms_threshold=0.7)
+    assert 0 <= metrics.map50 <= 1
+    assert metrics.images == SIZES["test"]
+
+
+def test_a_base_that_did_not_reach_the_model_is_an_error(job, trained, tmp_path):
+    root, manifest = job
+    settings = {**QUICK, "base_model": str(root / "model"), "epochs": 1}
+    with pytest.raises(InputError, match="the base model was not loaded"):
+        train(manifest, tmp_path / "m", job_root=str(root), **settings, estimator_options={"pretrained": False})
+
+
+def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
+    root, manifest = job
+    settings = {**QUICK, "base_model": str(root / "model"), "epochs": 1}
+    again = train(manifest, tmp_path / "m", job_root=str(root), **settings)
+    assert again.bundle.files["model.onnx"] != trained.bundle.files["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"base_model": "yolo11n.pt"}, "no such file; nothing is downloaded by name"),
+        ({"base_model": "yolo99n.yaml"}, "neither a file nor an architecture"),
+        ({"base_model": "model.tflite"}, "expected .pt weights"),
+        ({"estimator": "yollo"}, "unknown estimator 'yollo': known are .*yolo"),
+        ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is no training setting.*epochs is set by epochs"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(job, tmp_path, changed, words):
+    root, manifest = job
+    with pytest.raises(InputError, match=words):
+        train(manifest, tmp_path / "m", job_root=str(root), **{**QUICK, **changed})
+    assert not (tmp_path / "m").exists()
+
+
+def test_weights_that_are_none_are_told(job, tmp_path):
+    root, manifest = job
+    (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(InputError, match=r"half\.pt: not a model"):
+        train(manifest, tmp_path / "m", job_root=str(root), **{**QUICK, "base_model": str(tmp_path / "half.pt")})
+
+
+def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):
+    root, manifest = job
+    (tmp_path / "base.pt").write_bytes(b"something else")
+    settings = {**QUICK, "base_model": f"file://{tmp_path}/base.pt#sha256={'0' * 64}"}
+    with pytest.raises(InputError, match=r"base\.pt"):
+        train(manifest, tmp_path / "m", job_root=str(root), **settings)
+
+
+def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
+    root, manifest = job
+    settings = {"estimator": "yolo", "base_model": "yolov8n.yaml", "epochs": 2, "image_size": "64,96", "batch": 8,
+                "patience": 50, "seed": 9, "estimator_options": {}}  # fmt: skip
+    folder = tmp_path / "j" / "cache" / "training" / training_key(manifest, settings)
+    folder.mkdir(parents=True)
+    with folder.with_suffix(".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run trains the same model"):
+            train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **QUICK, seed=9)
+
+
+def test_layout_links_pictures_and_leaves_blobs_alone(tmp_path):
+    manifest = job_with_pictures(tmp_path / "job", {"train": 4, "val": 2})
+    paths = [Path(uri.removeprefix("file://")) for uri in manifest.split("train").table["uri"]]
+    val = [Path(uri.removeprefix("file://")) for uri in manifest.split("val").table["uri"]]
+    for _ in range(2):  # laying out again replaces what was there
+        yolo.lay_out(
+            tmp_path / "work", LocalSamples(manifest.split("train"), paths), LocalSamples(manifest.split("val"), val)
+        )
+    laid = sorted((tmp_path / "work" / "images" / "train").iterdir())
+    assert len(laid) == 4
+    assert {path.stat().st_ino for path in laid} == {path.stat().st_ino for path in paths}
+    row = next(manifest.split("train").rows())
+    first = (tmp_path / "work" / "labels" / "train" / f"{row['id']}.txt").read_text().split("\n")[0].split()
+    box = row["annotations"][0]
+    assert int(first[0]) == box["class_id"]
+    centre_x, width = float(first[1]) * 96, float(first[3]) * 96
+    assert centre_x - width / 2 == pytest.approx(box["x1"], abs=0.01)
+    assert centre_x + width / 2 == pytest.approx(box["x2"], abs=0.01)
+
+
+def start(given: dict, tmp_path: Path, head: str = "", **environment: str) -> subprocess.Popen:
+    repository = Path(__file__).resolve().parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-c", head + SCRIPT, json.dumps(given)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository), "PYTHONUNBUFFERED": "1", **environment},
+    )  # fmt: skip
+
+
+def test_a_killed_training_goes_on_with_at_most_one_epoch_lost(job, tmp_path):
+    root, manifest = job
+    settings = {**QUICK, "job_root": str(tmp_path / "killed"), "epochs": 4, "seed": 3}
+    given = {"manifest": str(root / "manifest.parquet"), "output": str(tmp_path / "out"), "settings": settings}
+    first = start(given, tmp_path)
+    seen = []
+    for line in first.stdout:
+        seen += re.findall(r"^epoch (\d+)/4  ", line)
+        if seen == ["1", "2"]:
+            os.kill(first.pid, signal.SIGKILL)
+            break
+    first.wait()
+    assert not (tmp_path / "out").exists()
+    second = start(given, tmp_path)
+    output = second.communicate(timeout=300)[0]
+    assert second.returncode == 0, output
+    assert re.findall(r"^epoch (\d+)/4  ", output, re.MULTILINE) in (["3", "4"], ["4"])
+    assert "resuming" in output
+    assert Bundle.read(tmp_path / "out").lineage["epochs"] == 4
+    assert not list((tmp_path / "killed" / "checkpoints").rglob("*.pt"))
+
+
+def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, caplog):
+    root, manifest = job
+    settings = {**QUICK, "epochs": 1}
+    key = training_key(
+        manifest,
+        {"estimator": "yolo", "base_model": "yolov8n.yaml", "epochs": 1, "image_size": "64,96", "batch": 8,
+         "patience": 50, "seed": 0, "estimator_options": {}},
+    )  # fmt: skip
+    folder = tmp_path / "j" / "checkpoints" / key
+    folder.mkdir(parents=True)
+    digest = "a" * 64
+    (folder / f"{digest}.pt").write_bytes(b"not what the digest says")
+    record = {"last": digest, "best": digest, "finished": True, "history": [{"epoch": 1.0}]}
+    (folder / "checkpoint.json").write_text(json.dumps(record))
+    with caplog.at_level("WARNING"):
+        result = train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **settings)
+    assert "training starts over" in caplog.text
+    assert "train/box_loss" in result.history[0]
+
+
+def test_training_contacts_nobody_and_writes_nowhere_else(job, tmp_path):
+    root, _ = job
+    guard = (
+        "import socket\n"
+        "def refuse(*a, **k): print('CONTACT', a, flush=True); raise OSError('no network')\n"
+        "socket.getaddrinfo = refuse\nsocket.create_connection = refuse\n"
+        "connect = socket.socket.connect\n"
+        "socket.socket.connect = lambda s, a: refuse(a) if s.family != socket.AF_UNIX else connect(s, a)\n"
+    )
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    settings = {**QUICK, "epochs": 1, "job_root": str(tmp_path / "j")}
+    given = {"manifest": str(root / "manifest.parquet"), "output": str(tmp_path / "out"), "settings": settings}
+    process = start(given, here, guard, HOME=str(home), MPLCONFIGDIR=str(tmp_path / "mpl"))
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "CONTACT" not in output
+    assert not list(here.iterdir())
+    assert not list(home.rglob("*ltralytics*")) and not list(home.rglob("*.pt"))
