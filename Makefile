@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint install compile clean
+.PHONY: demo test lint install compile lock clean
 
 demo: install  ## draw a helmet data set, train a detector on it, judge it
 	$(RUN) -m pipelines demo
@@ -28,6 +28,12 @@ $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --no-deps --requirement requirements.txt
 	@touch $@
+
+lock:  ## write requirements.txt from requirements.in
+	printf "opencv-python ; sys_platform == 'never'\n" > .overrides.txt
+	uv pip compile --universal --python-version 3.11 --override .overrides.txt --no-header --no-annotate \
+		requirements.in --output-file requirements.txt
+	rm .overrides.txt
 
 clean:
 	rm -rf $(VENV) jobs local_outputs

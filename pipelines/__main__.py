@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -91,12 +92,9 @@ def plugins_(
 ) -> None:
     """List the estimators, data formats and runtimes that are known."""
     with _one_line_errors():
-        from components.ingest.dataset import formats
-
-        from components.core.estimators import yolo  # noqa: F401
         from components.core.estimators.base import estimators
-        from components.core.runtimes import onnx  # noqa: F401
         from components.core.runtimes.detector import runtimes
+        from components.ingest.dataset import formats
 
         plugins.load(modules)
         for registry in (estimators, formats, runtimes):
@@ -110,12 +108,22 @@ def _run(name: str, given: Mapping[str, Any]) -> None:
 
     began = time.monotonic()
     report = local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]))
-    figures = local.figures(report)
-    width = max(map(len, figures))
-    print(f"\n{name} finished in {time.monotonic() - began:.0f} s")
-    for metric, value in figures.items():
-        print(f"  {metric:{width}}  {value:.4g}")
-    print(f"report: {report.removeprefix('file://')}")
+    print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
+    _show(local.figures(report))
+    print(f"\nreport: {report.removeprefix('file://')}")
+
+
+def _show(figures: Mapping[str, float]) -> None:
+    """Print the figures of a run: first those of the whole, then a table of those per class."""
+    whole = {metric: value for metric, value in figures.items() if "[" not in metric}
+    split = [re.fullmatch(r"(.+)\[(.+)\]", metric) for metric in figures if "[" in metric]
+    metrics = list(dict.fromkeys(found[1] for found in split if found))
+    for metric, value in whole.items():
+        print(f"  {metric:{max(map(len, whole))}}  {value:.4g}")
+    print("\n  " + "".join(f"{title:>17}" for title in ["class", *metrics]))
+    for name in dict.fromkeys(found[2] for found in split if found):
+        row = [f"{figures.get(f'{metric}[{name}]', float('nan')):.4g}" for metric in metrics]
+        print("  " + "".join(f"{cell:>17}" for cell in [name, *row]))
 
 
 def _pipeline(name: str) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -29,11 +29,13 @@ class Registry(Generic[T]):
     Args:
         kind: the field's word for one entry, such as ``estimator``; used in messages. Installed packages add entries
             through the entry-point group ``edge_learning.<kind>s``.
-
+        built_in: modules of this suite that register entries; imported when the first name is asked for, so that a
+            step loads only what it uses.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, built_in: Sequence[str] = ()) -> None:
         self.kind = kind
+        self._built_in = list(built_in)
         self.group = f"edge_learning.{kind.replace(' ', '_')}s"
         self._entries: dict[str, T] = {}
 
@@ -42,7 +44,6 @@ class Registry(Generic[T]):
 
         Raises:
             InputError: the name is taken by something else.
-
         """
 
         def add(entry: T) -> T:
@@ -56,9 +57,8 @@ class Registry(Generic[T]):
 
         Raises:
             InputError: no such name; the message lists the known ones.
-
         """
-        self._load_entry_points()
+        self._load()
         if name not in self._entries:
             raise InputError(
                 f"unknown {self.kind} {name!r}: known are {', '.join(sorted(self._entries)) or 'none'}; "
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Every known name, sorted."""
-        self._load_entry_points()
+        self._load()
         return sorted(self._entries)
 
     def items(self) -> Iterator[tuple[str, T]]:
@@ -85,7 +85,9 @@ class Registry(Generic[T]):
             )
         self._entries[name] = entry
 
-    def _load_entry_points(self) -> None:
+    def _load(self) -> None:
+        while self._built_in:
+            importlib.import_module(self._built_in.pop(0))
         for point in entry_points(group=self.group):
             if point.name not in self._entries or _origin(self._entries[point.name]) != point.value.replace(":", "."):
                 self._add(point.name, point.load())
@@ -99,7 +101,6 @@ def load(modules: str) -> None:
 
     Raises:
         InputError: a module cannot be imported, or registers a name that is taken.
-
     """
     for name in filter(None, (part.strip() for part in modules.split(","))):
         if str(Path.cwd()) not in sys.path:

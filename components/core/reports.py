@@ -118,7 +118,7 @@ def facts(pairs: Mapping[str, object]) -> Markup:
     """A row of tiles, one value each."""
     tiles = Markup().join(
         Markup("<div><dt>{}</dt><dd{}>{}</dd></div>").format(
-            name, Markup(' class="long"') if len(str(value)) > 22 else "", number(value)
+            name, Markup(' class="long"') if len(str(value)) > 22 else "", _trimmed(value)
         )
         for name, value in pairs.items()
     )
@@ -209,6 +209,12 @@ def number(value: Any) -> object:
     if isinstance(value, Mapping | list | tuple):
         return json.dumps(value, ensure_ascii=False)
     return value
+
+
+def _trimmed(value: Any) -> object:
+    """A number without zeros at its end; in a column they align, alone they say nothing."""
+    text = number(value)
+    return str(text).rstrip("0").rstrip(".") if isinstance(value, float) and "." in str(text) else text
 
 
 def _cell(value: Any) -> Markup:

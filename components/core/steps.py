@@ -27,11 +27,12 @@ def step(name: str) -> Iterator[None]:
     An ``InputError`` ends the process with exit code 1 and one line, since its message is meant for the user. Any
     other exception goes on with its traceback, after the same line.
     """
-    logging.basicConfig(level=logging.INFO, format=f"{name} {SAYS} %(message)s", stream=sys.stdout, force=True)
     threading.Thread(target=_end_with_reader, daemon=True).start()
     started = time.monotonic()
     try:
-        yield
+        with _speaking_as(name):
+            yield
+            logging.info("done in %.1f s", time.monotonic() - started)
     except InputError as error:
         _fail(name, str(error))
         raise SystemExit(1) from None
@@ -44,7 +45,22 @@ def step(name: str) -> Iterator[None]:
     except Exception as error:
         _fail(name, f"{type(error).__name__}: {error}")
         raise
-    logging.info("done in %.1f s", time.monotonic() - started)
+
+
+@contextmanager
+def _speaking_as(name: str) -> Iterator[None]:
+    """Put a step's name before all it logs, and nothing else's: KFP logs to the same place before and after."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"{name} {SAYS} %(message)s"))
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
 
 
 def _fail(name: str, message: str) -> None:

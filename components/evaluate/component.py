@@ -54,5 +54,5 @@ def evaluate(
             runtime=runtime,
         )
         write_page(report.path, "Evaluate", evaluation.sections)
-        for name, value in evaluation.metrics.as_flat().items():
+        for name, value in evaluation.as_flat().items():
             metrics.log_metric(name, value)

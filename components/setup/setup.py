@@ -30,7 +30,7 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str]) -> None:
             try:
                 check(values[name])
             except InputError as error:
-                found.append(f"{name}={values[name]}: {error}")
+                found.append(f"{name}: {error}")
     if found:
         raise InputError(f"{'; '.join(found)} (nothing has been started)")
     logger.info("all %d parameters are right, the data can be read and the store written", len(values))

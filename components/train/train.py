@@ -18,7 +18,6 @@ from components.core import plugins, reports
 from components.core.bundle import Bundle
 from components.core.cache import cache_folder, fetch_blobs
 from components.core.errors import InputError
-from components.core.estimators import yolo  # noqa: F401  (registers itself)
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
@@ -303,7 +302,7 @@ def _curves(history: Sequence[Mapping[str, float]]) -> Any:
     losses, scores = figure.subplots(1, 2)
     for axes, wanted in ((losses, "train/"), (scores, "metrics/mAP")):
         for name in [name for name in history[0] if name.startswith(wanted)]:
-            axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name))
+            axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name), marker=".")
         axes.set_xlabel("epoch")
         axes.legend(frameon=False)
     scores.set_ylim(0, 1)

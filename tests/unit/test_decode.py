@@ -100,6 +100,12 @@ def test_a_cell_may_hold_several_classes_and_the_threshold_belongs_to_the_score(
     np.testing.assert_array_equal(found.boxes, [[4, -4, 20, 12]] * 2)
 
 
+def test_only_an_end_to_end_head_may_find_one_place_twice():
+    outputs = [np.full((1, 4, 1, 2), 9, np.float32), np.full((1, 1, 1, 2), 0.8, np.float32)]
+    assert len(decode(outputs, Head((8,), 1, False), confidence=0.5, nms=0.5)) == 1
+    assert len(decode(outputs, Head((8,), 1, True), confidence=0.5, nms=0.5)) == 2
+
+
 def test_nothing_above_the_threshold_is_no_detection():
     head = Head(strides=(8, 16), reg_max=16, end_to_end=False)
     outputs = [np.zeros((1, c, n, n), np.float32) for n in (4, 2) for c in (64, 2)]

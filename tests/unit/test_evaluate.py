@@ -104,8 +104,8 @@ def test_mistakes_cost_what_they_should_and_are_shown_worst_first(blobs, measure
 
 
 def test_average_precision_sees_predictions_below_the_deployed_confidence(blobs, measure):
-    rows = [sample(blobs, [(n, 1, "red", "red")]) for n in range(4)]
-    evaluation = measure(rows, confidence_threshold=0.99)
+    rows = [sample(blobs, [(n, 1, "dark", "red")]) for n in range(4)]
+    evaluation = measure(rows, confidence_threshold=0.5)
     assert evaluation.metrics.map50 == 1.0
     assert evaluation.metrics.recall_micro == 0.0
     assert "finds nothing at this confidence" in evaluation.sections[0].body

@@ -209,6 +209,19 @@ def test_two_predictions_of_one_object_are_one_hit():
     assert metrics.false_positives_per_image == 1.0
 
 
+def test_of_equal_overlaps_the_last_is_taken_as_in_coco():
+    truth = Detections.of([[0, 0, 10, 10], [4, 0, 14, 10]], [0, 0])
+    between_both_then_on_the_first = Detections.of([[2, 0, 12, 10], [0, 0, 8, 10]], [0, 0], [0.9, 0.8])
+    metrics = evaluate([truth], [between_both_then_on_the_first])
+    assert metrics.recall_micro == metrics.precision_micro == metrics.map50 == 1.0
+
+
+def test_large_boxes_count():
+    truth = Detections.of([[0, 0, 3000, 2000]], [0])
+    metrics = evaluate_detections([truth], [truth], ["helmet"], [(3000, 2000)], confidence_threshold=0.5)
+    assert metrics.map50 == metrics.map50_95 == 1.0
+
+
 def test_a_class_without_truth_leaves_the_means_alone_but_costs_false_positives():
     found = [Detections.of([[10, 10, 30, 30], [60, 60, 90, 90]], [0, 1], [0.9, 0.9])] * 10
     metrics = evaluate(ten_pictures(), found, names=("helmet", "head"))

@@ -147,7 +147,7 @@ def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):
 
 
 def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
-    root, manifest = job
+    _, manifest = job
     settings = {"estimator": "yolo", "base_model": "yolov8n.yaml", "epochs": 2, "image_size": "64,96", "batch": 8,
                 "patience": 50, "seed": 9, "estimator_options": {}}  # fmt: skip
     folder = tmp_path / "j" / "cache" / "training" / training_key(manifest, settings)
@@ -188,7 +188,7 @@ def start(given: dict, tmp_path: Path, head: str = "", **environment: str) -> su
 
 
 def test_a_killed_training_goes_on_with_at_most_one_epoch_lost(job, tmp_path):
-    root, manifest = job
+    root, _ = job
     settings = {**QUICK, "job_root": str(tmp_path / "killed"), "epochs": 4, "seed": 3}
     given = {"manifest": str(root / "manifest.parquet"), "output": str(tmp_path / "out"), "settings": settings}
     first = start(given, tmp_path)
@@ -210,7 +210,7 @@ def test_a_killed_training_goes_on_with_at_most_one_epoch_lost(job, tmp_path):
 
 
 def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, caplog):
-    root, manifest = job
+    _, manifest = job
     settings = {**QUICK, "epochs": 1}
     key = training_key(
         manifest,

@@ -158,4 +158,4 @@ class Estimator(ABC):
         )
 
 
-estimators: Registry[type[Estimator]] = Registry("estimator")
+estimators: Registry[type[Estimator]] = Registry("estimator", built_in=["components.core.estimators.yolo"])

@@ -1,7 +1,7 @@
 """YOLO detectors on ultralytics: YOLOv8, YOLO11, YOLO26 and whatever else ends in its ``Detect`` head.
 
-Ultralytics is kept on a short lead here: it sends no telemetry, fetches nothing (no weights, no fonts, no check models),
-writes nothing outside the folders it is given, and unpickles only the classes on its own allow-list.
+Ultralytics is kept on a short lead here: it sends no telemetry, fetches nothing (no weights, no fonts, no models to
+check against), writes nothing outside the folders it is given, and unpickles only the classes on its own allow-list.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +12,6 @@ from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import Picture, Placement, undo
-
-BUILT_IN = ("components.core.runtimes.onnx",)
 
 
 class Detector(Protocol):
@@ -42,7 +39,7 @@ class Detector(Protocol):
         ...
 
 
-runtimes: Registry[Callable[[Path, int], Detector]] = Registry("runtime")
+runtimes: Registry[Callable[[Path, int], Detector]] = Registry("runtime", ["components.core.runtimes.onnx"])
 
 
 def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
@@ -57,8 +54,6 @@ def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
         InputError: no such runtime, or the bundle cannot run on it.
 
     """
-    for module in BUILT_IN:
-        importlib.import_module(module)
     return runtimes.get(runtime)(folder, threads)
 
 

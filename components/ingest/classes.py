@@ -1,0 +1,76 @@
+"""Which of the data set's classes count, and what they are called from here on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from components.core.errors import InputError
+from components.core.parameters import parse_classes
+from components.ingest.dataset import Label, Record
+
+logger = logging.getLogger(__name__)
+
+
+class Classes:
+    """The classes that the user wants.
+
+    Args:
+        classes: ``hat:helmet,person:head`` or plain names; empty: what the data set declares, or else what is found.
+        ignore_classes: classes whose boxes are left out, separated by commas; ``*``: all that ``classes`` names not.
+
+    Raises:
+        InputError: they contradict each other.
+    """
+
+    def __init__(self, classes: str, ignore_classes: str) -> None:
+        self._renamed = parse_classes(classes)
+        self._ignored = {name.strip() for name in ignore_classes.split(",") if name.strip()}
+        self._declared: tuple[str, ...] | None = None
+        self._met: set[str] = set()
+        both = sorted(self._ignored & self._renamed.keys())
+        if both:
+            raise InputError(f"{', '.join(both)}: named in classes and in ignore_classes; take it out of one of them")
+        if "*" in self._ignored and not self._renamed:
+            raise InputError("ignore_classes='*' leaves out all that classes does not name, and classes is empty")
+
+    def declare(self, names: tuple[str, ...] | None) -> None:
+        """Say which names the data set declares; None: it declares none."""
+        self._declared = names
+
+    def apply(self, record: Record) -> Record:
+        """The record with its classes renamed, without ignored boxes; or, if a class is unknown, with a reason."""
+        if record.reason or not record.labels:
+            return record
+        kept: list[Label] = []
+        for label in record.labels:
+            self._met.add(label.name)
+            if label.name in self._ignored:
+                continue
+            name = self._target(label.name)
+            if name is not None:
+                kept.append(label._replace(name=name))
+            elif "*" not in self._ignored:
+                return record._replace(reason=f"unknown class: {label.name}")
+        left_out = record.left_out + len(record.labels) - len(kept)
+        return record._replace(labels=tuple(kept), left_out=left_out)
+
+    def names(self, found: Iterable[str]) -> tuple[str, ...]:
+        """The class names in the order of their ids.
+
+        Args:
+            found: those of the boxes that came in.
+        """
+        if self._renamed:
+            absent = self._renamed.keys() - self._met - set(self._declared or ())
+            if absent:
+                logger.warning("classes names %s, which the data set does not have", ", ".join(sorted(absent)))
+            return tuple(dict.fromkeys(self._renamed.values()))
+        if self._declared is not None:
+            return tuple(name for name in self._declared if name not in self._ignored)
+        return tuple(sorted(found, key=lambda name: (int(name) if name.isdecimal() else -1, name)))
+
+    def _target(self, name: str) -> str | None:
+        if self._renamed:
+            return self._renamed.get(name)
+        return name if self._declared is None or name in self._declared else None

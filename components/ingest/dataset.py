@@ -1,0 +1,284 @@
+"""What a data format's reader is given, what it gives back, and the registry of readers.
+
+A reader is small: it is shown a folder of files and says which pictures belong to the data set and what is labelled on
+each. It reads no picture. What is wrong with one picture's label becomes the ``reason`` of that picture's record, so
+that the rest goes on; what is wrong with the data set as a whole is an ``InputError``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Protocol
+
+from components.core.errors import InputError, NotFoundError
+from components.core.plugins import Registry
+
+# Named like a picture, whether it can be read or not: a kind that cannot be read must not vanish.
+_READABLE = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+_UNREADABLE = {".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
+PICTURE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
+MAX_LABEL_BYTES = 16 * 2**20  # the label file of one picture; a larger one is an attack or a mistake
+
+# Data sets keep pictures and labels in sibling folders with names such as these, or both in one folder.
+PICTURE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
+LABEL_FOLDERS = frozenset({"annotations", "annotation", "labels", "label", "xml", "xmls"})
+
+
+class Label(NamedTuple):
+    """One box as the data set gives it.
+
+    Attributes:
+        name: the data set's own name of the class.
+        box: ``x1, y1, x2, y2``; in pixels of the picture as displayed, or in 0..1 of its width and height.
+        normalised: the box is in 0..1.
+
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    normalised: bool = False
+
+
+class Record(NamedTuple):
+    """One picture of a data set, or a label that has none.
+
+    Attributes:
+        source: path inside the data set; of the picture, or of the label where there is no picture.
+        path: the picture's file; empty when ``reason`` is given.
+        labels: its boxes; empty: nothing to see; None: nobody has labelled it.
+        label_file: path of the label inside the data set; empty where there is none.
+        split: ``train``, ``val`` or ``test`` if the data set says so, else empty.
+        size: width and height in pixels that the label claims for the picture; None: it claims nothing.
+        left_out: boxes that the format marks as no single object (COCO's crowds) and that are not in ``labels``.
+        reason: why the picture cannot be used, ``kind: details``; empty if it can.
+
+    """
+
+    source: str
+    path: str = ""
+    labels: tuple[Label, ...] | None = None
+    label_file: str = ""
+    split: str = ""
+    size: tuple[int, int] | None = None
+    left_out: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a reader found.
+
+    Attributes:
+        classes: the names that the data set declares, in its order; None: it declares none, so those found count.
+        records: its pictures, read while they are iterated.
+
+    """
+
+    classes: tuple[str, ...] | None
+    records: Iterable[Record]
+
+
+class Format(Protocol):
+    """Reads one data format."""
+
+    def detect(self, folder: Folder) -> bool:
+        """Say whether the folder (or its index file) is of this format."""
+
+    def read(self, folder: Folder) -> DataSet:
+        """Read the folder.
+
+        Raises:
+            InputError: the data set as a whole cannot be read.
+
+        """
+
+
+formats: Registry[Format] = Registry(
+    "format", [f"components.ingest.formats.{name}" for name in ("voc", "yolo", "coco", "sedna", "folder")]
+)
+
+
+class LabelError(Exception):
+    """A label cannot be used; the message is the reason for the quarantine list, ``kind: details``."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of a data set.
+
+    Attributes:
+        root: the folder.
+        files: every file in it, as paths below ``root`` with ``/`` between the parts, sorted; hidden files left out.
+        index: the one of ``files`` that the user named as the data set's index; empty: none was named.
+
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    index: str = ""
+    _known: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_known", frozenset(self.files))
+
+    @classmethod
+    def scan(cls, root: Path, data_path: str = "") -> Folder:
+        """List a folder, or what ``data_path`` names inside it: a sub-folder, or an index file of the data set.
+
+        Raises:
+            InputError: ``data_path`` leads out of the folder.
+            NotFoundError: it is not there.
+
+        """
+        inside = PurePosixPath(data_path)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise InputError(f"data_path {data_path!r} leads out of the data: give a path inside it")
+        target = root / inside
+        if target.is_file():
+            return cls(target.parent, tuple(_walk(target.parent)), target.name)
+        if not target.is_dir():
+            there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+            raise NotFoundError(f"data_path {data_path!r} is not in the data: at its top are {few(there)}")
+        return cls(target, tuple(_walk(target)))
+
+    @cached_property
+    def pictures(self) -> tuple[str, ...]:
+        """The files that are named like pictures."""
+        return self.named(*PICTURE_SUFFIXES)
+
+    def named(self, *suffixes: str) -> tuple[str, ...]:
+        """The files with one of the suffixes, whatever the case."""
+        return tuple(name for name in self.files if suffix_of(name) in suffixes)
+
+    def path(self, name: str) -> str:
+        """Where a file lies."""
+        return f"{self.root}/{name}"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def head(self, name: str, size: int = 65536) -> bytes:
+        """The first bytes of a file, to tell its format; none if it cannot be read."""
+        try:
+            with Path(self.path(name)).open("rb") as file:
+                return file.read(size)
+        except OSError:
+            return b""
+
+    def read(self, name: str, limit: int = MAX_LABEL_BYTES) -> bytes:
+        """The bytes of a label file.
+
+        Raises:
+            LabelError: it cannot be read, or is larger than ``limit`` bytes.
+
+        """
+        try:
+            with Path(self.path(name)).open("rb") as file:
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise LabelError(f"annotation unreadable: {name}: {error.strerror}") from error
+        if len(data) > limit:
+            raise LabelError(f"annotation unreadable: {name}: larger than {limit >> 20} MiB")
+        return data
+
+    def text(self, name: str, limit: int = MAX_LABEL_BYTES) -> str:
+        """The text of a label file in UTF-8, with or without a byte-order mark.
+
+        Raises:
+            LabelError: it cannot be read, is too large, or is not UTF-8.
+
+        """
+        try:
+            return self.read(name, limit).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise LabelError(f"annotation unreadable: {name}: not UTF-8 text") from error
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which label file belongs to which picture.
+
+    Attributes:
+        labels: the label files of each picture that has any, in order; more than one is ambiguous.
+        pictures: the pictures of each label file that has any; more than one is ambiguous.
+
+    """
+
+    labels: dict[str, list[str]]
+    pictures: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, pictures: Iterable[str], labels: Iterable[str]) -> Pairs:
+        """Pair files that have the same stem in the same folder, or in folders such as ``images`` and ``labels``."""
+        by_key: dict[str, list[str]] = {}
+        for label in labels:
+            by_key.setdefault(pair_key(label), []).append(label)
+        label_files: dict[str, list[str]] = {}
+        picture_files: dict[str, list[str]] = {}
+        for picture in pictures:
+            for label in by_key.get(pair_key(picture), ()):
+                label_files.setdefault(picture, []).append(label)
+                picture_files.setdefault(label, []).append(picture)
+        return cls(label_files, picture_files)
+
+    def label(self, picture: str) -> str:
+        """The label file of a picture; empty if it has none.
+
+        Raises:
+            LabelError: there are several, or the one there is fits several pictures.
+
+        """
+        found = self.labels.get(picture, [])
+        if len(found) > 1:
+            raise LabelError(f"ambiguous: {len(found)} label files fit: {few(found)}")
+        if found and len(self.pictures[found[0]]) > 1:
+            raise LabelError(f"ambiguous: {found[0]} fits several pictures: {few(self.pictures[found[0]])}")
+        return found[0] if found else ""
+
+
+def pair_key(name: str) -> str:
+    """A path without its suffix and with ``*`` for the folders that only tell pictures from labels."""
+    *folders, last = name.split("/")
+    kept = ["*" if part.lower() in PICTURE_FOLDERS | LABEL_FOLDERS else part for part in folders]
+    return "/".join([*kept, last.rpartition(".")[0] or last])
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a path in lower case, with its dot."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > name.rfind("/") else ""
+
+
+def few(names: Iterable[str], most: int = 5) -> str:
+    """The first few of many names, for a message."""
+    listed = list(names)
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return (", ".join(listed[:most]) or "nothing") + rest
+
+
+def _walk(root: Path) -> list[str]:
+    try:
+        return sorted(_files(f"{root}/", "", set()))
+    except OSError as error:
+        raise InputError(f"folder {root} cannot be read ({error.strerror}: {error.filename})") from error
+
+
+def _files(root: str, below: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Every regular file; links are followed, and ``seen`` keeps a link that leads upwards from going round."""
+    status = os.stat(root + below)  # noqa: PTH116 (many thousands of paths: plain strings are what makes this fast)
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(root + below) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        if entry.name.startswith(".") or entry.name == "__MACOSX":  # what file managers leave behind
+            continue
+        if entry.is_dir():
+            yield from _files(root, f"{below}{entry.name}/", seen)
+        elif entry.is_file():
+            yield below + entry.name

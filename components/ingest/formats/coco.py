@@ -1,0 +1,188 @@
+"""COCO: one JSON file with ``images``, ``annotations`` (``bbox`` is x, y, width, height in pixels) and ``categories``.
+
+Several such files in one folder (one per split) are one data set; if the names of some begin with ``instances``, as in
+COCO's own download, the others beside them hold captions or key points and are passed over. A file name or folder that
+says train, val or test gives the split. An image without annotations shows nothing (a negative). Annotations with
+``iscrowd`` are no single object and are left out, as COCO's own evaluation leaves them out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.core.errors import InputError
+from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
+
+_KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[|"(info|licenses)"\s*:')
+_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
+
+
+@formats.register("coco")
+class Coco:
+    """The reader of COCO."""
+
+    @staticmethod
+    def detect(folder: Folder) -> bool:
+        """A JSON file begins with one of COCO's keys."""
+        return bool(_indexes(folder))
+
+    @staticmethod
+    def read(folder: Folder) -> DataSet:
+        """Read every index."""
+        indexes = [_Index.of(folder, name) for name in _indexes(folder)]
+        if not indexes:
+            raise InputError(f"no COCO file in the data: JSON files are {few(folder.named('.json'))}")
+        names = dict.fromkeys(name for index in indexes for name in index.names.values())
+        return DataSet(tuple(names), _records(folder, indexes))
+
+
+@dataclass(frozen=True)
+class _Index:
+    """One JSON file.
+
+    Attributes:
+        name: its path.
+        names: category names by id, in the order of the ids.
+        images: each image's entry by id; None: the id is given twice.
+        annotations: the annotations by image id.
+        nameless: entries of ``images`` without an id or file name, by position.
+    """
+
+    name: str
+    names: dict[int, str]
+    images: dict[object, dict[str, Any] | None] = field(default_factory=dict)
+    annotations: dict[object, list[Any]] = field(default_factory=dict)
+    nameless: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: Folder, name: str) -> _Index:
+        try:
+            content = json.loads(folder.read(name, 2**32))
+            categories = sorted((int(c["id"]), str(c["name"])) for c in content.get("categories", []))
+            index = cls(name, dict(categories))
+            for position, image in enumerate(content["images"]):
+                index._add_image(position, image)
+            for annotation in content.get("annotations", []):
+                image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
+                index.annotations.setdefault(_hashable(image_id), []).append(annotation)
+        except LabelError as error:
+            raise InputError(f"COCO file: {error}") from error
+        except KeyError as error:
+            raise InputError(f"COCO file {name}: the key {error} is missing") from error
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"COCO file {name} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        return index
+
+    def _add_image(self, position: int, image: Any) -> None:
+        well_formed = isinstance(image, dict) and isinstance(image.get("file_name"), str) and "id" in image
+        if not well_formed:
+            self.nameless.append(position)
+        else:
+            image_id = _hashable(image["id"])
+            self.images[image_id] = None if image_id in self.images else image
+
+
+def _hashable(image_id: object) -> object:
+    return image_id if isinstance(image_id, int | str) else str(image_id)
+
+
+def _indexes(folder: Folder) -> list[str]:
+    if folder.index:
+        return [folder.index] if _KEYS.search(folder.head(folder.index)) else []
+    found = [name for name in folder.named(".json") if _KEYS.search(folder.head(name))]
+    return [name for name in found if PurePosixPath(name).name.startswith("instances")] or found
+
+
+def _records(folder: Folder, indexes: list[_Index]) -> Iterator[Record]:
+    by_last = _by_last_part(folder.pictures)
+    taken: dict[str, str] = {}
+    for index in indexes:
+        split = _split(index.name)
+        for position in index.nameless:
+            yield Record(f"{index.name}#images/{position}", reason="annotation unreadable: no id or file_name")
+        for image_id, image in index.images.items():
+            if image is None:
+                yield Record(f"{index.name}#{image_id}", reason="ambiguous: two images have this id")
+                continue
+            try:
+                picture = _find(folder, by_last, index.name, image["file_name"])
+            except LabelError as error:
+                yield Record(image["file_name"], reason=str(error))
+                continue
+            if taken.setdefault(picture, index.name) != index.name:
+                yield Record(picture, reason=f"ambiguous: both {taken[picture]} and {index.name} label it")
+                continue
+            try:
+                labels, crowds = _labels(index, image_id)
+                size = _size(image)
+                yield Record(picture, folder.path(picture), labels, index.name, split, size, crowds)
+            except LabelError as error:
+                yield Record(picture, reason=str(error))
+        for image_id in (i for i in index.annotations if i not in index.images):
+            yield Record(f"{index.name}#{image_id}", reason="label without picture: no image has this id")
+
+
+def _by_last_part(pictures: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for picture in pictures:
+        found.setdefault(picture.rpartition("/")[2], []).append(picture)
+    return found
+
+
+def _find(folder: Folder, by_last: dict[str, list[str]], index: str, file_name: str) -> str:
+    """The picture of an image entry: beside the index, in ``images`` beside it, or the only one whose path ends so.
+
+    Raises:
+        LabelError: there is none, or more than one.
+    """
+    wanted = PurePosixPath(file_name.replace("\\", "/"))
+    here = PurePosixPath(index).parent
+    for place in (here / wanted, here / "images" / wanted, here.parent / "images" / wanted):
+        if str(place) in folder:
+            return str(place)
+    ending = str(wanted).removeprefix("/")
+    found = [p for p in by_last.get(wanted.name, ()) if f"/{p}".endswith(f"/{ending}")]
+    split = _split(index)
+    same_split = [p for p in found if split and _split(p) == split]
+    found = same_split if len(found) > 1 and same_split else found
+    if not found:
+        raise LabelError(f"label without picture: {index} lists it")
+    if len(found) > 1:
+        raise LabelError(f"ambiguous: {len(found)} pictures have this path: {few(found)}")
+    return found[0]
+
+
+def _split(path: str) -> str:
+    """The split that a path names last; empty if none."""
+    found = _SPLIT.findall(path.lower())
+    return str(found[-1]) if found else ""
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    try:
+        width, height = int(image.get("width") or 0), int(image.get("height") or 0)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LabelError("annotation unreadable: width or height is no number") from error
+    return (width, height) if width and height else None
+
+
+def _labels(index: _Index, image_id: object) -> tuple[tuple[Label, ...], int]:
+    """The labels of one image and how many crowds were left out."""
+    annotations = index.annotations.get(image_id, [])
+    single = [a for a in annotations if not a.get("iscrowd")]
+    return tuple(_label(index.names, a) for a in single), len(annotations) - len(single)
+
+
+def _label(names: dict[int, str], annotation: dict[str, Any]) -> Label:
+    try:
+        x, y, width, height = map(float, annotation["bbox"])
+        number = int(annotation["category_id"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        what = f"annotation {annotation.get('id', '?')}"
+        raise LabelError(f"annotation unreadable: {what} has no category_id and bbox of four numbers") from error
+    return Label(names.get(number, f"number {number}"), (x, y, x + width, y + height))

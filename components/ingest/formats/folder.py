@@ -1,0 +1,20 @@
+"""Pictures in a folder, with no labels: every one comes in unlabelled."""
+
+from __future__ import annotations
+
+from components.ingest.dataset import DataSet, Folder, Record, formats
+
+
+@formats.register("folder")
+class Pictures:
+    """The reader of plain pictures."""
+
+    @staticmethod
+    def detect(folder: Folder) -> bool:
+        """There are pictures; ``ingest`` asks this reader last, since that is true of every format."""
+        return not folder.index and bool(folder.pictures)
+
+    @staticmethod
+    def read(folder: Folder) -> DataSet:
+        """Take every picture; there are no classes."""
+        return DataSet((), (Record(name, folder.path(name)) for name in folder.pictures))

@@ -1,0 +1,248 @@
+"""YOLO: one text file per picture with a line ``class cx cy w h`` per box, in 0..1 of the picture's width and height.
+
+``data.yaml`` names the classes and which folders (or text files that list pictures) are for ``train``, ``val`` and
+``test``. Without it every picture counts, and the names stand in ``classes.txt``, or the numbers are the names.
+
+A picture's text file lies beside it or in the ``labels`` folder beside its ``images`` folder. As for Ultralytics, a
+picture without a text file shows nothing (a negative), and a line with more numbers is the outline of an object, of
+which the smallest upright box around it is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import yaml
+
+from components.core.errors import InputError
+from components.ingest.dataset import DataSet, Folder, Label, LabelError, Pairs, Record, few, formats, pair_key
+
+logger = logging.getLogger(__name__)
+
+MAX_YAML_BYTES = 2**18
+MAX_LIST_BYTES = 2**30
+LOOKED_AT = 20  # label files, to tell the format
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+NAMES_FILES = ("classes.txt", "obj.names")
+
+
+@formats.register("yolo")
+class Yolo:
+    """The reader of YOLO."""
+
+    @staticmethod
+    def detect(folder: Folder) -> bool:
+        """There is a ``data.yaml``, or a text file of five numbers a line beside a picture."""
+        if folder.index:
+            return folder.index in _yamls(folder)
+        if _yamls(folder):
+            return True
+        pairs = Pairs.of(folder.pictures, folder.named(".txt"))
+        return any(_looks_right(folder, name) for name in list(pairs.pictures)[:LOOKED_AT])
+
+    @staticmethod
+    def read(folder: Folder) -> DataSet:
+        """Read what ``data.yaml`` names, or else every picture."""
+        yamls = [folder.index] if folder.index else _yamls(folder)
+        if len(yamls) > 1:
+            raise InputError(f"several YOLO data sets in the data: name one of {few(yamls)} in data_path")
+        described = _described(folder, yamls[0]) if yamls else _undescribed(folder)
+        classes = tuple(dict.fromkeys(described.names.values())) if described.names else None
+        return DataSet(classes, _records(folder, described))
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the data set says of itself.
+
+    Attributes:
+        names: class names by number; empty: none are given, the numbers are the names.
+        splits: the split of each picture that belongs to it; empty where it has none, or more than one.
+        missing: pictures that a list names and that are not there, with the list.
+        lists: the lists.
+    """
+
+    names: dict[int, str]
+    splits: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    lists: set[str] = field(default_factory=set)
+
+
+def parse(text: str, names: dict[int, str]) -> tuple[Label, ...]:
+    """Read one label file.
+
+    Args:
+        text: its lines.
+        names: class names by number; if empty, the numbers are the names.
+
+    Raises:
+        LabelError: a line that is not five numbers, or a number and an outline of three points or more.
+    """
+    return tuple(_label(number, line, names) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+
+
+def _label(number: int, line: str, names: dict[int, str]) -> Label:
+    fields = line.split()
+    if len(fields) != 5 and (len(fields) < 7 or len(fields) % 2 == 0):
+        raise LabelError(f"annotation unreadable: line {number} has {len(fields)} columns: class cx cy w h are five")
+    try:
+        index, *values = map(float, fields)
+    except ValueError as error:
+        raise LabelError(f"annotation unreadable: line {number}: {error}") from error
+    if not all(map(math.isfinite, (index, *values))):
+        raise LabelError(f"NaN or infinite: line {number}")
+    whole = int(index) if index.is_integer() else index
+    name = names.get(int(index), f"number {whole}") if names and whole == int(index) else f"{whole}"
+    if len(values) == 4:
+        x, y, width, height = values
+        return Label(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), normalised=True)
+    return Label(name, (min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])), normalised=True)
+
+
+def _looks_right(folder: Folder, name: str) -> bool:
+    try:
+        return bool(parse(folder.text(name), {}))
+    except LabelError:
+        return False
+
+
+def _records(folder: Folder, described: _Described) -> Iterator[Record]:
+    texts = [text for text in folder.named(".txt") if text not in described.lists]
+    # A label's folder decides the pictures it is for; all pictures of the folder count here, not only the listed ones.
+    pairs = Pairs.of(folder.pictures, texts)
+    for picture, split in described.splits.items():
+        try:
+            label = pairs.label(picture)
+            labels = parse(folder.text(label), described.names) if label else ()
+            yield Record(picture, folder.path(picture), labels, label, split)
+        except LabelError as error:
+            yield Record(picture, reason=str(error))
+    for picture, listing in described.missing.items():
+        yield Record(picture, reason=f"label without picture: {listing} lists it")
+    label_folders = {pair_key(picture).rpartition("/")[0] for picture in described.splits}
+    for text in texts:
+        if text not in pairs.pictures and pair_key(text).rpartition("/")[0] in label_folders and _is_label(text):
+            yield Record(text, reason="label without picture")
+
+
+def _is_label(text: str) -> bool:
+    """Other texts that lie among labels: names, lists of pictures, notes."""
+    stem = PurePosixPath(text).stem.lower()
+    return stem not in {"classes", *SPLIT_KEYS} and not stem.startswith(("readme", "license"))
+
+
+def _yamls(folder: Folder) -> list[str]:
+    """The descriptions of a data set in the folder that lie highest."""
+    found = [name for name in folder.named(".yaml", ".yml") if "names" in _yaml(folder, name)]
+    top = min((name.count("/") for name in found), default=0)
+    return [name for name in found if name.count("/") == top]
+
+
+def _yaml(folder: Folder, name: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(folder.text(name, MAX_YAML_BYTES), Loader=_LOADER)
+    except (LabelError, yaml.YAMLError, RecursionError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _undescribed(folder: Folder) -> _Described:
+    names_file = next((n for n in folder.files if PurePosixPath(n).name in NAMES_FILES), None)
+    try:
+        lines = folder.text(names_file).splitlines() if names_file else []
+    except LabelError as error:
+        raise InputError(f"YOLO class names: {error}") from error
+    names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return _Described(names, dict.fromkeys(folder.pictures, ""))
+
+
+def _described(folder: Folder, name: str) -> _Described:
+    content = _yaml(folder, name)
+    described = _Described(_names(name, content.get("names")))
+    entries = [(split, entry) for key, split in SPLIT_KEYS.items() for entry in _texts(content.get(key))]
+    path = "".join(_texts(content.get("path")))
+    absent = [entry for split, entry in entries if not _add_entry(folder, name, path, split, entry, described)]
+    if not entries:
+        described.splits.update(dict.fromkeys(folder.pictures, ""))
+    if not described.splits:
+        there = sorted({file.partition("/")[0] for file in folder.files})
+        raise InputError(f"{name}: no pictures where it says they are ({few(absent)}); in the data are {few(there)}")
+    for entry in absent:
+        logger.warning("%s names %s, which is not in the data", name, entry)
+    return described
+
+
+def _names(name: str, given: object) -> dict[int, str]:
+    named = dict(enumerate(given)) if isinstance(given, list) else given
+    if not isinstance(named, dict) or not named:
+        raise InputError(f"{name}: 'names' must list the classes, or give them by number")
+    for key, value in named.items():
+        if not (isinstance(key, int) and isinstance(value, str | int | float)):
+            raise InputError(f"{name}: 'names' must be text by number; it has {str(key)[:40]!r}")
+    return {key: str(value).strip() for key, value in named.items()}
+
+
+def _texts(value: object) -> list[str]:
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str) and entry]
+
+
+def _add_entry(folder: Folder, name: str, path: str, split: str, entry: str, described: _Described) -> bool:
+    """Add the pictures of one entry; False if there is no such folder or list.
+
+    ``path`` and the entry are tried as tools write them: as they stand, without ``path`` (which names a folder on
+    somebody's machine), and without the ``../`` that Roboflow puts before folders that lie beside ``data.yaml``.
+    """
+    here = PurePosixPath(name).parent
+    for place in (here / path / entry, here / entry, here / entry.removeprefix("../")):
+        inside = _inside(folder, place)
+        if inside is None:
+            continue
+        if inside in folder and inside.endswith(".txt"):
+            _add_list(folder, inside, split, described)
+            return True
+        pictures = [picture for picture in folder.pictures if not inside or picture.startswith(f"{inside}/")]
+        for picture in pictures:
+            _add(picture, split, described)
+        if pictures:
+            return True
+    return False
+
+
+def _add_list(folder: Folder, listing: str, split: str, described: _Described) -> None:
+    try:
+        lines = folder.text(listing, MAX_LIST_BYTES).splitlines()
+    except LabelError as error:
+        raise InputError(f"YOLO list of pictures: {error}") from error
+    described.lists.add(listing)
+    for line in filter(None, map(str.strip, lines)):
+        places = (_inside(folder, PurePosixPath(listing).parent / line), _inside(folder, PurePosixPath(line)))
+        found = next((place for place in places if place in folder), None)
+        if found is None:
+            described.missing[line] = listing
+        else:
+            _add(found, split, described)
+
+
+def _add(picture: str, split: str, described: _Described) -> None:
+    if described.splits.setdefault(picture, split) != split:
+        described.splits[picture] = ""
+
+
+def _inside(folder: Folder, path: PurePosixPath) -> str | None:
+    """A path below the folder without ``.`` and ``..``; empty for the folder itself; None if it leads out."""
+    if path.is_absolute():
+        if not path.is_relative_to(folder.root):
+            return None
+        path = path.relative_to(folder.root)
+    parts: list[str] = []
+    for part in path.parts:
+        if part == ".." and not parts:
+            return None
+        parts = parts[:-1] if part == ".." else [*parts, part]
+    return "/".join(parts)

@@ -1,0 +1,259 @@
+"""Ingest: verify every picture and label of a data set, store the pictures as blobs, list them in a manifest.
+
+One bad file never stops the rest and never vanishes: it goes on the quarantine list with its reason. Too many of them
+stop everything, since then the data set, or what was said about it, is wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.store import Store, open_store
+from components.ingest import quarantine as lists
+from components.ingest.archive import Limits
+from components.ingest.classes import Classes
+from components.ingest.dataset import Folder, Record, few, formats, suffix_of
+from components.ingest.origin import opened
+from components.ingest.pictures import Box, Outcome, take_in
+from components.ingest.quarantine import BAD, DUPLICATE, Quarantined
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 5.0
+UNLABELLED_FORMAT = "folder"
+
+# Roboflow names the augmented copies of one picture alike up to ".rf."; they must not be spread over splits.
+_ROBOFLOW = re.compile(r"^(?P<picture>.+)\.rf\.[0-9A-Za-z]{8,}$")
+_LABEL_SUFFIXES = (".xml", ".json", ".csv", ".txt", ".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came in and what did not.
+
+    Attributes:
+        manifest: one row per picture, sorted by source.
+        quarantine: what did not come in, sorted by source.
+        counts: ``found`` files (pictures, and labels without one); of these ``pictures`` that came in, ``duplicates``,
+            and ``quarantined``; of the pictures ``negatives`` (nothing to see), ``without_label_file`` (the negatives
+            among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``; and ``unlisted``,
+            the pictures that lie in the data without belonging to the data set.
+        format: name of the data format.
+        quarantine_uri: where the list lies in the job's store; empty if it is empty.
+    """
+
+    manifest: Manifest
+    quarantine: list[Quarantined]
+    counts: dict[str, int]
+    format: str
+    quarantine_uri: str = ""
+
+
+Row = dict[str, Any]
+
+
+def ingest(
+    data_url: str,
+    job_root: str,
+    *,
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1_000_000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    round_number: int = 0,
+) -> Ingested:
+    """Bring a data set in.
+
+    The same input gives the same manifest, byte for byte.
+
+    Args:
+        data_url: archive, folder or index file; see :func:`components.ingest.origin.opened`.
+        job_root: address of the job's store.
+        data_path: sub-folder or index file inside it.
+        data_format: name of a registered format, or ``auto`` to tell it by the files.
+        classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all.
+        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        max_bad_fraction: share of quarantined files, 0 to 1, above which this fails.
+        max_files: most files in an archive.
+        max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
+        max_compression_ratio: most bytes unpacked per byte packed.
+        round_number: the round that brings the samples in.
+
+    Raises:
+        InputError: the data set cannot be read, too much of it is bad, or no picture of it can be used.
+    """
+    if data_format != "auto":
+        formats.get(data_format)  # an unknown name should not cost a download
+    wanted = Classes(classes, ignore_classes)
+    store = open_store(job_root)
+    with opened(
+        data_url, data_path, _workspace(store), Limits(max_files, max_unpacked_gb, max_compression_ratio)
+    ) as data:
+        name = choose(data, data_format)
+        found = formats.get(name).read(data)
+        wanted.declare(found.classes)
+        logger.info("reading %s: %d pictures", name, len(data.pictures))
+        records = map(wanted.apply, found.records)
+        outcomes = sorted(_watched(take_in(records, store), len(data.pictures)), key=lambda pair: pair[0].source)
+    kept, quarantined = _without_duplicates(outcomes)
+    quarantine_uri = lists.write(quarantined, store)
+    _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri)
+    names = wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()})
+    rows = [_row(record, outcome, names, store, round_number) for record, outcome in kept]
+    counts = _count(outcomes, kept, quarantined) | {"unlisted": _unlisted(data, outcomes)}
+    logger.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri)
+
+
+def choose(data: Folder, data_format: str) -> str:
+    """The format that was named, or the one that fits.
+
+    Raises:
+        InputError: none fits, or several do.
+    """
+    if data_format != "auto":
+        return data_format
+    fitting = [name for name, reader in formats.items() if name != UNLABELLED_FORMAT and reader.detect(data)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise InputError(f"the data could be {' or '.join(fitting)}: name one in data_format")
+    only_pictures = not any(
+        not PurePosixPath(name).stem.lower().startswith(("readme", "license")) for name in data.named(*_LABEL_SUFFIXES)
+    )
+    if only_pictures and formats.get(UNLABELLED_FORMAT).detect(data):
+        return UNLABELLED_FORMAT
+    suffixes = Counter(suffix_of(name) or "without suffix" for name in data.files)
+    there = few(f"{count} {suffix}" for suffix, count in suffixes.most_common())
+    raise InputError(
+        f"the data is of no known format ({data.index or there}): known are {', '.join(formats.names())}; name one in "
+        "data_format, or in data_path the sub-folder or index file where the data set lies"
+    )
+
+
+def printable(path: str) -> str:
+    """A path fit for one line of UTF-8, whatever bytes the file's name is made of."""
+    if path.isprintable():
+        return path
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
+
+
+def group_of(source: str, picture_id: str) -> str:
+    """What a picture must share a split with: copies of one picture by Roboflow's naming, else itself alone."""
+    match = _ROBOFLOW.match(PurePosixPath(source).stem)
+    return match["picture"] if match else picture_id
+
+
+def _workspace(store: Store) -> Path | None:
+    blobs = store.local_path("blobs")
+    if blobs is None:
+        return None
+    try:
+        blobs.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"job_root {store.uri}: cannot be made ({error.strerror})") from error
+    return blobs.parent
+
+
+Pair = tuple[Record, Outcome]
+
+
+def _watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
+    """Pass the pairs on and say now and then how far they are."""
+    started = said = time.monotonic()
+    taken = bad = 0
+    for done, pair in enumerate(pairs, 1):
+        yield pair
+        taken += pair[1].bytes
+        bad += bool(pair[1].reason)
+        now = time.monotonic()
+        if now - said >= PROGRESS_SECONDS:
+            said = now
+            logger.info("%d of %d, %.1f MB/s, %d bad so far", done, total, taken / 1e6 / (now - started), bad)
+
+
+def _without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantined]]:
+    """Keep the first of pictures with the same bytes; list the others, and the bad ones."""
+    kept: dict[str, Pair] = {}
+    quarantined: list[Quarantined] = []
+    for record, outcome in outcomes:
+        source = printable(record.source)
+        if outcome.picture is None:
+            quarantined.append(Quarantined(source, printable(outcome.reason), BAD))
+            continue
+        first, first_outcome = kept.setdefault(outcome.picture.id, (record, outcome))
+        if first is not record:
+            same = sorted(outcome.boxes or ()) == sorted(first_outcome.boxes or ())
+            same = same and (outcome.boxes is None) == (first_outcome.boxes is None)
+            reason = f"same picture as {printable(first.source)}"
+            if not same:
+                reason += f"; different labels: kept those of {printable(first.source)}"
+            quarantined.append(Quarantined(source, reason, DUPLICATE))
+    return list(kept.values()), quarantined
+
+
+def _check_share(
+    quarantined: list[Quarantined], found: int, kept: int, max_bad_fraction: float, quarantine_uri: str
+) -> None:
+    bad = sum(entry.kind == BAD for entry in quarantined)
+    faults = f"{lists.most_frequent(quarantined)}; the whole list: {quarantine_uri}"
+    if not found:
+        raise InputError("no pictures in the data: check data_url, data_path and data_format")
+    if not kept:
+        raise InputError(f"no picture can be used, {bad} of {found} files are bad: {faults}")
+    if bad > max_bad_fraction * found:
+        raise InputError(f"{bad} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}")
+
+
+def _row(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
+    picture = outcome.picture
+    assert picture is not None
+    return {
+        "id": picture.id,
+        "uri": store.uri_of(picture.key),
+        "width": picture.width,
+        "height": picture.height,
+        "split": record.split,
+        "group": group_of(record.source, picture.id),
+        "source": printable(record.source),
+        "round": round_number,
+        "annotations": None if outcome.boxes is None else [_annotation(box, names) for box in outcome.boxes],
+    }
+
+
+def _annotation(box: Box, names: tuple[str, ...]) -> dict[str, float]:
+    name, x1, y1, x2, y2 = box
+    return {"class_id": names.index(name), "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+
+def _count(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantined]) -> dict[str, int]:
+    negatives = [record for record, outcome in kept if outcome.boxes == ()]
+    kinds = Counter(entry.kind for entry in quarantined)
+    return {
+        "found": len(outcomes),
+        "pictures": len(kept),
+        "duplicates": kinds[DUPLICATE],
+        "quarantined": kinds[BAD],
+        "negatives": len(negatives),
+        "without_label_file": sum(not record.label_file for record in negatives),
+        "unlabelled": sum(outcome.boxes is None for _, outcome in kept),
+        "boxes": sum(len(outcome.boxes or ()) for _, outcome in kept),
+        "ignored_boxes": sum(record.left_out for record, _ in kept),
+    }
+
+
+def _unlisted(data: Folder, outcomes: list[Pair]) -> int:
+    return len(set(data.pictures) - {record.source for record, _ in outcomes})

@@ -1,0 +1,58 @@
+"""The list of what did not come in, each with its reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from components.core.store import Store
+
+BAD, DUPLICATE = "bad", "duplicate"
+COLUMNS = ("kind", "source", "reason")
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """One file that did not come in.
+
+    Attributes:
+        source: its path inside the data set.
+        reason: why, ``kind of fault: details``.
+        kind: ``bad``, or ``duplicate`` for a picture that came in under another name.
+    """
+
+    source: str
+    reason: str
+    kind: str = BAD
+
+
+def as_csv(quarantine: Iterable[Quarantined]) -> str:
+    """The list as CSV, with the columns kind, source and reason."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((entry.kind, entry.source, entry.reason) for entry in quarantine)
+    return text.getvalue()
+
+
+def write(quarantine: list[Quarantined], store: Store) -> str:
+    """Put the list into the job's store, under the time.
+
+    Returns:
+        Its address; empty if the list is.
+    """
+    if not quarantine:
+        return ""
+    key = f"quarantine/{datetime.now(UTC):%Y-%m-%dT%H%M%S.%fZ}.csv"
+    store.write(key, as_csv(quarantine).encode())
+    return store.uri_of(key)
+
+
+def most_frequent(quarantine: Iterable[Quarantined], most: int = 5) -> str:
+    """The most frequent faults with their numbers, for a message."""
+    faults = Counter(entry.reason.partition(":")[0] for entry in quarantine if entry.kind == BAD)
+    return ", ".join(f"{fault} ({count})" for fault, count in faults.most_common(most))

@@ -1,0 +1,35 @@
+"""The page of an ingest: what came in, and a line for everything that did not."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from components.core import reports
+from components.core.reports import Section
+from components.ingest.ingest import Ingested
+from components.ingest.quarantine import BAD
+
+# A page stays readable, and below what a browser takes; the whole list is an artifact and lies in the store.
+MOST_LINES = 2000
+
+
+def sections(ingested: Ingested) -> list[Section]:
+    """Counts, the faults by kind, and the quarantine list line by line."""
+    body = reports.facts(
+        {
+            "format": ingested.format,
+            "classes": ", ".join(ingested.manifest.classes) or "none",
+            **{name.replace("_", " "): count for name, count in ingested.counts.items()},
+        }
+    )
+    if not ingested.quarantine:
+        return [Section("Ingest", body + reports.note("Every file came in."))]
+    faults = Counter(entry.reason.partition(":")[0] for entry in ingested.quarantine if entry.kind == BAD)
+    body += reports.table(["fault", "files"], faults.most_common())
+    listed = ingested.quarantine[:MOST_LINES]
+    rest = len(ingested.quarantine) - len(listed)
+    lines = reports.table(["file", "kind", "reason"], [[entry.source, entry.kind, entry.reason] for entry in listed])
+    if rest:
+        lines += reports.note(f"{rest:,} more are in {ingested.quarantine_uri}")
+    body += reports.folded(f"{len(ingested.quarantine):,} files that did not come in, line by line", lines)
+    return [Section("Ingest", body)]

@@ -1,0 +1,142 @@
+"""The whole pipeline as users run it: the command line, each step a process of its own, one real epoch."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.pictures import CLASSES, jpeg, squares
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+QUICK = ["-p", "epochs=1", "-p", "image_size=64", "-p", "batch=8", "-p", "device=cpu", "-p", "workers=0",
+         "-p", "base_model=yolov8n.yaml", "-p", "train_ratio=0.6", "-p", "val_ratio=0.2"]  # fmt: skip
+
+
+def voc_zip(path: Path, count: int = 30) -> Path:
+    rng = np.random.default_rng(1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(count):
+            image, boxes = squares(rng)
+            objects = "".join(
+                f"<object><name>{CLASSES[c]}</name><bndbox><xmin>{b[0]}</xmin><ymin>{b[1]}</ymin><xmax>{b[2]}</xmax>"
+                f"<ymax>{b[3]}</ymax></bndbox></object>"
+                for c, b in boxes
+            )
+            size = "<size><width>96</width><height>96</height><depth>3</depth></size>"
+            archive.writestr(f"set/JPEGImages/{number:03}.jpg", jpeg(image))
+            archive.writestr(f"set/Annotations/{number:03}.xml", f"<annotation>{size}{objects}</annotation>")
+    return path
+
+
+def command(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", *words],
+        capture_output=True, text=True, cwd=cwd, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    here = tmp_path_factory.mktemp("run")
+    data = voc_zip(here / "data.zip")
+    # A relative path and a secret in the environment, as a user has them.
+    done = command(
+        "run", "helmet-detection", "-p", "data_url=data.zip", "-p", "job_root=job", *QUICK,
+        "-p", "experiment_labels=site=north", cwd=here, AWS_SECRET_ACCESS_KEY="do-not-tell-anyone",
+    )  # fmt: skip
+    return here, data, done
+
+
+def test_it_ends_with_figures_and_one_self_contained_report(finished):
+    here, _, done = finished
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = Path(re.search(r"^report: (.*)$", done.stdout, re.MULTILINE)[1])
+    assert report.parent == here / "job" / "reports"
+    text = report.read_text()
+    for words in ("mAP50", "Training", "Labelled pictures", "north", "red", "blue", "data:image/jpeg"):
+        assert words in text
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    figures = json.loads(report.with_suffix(".json").read_text())
+    assert 0 <= figures["map50"] <= 1
+    assert f"{figures['map50']:.4g}" in done.stdout
+
+
+def test_the_terminal_shows_progress_and_no_framework_noise(finished):
+    _, _, done = finished
+    for step in ("setup", "ingest", "prepare", "train", "evaluate", "report"):
+        assert re.search(rf"^ +{step} \| done in", done.stdout, re.MULTILINE)
+    assert "train | epoch 1/1" in done.stdout
+    assert "executor" not in done.stdout.lower()
+    assert done.stderr == ""
+
+
+def test_no_secret_is_written_anywhere(finished):
+    here, _, done = finished
+    assert "do-not-tell-anyone" not in done.stdout
+    for path in here.rglob("*"):
+        assert not path.is_file() or b"do-not-tell-anyone" not in path.read_bytes(), path
+
+
+def test_nothing_half_written_stays(finished):
+    here, _, _ = finished
+    left = [p for p in here.rglob("*") if p.name.endswith((".partial", ".lock")) or "checkpoints" in p.parts]
+    assert not [path for path in left if path.is_file() and not path.name.startswith(".edge-")]
+
+
+def test_a_broken_archive_fails_in_one_line_and_the_next_run_goes_through(finished, tmp_path):
+    _, data, _ = finished
+    (tmp_path / "data.zip").write_bytes(data.read_bytes()[:20_000])
+    done = command("run", "helmet-detection", "-p", "data_url=data.zip", *QUICK, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: step ingest failed: .*data\.zip.*\n", done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+    (tmp_path / "data.zip").write_bytes(data.read_bytes())
+    again = command("run", "helmet-detection", "-p", "data_url=data.zip", *QUICK, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (tmp_path / "jobs" / "helmet-detection" / "reports").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["-p", "data_url=gone.zip"], r"error: step setup failed: data_url: .*gone\.zip.*"),
+        (["-p", "epochs=many", "-p", "batch=0"], r"error: 3 parameters are wrong: .*data_url is required.*'many'.*"),
+        (["-p", "epochs"], r"error: not name=value: epochs"),
+        (["--params", "gone.yaml"], r"error: --params gone\.yaml: .*"),
+    ],
+)
+def test_what_a_newcomer_gets_wrong_is_one_line(tmp_path, words, error):
+    done = command("run", "helmet-detection", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(error + r"\n", done.stderr), done.stderr
+
+
+def test_an_unknown_pipeline_is_told_with_the_known(tmp_path):
+    done = command("run", "helmets", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: no pipeline 'helmets': known are helmet-detection\n"
+
+
+def test_parameters_come_from_a_file_and_the_command_line_wins(tmp_path):
+    (tmp_path / "params.yaml").write_text("data_url: gone.zip\nepochs: 0\n")
+    done = command("run", "helmet-detection", "--params", "params.yaml", "-p", "epochs=1", cwd=tmp_path)
+    assert "epochs" not in done.stderr
+    assert "gone.zip" in done.stderr
+
+
+def test_plugins_are_listed_and_a_module_of_the_users_own_joins(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from components.ingest.dataset import formats\n\n"
+        "@formats.register('mine')\nclass Mine:\n    '''My own format.'''\n"
+    )
+    done = command("plugins", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("estimator  yolo", "format     voc", "format     yolo", "format     mine", "runtime    onnx"):
+        assert words in done.stdout

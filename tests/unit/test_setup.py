@@ -1,0 +1,88 @@
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from kubernetes import client
+
+from components.core.errors import InputError
+from components.setup.setup import check_run
+from components.setup.volume import ensure_claim, ensure_volume
+
+PHASES = ["store", "ingest", "prepare", "train", "evaluate", "cluster"]
+
+
+class Claims(BaseHTTPRequestHandler):
+    """Answers the one call as a Kubernetes API server does: 201, 409 when there is one, 403 in another namespace."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        name = body["metadata"]["name"]
+        if self.path != "/api/v1/namespaces/team/persistentvolumeclaims":
+            status, reason = 403, "Forbidden"
+        elif name in self.server.claims:
+            status, reason = 409, "AlreadyExists"
+        else:
+            status, reason = 201, ""
+            self.server.claims[name] = body["spec"]
+        answer = json.dumps(body if status == 201 else {"kind": "Status", "reason": reason}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def cluster():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Claims)
+    server.claims = {}
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
+    yield server, client.CoreV1Api(client.ApiClient(configuration))
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_claim_is_made_once(cluster):
+    server, api = cluster
+    ensure_claim(api, "team", "cache", "20Gi")
+    ensure_claim(api, "team", "cache", "50Gi")
+    assert list(server.claims) == ["cache"]
+    assert server.claims["cache"]["resources"] == {"requests": {"storage": "20Gi"}}
+
+
+def test_a_refusal_is_told_with_what_to_do(cluster):
+    _, api = cluster
+    with pytest.raises(InputError, match=r"cache_pvc=cache: the cluster refused .*403.*service account"):
+        ensure_claim(api, "other", "cache", "20Gi")
+
+
+def test_outside_a_cluster_nothing_is_made():
+    ensure_volume("cache", "20Gi")
+
+
+def test_a_right_run_passes_and_leaves_nothing_in_the_store(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "one.jpg").write_bytes(b"x")
+    check_run({"data_url": str(tmp_path / "data"), "job_root": str(tmp_path / "job")}, PHASES)
+    assert not [path for path in (tmp_path / "job").rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
+def test_everything_wrong_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    values = {
+        "data_url": str(tmp_path / "gone.zip"),
+        "job_root": str(tmp_path / "file" / "job"),
+        "base_model": "https://example.com/x.pt",
+        "epochs": -1,
+    }
+    with pytest.raises(InputError) as caught:
+        check_run(values, PHASES)
+    message = str(caught.value)
+    for words in ("epochs=-1", "base_model=", "append #sha256=", "gone.zip", "job_root: "):
+        assert words in message
+    assert "\n" not in message
