@@ -289,7 +289,8 @@ def _sentence(detail: Any) -> str:
         return str(detail["msg"])
     if detail["type"] == "missing":
         return f"{name} is required"
-    return f"{name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
+    given = re.sub(r"//[^/@\s]+@", "//", repr(detail["input"]))  # a password in a URL is not for the log
+    return f"{name}={given}: {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _is_ratio(value: Any) -> bool:

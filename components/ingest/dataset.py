@@ -3,6 +3,11 @@
 A reader is small: it is shown a folder of files and says which pictures belong to the data set and what is labelled on
 each. It reads no picture. What is wrong with one picture's label becomes the ``reason`` of that picture's record, so
 that the rest goes on; what is wrong with the data set as a whole is an ``InputError``.
+
+The readers are our own because one bad file must neither stop a data set nor vanish in it. Datumaro 1.13.12, given 20
+VOC pictures of which one is bad, stops at the first malformed XML file or undeclared class; told to go on, it keeps a
+picture whose boxes it could not read as one without boxes, which trains as a negative; and it says nothing of a
+truncated JPEG, a missing picture or a box outside the picture.
 """
 
 from __future__ import annotations

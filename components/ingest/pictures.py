@@ -33,7 +33,7 @@ MAX_PICTURE_BYTES = 500_000_000
 OUTSIDE_TOLERANCE = 1.0  # pixels; tools round, and some count from 1
 
 CHUNK = 64  # pictures that a process is given at once
-MOST_PROCESSES = 8  # each takes some 60 MB
+MOST_PROCESSES = 5  # each takes some 60 MB
 UPLOADS = 8  # at the same time, in each process
 
 Box = tuple[str, float, float, float, float]  # class name, x1, y1, x2, y2
@@ -90,7 +90,7 @@ def take_in(records: Iterable[Record], store: Store, processes: int | None = Non
     Args:
         records: what to take in; read ahead only a little.
         store: the job's root.
-        processes: how many; None: as many as there are processors, 2 to 8.
+        processes: how many; None: as many as there are processors, 2 to 5.
 
     Yields:
         Each record with what became of it, in the order of the records.
@@ -103,7 +103,7 @@ def take_in(records: Iterable[Record], store: Store, processes: int | None = Non
     if len(first) < CHUNK:  # starting processes takes longer than this
         yield from zip(first, _take_in_chunk(first, store), strict=True)
         return
-    count = processes or max(2, min(MOST_PROCESSES, len(os.sched_getaffinity(0))))
+    count = processes or max(2, min(MOST_PROCESSES, os.cpu_count() or 2))
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(store,))
     waiting: deque[tuple[list[Record], Future[list[Outcome]]]] = deque()

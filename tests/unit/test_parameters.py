@@ -77,3 +77,9 @@ def test_check_raises_one_line():
 def test_numbers_that_kfp_turned_into_floats_are_taken():
     assert parameters.problems({**GOOD, "epochs": 3.0}, PHASES) == []
     assert parameters.problems({**GOOD, "epochs": 3.5}, PHASES) != []
+
+
+def test_a_password_in_a_url_is_not_told():
+    (problem,) = parameters.problems({**GOOD, "base_model": "https://me:secret@example.com/a.pt"}, PHASES)
+    assert "secret" not in problem
+    assert "https://example.com/a.pt" in problem

@@ -79,9 +79,9 @@ class _Reader:
         self._characters = ""
 
     def text(self, characters: str) -> None:
+        self._characters += characters
         if len(self._characters) > LONGEST_VALUE:
             raise LabelError(f"annotation unreadable: a value of more than {LONGEST_VALUE} characters")
-        self._characters += characters
 
     def end(self, name: str) -> None:
         match self._path[1:]:

@@ -97,8 +97,9 @@ def _label(number: int, line: str, names: dict[int, str]) -> Label:
         raise LabelError(f"annotation unreadable: line {number}: {error}") from error
     if not all(map(math.isfinite, (index, *values))):
         raise LabelError(f"NaN or infinite: line {number}")
-    whole = int(index) if index.is_integer() else index
-    name = names.get(int(index), f"number {whole}") if names and whole == int(index) else f"{whole}"
+    if not index.is_integer():
+        raise LabelError(f"annotation unreadable: line {number}: the class {fields[0][:40]} is no whole number")
+    name = names.get(int(index), f"number {int(index)}") if names else str(int(index))
     if len(values) == 4:
         x, y, width, height = values
         return Label(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), normalised=True)

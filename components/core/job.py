@@ -1,0 +1,196 @@
+"""The state of a job: how far it has read its feed, which model is the champion, and how it came to be.
+
+All of it is one small object, ``state.json`` in the job's root, which changes only by compare-and-swap: whoever read an
+older state than the one that is there has lost, and nothing of theirs is seen. What the state names (manifests,
+bundles) is written before it, so a state never points at something that is not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.bundle import DESCRIPTION, Bundle
+from components.core.errors import ConflictError, InputError, NotFoundError
+from components.core.manifest import Manifest
+from components.core.store import Store, open_store
+
+STATE = "state.json"
+
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Change(_Record):
+    """One move of the champion pointer.
+
+    Attributes:
+        version: what it points at from then on.
+        before: what it pointed at; None for the first.
+        at: when, UTC.
+        why: ``promoted``, ``rolled back`` or ``forced``, with the reason.
+    """
+
+    version: Version
+    before: Version | None
+    at: datetime
+    why: str
+
+
+class State(_Record):
+    """What ``state.json`` says.
+
+    Attributes:
+        format: of this description.
+        revision: counts the commits.
+        round: the last round that was committed; 0 before the first.
+        cursor: how far the feed has been read; what it means is the feed's affair.
+        manifest: key of the manifest with every sample taken in so far; None before the first round.
+        champion: version of the deployed bundle; None before the first.
+        pending: version of a candidate that passed the gate and waits for its window.
+        history: the moves of the champion pointer, oldest first.
+    """
+
+    format: Literal[1] = 1
+    revision: Annotated[int, Field(ge=0)] = 0
+    round: Annotated[int, Field(ge=0)] = 0
+    cursor: str = ""
+    manifest: str | None = None
+    champion: Version | None = None
+    pending: Version | None = None
+    history: tuple[Change, ...] = ()
+
+    def pointing_at(self, version: str, why: str, at: datetime | None = None) -> Self:
+        """This state with another champion, and the move in its history."""
+        change = Change(version=version, before=self.champion, at=at or datetime.now(UTC), why=why)
+        pending = None if self.pending == version else self.pending
+        return self.model_copy(update={"champion": version, "pending": pending, "history": (*self.history, change)})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in its store.
+
+    Args:
+        store: the job's root.
+    """
+
+    store: Store
+
+    @classmethod
+    def open(cls, job_root: str) -> Job:
+        """The job at an address; a job that has no state yet is one that has not begun."""
+        return cls(open_store(job_root))
+
+    def read(self) -> tuple[State, str | None]:
+        """The state, and the etag that ``commit`` takes; the etag of a job that has not begun is None.
+
+        Raises:
+            InputError: what is there is no state.
+        """
+        found = self.store.read_versioned(STATE)
+        if found is None:
+            return State(), None
+        try:
+            return State.model_validate_json(found[0]), found[1]
+        except ValidationError as error:
+            details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
+            raise InputError(f"{self.store.uri_of(STATE)} is not the state of a job: {details}") from error
+
+    def commit(self, state: State, etag: str | None) -> State:
+        """Replace the state that was read by another.
+
+        Args:
+            state: what is to be; its revision is set here.
+            etag: of the state that this one was made from.
+
+        Returns:
+            The state as written.
+
+        Raises:
+            ConflictError: somebody else committed meanwhile; nothing was written.
+        """
+        made = state.model_copy(update={"revision": state.revision + 1})
+        data = made.model_dump_json(indent=2).encode()
+        if etag is None:
+            self.store.write(STATE, data, if_absent=True)
+        else:
+            self.store.write(STATE, data, if_match=etag)
+        return made
+
+    def manifest(self, state: State, folder: Path) -> Manifest | None:
+        """Every sample taken in so far; None before the first round.
+
+        Args:
+            state: as read.
+            folder: where the file may be kept.
+        """
+        if state.manifest is None:
+            return None
+        path = folder / Path(state.manifest).name
+        self.store.download(state.manifest, path)
+        return Manifest.read(path)
+
+    def fetch_bundle(self, version: str, folder: Path) -> Bundle:
+        """Bring a bundle here and check its files against its description.
+
+        Args:
+            version: its name under ``bundles/``.
+            folder: gets the files.
+
+        Raises:
+            NotFoundError: there is no such version; the message names those there are.
+        """
+        prefix = f"bundles/{version}/"
+        names = [info.key.removeprefix(prefix) for info in self.store.list(prefix)]
+        if DESCRIPTION not in names:
+            raise NotFoundError(
+                f"{self.store.uri}: no model version {version!r}; there are {self.versions() or 'none'}"
+            )
+        for name in names:
+            self.store.download(prefix + name, folder / name)
+        return Bundle.read(folder)
+
+    def publish_bundle(self, folder: Path, version: str) -> None:
+        """Put a bundle into the store, its description last: a bundle without one is not there."""
+        bundle = Bundle.read(folder)
+        for name in (*sorted(bundle.files), DESCRIPTION):
+            self.store.upload(folder / name, f"bundles/{version}/{name}")
+
+    def versions(self) -> list[str]:
+        """The model versions that are whole, sorted by name."""
+        keys = (info.key for info in self.store.list("bundles/"))
+        return sorted(key.split("/")[1] for key in keys if key.endswith(f"/{DESCRIPTION}"))
+
+    def roll_back(self, version: str = "") -> State:
+        """Point at an earlier model again.
+
+        Args:
+            version: the one; empty for the one before the present champion.
+
+        Raises:
+            NotFoundError: no such version.
+            InputError: there is nothing to go back to.
+        """
+        state, etag = self.read()
+        target = version or (state.history[-1].before if state.history else None)
+        if target is None:
+            raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to")
+        if target not in self.versions():
+            raise self._no_version(target)
+        try:
+            return self.commit(state.pointing_at(target, "rolled back"), etag)
+        except ConflictError as error:
+            raise InputError(
+                f"{self.store.uri}: the job's state changed meanwhile; nothing was done, try again"
+            ) from error
+
+    def _no_version(self, version: str) -> NotFoundError:
+        return NotFoundError(f"{self.store.uri}: no model version {version!r}; there are {self.versions() or 'none'}")

@@ -1,0 +1,54 @@
+"""Addresses of stores and objects: which kind they are, and how messages show them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from components.core.errors import InputError
+
+
+def is_web(uri: str) -> bool:
+    """Whether an address is one of the web."""
+    return uri.lower().startswith(("http://", "https://"))
+
+
+def folder_at(uri: str) -> Path:
+    """The local path that a ``file://`` address or a plain path names.
+
+    Raises:
+        InputError: an address of another kind.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not uri.strip():
+        raise InputError("an empty address: give file:///folder, a plain path or s3://bucket/prefix")
+    if not separator:
+        return Path(uri).expanduser().absolute()
+    if scheme != "file":
+        raise InputError(
+            f"{shown(uri)}: cannot keep or list files at an address of the kind {scheme!r}; "
+            "give file:///folder, a plain path or s3://bucket/prefix"
+        )
+    host, slash, path = rest.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise InputError(f"{uri}: a file address needs an absolute path after three slashes, as in file:///data/job")
+    return Path("/" + unquote(path))
+
+
+def file_uri(path: Path) -> str:
+    """The address of a local path."""
+    return "file://" + quote(str(path), errors="surrogateescape")
+
+
+def shown(uri: str) -> str:
+    """An address as messages may show it: without user, password and query, which can carry secrets."""
+    scheme, separator, _ = uri.partition("://")
+    if not separator or scheme in ("s3", "file"):
+        return uri
+    try:
+        parts = urlsplit(uri)
+        host = parts.netloc.rpartition("@")[2]
+        _ = parts.port  # a password with a slash in it makes nonsense of the port
+    except ValueError:
+        return f"{scheme}://..."
+    return f"{scheme}://{host}{parts.path}" + ("?..." if parts.query else "")

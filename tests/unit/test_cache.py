@@ -1,0 +1,147 @@
+import hashlib
+import logging
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core import cache
+from components.core.cache import cache_folder, fetch_blobs
+from components.core.errors import InputError, NotFoundError
+from components.core.manifest import Manifest
+from components.core.store import open_store
+
+PICTURES = [random.Random(number).randbytes(2000 + number) for number in range(30)]
+
+
+def manifest_in(root, pictures=PICTURES):
+    """A manifest whose blobs lie in a store."""
+    store = open_store(root)
+    rows = []
+    for number, picture in enumerate(pictures):
+        sample_id = hashlib.sha256(picture).hexdigest()
+        key = f"blobs/{sample_id[:2]}/{sample_id}{('.jpg', '.png')[number % 2]}"
+        store.write(key, picture)
+        rows.append({"id": sample_id, "uri": store.uri_of(key), "width": 1, "height": 1, "group": sample_id})
+    return Manifest.of([{"split": "", "source": "", "round": 0, "annotations": None} | row for row in rows], ["helmet"])
+
+
+@pytest.fixture(params=["file", "s3"])
+def manifest(request, tmp_path):
+    return manifest_in(request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path / "my job"))
+
+
+def test_every_picture_in_table_order(manifest, tmp_path):
+    files = fetch_blobs(manifest, tmp_path / "cache")
+    assert [file.read_bytes() for file in files] == PICTURES
+    ids = manifest.table["id"].to_list()
+    suffixes = [".jpg", ".png"] * 15
+    assert files == [
+        tmp_path / "cache" / sample_id[:2] / (sample_id + suffix)
+        for sample_id, suffix in zip(ids, suffixes, strict=True)
+    ]
+    assert sum(path.is_file() for path in (tmp_path / "cache").rglob("*")) == len(PICTURES)
+
+
+def test_what_is_there_is_kept(manifest, tmp_path):
+    before = [file.stat() for file in fetch_blobs(manifest, tmp_path / "cache")]
+    after = [file.stat() for file in fetch_blobs(manifest, tmp_path / "cache")]
+    assert [(status.st_ino, status.st_mtime_ns) for status in before] == [
+        (status.st_ino, status.st_mtime_ns) for status in after
+    ]
+
+
+def test_local_pictures_are_linked(tmp_path):
+    manifest = manifest_in(str(tmp_path / "job"))
+    for file, uri in zip(fetch_blobs(manifest, tmp_path / "cache"), manifest.table["uri"], strict=True):
+        assert file.samefile(uri.removeprefix("file://"))
+        assert not file.is_symlink()
+
+
+def test_pictures_on_another_disk_are_linked(tmp_path):
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system to link across")
+    manifest = manifest_in(str(tmp_path / "job"), PICTURES[:2])
+    folder = other / f"edge-tests-{os.getpid()}"
+    try:
+        for _ in range(2):
+            files = fetch_blobs(manifest, folder)
+            assert [file.read_bytes() for file in files] == PICTURES[:2]
+            assert all(file.is_symlink() for file in files)
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_a_stale_link_is_replaced(tmp_path):
+    manifest = manifest_in(str(tmp_path / "job"), PICTURES[:1])
+    sample_id = manifest.table["id"][0]
+    stale = tmp_path / "cache" / sample_id[:2] / f"{sample_id}.jpg"
+    stale.parent.mkdir(parents=True)
+    stale.symlink_to("/no/such/blob")
+    assert fetch_blobs(manifest, tmp_path / "cache")[0].read_bytes() == PICTURES[0]
+
+
+def test_a_damaged_copy_is_fetched_again(s3, tmp_path):
+    manifest = manifest_in(s3, PICTURES[:3])
+    files = fetch_blobs(manifest, tmp_path)
+    files[0].write_bytes(b"")
+    files[1].write_bytes(bytes(len(PICTURES[1])))
+    assert [file.read_bytes() for file in fetch_blobs(manifest, tmp_path)] == PICTURES[:3]
+
+
+def test_a_blob_that_is_not_what_its_id_says(s3, tmp_path):
+    manifest = manifest_in(s3, PICTURES[:3])
+    uri = manifest.table["uri"][1]
+    open_store(s3).write(uri.removeprefix(s3 + "/"), b"something else")
+    with pytest.raises(InputError, match=f"{uri}: the content has SHA-256"):
+        fetch_blobs(manifest, tmp_path)
+    assert not any(path.read_bytes() == b"something else" for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_blob_that_is_gone(manifest, tmp_path):
+    root, _, key = manifest.table["uri"][7].partition("/blobs/")
+    open_store(root).delete("blobs/" + key)
+    with pytest.raises(NotFoundError, match=manifest.table["id"][7]):
+        fetch_blobs(manifest, tmp_path / "cache")
+
+
+def test_no_samples(tmp_path):
+    assert fetch_blobs(Manifest.of([], []), tmp_path) == []
+
+
+def test_progress_is_told(manifest, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "PROGRESS_SECONDS", 0.0)
+    with caplog.at_level(logging.INFO):
+        fetch_blobs(manifest, tmp_path / "cache")
+    assert "fetched 30 of 30 pictures" in caplog.text
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from components.core.cache import fetch_blobs
+from components.core.manifest import Manifest
+fetch_blobs(Manifest.read(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_two_processes_fill_one_folder(manifest, tmp_path):
+    manifest.write(tmp_path / "manifest.parquet")
+    command = [sys.executable, "-c", FETCH, str(tmp_path / "manifest.parquet"), str(tmp_path / "cache")]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert sorted(file.read_bytes() for file in files) == sorted(PICTURES)
+
+
+def test_where_the_cache_lies(tmp_path, monkeypatch, s3):
+    monkeypatch.delenv("EDGE_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder("/data/job") == Path("/data/job/cache")
+    assert cache_folder(s3) == tmp_path / ".cache" / "edge-learning"
+    monkeypatch.setenv("EDGE_CACHE_DIR", "/cache")
+    assert cache_folder("/data/job") == cache_folder(s3) == Path("/cache")
