@@ -20,6 +20,7 @@ from components.core.manifest import Manifest
 from components.core.store import Store, open_store
 
 STATE = "state.json"
+REMEMBERED_RUNS = 20
 
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -56,6 +57,7 @@ class State(_Record):
         champion: version of the deployed bundle; None before the first.
         pending: version of a candidate that passed the gate and waits for its window.
         history: the moves of the champion pointer, oldest first.
+        runs: which runs committed the last rounds, the newest last.
     """
 
     format: Literal[1] = 1
@@ -66,12 +68,61 @@ class State(_Record):
     champion: Version | None = None
     pending: Version | None = None
     history: tuple[Change, ...] = ()
+    runs: tuple[str, ...] = ()
+
+    def run_of(self, number: int) -> str | None:
+        """The run that committed a round; None where that is not known (any more)."""
+        place = number - 1 - self.round
+        return self.runs[place] if -len(self.runs) <= place < 0 else None
 
     def pointing_at(self, version: str, why: str, at: datetime | None = None) -> Self:
         """This state with another champion, and the move in its history."""
         change = Change(version=version, before=self.champion, at=at or datetime.now(UTC), why=why)
         pending = None if self.pending == version else self.pending
         return self.model_copy(update={"champion": version, "pending": pending, "history": (*self.history, change)})
+
+    def after(self, result: RoundResult) -> Self:
+        """This state with one more round.
+
+        A candidate that is promoted or pending takes the place of one that waited, which would otherwise replace this
+        newer one when its window opens.
+        """
+        state = self.model_copy(
+            update={
+                "round": result.number,
+                "cursor": result.cursor,
+                "manifest": result.manifest,
+                "runs": (*self.runs, result.run)[-REMEMBERED_RUNS:],
+            }
+        )
+        if result.outcome == "rejected":
+            return state
+        state = state.model_copy(update={"pending": result.version if result.outcome == "pending" else None})
+        return state if result.outcome == "pending" else state.pointing_at(result.version, result.why)
+
+
+class RoundResult(_Record):
+    """What a round comes to; all of it becomes the job's in one commit.
+
+    Attributes:
+        number: of the round.
+        run: names the run, so that one that is tried again knows its own work.
+        cursor: how far the feed has been read with this round.
+        manifest: key of the manifest with every sample taken in so far.
+        champion: the version that the candidate was judged against; None where there was none.
+        version: the candidate.
+        outcome: of the gate.
+        why: for the history, such as ``promoted: map50_delta >= 0 (have 0.031, need >= 0)``.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    run: Annotated[str, Field(min_length=1)]
+    cursor: str
+    manifest: str
+    champion: Version | None
+    version: Version
+    outcome: Literal["promoted", "pending", "rejected"]
+    why: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +175,47 @@ class Job:
         else:
             self.store.write(STATE, data, if_match=etag)
         return made
+
+    def has_committed(self, number: int, run: str) -> bool:
+        """Whether a run has committed a round; a run that was killed after its commit finds its work done.
+
+        Raises:
+            ConflictError: another run has committed it.
+        """
+        state, _ = self.read()
+        return _is_done(state, number, run, self.store.uri)
+
+    def commit_round(self, result: RoundResult) -> State:
+        """End a round: number, cursor, manifest and pointer change in one step, or not at all.
+
+        The same result committed again changes nothing.
+
+        Returns:
+            The state as written, or as found where the round was committed already.
+
+        Raises:
+            ConflictError: another run committed the round first, or the champion is not the one that the candidate was
+                judged against; nothing was written.
+            InputError: the rounds before this one are missing.
+        """
+        while True:
+            state, etag = self.read()
+            if _is_done(state, result.number, result.run, self.store.uri):
+                return state
+            if state.round != result.number - 1:
+                raise InputError(
+                    f"{self.store.uri}: round {result.number} cannot follow round {state.round}: the job's state was "
+                    "put back or belongs to another job; run the round again"
+                )
+            if state.champion != result.champion:
+                raise ConflictError(
+                    f"{self.store.uri}: the champion became {state.champion} while round {result.number} was judged "
+                    f"against {result.champion}; this one's work is dropped, the next run does the round again"
+                )
+            try:
+                return self.commit(state.after(result), etag)
+            except ConflictError:
+                continue  # what was changed decides; look at it again
 
     def manifest(self, state: State, folder: Path) -> Manifest | None:
         """Every sample taken in so far; None before the first round.
@@ -194,3 +286,11 @@ class Job:
 
     def _no_version(self, version: str) -> NotFoundError:
         return NotFoundError(f"{self.store.uri}: no model version {version!r}; there are {self.versions() or 'none'}")
+
+
+def _is_done(state: State, number: int, run: str, uri: str) -> bool:
+    if state.round < number:
+        return False
+    if state.run_of(number) == run:
+        return True
+    raise ConflictError(f"{uri}: another run committed round {number} first; this one's work is dropped")

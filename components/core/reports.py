@@ -30,6 +30,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3) RGB
 
 PALETTE = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5", "#9f6b53", "#dfab01", "#64473a")
 TRUTH_COLOUR = "#ffffff"
+SHOWN_PIXELS = 480  # longest side of a picture on a page
 
 
 @dataclass(frozen=True)
@@ -175,27 +176,41 @@ def folded(summary: str, body: Markup) -> Markup:
     return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
 
 
-def draw(image: Picture, detections: Detections, names: Sequence[str], colour: str | None = None) -> Picture:
-    """A copy of a picture with boxes drawn on it.
+def draw(image: Picture, detections: Detections, names: Sequence[str], truth: Detections | None = None) -> Picture:
+    """A copy of a picture with boxes drawn on it, enlarged if it is too small for their labels.
 
     Args:
         image: (height, width, 3) RGB.
-        detections: boxes in pixels of that picture.
-        names: class names; a score below 1 is shown beside the name.
-        colour: one ``#rrggbb`` for every box; else one per class, with a label.
+        detections: boxes in pixels of that picture, drawn in one colour per class, labelled; a score below 1 is shown.
+        names: class names.
+        truth: boxes drawn in white underneath, without labels.
     """
     import cv2
 
-    canvas = np.ascontiguousarray(image).copy()
+    scale = max(1, round(SHOWN_PIXELS / max(image.shape[:2])))
+    canvas = np.ascontiguousarray(cv2.resize(image, None, fx=scale, fy=scale), dtype=np.uint8)
     thickness = max(1, round(max(canvas.shape[:2]) / 320))
+    for box in () if truth is None else truth.boxes:
+        _rectangle(canvas, box * scale, _rgb(TRUTH_COLOUR), thickness)
     for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True):
-        rgb = _rgb(colour or PALETTE[class_id % len(PALETTE)])
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), rgb, thickness, cv2.LINE_AA)
-        if colour is None:
-            label = names[class_id] if score >= 1 else f"{names[class_id]} {score:.2f}"
-            cv2.putText(canvas, label, (x1, max(9, y1 - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.36 * thickness, rgb, thickness)
+        colour = _rgb(PALETTE[class_id % len(PALETTE)])
+        x1, y1 = _rectangle(canvas, box * scale, colour, thickness)
+        label = names[class_id] if score >= 1 else f"{names[class_id]} {score:.2f}"
+        place = (x1, max(9, y1 - 3))
+        for ink, width in (((255, 255, 255), 3 * thickness), (colour, thickness)):  # a white rim keeps it legible
+            cv2.putText(canvas, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, ink, width, cv2.LINE_AA)
     return canvas
+
+
+def _rectangle(
+    canvas: Picture, box: NDArray[np.float32], colour: tuple[int, int, int], thickness: int
+) -> tuple[int, int]:
+    """Draw one box and return its upper left corner."""
+    import cv2
+
+    x1, y1, x2, y2 = (round(float(side)) for side in box)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness, cv2.LINE_AA)
+    return x1, y1
 
 
 def number(value: Any) -> object:
@@ -222,7 +237,7 @@ def _cell(value: Any) -> Markup:
     return Markup("<td{}>{}</td>").format(Markup(' class="text"') if text else "", number(value))
 
 
-def _jpeg(image: Picture, longest: int = 480) -> str:
+def _jpeg(image: Picture, longest: int = SHOWN_PIXELS) -> str:
     import cv2
 
     height, width = image.shape[:2]

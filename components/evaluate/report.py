@@ -113,8 +113,7 @@ def _curves(metrics: DetectionMetrics, confidence: float) -> Markup:
 
 
 def _drawn(example: Example, names: Sequence[str]) -> Picture:
-    with_truth = reports.draw(read_picture(example.path), example.truth, names, reports.TRUTH_COLOUR)
-    return reports.draw(with_truth, example.found, names)
+    return reports.draw(read_picture(example.path), example.found, names, example.truth)
 
 
 def _caption(example: Example) -> str:

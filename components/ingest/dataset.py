@@ -258,6 +258,11 @@ def suffix_of(name: str) -> str:
     return name[dot:].lower() if dot > name.rfind("/") else ""
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is what file managers and unfinished writes leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def few(names: Iterable[str], most: int = 5) -> str:
     """The first few of many names, for a message."""
     listed = list(names)
@@ -281,7 +286,7 @@ def _files(root: str, below: str, seen: set[tuple[int, int]]) -> Iterator[str]:
     with os.scandir(root + below) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
-        if entry.name.startswith(".") or entry.name == "__MACOSX":  # what file managers leave behind
+        if is_clutter(entry.name):
             continue
         if entry.is_dir():
             yield from _files(root, f"{below}{entry.name}/", seen)

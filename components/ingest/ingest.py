@@ -100,20 +100,20 @@ def ingest(
     wanted = Classes(classes, ignore_classes)
     store = open_store(job_root)
     with opened(
-        data_url, data_path, _workspace(store), Limits(max_files, max_unpacked_gb, max_compression_ratio)
+        data_url, data_path, workspace_of(store), Limits(max_files, max_unpacked_gb, max_compression_ratio)
     ) as data:
         name = choose(data, data_format)
         found = formats.get(name).read(data)
         wanted.declare(found.classes)
         logger.info("reading %s: %d pictures", name, len(data.pictures))
         records = map(wanted.apply, found.records)
-        outcomes = sorted(_watched(take_in(records, store), len(data.pictures)), key=lambda pair: pair[0].source)
-    kept, quarantined = _without_duplicates(outcomes)
+        outcomes = sorted(watched(take_in(records, store), len(data.pictures)), key=lambda pair: pair[0].source)
+    kept, quarantined = without_duplicates(outcomes)
     quarantine_uri = lists.write(quarantined, store)
     _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri)
     names = wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()})
-    rows = [_row(record, outcome, names, store, round_number) for record, outcome in kept]
-    counts = _count(outcomes, kept, quarantined) | {"unlisted": _unlisted(data, outcomes)}
+    rows = [row_of(record, outcome, names, store, round_number) for record, outcome in kept]
+    counts = count_up(outcomes, kept, quarantined) | {"unlisted": _unlisted(data, outcomes)}
     logger.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
     return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri)
 
@@ -157,7 +157,12 @@ def group_of(source: str, picture_id: str) -> str:
     return match["picture"] if match else picture_id
 
 
-def _workspace(store: Store) -> Path | None:
+def workspace_of(store: Store) -> Path | None:
+    """The folder of a job that lies on this machine, made if need be; None for one that lies elsewhere.
+
+    Raises:
+        InputError: it cannot be made.
+    """
     blobs = store.local_path("blobs")
     if blobs is None:
         return None
@@ -171,7 +176,7 @@ def _workspace(store: Store) -> Path | None:
 Pair = tuple[Record, Outcome]
 
 
-def _watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
+def watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
     """Pass the pairs on and say now and then how far they are."""
     started = said = time.monotonic()
     taken = bad = 0
@@ -185,7 +190,7 @@ def _watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
             logger.info("%d of %d, %.1f MB/s, %d bad so far", done, total, taken / 1e6 / (now - started), bad)
 
 
-def _without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantined]]:
+def without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantined]]:
     """Keep the first of pictures with the same bytes; list the others, and the bad ones."""
     kept: dict[str, Pair] = {}
     quarantined: list[Quarantined] = []
@@ -218,7 +223,16 @@ def _check_share(
         raise InputError(f"{bad} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}")
 
 
-def _row(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
+def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
+    """One picture's row of the manifest.
+
+    Args:
+        record: as the data set has it.
+        outcome: the picture among the blobs.
+        names: class names in the order of their ids.
+        store: the job's root.
+        round_number: the round that brings it in.
+    """
     picture = outcome.picture
     assert picture is not None
     return {
@@ -239,7 +253,14 @@ def _annotation(box: Box, names: tuple[str, ...]) -> dict[str, float]:
     return {"class_id": names.index(name), "x1": x1, "y1": y1, "x2": x2, "y2": y2}
 
 
-def _count(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantined]) -> dict[str, int]:
+def count_up(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantined]) -> dict[str, int]:
+    """What ``Ingested.counts`` tells, but for ``unlisted``.
+
+    Args:
+        outcomes: everything that was looked at.
+        kept: what came in.
+        quarantined: what did not.
+    """
     negatives = [record for record, outcome in kept if outcome.boxes == ()]
     kinds = Counter(entry.kind for entry in quarantined)
     return {

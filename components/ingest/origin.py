@@ -36,11 +36,11 @@ def opened(data_url: str, data_path: str, workspace: Path | None, limits: Limits
         InputError: it cannot be used.
     """
     is_web, is_s3 = data_url.lower().startswith(("http://", "https://")), data_url.startswith("s3://")
-    path = None if is_web or is_s3 else _local(data_url)
+    path = None if is_web or is_s3 else local_path(data_url)
     if path is not None and path.is_dir():
         yield Folder.scan(path, data_path)
     elif path is not None and path.suffix.lower() in INDEX_SUFFIXES:
-        yield Folder.scan(path.parent, _only_index(path.name, data_path))
+        yield Folder.scan(path.parent, only_index(path.name, data_path))
     else:
         with tempfile.TemporaryDirectory(prefix=f"{RESERVED}ingest-", dir=workspace) as temporary:
             folder = Path(temporary) / "data"
@@ -54,7 +54,12 @@ def opened(data_url: str, data_path: str, workspace: Path | None, limits: Limits
             yield Folder.scan(folder, data_path)
 
 
-def _local(url: str) -> Path:
+def local_path(url: str) -> Path:
+    """The file or folder of this machine at an address.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     inside = open_store(url).local_path("inside")
     if inside is None or not inside.parent.exists():
         raise NotFoundError(f"data_url {url}: no such file or folder")
@@ -77,7 +82,7 @@ def _bring_s3(url: str, data_path: str, folder: Path, limits: Limits) -> str:
         if not key.lower().endswith(INDEX_SUFFIXES):
             _bring_archive(url, folder, limits)
             return data_path
-        data_path = _only_index(key.rpartition("/")[2], data_path)
+        data_path = only_index(key.rpartition("/")[2], data_path)
         url = url.rpartition("/")[0]
     _bring_prefix(open_store(url.rstrip("/")), folder, Meter(limits, url))
     return data_path
@@ -97,7 +102,8 @@ def _bring_prefix(store: Store, folder: Path, meter: Meter) -> None:
             pass
 
 
-def _only_index(name: str, data_path: str) -> str:
+def only_index(name: str, data_path: str) -> str:
+    """The name of the index that ``data_url`` ends with, beside which there can be no ``data_path``."""
     if data_path:
         raise InputError(f"data_url names the index file {name}, so data_path must be empty, not {data_path!r}")
     return name

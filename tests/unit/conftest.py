@@ -1,15 +1,14 @@
-import os
-
 import pytest
+
+from components.core.estimators.ultralytics_offline import ultralytics_offline
 
 
 @pytest.fixture(scope="session")
-def ultralytics(tmp_path_factory):
-    """The package, with its settings in a folder of the tests."""
-    os.environ.setdefault("YOLO_CONFIG_DIR", str(tmp_path_factory.mktemp("ultralytics")))
-    import ultralytics
+def ultralytics():
+    """The package, as the estimator imports it."""
+    package = ultralytics_offline()
     import ultralytics.data.augment
     import ultralytics.nn.tasks
-    import ultralytics.utils.nms
+    import ultralytics.utils.nms  # noqa: F401
 
-    return ultralytics
+    return package

@@ -38,12 +38,16 @@ def test_the_same_figure_gives_the_same_bytes():
     assert page() == page()
 
 
-def test_drawing_marks_the_box_and_leaves_the_original():
+def test_drawing_marks_boxes_and_truth_enlarges_what_is_small_and_leaves_the_original():
     image = np.zeros((100, 100, 3), np.uint8)
-    drawn = reports.draw(image, Detections.of([[20, 30, 60, 70]], [0], [0.9]), ["helmet"])
+    truth = Detections.of([[70, 70, 90, 90]], [0])
+    drawn = reports.draw(image, Detections.of([[20, 30, 60, 70]], [0], [0.9]), ["helmet"], truth)
     assert image.sum() == 0
-    assert drawn[30, 40].any() and drawn[50, 20].any()
-    assert not drawn[50, 40].any()
+    assert drawn.shape == (500, 500, 3)
+    assert drawn[350, 200].any() and drawn[250, 100].any()
+    assert (drawn[450, 400] > 200).all()
+    assert not drawn[250, 200].any()
+    assert reports.draw(np.zeros((700, 900, 3), np.uint8), Detections.none(), []).shape == (700, 900, 3)
 
 
 def test_another_file_is_an_error(tmp_path: Path):

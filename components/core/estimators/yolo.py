@@ -1,24 +1,20 @@
 """YOLO detectors on ultralytics: YOLOv8, YOLO11, YOLO26 and whatever else ends in its ``Detect`` head.
 
-Ultralytics is kept on a short lead here: it sends no telemetry, fetches nothing (no weights, no fonts, no models to
-check against), writes nothing outside the folders it is given, and unpickles only the classes on its own allow-list.
+The library is imported by ``ultralytics_offline``, which keeps it from contacting anybody.
 """
 
 from __future__ import annotations
 
-import atexit
 import copy
 import difflib
 import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from components.core.bundle import Bundle, Head
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.estimators.ultralytics_offline import ultralytics_offline
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +178,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         InputError: tells every wrong one.
     """
-    known = _ultralytics().cfg.DEFAULT_CFG_DICT
+    known = ultralytics_offline().cfg.DEFAULT_CFG_DICT
     wrong = []
     for name in options:
         if name in _OWNED:
@@ -351,7 +348,7 @@ def _state(network: Any) -> dict[str, Any]:
 
 
 def _open_model(given: str, path: Path) -> Any:
-    ultralytics = _ultralytics()
+    ultralytics = ultralytics_offline()
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file() and not _is_shipped_architecture(path.name):
             raise InputError(f"base_model={given}: neither a file nor an architecture that ultralytics knows")
@@ -396,35 +393,3 @@ def _label_lines(truth: Detections, width: int, height: int) -> str:
 
 def _device(name: str) -> str | None:
     return None if name == "auto" else name
-
-
-@cache
-def _ultralytics() -> Any:
-    """Import ultralytics with its contacts to the outside closed.
-
-    It reads these variables when it is first imported, and writes its settings file then, so both come first.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="ultralytics-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ.update(
-        YOLO_CONFIG_DIR=str(folder),
-        YOLO_OFFLINE="true",
-        YOLO_AUTOINSTALL="false",
-        YOLO_VERBOSE="false",
-        ULTRALYTICS_SAFE_LOAD="true",
-    )
-    # Ultralytics fetches these fonts when a data set is opened unless they are there; any font will do.
-    import matplotlib
-
-    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    (folder / "Ultralytics").mkdir()
-    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
-        link(font, folder / "Ultralytics" / name)
-
-    import ultralytics
-    from ultralytics.engine import trainer
-
-    ultralytics.settings.update({name: False for name, value in ultralytics.settings.items() if value is True})
-    # The check would download a model to compare against; only GPUs use mixed precision.
-    trainer.check_amp = lambda model: next(model.parameters()).device.type == "cuda"
-    return ultralytics

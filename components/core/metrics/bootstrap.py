@@ -1,6 +1,8 @@
-"""How far a measured mAP50 would move with other pictures of the same kind."""
+"""How far a measured mAP50, or the lead of one model over another, would move with other pictures of the same kind."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +26,59 @@ def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0
         Lower and upper end.
 
     """
-    pictures = len(matches.truths)
-    resamples = int(np.clip(PREDICTIONS_BUDGET // max(len(matches.scores), 1), LEAST_RESAMPLES, RESAMPLES))
-    draws = np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-    by_class = [_average_precisions(matches, k, draws, max_detections) for k in range(matches.truths.shape[1])]
-    measurable = [[ap for ap in resample if not np.isnan(ap)] for resample in zip(*by_class, strict=True)]
-    maps = [np.mean(aps) for aps in measurable if aps]
-    low, high = np.percentile(maps, [2.5, 97.5])
+    draws = _draws(len(matches.truths), len(matches.scores), seed)
+    return _interval(_means(matches, draws, max_detections))
+
+
+def delta_interval(
+    candidate: Sequence[Matches], champion: Sequence[Matches], *, max_detections: int = 100, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of the difference in mAP, candidate - champion, under drawing the pictures again.
+
+    The bootstrap is paired: in every resample both models are measured on the same pictures, so that what makes a
+    picture hard for both does not widen the interval.
+
+    Args:
+        candidate: matches of all pictures at each IoU threshold: one for mAP50, ten for mAP50-95.
+        champion: the same of the other model, on the same pictures and true boxes.
+        max_detections: predictions per picture and class that are looked at, as in ``evaluate_detections``.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end.
+
+    """
+    predictions = sum(len(matches.scores) for matches in (*candidate, *champion))
+    draws = _draws(len(candidate[0].truths), predictions, seed)
+    ours, theirs = (
+        np.mean([_means(matches, draws, max_detections) for matches in model], axis=0)
+        for model in (candidate, champion)
+    )
+    return _interval(ours - theirs)
+
+
+def _draws(pictures: int, predictions: int, seed: int) -> NDArray[np.int64]:
+    """How often each picture is drawn in each resample, (resamples, pictures)."""
+    resamples = int(np.clip(PREDICTIONS_BUDGET // max(predictions, 1), LEAST_RESAMPLES, RESAMPLES))
+    return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+
+
+def _interval(values: Floats) -> tuple[float, float]:
+    low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
     return float(low), float(high)
 
 
+def _means(matches: Matches, draws: NDArray[np.int64], max_detections: int) -> Floats:
+    """The mean AP over the classes in every resample; NaN where a resample has no true box at all."""
+    classes = range(matches.truths.shape[1])
+    aps = np.array([_average_precisions(matches, k, draws, max_detections) for k in classes])
+    known = ~np.isnan(aps)
+    means: Floats = np.where(known, aps, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return means
+
+
 def _average_precisions(matches: Matches, class_id: int, draws: NDArray[np.int64], max_detections: int) -> Floats:
-    """AP50 of one class in every resample; NaN where a resample has no true box of it.
+    """AP of one class in every resample; NaN where a resample has no true box of it.
 
     Args:
         matches: of all pictures.

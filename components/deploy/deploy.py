@@ -1,0 +1,217 @@
+"""Deploy: end a round. What the round made is put into the store, then the job's state names it in one commit.
+
+Until that commit nothing of the round is seen, and after it all of it is; so a run that is killed anywhere and tried
+again does what is left to do, and a round is never applied twice. The pointers that the edge workers read follow the
+state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from components.core import reports
+from components.core.bundle import DESCRIPTION, Bundle
+from components.core.errors import ConflictError, InputError
+from components.core.job import Job, RoundResult
+from components.core.window import Window
+from components.deploy.pointer import publish_pointer
+from components.deploy.workers import Acknowledgement, await_workers
+
+log = logging.getLogger(__name__)
+
+MODEL = "model.onnx"  # its digest names the version
+_OF_A_ROUND = re.compile(r"r(\d+)-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """How a round ended.
+
+    Attributes:
+        outcome: ``deployed``; ``kept`` the champion, the candidate being rejected; ``pending`` until the window opens;
+            or ``not confirmed``: deployed, but too few workers have said that they run it.
+        version: the candidate.
+        champion: the version that is deployed now; None where there is none.
+        workers: what they said; None where nobody asked.
+    """
+
+    outcome: Literal["deployed", "kept", "pending", "not confirmed"]
+    version: str
+    champion: str | None
+    workers: Acknowledgement | None = None
+
+
+def deploy(
+    job_root: str,
+    bundle_folder: Path,
+    manifest: Path,
+    *,
+    outcome: Literal["promoted", "pending", "rejected", "error"],
+    why: str,
+    round_number: int,
+    run_id: str,
+    cursor: str,
+    champion: str | None,
+    workers_timeout: float = 0,
+    fleet_fraction: float = 1.0,
+    poll_s: float = 5.0,
+) -> Deployed:
+    """Commit a round, with its candidate as the new champion if the gate says so.
+
+    Args:
+        job_root: the job.
+        bundle_folder: the candidate; it is kept whatever the outcome.
+        manifest: file with every sample taken in so far, this round's among them.
+        outcome: of the gate.
+        why: the gate's reasons as one line.
+        round_number: of this round.
+        run_id: names this run; the same when it is tried again.
+        cursor: how far the feed has been read.
+        champion: the version that the candidate was judged against; None where there was none.
+        workers_timeout: seconds to wait for the workers to run the new champion; 0 does not ask them.
+        fleet_fraction: share of the workers that is enough.
+        poll_s: seconds between two looks at their reports.
+
+    Raises:
+        InputError: the gate ended in an error, so that nothing is committed; or a file is missing or damaged.
+        ConflictError: another run committed the round first, or the champion has changed; this one's work is dropped.
+    """
+    if outcome == "error":
+        raise InputError(f"round {round_number} is not committed, since the gate could not decide: {why}")
+    if not 0 < fleet_fraction <= 1:
+        raise InputError(f"fleet_fraction={fleet_fraction} is not above 0 and at most 1")
+    job = Job.open(job_root)
+    version = version_of(bundle_folder, round_number)
+    if not job.has_committed(round_number, run_id):
+        _publish(job, bundle_folder, version)
+        result = RoundResult(
+            number=round_number,
+            run=run_id,
+            cursor=cursor,
+            manifest=_keep_manifest(job, manifest, round_number),
+            champion=champion,
+            version=version,
+            outcome=outcome,
+            why=f"{outcome}: {why}",
+        )
+        job.commit_round(result)
+    publish_pointer(job)
+    return _ending(job, version, outcome, workers_timeout, fleet_fraction, poll_s)
+
+
+def promote_pending(job_root: str, *, window: Window | None, now: datetime) -> str | None:
+    """Deploy the candidate that waits, if there is one and its window is open.
+
+    Args:
+        job_root: the job.
+        window: when a model may be deployed; None for always.
+        now: the time, with its zone.
+
+    Returns:
+        The version that was deployed; None where none was.
+    """
+    job = Job.open(job_root)
+    while True:
+        state, etag = job.read()
+        if state.pending is None or (window is not None and not window.contains(now)):
+            return None
+        try:
+            job.commit(state.pointing_at(state.pending, "promoted: it waited for the window", now), etag)
+        except ConflictError:
+            continue  # it may have been deployed or replaced meanwhile; look again
+        publish_pointer(job)
+        return state.pending
+
+
+def collect_garbage(job: Job, keep: int) -> list[str]:
+    """Remove old candidates that were never deployed.
+
+    What was ever deployed stays, the champion and what it can be rolled back to among them; so do the candidate that
+    waits, versions that no round made, and the round in progress.
+
+    Args:
+        job: the job.
+        keep: how many of the newest never deployed ones stay.
+
+    Returns:
+        The versions removed, oldest first.
+    """
+    if keep < 0:
+        raise InputError(f"keep={keep} is negative: give the number of rejected models to keep")
+    state, _ = job.read()
+    needed = {state.champion, state.pending, *(change.version for change in state.history)}
+    keys: dict[str, list[str]] = {}
+    for info in job.store.list("bundles/"):
+        keys.setdefault(info.key.split("/")[1], []).append(info.key)
+    rounds = {version: int(found[1]) for version in keys if (found := _OF_A_ROUND.fullmatch(version))}
+    spare = sorted(
+        (number, version) for version, number in rounds.items() if number <= state.round and version not in needed
+    )
+    removed = [version for _, version in spare[: max(0, len(spare) - keep)]]
+    for version in removed:
+        # The description first: a bundle without one is not there.
+        for key in sorted(keys[version], key=lambda key: not key.endswith(f"/{DESCRIPTION}")):
+            job.store.delete(key)
+    return removed
+
+
+def version_of(bundle_folder: Path, round_number: int) -> str:
+    """The name of a candidate's version: its round and the beginning of its model's digest.
+
+    Raises:
+        InputError: the folder is no whole bundle, or has no model to deploy.
+    """
+    digest = Bundle.read(bundle_folder).files.get(MODEL)
+    if digest is None:
+        raise InputError(f"bundle {bundle_folder}: no {MODEL} in it: only a model that runs can be deployed")
+    return f"r{round_number:04d}-{digest[:8]}"
+
+
+def section(deployed: Deployed) -> reports.Section:
+    """How the round ended, for its report."""
+    facts = {"outcome": deployed.outcome, "candidate": deployed.version, "champion": deployed.champion or "none"}
+    body = reports.facts(facts)
+    if deployed.workers:
+        kind = "warn" if deployed.outcome == "not confirmed" else "info"
+        body += reports.note(f"{deployed.workers.outcome}: {deployed.workers.describe()}", kind)
+    return reports.Section("Deployment", body)
+
+
+def _publish(job: Job, folder: Path, version: str) -> None:
+    """Put the bundle into the store, unless an earlier try has done so."""
+    if job.store.stat(f"bundles/{version}/{DESCRIPTION}") is None:
+        job.publish_bundle(folder, version)
+
+
+def _keep_manifest(job: Job, manifest: Path, round_number: int) -> str:
+    if not manifest.is_file():
+        raise InputError(f"manifest {manifest}: no such file")
+    with manifest.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    key = f"manifests/r{round_number:04d}-{digest[:8]}.parquet"
+    job.store.upload(manifest, key)
+    return key
+
+
+def _ending(
+    job: Job,
+    version: str,
+    outcome: Literal["promoted", "pending", "rejected"],
+    workers_timeout: float,
+    fraction: float,
+    poll_s: float,
+) -> Deployed:
+    champion = job.read()[0].champion
+    if outcome != "promoted":
+        return Deployed("pending" if outcome == "pending" else "kept", version, champion)
+    if workers_timeout <= 0:
+        return Deployed("deployed", version, champion)
+    workers = await_workers(job, version, timeout_s=workers_timeout, fraction=fraction, poll_s=poll_s)
+    log.info("%s: %s", workers.outcome, workers.describe())
+    return Deployed("not confirmed" if workers.outcome == "not confirmed" else "deployed", version, champion, workers)

@@ -1,0 +1,94 @@
+"""Wait until the edge workers say that they run the new model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from components.core.fleet import STATUS, WorkerStatus
+from components.core.job import Job
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """What the workers have said of a model version.
+
+    Attributes:
+        outcome: ``confirmed`` when enough workers run it, ``not confirmed`` when they did not in time or so many failed
+            that enough never will, ``no workers`` where none has ever reported.
+        loaded: nodes that run it.
+        failed: nodes that tried and could not, with the reason.
+        waiting: nodes that have not said anything of it.
+    """
+
+    outcome: Literal["confirmed", "not confirmed", "no workers"]
+    loaded: tuple[str, ...]
+    failed: dict[str, str]
+    waiting: tuple[str, ...]
+
+    def describe(self) -> str:
+        """The counts as one line."""
+        total = len(self.loaded) + len(self.failed) + len(self.waiting)
+        if not total:
+            return "no workers have reported"
+        line = f"{len(self.loaded)} of {total} workers run it, {len(self.failed)} failed, {len(self.waiting)} wait"
+        reasons = "; ".join(f"{node}: {error}" for node, error in self.failed.items())
+        return f"{line} ({reasons})" if reasons else line
+
+
+def await_workers(
+    job: Job, version: str, *, timeout_s: float, fraction: float = 1.0, poll_s: float = 5.0
+) -> Acknowledgement:
+    """Look at the workers' reports until enough of them run a version, or it is clear that they will not.
+
+    Args:
+        job: the job.
+        version: the model version.
+        timeout_s: seconds to wait at most; 0 looks once.
+        fraction: share of the workers that is enough, above 0 up to 1. A worker is who has ever reported.
+        poll_s: seconds between two looks.
+    """
+    end = time.monotonic() + timeout_s
+    while True:
+        found = _look(job, version, fraction)
+        left = end - time.monotonic()
+        if found.outcome == "confirmed" or left <= 0 or (not found.waiting and found.failed):
+            return found
+        if found.outcome == "no workers":
+            return found
+        time.sleep(min(poll_s, left))
+
+
+def _look(job: Job, version: str, fraction: float) -> Acknowledgement:
+    reports = {info.key: _report(job, info.key) for info in job.store.list(STATUS)}
+    loaded, failed, waiting = [], {}, []
+    for key, report in reports.items():
+        node = report.node if report else key.removeprefix(STATUS).removesuffix(".json")
+        if report is None or report.version != version:
+            waiting.append(node)
+        elif report.state == "loaded":
+            loaded.append(node)
+        else:
+            failed[node] = report.error or "no reason given"
+    if not reports:
+        outcome: Literal["confirmed", "not confirmed", "no workers"] = "no workers"
+    else:
+        outcome = "confirmed" if len(loaded) >= math.ceil(fraction * len(reports)) else "not confirmed"
+    return Acknowledgement(outcome, tuple(loaded), failed, tuple(waiting))
+
+
+def _report(job: Job, key: str) -> WorkerStatus | None:
+    """A worker's report; None where it cannot be read."""
+    found = job.store.read_versioned(key)
+    try:
+        return WorkerStatus.model_validate_json(found[0]) if found else None
+    except ValidationError:
+        log.warning("%s is not the status of a worker; it counts as one that waits", job.store.uri_of(key))
+        return None

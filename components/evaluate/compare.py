@@ -1,0 +1,229 @@
+"""Measure a candidate and the champion on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from components.core.bundle import Bundle
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.metrics.bootstrap import delta_interval
+from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.reports import Section
+from components.core.runtimes.decode import MAX_DETECTIONS
+from components.evaluate.evaluate import Evaluation, evaluate
+
+MODEL = "model.onnx"  # two bundles with the same are the same model
+IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+
+
+@dataclass(frozen=True)
+class Delta:
+    """How much better the candidate is.
+
+    Attributes:
+        value: candidate - champion.
+        low: lower end of the paired 95 % bootstrap interval over the pictures.
+        high: upper end.
+
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Both models on one set of samples.
+
+    Attributes:
+        candidate: what it scored.
+        champion: what the champion scored; None where there is none.
+        deltas: by metric, ``map50`` and ``map50_95``; empty without a champion.
+
+    """
+
+    candidate: DetectionMetrics
+    champion: DetectionMetrics | None
+    deltas: Mapping[str, Delta]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both models on all sets.
+
+    Attributes:
+        classes: class names of the samples. A model that does not know one scores 0 for it.
+        sets: by name: ``all`` is the union of the other two, ``core`` and ``recent``. A set in which nobody has drawn a
+            box cannot be measured and is left out.
+        empty: names of the sets that were left out.
+        candidate_digest: SHA-256 of the candidate's ``model.onnx``.
+        champion_digest: the same of the champion; None where there is none.
+        sections: the report of the candidate's evaluation on ``all``.
+
+    """
+
+    classes: tuple[str, ...]
+    sets: Mapping[str, SetScores]
+    empty: tuple[str, ...]
+    candidate_digest: str | None
+    champion_digest: str | None
+    sections: Sequence[Section]
+
+    @property
+    def images(self) -> int:
+        """Pictures that were measured."""
+        return self.sets["all"].candidate.images
+
+    def candidate_metrics(self) -> dict[str, float]:
+        """The candidate's figures by name: ``map50`` is of all samples, ``core.map50`` of the core set."""
+        return dict(_named((name, scores.candidate) for name, scores in self.sets.items()))
+
+    def champion_metrics(self) -> dict[str, float] | None:
+        """The champion's under the same names; None where there is none."""
+        measured = [(name, scores.champion) for name, scores in self.sets.items() if scores.champion is not None]
+        return dict(_named(measured)) if measured else None
+
+    def as_flat(self) -> dict[str, float]:
+        """The candidate's figures, and how they differ from the champion's, such as ``core.map50_delta_low``."""
+        flat = self.candidate_metrics()
+        for name, scores in self.sets.items():
+            for metric, delta in scores.deltas.items():
+                key = f"{_prefix(name)}{metric}_delta"
+                flat |= {key: delta.value, f"{key}_low": delta.low, f"{key}_high": delta.high}
+        return flat
+
+
+def compare(
+    candidate_folder: Path,
+    champion_folder: Path | None,
+    core: Manifest,
+    recent: Manifest,
+    *,
+    confidence_threshold: float,
+    nms_threshold: float,
+    cache_folder: Path,
+    runtime: str = "onnx",
+) -> Comparison:
+    """Run both models over the same pictures, each once, and measure what they find.
+
+    Args:
+        candidate_folder: the bundle that wants to be deployed.
+        champion_folder: the bundle that is; None before the first.
+        core: samples of the frozen set, split ``test``.
+        recent: samples of the last rounds, split ``test``; it may share some with ``core``.
+        confidence_threshold: precision, recall and F1 are of predictions with at least this score.
+        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        cache_folder: where pictures are brought to.
+        runtime: plug-in that runs the models.
+
+    Raises:
+        InputError: both are the same model, a bundle cannot run, or there is no labelled box to measure on.
+
+    """
+    digest = _digest(candidate_folder)
+    champion_digest = _digest(champion_folder) if champion_folder else None
+    if digest is not None and digest == champion_digest:
+        raise InputError(
+            f"candidate {candidate_folder} and champion {champion_folder} are the same model ({MODEL} has SHA-256 "
+            f"{digest[:8]}...): there is nothing to compare; train a candidate or give another champion"
+        )
+    joined = _union(core, recent)
+
+    def run(folder: Path) -> Evaluation:
+        return evaluate(
+            joined,
+            folder,
+            confidence_threshold=confidence_threshold,
+            nms_threshold=nms_threshold,
+            cache_folder=cache_folder,
+            runtime=runtime,
+        )
+
+    candidate = run(candidate_folder)
+    champion = run(champion_folder) if champion_folder else None
+    samples = candidate.samples
+    members = {"core": _places(samples, core), "recent": _places(samples, recent), "all": list(range(len(samples)))}
+    truths = samples.truths()
+    sets = {
+        name: _measure(samples, places, candidate, champion, confidence_threshold)
+        for name, places in members.items()
+        if any(len(truths[place]) for place in places)
+    }
+    empty = tuple(name for name in members if name not in sets)
+    return Comparison(samples.classes, sets, empty, digest, champion_digest, candidate.sections)
+
+
+def _digest(folder: Path) -> str | None:
+    return Bundle.read(folder).files.get(MODEL)
+
+
+def _union(core: Manifest, recent: Manifest) -> Manifest:
+    if core.classes != recent.classes:
+        raise InputError(
+            f"the core set has classes {', '.join(core.classes)}, the recent set {', '.join(recent.classes)}: "
+            "make both in one round"
+        )
+    table = pl.concat([core.table, recent.table]).unique("id", keep="first", maintain_order=True)
+    return Manifest(table, core.classes)
+
+
+def _places(samples: Manifest, part: Manifest) -> list[int]:
+    """Where the samples of a set stand among all."""
+    return samples.table["id"].is_in(part.table["id"].to_list()).arg_true().to_list()
+
+
+def _measure(
+    samples: Manifest, places: Sequence[int], candidate: Evaluation, champion: Evaluation | None, confidence: float
+) -> SetScores:
+    """Both models on some of the samples."""
+    chosen = Manifest(samples.table[places], samples.classes)
+    truths = chosen.truths()
+    sizes = list(chosen.table.select("width", "height").iter_rows())
+
+    def measure(found: Sequence[Detections]) -> DetectionMetrics:
+        return evaluate_detections(
+            truths,
+            found,
+            chosen.classes,
+            sizes,
+            confidence_threshold=confidence,
+            max_detections=MAX_DETECTIONS,
+        )
+
+    ours = [candidate.predictions[place] for place in places]
+    if champion is None:
+        return SetScores(measure(ours), None, {})
+    theirs = [champion.predictions[place] for place in places]
+    new, old = measure(ours), measure(theirs)
+    matches = [_matches(truths, found, len(chosen.classes)) for found in (ours, theirs)]
+    deltas = {
+        "map50": _delta(new.map50, old.map50, *(every[:1] for every in matches)),
+        "map50_95": _delta(new.map50_95, old.map50_95, *matches),
+    }
+    return SetScores(new, old, deltas)
+
+
+def _matches(truths: Sequence[Detections], found: Sequence[Detections], classes: int) -> list[Matches]:
+    """The matches at each of COCO's IoU thresholds, 0.5 first."""
+    return [match(truths, found, classes, threshold) for threshold in IOU_THRESHOLDS]
+
+
+def _delta(new: float, old: float, ours: Sequence[Matches], theirs: Sequence[Matches]) -> Delta:
+    return Delta(new - old, *delta_interval(ours, theirs, max_detections=MAX_DETECTIONS))
+
+
+def _named(measured: Iterable[tuple[str, DetectionMetrics]]) -> Iterator[tuple[str, float]]:
+    for name, metrics in measured:
+        yield from ((f"{_prefix(name)}{metric}", value) for metric, value in metrics.as_flat().items())
+
+
+def _prefix(name: str) -> str:
+    return "" if name == "all" else f"{name}."

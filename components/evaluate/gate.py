@@ -1,0 +1,214 @@
+"""The gate: may the candidate take the champion's place?
+
+It asks, in this order, and tells the answer to every question:
+
+======================= =========================================================================================
+question                met when
+======================= =========================================================================================
+enough samples          as many labelled test pictures were measured as are asked for
+conditions              the user's conditions hold; plain names are of all test samples, ``core.map50`` and
+                        ``min(recent.recall_delta)`` of one set
+no class regresses      no class lost more AP50 than the tolerance, over all test samples
+beyond chance           the lower end of the paired 95 % interval of the gain in mAP50 lies above the bound
+window open             the deploy window is open; if this alone stands in the way, the candidate waits
+======================= =========================================================================================
+
+Where there is no champion yet, what compares with it is not asked. The outcome is ``promoted``, ``rejected``,
+``pending`` (good, and waiting for the window) or ``error``: a question without an answer, such as a condition over a
+metric that does not exist, rejects nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from components.core import conditions as rules
+from components.core.conditions import Condition
+from components.core.errors import InputError
+from components.core.window import Window
+from components.evaluate.compare import Comparison
+
+REGRESSION_METRIC = "ap50"
+
+
+class Outcome(StrEnum):
+    """What becomes of the candidate."""
+
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    PENDING = "pending"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Check:
+    """One question that the gate asked.
+
+    Attributes:
+        question: as in the table of the module.
+        outcome: met, not met or error.
+        reason: one line, with what there is and what is needed.
+
+    """
+
+    question: str
+    outcome: rules.Outcome
+    reason: str
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Judgement:
+    """The gate's decision.
+
+    Attributes:
+        outcome: of the candidate.
+        reasons: why, one line each.
+        checks: every question and its answer, those that did not matter among them.
+        forced: whether the outcome is somebody's will, whatever the answers were.
+
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+    forced: bool = False
+
+    @classmethod
+    def failed(cls, error: InputError) -> Judgement:
+        """The judgement on a candidate that could not be measured."""
+        return cls(Outcome.ERROR, (str(error),))
+
+    def describe(self) -> str:
+        """The outcome and its reasons as one line."""
+        return f"{self.outcome}: {'; '.join(self.reasons)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The judgement as a mapping for JSON."""
+        data: dict[str, Any] = _FORMAT.dump_python(self, mode="json")
+        return data
+
+    @classmethod
+    def from_dict(cls, data: object) -> Judgement:
+        """The judgement that ``to_dict`` made the mapping of.
+
+        Raises:
+            InputError: the mapping is not of that kind.
+        """
+        try:
+            return _FORMAT.validate_python(data)
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise InputError(f"a stored judgement cannot be read: {wrong}") from error
+
+
+_FORMAT = TypeAdapter(Judgement)
+
+
+def judge(
+    comparison: Comparison,
+    *,
+    now: datetime,
+    conditions: Condition | None = None,
+    no_regression: float | None = None,
+    min_samples: int = 1,
+    require_significant: bool = False,
+    max_loss: float | None = None,
+    window: Window | None = None,
+    force: bool = False,
+) -> Judgement:
+    """Decide whether the candidate is promoted.
+
+    Args:
+        comparison: what was measured.
+        now: the time, with its zone, that the window is held against.
+        conditions: what the candidate must score; None asks nothing.
+        no_regression: how much AP50 each class may lose, 0..1; None asks nothing.
+        min_samples: least number of labelled test pictures.
+        require_significant: the gain in mAP50 must be above 0 with 95 % confidence.
+        max_loss: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
+            ``require_significant`` asks for more.
+        window: when a model may be deployed; None for always.
+        force: promote whatever the answers, now; an error stays one, since then nothing is known of the candidate.
+
+    Raises:
+        InputError: a tolerance that is no number from 0 on.
+
+    """
+    if max_loss is not None and not (math.isfinite(max_loss) and max_loss >= 0):
+        raise InputError(f"max_loss={max_loss} is not a number from 0 on")
+    checks = [_samples(comparison, min_samples)]
+    if conditions is not None:
+        checks.append(_rule("conditions", conditions, comparison))
+    if comparison.champion_metrics() is not None:
+        if no_regression is not None:
+            checks.append(_regression(comparison, no_regression))
+        if require_significant or max_loss is not None:
+            checks.append(_chance(comparison, 0.0 if require_significant else -(max_loss or 0.0)))
+    return _decide(checks, _window(window, now), force)
+
+
+def _decide(checks: Sequence[Check], window: Check | None, force: bool) -> Judgement:
+    asked = (*checks, window) if window else tuple(checks)
+    errors = _reasons(checks, rules.Outcome.ERROR)
+    against = _reasons(checks, rules.Outcome.NOT_MET)
+    closed = _reasons([window] if window else [], rules.Outcome.NOT_MET)
+    if errors:
+        return Judgement(Outcome.ERROR, errors, asked)
+    if force:
+        stood = tuple(f"although {reason}" for reason in (*against, *closed))
+        return Judgement(Outcome.PROMOTED, ("forced", *stood), asked, forced=True)
+    if against:
+        return Judgement(Outcome.REJECTED, against, asked)
+    if closed:
+        return Judgement(Outcome.PENDING, closed, asked)
+    return Judgement(Outcome.PROMOTED, _reasons(asked, rules.Outcome.MET), asked)
+
+
+def _reasons(checks: Sequence[Check], outcome: rules.Outcome) -> tuple[str, ...]:
+    return tuple(f"{check.question}: {check.reason}" for check in checks if check.outcome == outcome)
+
+
+def _samples(comparison: Comparison, least: int) -> Check:
+    reason = f"have {comparison.images}, need >= {least}"
+    return Check("enough samples", _met(comparison.images >= least), reason)
+
+
+def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
+    verdict = condition.evaluate(
+        comparison.candidate_metrics(), comparison.champion_metrics(), classes=comparison.classes
+    )
+    reason = verdict.describe().removeprefix(f"{verdict.outcome}: ")
+    if verdict.outcome == rules.Outcome.ERROR and comparison.empty:
+        reason += f"; nobody has drawn a box in the {' and the '.join(comparison.empty)} set"
+    return Check(question, verdict.outcome, reason)
+
+
+def _regression(comparison: Comparison, tolerance: float) -> Check:
+    measured = [one.name for one in comparison.sets["all"].candidate.per_class if one.truths]
+    return _rule("no class regresses", rules.no_regression(REGRESSION_METRIC, measured, tolerance), comparison)
+
+
+def _chance(comparison: Comparison, bound: float) -> Check:
+    delta = comparison.sets["all"].deltas["map50"]
+    reason = f"the gain in mAP50 is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, need > {bound:g}"
+    return Check("beyond chance", _met(delta.low > bound), reason)
+
+
+def _window(window: Window | None, now: datetime) -> Check | None:
+    if window is None:
+        return None
+    if window.contains(now):
+        return Check("window open", rules.Outcome.MET, window.describe())
+    opens = window.opens_next(now).isoformat(timespec="minutes")
+    return Check("window open", rules.Outcome.NOT_MET, f"{window.describe()} opens next at {opens}")
+
+
+def _met(held: bool) -> rules.Outcome:
+    return rules.Outcome.MET if held else rules.Outcome.NOT_MET

@@ -1,0 +1,271 @@
+"""The data of one round: what is new, what is replayed so that nothing is forgotten, and what is measured on.
+
+Three rules hold over all rounds:
+
+- A sample that has once been given a split keeps it, whatever the ratios and the seed are later; a new sample goes
+  where its group went. So no picture is ever trained on in one round and measured on in another.
+- The round of a sample is the one that brought its first label. A label that comes again with other boxes replaces the
+  old boxes and nothing else; the sample is trained on as a new one.
+- The core set is frozen: the test samples of the first rounds. Later rounds add nothing to it and take nothing away.
+  Corrected labels are corrected there too, since candidate and champion are both measured on it anew in each round.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from components.core import reports
+from components.core.errors import InputError
+from components.core.manifest import SCHEMA, Manifest
+from components.prepare.prepare import assign
+
+
+@dataclass(frozen=True)
+class RoundData:
+    """What a round works on.
+
+    Attributes:
+        manifest: every sample taken in so far, this round's among them, with round and split; the unlabelled have no
+            split. It becomes the job's when the round commits.
+        training: the samples to train on (split ``train``) and those that choose the best epoch (``val``).
+        core: the frozen test samples of the first rounds.
+        recent: the test samples of the last rounds; early in a job it shares samples with ``core``.
+        counts: samples by what they are: ``new_labels`` of this round, ``relabelled`` and ``new_train`` among them,
+            ``replayed``, ``train``, ``val``, ``core``, ``recent``, ``unlabelled`` and ``all``.
+    """
+
+    manifest: Manifest
+    training: Manifest
+    core: Manifest
+    recent: Manifest
+    counts: dict[str, int]
+
+    def budget(self, epochs: int) -> dict[str, int]:
+        """What the round costs: labels drawn by people, samples replayed, and samples times epochs of training."""
+        return {
+            "new_labels": self.counts["new_labels"],
+            "replayed": self.counts["replayed"],
+            "sample_epochs": self.counts["train"] * epochs,
+        }
+
+
+def round_manifest(
+    known: Manifest | None,
+    new: Manifest,
+    *,
+    round_number: int,
+    train_ratio: float = 0.8,
+    val_ratio: float = 0.1,
+    seed: int = 0,
+    replay_ratio: float = 1.0,
+    replay_limit: int = 5000,
+    val_limit: int = 2000,
+    core_rounds: int = 1,
+    recent_rounds: int = 3,
+    min_test_samples: int = 20,
+) -> RoundData:
+    """Take the new samples in and choose what the round trains and is measured on.
+
+    Args:
+        known: every sample taken in by earlier rounds; None in the first.
+        new: what has arrived, with its groups; classes are joined by name.
+        round_number: of this round; above that of every known sample.
+        train_ratio: share of new groups for training.
+        val_ratio: share for choosing the best epoch; the rest is for testing.
+        seed: of splits and draws.
+        replay_ratio: samples of earlier rounds trained on again, for each new one.
+        replay_limit: most samples to replay.
+        val_limit: most samples to choose the epoch by, out of those of all rounds.
+        core_rounds: how many of the first rounds give the core set.
+        recent_rounds: how many of the last rounds give the recent set.
+        min_test_samples: while either set has fewer, it takes in the next round too.
+
+    Raises:
+        InputError: nothing to train on, to choose the epoch by or to test on, or a setting out of range.
+    """
+    _check(round_number, replay_ratio, replay_limit, val_limit, core_rounds, recent_rounds)
+    before = known or Manifest.of([], new.classes)
+    renamed = _join_classes(before, new)
+    fresh, relabelled = _sort_out(before, renamed, round_number)
+    sides = _Sides(before, train_ratio, val_ratio, seed)
+    arrived = [*({**row, "split": sides.of(row)} for row in fresh), *relabelled]
+    everything = _merge(before, arrived, renamed.classes)
+
+    labelled = [row["id"] for row in arrived if row["annotations"] is not None]
+    is_new = pl.col("id").is_in(labelled)
+    train, val = everything.split("train"), everything.split("val")
+    new_train = train.where(is_new)
+    wanted = min(round(replay_ratio * len(new_train)), replay_limit)
+    replayed = draw(train.where(~is_new), wanted, f"{seed}:{round_number}")
+    validation = draw(val, val_limit, f"{seed}")
+    core, recent = _test_sets(everything, round_number, core_rounds, recent_rounds, min_test_samples)
+
+    counts = {
+        "new_labels": len(labelled),
+        "relabelled": len(relabelled),
+        "new_train": len(new_train),
+        "replayed": len(replayed),
+        "train": len(new_train) + len(replayed),
+        "val": len(validation),
+        "core": len(core),
+        "recent": len(recent),
+        "unlabelled": len(everything) - len(everything.labelled()),
+        "all": len(everything),
+    }
+    _check_enough(counts)
+    training = pl.concat([new_train.table, replayed.table, validation.table]).sort("id")
+    return RoundData(everything, Manifest(training, everything.classes), core, recent, counts)
+
+
+def draw(pool: Manifest, size: int, key: str) -> Manifest:
+    """Draw labelled samples, rare classes more often than common ones.
+
+    A sample weighs the sum, over the classes in it, of one divided by the number of samples with that class. Those
+    without any box keep their share of the pool. What is drawn depends on the ids, the labels and the key, not on the
+    order of the rows.
+
+    Args:
+        pool: labelled samples.
+        size: how many; all where there are no more.
+        key: another key, another draw.
+
+    Returns:
+        The samples, sorted by id.
+    """
+    if size >= len(pool):
+        return Manifest(pool.table.sort("id"), pool.classes)
+    weights = _weights(pool)
+    negatives = {id_: 1.0 for id_ in pool.table["id"] if id_ not in weights}
+    share = round(size * len(negatives) / len(pool))
+    chosen = [*_heaviest(negatives, share, key), *_heaviest(weights, size - share, key)]
+    return Manifest(pool.table.filter(pl.col("id").is_in(chosen)).sort("id"), pool.classes)
+
+
+def section(data: RoundData) -> reports.Section:
+    """The counts of a round for its report."""
+    return reports.Section(
+        "Samples of the round", reports.facts({k.replace("_", " "): v for k, v in data.counts.items()})
+    )
+
+
+class _Sides:
+    """Which split each group is on: where it has been, or else where its hash puts it."""
+
+    def __init__(self, known: Manifest, train_ratio: float, val_ratio: float, seed: int) -> None:
+        self._found: dict[str, str] = dict(known.labelled().table.select("group", "split").iter_rows())
+        self._ratios = train_ratio, val_ratio, seed
+
+    def of(self, row: Mapping[str, Any]) -> str:
+        if row["annotations"] is None:
+            return ""
+        return self._found.setdefault(row["group"], assign(row["group"], *self._ratios))
+
+
+def _join_classes(known: Manifest, new: Manifest) -> Manifest:
+    """The new samples with the classes of the known ones, followed by those that nobody knew."""
+    classes = (*known.classes, *(name for name in new.classes if name not in known.classes))
+    places = [classes.index(name) for name in new.classes]
+    rows = [{**row, "annotations": _renumbered(row["annotations"], places)} for row in new.rows()]
+    return Manifest.of(rows, classes)
+
+
+def _renumbered(annotations: Sequence[Mapping[str, Any]] | None, places: Sequence[int]) -> list[dict[str, Any]] | None:
+    if annotations is None:
+        return None
+    return [{**box, "class_id": places[box["class_id"]]} for box in annotations]
+
+
+def _sort_out(known: Manifest, new: Manifest, number: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows that are new or labelled for the first time, and those whose boxes have changed."""
+    before = {row["id"]: row for row in known.where(pl.col("id").is_in(new.table["id"].to_list())).rows()}
+    fresh, relabelled = [], []
+    for row in new.rows():
+        old, boxes = before.get(row["id"]), row["annotations"]
+        if old is None or (old["annotations"] is None and boxes is not None):
+            fresh.append({**row, "round": number})
+        elif boxes is not None and boxes != old["annotations"]:
+            relabelled.append({**row, **{kept: old[kept] for kept in ("split", "group", "round")}})
+    return fresh, relabelled
+
+
+def _merge(known: Manifest, arrived: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:
+    replaced = known.table.filter(~pl.col("id").is_in([row["id"] for row in arrived]))
+    added = pl.DataFrame(list(arrived), schema=SCHEMA)
+    return Manifest(pl.concat([replaced, added]).sort("round", "id"), classes)
+
+
+def _weights(pool: Manifest) -> dict[str, float]:
+    """How much each sample with boxes weighs."""
+    present = pool.boxes().select("id", "class_id").unique().sort("id", "class_id")
+    each = present.with_columns(weight=1 / pl.len().over("class_id"))
+    return dict(each.group_by("id", maintain_order=True).agg(pl.col("weight").sum()).iter_rows())
+
+
+def _heaviest(weights: Mapping[str, float], size: int, key: str) -> list[str]:
+    """A weighted draw without replacement: each sample waits for a time that is the shorter the more it weighs.
+
+    The times are exponential (Efraimidis and Spirakis, 2006), made from a hash, so that no sample's depends on another.
+    """
+
+    def time(id_: str) -> float:
+        digest = hashlib.sha256(f"{key}:{id_}".encode()).digest()
+        return -math.log((int.from_bytes(digest[:8], "big") + 0.5) / 2**64) / weights[id_]
+
+    return sorted(weights, key=lambda id_: (time(id_), id_))[:size]
+
+
+def _test_sets(
+    everything: Manifest, number: int, core_rounds: int, recent_rounds: int, least: int
+) -> tuple[Manifest, Manifest]:
+    tests = everything.split("test")
+    counts = dict(tests.table.group_by("round").len().iter_rows())
+    first = everything.labelled().table["round"].min()
+    start = first if isinstance(first, int) else number
+    core = _rounds(range(start, number + 1), counts, core_rounds, least)
+    recent = _rounds(range(number, start - 1, -1), counts, recent_rounds, least)
+    return tests.where(pl.col("round").is_in(core)), tests.where(pl.col("round").is_in(recent))
+
+
+def _rounds(numbers: Iterable[int], counts: Mapping[int, int], wanted: int, least: int) -> list[int]:
+    """The first of some rounds, and more while they have too few samples.
+
+    Whether a round is in depends on the rounds before it alone, which is what freezes the core set.
+    """
+    chosen: list[int] = []
+    samples = 0
+    for number in numbers:
+        if len(chosen) >= wanted and samples >= least:
+            break
+        chosen.append(number)
+        samples += counts.get(number, 0)
+    return chosen
+
+
+def _check(number: int, replay_ratio: float, replay_limit: int, val_limit: int, core: int, recent: int) -> None:
+    if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
+        raise InputError(f"replay_ratio={replay_ratio} is not a number from 0 on")
+    bounds = {"replay_limit": (replay_limit, 0), "val_limit": (val_limit, 1), "round_number": (number, 0)}
+    bounds |= {"core_rounds": (core, 1), "recent_rounds": (recent, 1)}
+    for name, (value, least) in bounds.items():
+        if value < least:
+            raise InputError(f"{name}={value} is too small: give {least} or more")
+
+
+def _check_enough(counts: Mapping[str, int]) -> None:
+    needs = {
+        "train": ("new_train", "new sample to train on"),
+        "val": ("val", "sample to choose the best epoch by"),
+        "test": ("recent", "sample to test on"),
+    }
+    lacking = {split: words for split, (name, words) in needs.items() if not counts[name]}
+    if lacking:
+        raise InputError(
+            f"no {' and no '.join(lacking.values())} among {counts['new_labels']} new labelled samples and "
+            f"{counts['all']} in all: the round cannot run; wait for more samples, or change the ratios of the splits"
+        )
