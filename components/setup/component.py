@@ -3,7 +3,7 @@
 from components import images
 
 
-@images.small_component
+@images.train_component
 def setup(
     data_url: str,
     job_root: str,
@@ -94,9 +94,22 @@ def setup(
     from components.core.steps import step
 
     with step("setup"):
+        from components.core import plugins as registry
+        from components.core.estimators.base import check_training
+        from components.ingest.classes import Classes
+        from components.ingest.dataset import formats
         from components.setup.setup import check_run
         from components.setup.volume import ensure_volume
 
-        check_run(parameters, ["store", "ingest", "prepare", "train", "evaluate", "cluster"])
+        check_run(
+            parameters,
+            ["store", "ingest", "prepare", "train", "evaluate", "cluster"],
+            [
+                lambda: registry.load(plugins),
+                lambda: data_format == "auto" or formats.get(data_format),
+                lambda: Classes(classes, ignore_classes),
+                lambda: check_training(estimator, base_model, estimator_options),
+            ],
+        )
         ensure_volume(cache_pvc, cache_size)
         return cache_pvc

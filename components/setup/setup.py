@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.core.errors import InputError
@@ -14,12 +14,16 @@ from components.core.store import check_readable, open_store
 logger = logging.getLogger(__name__)
 
 
-def check_run(values: Mapping[str, Any], phases: Iterable[str]) -> None:
+Check = Callable[[], object]
+
+
+def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[Check] = ()) -> None:
     """Check the parameters of a run, that its sources can be read and that its store can be written.
 
     Args:
         values: parameter names and values of the pipeline.
         phases: keys of ``components.core.parameters.PHASES`` that the pipeline has.
+        more: further checks, which raise ``InputError``; made only if the parameters are of the right form.
 
     Raises:
         InputError: one line that tells everything that is wrong.
@@ -27,13 +31,21 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str]) -> None:
     found = problems(values, phases)
     for check, name in ((check_readable, "data_url"), (_check_base, "base_model"), (_check_store, "job_root")):
         if values.get(name) and not any(problem.startswith(name) for problem in found):
-            try:
-                check(values[name])
-            except InputError as error:
-                found.append(f"{name}: {error}")
+            found += _complaints(lambda check=check, name=name: check(values[name]), f"{name}: ")  # type: ignore[misc]
+    if not found:
+        for further in more:
+            found += _complaints(further)
     if found:
         raise InputError(f"{'; '.join(found)} (nothing has been started)")
     logger.info("all %d parameters are right, the data can be read and the store written", len(values))
+
+
+def _complaints(check: Check, prefix: str = "") -> list[str]:
+    try:
+        check()
+    except InputError as error:
+        return [prefix + str(error)]
+    return []
 
 
 def _check_base(base_model: str) -> None:

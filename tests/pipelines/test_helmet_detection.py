@@ -103,6 +103,18 @@ def test_a_broken_archive_fails_in_one_line_and_the_next_run_goes_through(finish
     assert (tmp_path / "jobs" / "helmet-detection" / "reports").is_dir()
 
 
+def test_names_that_do_not_exist_are_told_before_any_work(finished, tmp_path):
+    _, data, _ = finished
+    words = ["-p", f"data_url={data}", "-p", "data_format=vok", "-p", "base_model=yolo11n.pt",
+             "-p", 'estimator_options={"mosaik": 0}', "-p", "plugins=not_mine"]  # fmt: skip
+    done = command("run", "helmet-detection", *words, cwd=tmp_path)
+    assert done.returncode == 1
+    for part in ("step setup failed", "'not_mine'", "unknown format 'vok'", "nothing is downloaded", "mosaic is"):
+        assert part in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "ingest |" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

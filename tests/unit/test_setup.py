@@ -86,3 +86,20 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     for words in ("epochs=-1", "base_model=", "append #sha256=", "gone.zip", "job_root: "):
         assert words in message
     assert "\n" not in message
+
+
+def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_form(tmp_path):
+    made = []
+
+    def complain(word: str) -> None:
+        made.append(word)
+        raise InputError(word)
+
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    values = {"data_url": str(tmp_path), "job_root": str(tmp_path / "job")}
+    with pytest.raises(InputError, match="first; second"):
+        check_run(values, PHASES, [lambda: complain("first"), lambda: complain("second")])
+    made.clear()
+    with pytest.raises(InputError, match="epochs"):
+        check_run({**values, "epochs": 0}, PHASES, [lambda: complain("first")])
+    assert made == []

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.detections import Detections
+from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.detection import DetectionMetrics, evaluate_detections
 from components.core.plugins import Registry
@@ -60,6 +61,15 @@ class Epoch:
 
 class Estimator(ABC):
     """A detection model that can be trained."""
+
+    def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
+        """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
+
+        Args:
+            base_model: what ``load`` would be given.
+            options: what ``train`` would be given.
+        """
+        return []
 
     @abstractmethod
     def load(self, model: Path | str) -> None:
@@ -159,3 +169,14 @@ class Estimator(ABC):
 
 
 estimators: Registry[type[Estimator]] = Registry("estimator", built_in=["components.core.estimators.yolo"])
+
+
+def check_training(estimator: str, base_model: str, options: Mapping[str, Any]) -> None:
+    """Check what a training would be given, before any work starts.
+
+    Raises:
+        InputError: tells everything that is wrong.
+    """
+    found = estimators.get(estimator)().check(base_model, options)
+    if found:
+        raise InputError("; ".join(found))

@@ -59,6 +59,19 @@ class Yolo(Estimator):
         self._base_digest: dict[str, Any] | None = None
         self._image_size = (640, 640)
 
+    def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
+        """Check the names of the options, and that the base model is there and of a kind that can be loaded."""
+        found = []
+        try:
+            check_options(options)
+        except InputError as error:
+            found.append(str(error))
+        try:
+            _check_base(base_model, Path(base_model))
+        except InputError as error:
+            found.append(str(error))
+        return found
+
     def load(self, model: Path | str) -> None:
         """Load ``.pt`` weights, a bundle, or a model YAML, which stands for an untrained model.
 
@@ -348,7 +361,19 @@ def _state(network: Any) -> dict[str, Any]:
 
 
 def _open_model(given: str, path: Path) -> Any:
-    ultralytics = ultralytics_offline()
+    _check_base(given, path)
+    try:
+        model = ultralytics_offline().YOLO(str(path), task="detect")
+    except Exception as error:
+        raise InputError(f"base_model={given}: not a model that ultralytics can read ({error})") from error
+    if not hasattr(model.model.model[-1], "reg_max"):
+        raise InputError(f"base_model={given}: a {model.task} model without a detection head; give a detector")
+    return model
+
+
+def _check_base(given: str, path: Path) -> None:
+    if "://" in given or path.is_dir():
+        return  # fetched, or a bundle with a check of its own
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file() and not _is_shipped_architecture(path.name):
             raise InputError(f"base_model={given}: neither a file nor an architecture that ultralytics knows")
@@ -359,13 +384,6 @@ def _open_model(given: str, path: Path) -> Any:
             f"base_model={given}: no such file; nothing is downloaded by name: give a path, a URL that ends in "
             "#sha256=<digest>, or a model YAML such as yolo11n.yaml, which trains from nothing"
         )
-    try:
-        model = ultralytics.YOLO(str(path), task="detect")
-    except Exception as error:
-        raise InputError(f"base_model={given}: not a model that ultralytics can read ({error})") from error
-    if not hasattr(model.model.model[-1], "reg_max"):
-        raise InputError(f"base_model={given}: a {model.task} model without a detection head; give a detector")
-    return model
 
 
 def _is_shipped_architecture(name: str) -> bool:
@@ -392,4 +410,21 @@ def _label_lines(truth: Detections, width: int, height: int) -> str:
 
 
 def _device(name: str) -> str | None:
-    return None if name == "auto" else name
+    """The device by ultralytics' name for it.
+
+    Raises:
+        InputError: a GPU that is not here.
+    """
+    if name == "auto":
+        return None
+    numbers = name.removeprefix("cuda:")
+    if numbers[0].isdigit():
+        import torch
+
+        there = torch.cuda.device_count()
+        if max(map(int, numbers.split(","))) >= there:
+            raise InputError(
+                f"device={name}: there are {there} GPUs here; use auto or cpu, or ask for more (gpu_limit)"
+            )
+        return numbers
+    return name
