@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from components.core import parameters, plugins
 from components.core.errors import InputError
+from pipelines import remote
+from pipelines.terminal import one_line_errors, parameters_from
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
@@ -34,11 +33,11 @@ def run(
     params: Annotated[Path | None, typer.Option(help="YAML file with parameters.")] = None,
 ) -> None:
     """Run a pipeline on this machine, without Docker and without a cluster."""
-    with _one_line_errors():
+    with one_line_errors():
         from pipelines import local
 
         chosen = _pipeline(pipeline)
-        given = local.parse_arguments(chosen, parameter or [], _from_file(params))
+        given = local.parse_arguments(chosen, parameter or [], parameters_from(params))
         given.setdefault("job_root", str(Path("jobs") / pipeline))
         given = _absolute(given)
         parameters.check(given, parameters.PHASES)
@@ -51,7 +50,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
 ) -> None:
     """Draw a helmet data set, train a detector on it from nothing, and judge it on scenes it has not seen."""
-    with _one_line_errors():
+    with one_line_errors():
         from pipelines.demo import recipe
 
         print(f"drawing {recipe.SCENES} scenes of workers with helmets and bare heads", flush=True)
@@ -71,7 +70,7 @@ def compile_(
     changes = {"EDGE_IMAGE_PREFIX": image_prefix, "EDGE_IMAGE_TAG": image_tag, "EDGE_SHM_SIZE": shm_size}
     # The pipelines read these when they are imported, which is below.
     os.environ.update({name: value for name, value in changes.items() if value is not None})
-    with _one_line_errors():
+    with one_line_errors():
         from pipelines.compile import compile_all, stale
         from pipelines.registry import COMPONENTS, PIPELINES
         from pipelines.validate import problems
@@ -91,7 +90,7 @@ def plugins_(
     modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
 ) -> None:
     """List the estimators, data formats and runtimes that are known."""
-    with _one_line_errors():
+    with one_line_errors():
         from components.core.estimators.base import estimators
         from components.core.runtimes.detector import runtimes
         from components.ingest.dataset import formats
@@ -134,18 +133,6 @@ def _pipeline(name: str) -> Any:
     return PIPELINES[name]
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--params {path}: not a readable YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"--params {path}: not a mapping of parameter names to values")
-    return values
-
-
 def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as the steps see them, who may work in another folder."""
     made = dict(given)
@@ -157,19 +144,7 @@ def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    from pipelines.local import RunError
-
-    try:
-        yield
-    except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last epoch", file=sys.stderr)
-        raise typer.Exit(130) from None
-
+app.add_typer(remote.app)
 
 if __name__ == "__main__":
     app()

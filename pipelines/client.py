@@ -1,0 +1,550 @@
+"""A Kubeflow Pipelines server: connecting to it, and running a compiled pipeline there once.
+
+    cluster = connect(Server("http://localhost:8080"))
+    run = submit(cluster, "helmet-detection", {"data_url": "s3://pictures/voc.zip", "job_root": "s3://jobs/helmet"})
+    state = follow(cluster, run.id)
+
+What is wrong with a package or its parameters is told before anything is sent; what the server or the network says is
+told in one line. Tokens and cookies come from the environment or a file, and appear in no message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+import yaml
+from kfp.client import Client, ServiceAccountTokenVolumeCredentials
+from kfp.components import load_component_from_file
+from kfp_server_api import ApiException, V2beta1Experiment
+
+from components.core import parameters
+from components.core.errors import InputError
+from pipelines import local
+from pipelines.validate import ARGUMENT_LIMIT, problems
+
+COMPILED = Path(__file__).resolve().parent.parent / "compiled"
+FINISHED = frozenset({"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"})
+
+TIMEOUT = (5, 60)  # seconds to connect, and to wait for an answer; kfp's own client waits for ever
+_PAGE = 50
+_PATIENCE = 10  # failed looks at a run, one after the other, before following it is given up
+_LONGEST_NAME = 128  # characters, the server's limit for experiments
+_LONGEST_MESSAGE = 400
+
+# The parameters take their place among other things in one program argument of every driver.
+_PARAMETER_LIMIT = ARGUMENT_LIMIT * 3 // 4
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a Kubeflow Pipelines API is, and how to be let in.
+
+    Attributes:
+        host: ``http://localhost:8080`` behind a port-forward, ``https://kubeflow.example.com/pipeline`` elsewhere.
+        namespace: of the user, where Kubeflow has several; empty otherwise.
+        token: of the user or a service account.
+        token_file: holds the token and may change while a run is followed, as a Kubernetes service account's does.
+        cookies: of a browser session, ``authservice_session=...``.
+        ca_cert: PEM file with the certificates to trust; empty for the usual ones.
+        verify_tls: False trusts any certificate.
+        ui_host: where the web pages are, if not at ``host``.
+    """
+
+    host: str
+    namespace: str = ""
+    token: str = field(default="", repr=False)
+    token_file: str = ""
+    cookies: str = field(default="", repr=False)
+    ca_cert: str = ""
+    verify_tls: bool = True
+    ui_host: str = ""
+
+    @classmethod
+    def from_environment(cls, host: str = "", **options: Any) -> Server:
+        """A server whose secrets, and what else is not given, come from the environment.
+
+        ``KF_PIPELINES_TOKEN``, ``KF_PIPELINES_COOKIES``, and kfp's own ``KF_PIPELINES_ENDPOINT``,
+        ``KF_PIPELINES_UI_ENDPOINT`` and ``KF_PIPELINES_SA_TOKEN_PATH``.
+        """
+        variables = {
+            "host": "KF_PIPELINES_ENDPOINT",
+            "ui_host": "KF_PIPELINES_UI_ENDPOINT",
+            "token": "KF_PIPELINES_TOKEN",
+            "token_file": "KF_PIPELINES_SA_TOKEN_PATH",
+            "cookies": "KF_PIPELINES_COOKIES",
+        }
+        given = {name: value for name, value in {"host": host, **options}.items() if value != ""}
+        found = {name: os.environ.get(variable, "").strip() for name, variable in variables.items()}
+        if "token_file" in given:
+            del found["token"]  # which would win over the file
+        return cls(**{**found, **given})
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A server that has answered.
+
+    Attributes:
+        client: kfp's own client.
+        host: address, for messages.
+        namespace: of the user; None where there is only one.
+        ui: address of the web pages.
+    """
+
+    client: Any
+    host: str
+    namespace: str | None
+    ui: str
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what goes wrong with a request into an ``InputError`` of one line."""
+        with _explained(self.host):
+            yield
+
+    def run_url(self, run_id: str) -> str:
+        """The page of a run."""
+        return f"{self.ui}/#/runs/details/{run_id}"
+
+    def schedule_url(self, recurring_run_id: str) -> str:
+        """The page of a recurring run."""
+        return f"{self.ui}/#/recurringrun/details/{recurring_run_id}"
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, which is made if it is not there."""
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise InputError(f"experiment {name!r}: a name has 1 to {_LONGEST_NAME} characters")
+        found = self._find_experiment(name) or self._make_experiment(name)
+        if found.storage_state == "ARCHIVED":
+            raise InputError(f"experiment {name!r} is archived: restore it, or name another one with --experiment")
+        return str(found.experiment_id)
+
+    def pages(self, request: Callable[..., Any], items: str, **query: Any) -> Iterator[Any]:
+        """All that a request lists, page by page."""
+        token: str | None = ""
+        while token is not None:
+            page = request(page_token=token, page_size=_PAGE, _request_timeout=TIMEOUT, **query)
+            yield from getattr(page, items) or []
+            token = page.next_page_token or None
+
+    def _find_experiment(self, name: str) -> Any:
+        listed = self.client.experiments.experiment_service_list_experiments
+        query = {"filter": equals("display_name", name), "namespace": self.namespace or ""}
+        return next(self.pages(listed, "experiments", **query), None)
+
+    def _make_experiment(self, name: str) -> Any:
+        wanted = V2beta1Experiment(display_name=name, namespace=self.namespace)
+        try:
+            return self.client.experiments.experiment_service_create_experiment(wanted, _request_timeout=TIMEOUT)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+        return self._find_experiment(name)  # somebody else was quicker
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled pipeline.
+
+    Attributes:
+        path: the file.
+        name: of the pipeline.
+        inputs: parameter names, and what the file says of each: ``parameterType``, ``isOptional``, ``defaultValue``.
+        digest: SHA-256 of what the file means; comments do not count.
+    """
+
+    path: Path
+    name: str
+    inputs: Mapping[str, Mapping[str, Any]]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on a cluster.
+
+    Attributes:
+        id: of the run.
+        url: its page.
+        state: as the server names it, such as ``RUNNING``; empty if it has not said.
+        created: when it was made.
+    """
+
+    id: str
+    url: str
+    state: str = ""
+    created: datetime | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in FINISHED
+
+
+def connect(server: Server) -> Cluster:
+    """Reach a server, and see that it is one.
+
+    Raises:
+        InputError: it cannot be reached, does not let the user in, or is something else.
+    """
+    host = _checked_host(server)
+    with _explained(host):
+        client = _quick_client(server, host)
+        health = client.get_kfp_healthz()
+        namespace = server.namespace or client.get_user_namespace() or None
+    if health.get("multi_user") and not namespace:
+        raise InputError(f"{host} has several users, each with a namespace: name yours with --namespace")
+    return Cluster(client, host, namespace, (server.ui_host or host).rstrip("/"))
+
+
+def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
+    """Read a compiled pipeline.
+
+    Args:
+        pipeline: name of one in ``folder``, such as ``helmet-detection``, or the path of a ``.yaml`` file.
+        folder: as ``pipelines.compile`` writes it.
+
+    Raises:
+        InputError: there is none, or a server would refuse it.
+    """
+    known = {file.stem: file for file in sorted(folder.glob("pipelines/*.yaml"))}
+    path = Path(pipeline) if pipeline.endswith((".yaml", ".yml")) else known.get(pipeline)
+    if path is None or not path.is_file():
+        raise InputError(
+            f"no compiled pipeline {pipeline!r}: give the path of a .yaml file, or one of {', '.join(known)}"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    wrong = problems(text)
+    if wrong:
+        raise InputError(f"{path} is not a compiled pipeline that a server would run: {'; '.join(wrong)}")
+    documents = list(yaml.safe_load_all(text))
+    inputs = documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
+    digest = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
+    return Package(path, str(documents[0]["pipelineInfo"]["name"]), inputs, digest)
+
+
+def parse_arguments(package: Package, pairs: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``name=value`` words and the contents of a file into arguments of a package.
+
+    Args:
+        package: whose parameters they are.
+        pairs: from the command line; they win over ``values``.
+        values: from a file.
+
+    Raises:
+        InputError: a word is not ``name=value``.
+    """
+    return local.parse_arguments(load_component_from_file(str(package.path)), pairs, values)
+
+
+def check_arguments(package: Package, given: Mapping[str, Any]) -> None:
+    """See that a server and the pipeline's steps will take these arguments.
+
+    Raises:
+        InputError: everything that is wrong with them.
+    """
+    phases = [name for name, model in parameters.PHASES.items() if model.model_fields.keys() <= package.inputs.keys()]
+    ranged = {name for phase in phases for name in parameters.PHASES[phase].model_fields}
+    strangers = [name for name in given if name not in package.inputs]
+    found = parameters.problems({name: given[name] for name in given if name in ranged or name in strangers}, phases)
+    found += [
+        f"{name} is required" for name, kind in package.inputs.items() if name not in given and not _optional(kind)
+    ]
+    for name in given.keys() & package.inputs.keys():
+        kind = package.inputs[name]["parameterType"]
+        if not _fits(given[name], kind) and not any(line.startswith(f"{name}=") for line in found):
+            found.append(f"{name}={given[name]!r} is not {_KINDS[kind]}")
+    found += _lost_on_a_cluster(given)
+    found = sorted(dict.fromkeys(found))
+    if found:
+        count = "1 parameter is" if len(found) == 1 else f"{len(found)} parameters are"
+        raise InputError(f"{count} wrong: {'; '.join(found)}")
+    size = len(json.dumps(dict(given)).encode())
+    if size > _PARAMETER_LIMIT:
+        raise InputError(f"the parameters take {size} bytes, and at most {_PARAMETER_LIMIT} fit: put lists into files")
+
+
+def submit(
+    cluster: Cluster,
+    pipeline: str,
+    arguments: Mapping[str, Any],
+    *,
+    experiment: str = "",
+    name: str = "",
+    service_account: str = "",
+    pipeline_root: str = "",
+    wait: bool = False,
+    tell: Tell = print,
+) -> Run:
+    """Run a compiled pipeline on a cluster, once. Caching is as it was compiled.
+
+    Args:
+        cluster: from ``connect``.
+        pipeline: name or path, see ``read_package``.
+        arguments: parameters by name.
+        experiment: group of runs, made if it is not there; by default named like the pipeline.
+        name: of the run; by default the pipeline's with the time.
+        service_account: that its pods run as; empty for the server's default.
+        pipeline_root: where KFP keeps artifacts; empty for the server's default.
+        wait: follow it to its end.
+        tell: takes lines of progress.
+
+    Returns:
+        The run, with its last state if it was waited for.
+
+    Raises:
+        InputError: the package, the arguments or the server forbid it.
+    """
+    package = read_package(pipeline)
+    check_arguments(package, arguments)
+    with cluster.explained(), redirect_stdout(io.StringIO()):  # kfp prints links of its own
+        made = cluster.client.run_pipeline(
+            cluster.experiment(experiment or package.name),
+            name or f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}",
+            pipeline_package_path=str(package.path),
+            params=dict(arguments),
+            service_account=service_account or None,
+            pipeline_root=pipeline_root or None,
+        )
+    run = Run(made.run_id, cluster.run_url(made.run_id), made.state or "", made.created_at)
+    tell(f"run {run.id}: {run.url}")
+    return follow(cluster, run.id, tell=tell) if wait else run
+
+
+def follow(cluster: Cluster, run_id: str, *, tell: Tell = print, every: float = 5.0) -> Run:
+    """Wait until a run has finished, also when it was cancelled, and tell what its steps do.
+
+    Args:
+        cluster: where it runs.
+        run_id: the run.
+        tell: takes a line whenever a step changes its state.
+        every: seconds between two looks.
+
+    Returns:
+        The run with its last state.
+
+    Raises:
+        InputError: there is no such run, or the server cannot be asked any more; the run itself goes on.
+    """
+    told: dict[str, str] = {}
+    while True:
+        seen = _look(cluster, run_id, every)
+        for line in _changes(seen, told):
+            tell(line)
+        run = Run(run_id, cluster.run_url(run_id), seen.state or "", seen.created_at)
+        if run.finished:
+            tell(f"run {run.state}{_reason(seen.error)}")
+            return run
+        time.sleep(every)
+
+
+def equals(key: str, value: str) -> str:
+    """A filter for what the server lists."""
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
+
+
+class _QuickClient(Client):  # type: ignore[misc]  # kfp is untyped
+    """kfp's client, which asks for the server's health once.
+
+    Its own tries for 20 seconds, logs the headers of the answers, and takes a login page for good health.
+    """
+
+    def get_kfp_healthz(self, sleep_duration: int = 5) -> dict[str, Any]:
+        answer = self._healthz_api.healthz_service_get_healthz(_preload_content=False, _request_timeout=TIMEOUT)
+        try:
+            return _Health(json.loads(answer.data))
+        except (ValueError, TypeError):
+            raise InputError(_STRANGER.format(host=self._existing_config.host)) from None
+
+
+class _Health(dict[str, Any]):
+    """What the server says of itself; kfp's constructor asks for ``multi_user`` as an attribute."""
+
+    @property
+    def multi_user(self) -> bool:
+        return bool(self.get("multi_user"))
+
+
+def _quick_client(server: Server, host: str) -> Any:
+    credentials = ServiceAccountTokenVolumeCredentials(server.token_file) if server.token_file else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that version 2 of the server is needed
+        return _QuickClient(
+            host=host,
+            existing_token=server.token or None,
+            credentials=credentials,
+            cookies=server.cookies or None,
+            ssl_ca_cert=server.ca_cert or None,
+            verify_ssl=server.verify_tls,
+            ui_host=server.ui_host or None,
+            **({"namespace": server.namespace} if server.namespace else {}),
+        )
+
+
+def _checked_host(server: Server) -> str:
+    if not server.host:
+        raise InputError("no server is named: give --host, such as --host http://localhost:8080")
+    parts = urlsplit(server.host)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"host {server.host!r} is no address: write http://... or https://...")
+    if parts.username or parts.password:
+        raise InputError("the host holds a user name or password: give a token or cookies instead")
+    for option, path in (("ca_cert", server.ca_cert), ("token_file", server.token_file)):
+        if path and not os.access(path, os.R_OK):
+            raise InputError(f"{option}={path!r}: no such file that can be read")
+    return server.host.rstrip("/")
+
+
+@contextmanager
+def _explained(host: str) -> Iterator[None]:
+    # Without the chain: kfp's error holds the headers of the answer, and those may hold cookies.
+    try:
+        yield
+    except ApiException as error:
+        raise InputError(_refusal(host, error)) from None
+    except urllib3.exceptions.HTTPError as error:
+        raise InputError(_silence(host, error)) from None
+    except OSError as error:
+        raise InputError(f"{host}: {error}") from None
+
+
+def _refusal(host: str, error: Any) -> str:
+    said = _said(error.body)
+    if error.status == 401:
+        return (
+            f"{host} does not know who asks (401): set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES, or give a token file"
+        )
+    if error.status == 403:
+        return f"{host} forbids it (403): the user lacks permission, or --namespace is another's{said}"
+    if error.status == 404 and not said:
+        return f"{host} has no Kubeflow Pipelines API there (404): the path may be missing, such as /pipeline"
+    if not error.status:
+        return f"{host}: no secure connection: {_line(error.reason)}"
+    return f"{host} refused it ({error.status} {error.reason}){said}"
+
+
+def _silence(host: str, error: Any) -> str:
+    reason = getattr(error, "reason", None) or error
+    if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+        return f"{host}: its certificate is not trusted: name the authority's file with --ca-cert"
+    return f"{host} cannot be reached: {_line(_URLLIB3_OBJECT.sub('', str(reason)))}"
+
+
+def _said(body: Any) -> str:
+    """What the server gives as its reason, which stands in the details if there are any."""
+    try:
+        answer = json.loads(body)
+        details = answer.get("details") or [{}]
+        message = details[0].get("message") or answer.get("message") or answer.get("error") or ""
+    except (ValueError, TypeError, AttributeError):
+        return ""
+    return f": {_line(message)}" if message else ""
+
+
+def _reason(error: Any) -> str:
+    return f": {_line(error.message)}" if error is not None and error.message else ""
+
+
+def _line(text: object) -> str:
+    """On one line, and of a long one the end, where Go's errors have their cause."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= _LONGEST_MESSAGE else f"... {words[-_LONGEST_MESSAGE:]}"
+
+
+_URLLIB3_OBJECT = re.compile(r"^(<.*?>|\w+\(host=.*?\)): ")  # that failed, before what failed
+_STRANGER = (
+    "{host} answers, but not as a Kubeflow Pipelines API; is it a login page? "
+    "Check the path, and set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"
+)
+_KINDS = {
+    "NUMBER_INTEGER": "a whole number",
+    "NUMBER_DOUBLE": "a number",
+    "STRING": "a text",
+    "BOOLEAN": "true or false",
+    "LIST": "a list",
+    "STRUCT": "a mapping",
+}
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether the server takes a value for a parameter; it converts nothing."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return {
+        "NUMBER_INTEGER": number and value == int(value),
+        "NUMBER_DOUBLE": number,
+        "STRING": isinstance(value, str),
+        "BOOLEAN": isinstance(value, bool),
+        "LIST": isinstance(value, list),
+        "STRUCT": isinstance(value, dict),
+    }[kind]
+
+
+def _optional(kind: Mapping[str, Any]) -> bool:
+    return bool(kind.get("isOptional")) or "defaultValue" in kind
+
+
+def _lost_on_a_cluster(given: Mapping[str, Any]) -> list[str]:
+    """A relative path means nothing in a pod: what is read is not there, what is written is lost with the pod."""
+    return [
+        f"{name}={value!r} is a path of this machine: on a cluster write s3://bucket/prefix"
+        for name in ("data_url", "job_root")
+        if isinstance(value := given.get(name), str) and value and "://" not in value and not value.startswith("/")
+    ]
+
+
+def _look(cluster: Cluster, run_id: str, every: float) -> Any:
+    """Ask for a run, through restarts of the server and of the network."""
+    for _ in range(_PATIENCE - 1):
+        try:
+            return _get_run(cluster, run_id)
+        except (ApiException, urllib3.exceptions.HTTPError) as error:
+            if isinstance(error, ApiException) and error.status < 500:
+                break
+            time.sleep(every)
+    try:
+        with cluster.explained():
+            return _get_run(cluster, run_id)
+    except InputError as error:
+        raise InputError(f"{error}; if there is such a run, it goes on: {cluster.run_url(run_id)}") from None
+
+
+def _get_run(cluster: Cluster, run_id: str) -> Any:
+    try:
+        run = cluster.client.runs.run_service_get_run(run_id, _request_timeout=TIMEOUT)
+    except (TypeError, AttributeError):
+        run = None  # kfp's client takes what it can from any text
+    if run is None or run.run_id != run_id:
+        raise InputError(_STRANGER.format(host=cluster.host))
+    return run
+
+
+def _changes(run: Any, told: dict[str, str]) -> Iterator[str]:
+    details = run.run_details.task_details if run.run_details else None
+    for task in details or []:
+        name, state = task.display_name or "", task.state or ""
+        # The server lists the pods that prepare a step, too.
+        if not name or not state or name in ("root", "executor") or name.endswith("-driver"):
+            continue
+        if told.get(task.task_id) != state:
+            told[task.task_id] = state
+            yield f"{name} {state}{_reason(task.error)}"

@@ -1,0 +1,184 @@
+"""The verbs of the command line that talk to a cluster: submit, schedule, pause, resume, remove, status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.terminal import one_line_errors, parameters_from
+
+app = typer.Typer()
+
+Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines; else $KF_PIPELINES_ENDPOINT.")]
+Namespace = Annotated[str, typer.Option(help="Yours, where Kubeflow has several users.")]
+TokenFile = Annotated[str, typer.Option(help="File with a token; else $KF_PIPELINES_TOKEN or $KF_PIPELINES_COOKIES.")]
+CaCert = Annotated[str, typer.Option(help="PEM file with the certificates to trust.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")]
+Experiment = Annotated[str, typer.Option(help="Group of runs; by default named like the pipeline.")]
+Account = Annotated[str, typer.Option("--service-account", help="Kubernetes service account of the pods.")]
+Root = Annotated[str, typer.Option("--pipeline-root", help="Where KFP keeps artifacts.")]
+Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")]
+Params = Annotated[Path | None, typer.Option(help="YAML file with parameters.")]
+Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or the path of a compiled .yaml file.")]
+ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule; by default the pipeline's.")]
+
+
+@app.command()
+def submit(
+    pipeline: Compiled,
+    parameter: Parameter = None,
+    params: Params = None,
+    name: Annotated[str, typer.Option(help="Of the run; by default the pipeline's with the time.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it succeeds.")] = False,
+    experiment: Experiment = "",
+    service_account: Account = "",
+    pipeline_root: Root = "",
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Run a compiled pipeline on a cluster, once."""
+    with one_line_errors("interrupted; a run that was submitted goes on"):
+        from pipelines import client
+
+        given = _for_cluster(pipeline, parameter, params)
+        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        run = client.submit(
+            cluster,
+            pipeline,
+            given,
+            name=name,
+            wait=wait,
+            experiment=experiment,
+            service_account=service_account,
+            pipeline_root=pipeline_root,
+        )
+        if wait and run.state != "SUCCEEDED":
+            raise typer.Exit(1)
+
+
+@app.command()
+def schedule(
+    pipeline: Compiled,
+    parameter: Parameter = None,
+    params: Params = None,
+    every: Annotated[str, typer.Option(help="30s, 5m, 2h or 1d.")] = "",
+    cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 */5 * * * *'.")] = "",
+    start: Annotated[str, typer.Option(help="Time with its zone, such as 2026-01-31T08:00:00Z.")] = "",
+    end: Annotated[str, typer.Option(help="The same.")] = "",
+    name: Annotated[str, typer.Option(help="Of the schedule; by default the pipeline's.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Let a run of what it replaces end first.")] = False,
+    experiment: Experiment = "",
+    service_account: Account = "",
+    pipeline_root: Root = "",
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Run a compiled pipeline on a cluster again and again; the same name again replaces the schedule."""
+    with one_line_errors("interrupted; the same command completes what it began"):
+        from pipelines import schedule as schedules
+
+        given = _for_cluster(pipeline, parameter, params)
+        timing = schedules.Timing.of(every, cron, start, end)
+        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        schedules.schedule(
+            cluster,
+            pipeline,
+            given,
+            timing,
+            name=name,
+            wait=wait,
+            experiment=experiment,
+            service_account=service_account,
+            pipeline_root=pipeline_root,
+        )
+
+
+@app.command()
+def pause(
+    name: ScheduleName,
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Let a schedule start no more runs; one in progress goes on."""
+    with one_line_errors():
+        from pipelines import schedule as schedules
+
+        schedules.pause(_cluster(host, namespace, token_file, ca_cert, insecure), name)
+
+
+@app.command()
+def resume(
+    name: ScheduleName,
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Let a paused schedule start runs again; what was missed is not made up for."""
+    with one_line_errors():
+        from pipelines import schedule as schedules
+
+        schedules.resume(_cluster(host, namespace, token_file, ca_cert, insecure), name)
+
+
+@app.command()
+def remove(
+    name: ScheduleName,
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Delete a schedule; while a run of it is in progress it is only disabled, with exit 1."""
+    with one_line_errors():
+        from pipelines import schedule as schedules
+
+        if not schedules.remove(_cluster(host, namespace, token_file, ca_cert, insecure), name):
+            raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    name: Annotated[str, typer.Argument(help="Name of one; all without it.")] = "",
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """List the schedules on a cluster with their newest runs."""
+    with one_line_errors():
+        from pipelines import schedule as schedules
+
+        for one in schedules.status(_cluster(host, namespace, token_file, ca_cert, insecure), name):
+            print(f"{one.name}  {'enabled' if one.enabled else 'paused'}  {one.timing}  {one.url}")
+            for parameter, value in sorted(one.parameters.items()):
+                print(f"    {parameter}={value}")
+            for run in one.runs:
+                print(f"  {run.created:%Y-%m-%d %H:%M:%S} {run.state or 'UNKNOWN':9} {run.url}")
+
+
+def _cluster(host: str, namespace: str, token_file: str, ca_cert: str, insecure: bool) -> Any:
+    from pipelines.client import Server, connect
+
+    options = {"namespace": namespace, "token_file": token_file, "ca_cert": ca_cert, "verify_tls": not insecure}
+    return connect(Server.from_environment(host, **options))
+
+
+def _for_cluster(pipeline: str, pairs: list[str] | None, path: Path | None) -> dict[str, Any]:
+    from pipelines import client
+
+    return client.parse_arguments(client.read_package(pipeline), pairs or [], parameters_from(path))

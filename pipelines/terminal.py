@@ -1,0 +1,47 @@
+"""What every verb of the command line shares: errors in one line, parameters from a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from components.core.errors import InputError
+from pipelines.local import RunError
+
+GOES_ON = "interrupted; the same command goes on from the last epoch"
+
+
+@contextmanager
+def one_line_errors(interrupted: str = GOES_ON) -> Iterator[None]:
+    """Print a user's mistake, or a step's own error, as one line and exit 1; after Ctrl-C say what happens next."""
+    try:
+        yield
+    except (InputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def parameters_from(path: Path | None) -> dict[str, Any]:
+    """The parameters in a YAML file; none without one.
+
+    Raises:
+        InputError: not a readable YAML file, or not a mapping.
+    """
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--params {path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"--params {path}: not a mapping of parameter names to values")
+    return values
