@@ -40,7 +40,7 @@ def run(
         given = local.parse_arguments(chosen, parameter or [], parameters_from(params))
         given.setdefault("job_root", str(Path("jobs") / pipeline))
         given = _absolute(given)
-        parameters.check(given, parameters.PHASES)
+        parameters.check(given, parameters.phases_of(chosen.component_spec.inputs))
         _run(pipeline, given)
 
 

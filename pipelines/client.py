@@ -263,7 +263,7 @@ def check_arguments(package: Package, given: Mapping[str, Any]) -> None:
     Raises:
         InputError: everything that is wrong with them.
     """
-    phases = [name for name, model in parameters.PHASES.items() if model.model_fields.keys() <= package.inputs.keys()]
+    phases = parameters.phases_of(package.inputs)
     ranged = {name for phase in phases for name in parameters.PHASES[phase].model_fields}
     strangers = [name for name in given if name not in package.inputs]
     found = parameters.problems({name: given[name] for name in given if name in ranged or name in strangers}, phases)

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
+from components.core.conditions import Condition
 from components.core.errors import InputError
+from components.core.window import Window
 
 STRIDE = 32  # the coarsest grid of every YOLO; a picture side must be a multiple of it
 MAX_SIDE = 4096
@@ -125,15 +136,24 @@ def _model_reference(text: str) -> str:
     return text
 
 
+def _window(value: dict[str, Any]) -> object:
+    return Window.parse(value) if value else None
+
+
+def _conditions(value: list[Any]) -> object:
+    return Condition.parse(value) if value else None
+
+
 def _read_by(parse: Any) -> AfterValidator:
     """Let pydantic collect what a ``parse_...`` function complains about."""
 
-    def check(text: str) -> str:
+    def check(value: Any, info: ValidationInfo) -> Any:
         try:
-            parse(text)
+            parse(value)
         except InputError as error:
-            raise PydanticCustomError("input", "{text}", {"text": str(error)}) from error
-        return text
+            text = str(error) if isinstance(value, str) else f"{info.field_name}: {error}"
+            raise PydanticCustomError("input", "{text}", {"text": text}) from error
+        return value
 
     return AfterValidator(check)
 
@@ -161,10 +181,7 @@ class StoreParameters(_Parameters):
     plugins: str = ""
 
 
-class IngestParameters(_Parameters):
-    """What comes in, and how much of it may be bad."""
-
-    data_url: Uri
+class _Intake(_Parameters):
     data_path: str = ""
     data_format: str = "auto"
     classes: Annotated[str, _read_by(parse_classes)] = ""
@@ -175,14 +192,49 @@ class IngestParameters(_Parameters):
     max_compression_ratio: Annotated[float, Field(gt=1)] = 200.0
 
 
-class PrepareParameters(_Parameters):
+class IngestParameters(_Intake):
+    """What comes in, and how much of it may be bad."""
+
+    data_url: Uri
+
+
+class FeedParameters(_Intake):
+    """Where new samples arrive, and how much of them may be bad."""
+
+    feed_url: Uri
+
+
+class TriggerParameters(_Parameters):
+    """When a round runs."""
+
+    trigger_window: Annotated[dict[str, Any], _read_by(_window)] = {}
+    trigger_conditions: Annotated[list[Any], _read_by(_conditions)] = ["num_of_samples >= 50"]
+    force_train: bool = False
+
+
+class SplitParameters(_Parameters):
     """How samples are split."""
 
     train_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.8
     val_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
+
+
+class PrepareParameters(_Parameters):
+    """What a split respects."""
+
     split_by: Literal["hash", "source"] = "hash"
     group_pattern: Annotated[str, _read_by(parse_group_pattern)] = ""
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
+
+
+class RoundParameters(_Parameters):
+    """What a round begins with, and what it trains and is measured on besides what is new."""
+
+    initial_model: Annotated[str, Field(min_length=1), AfterValidator(_model_reference)] = "yolo11n.yaml"
+    replay_ratio: Annotated[float, Field(ge=0, le=100)] = 1.0
+    replay_limit: Annotated[Whole, Field(ge=0)] = 5000
+    core_rounds: Annotated[Whole, Field(ge=1)] = 1
+    recent_rounds: Annotated[Whole, Field(ge=1)] = 3
 
 
 class TrainParameters(_Parameters):
@@ -207,6 +259,26 @@ class EvaluateParameters(_Parameters):
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
 
 
+class GateParameters(_Parameters):
+    """When a candidate becomes the champion."""
+
+    gate_conditions: Annotated[list[Any], _read_by(_conditions)] = ["map50_delta >= 0"]
+    max_class_loss: Annotated[float, Field(ge=-1, le=1)] = 0.05
+    max_loss: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    min_samples: Annotated[Whole, Field(ge=1)] = 20
+    require_significant: bool = False
+    deploy_window: Annotated[dict[str, Any], _read_by(_window)] = {}
+    force_deploy: bool = False
+
+
+class DeployParameters(_Parameters):
+    """How long to wait for the edge, and what to keep."""
+
+    workers_timeout: Annotated[float, Field(ge=0)] = 0.0
+    fleet_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    keep_versions: Annotated[Whole, Field(ge=1)] = 10
+
+
 class ClusterParameters(_Parameters):
     """What only a cluster reads."""
 
@@ -224,8 +296,14 @@ class ClusterParameters(_Parameters):
 PHASES: dict[str, type[_Parameters]] = {
     "store": StoreParameters,
     "ingest": IngestParameters,
+    "feed": FeedParameters,
+    "trigger": TriggerParameters,
+    "split": SplitParameters,
     "prepare": PrepareParameters,
+    "round": RoundParameters,
     "train": TrainParameters,
+    "gate": GateParameters,
+    "deploy": DeployParameters,
     "evaluate": EvaluateParameters,
     "cluster": ClusterParameters,
 }
@@ -247,9 +325,14 @@ def problems(values: Mapping[str, Any], phases: Iterable[str]) -> list[str]:
         except ValidationError as error:
             found += [_sentence(detail) for detail in error.errors()]
     train, val = values.get("train_ratio", 0.8), values.get("val_ratio", 0.1)
-    if "prepare" in phases and _is_ratio(train) and _is_ratio(val) and float(train) + float(val) >= 1:
+    if "split" in phases and _is_ratio(train) and _is_ratio(val) and float(train) + float(val) >= 1:
         found.append(f"train_ratio={train} and val_ratio={val} leave nothing to test on: their sum must be below 1")
     return found
+
+
+def phases_of(names: Container[str]) -> list[str]:
+    """The phases all of whose parameters are among the names, which are those of a pipeline."""
+    return [phase for phase, model in PHASES.items() if all(name in names for name in model.model_fields)]
 
 
 def check(values: Mapping[str, Any], phases: Iterable[str]) -> None:

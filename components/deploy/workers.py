@@ -33,12 +33,20 @@ class Acknowledgement:
     failed: dict[str, str]
     waiting: tuple[str, ...]
 
+    @property
+    def total(self) -> int:
+        """How many workers there are."""
+        return len(self.loaded) + len(self.failed) + len(self.waiting)
+
+    def hopeless(self, fraction: float) -> bool:
+        """Whether a share of the workers cannot be reached any more, since too many have failed."""
+        return self.total - len(self.failed) < _enough(fraction, self.total)
+
     def describe(self) -> str:
         """The counts as one line."""
-        total = len(self.loaded) + len(self.failed) + len(self.waiting)
-        if not total:
+        if not self.total:
             return "no workers have reported"
-        line = f"{len(self.loaded)} of {total} workers run it, {len(self.failed)} failed, {len(self.waiting)} wait"
+        line = f"{len(self.loaded)} of {self.total} workers run it, {len(self.failed)} failed, {len(self.waiting)} wait"
         reasons = "; ".join(f"{node}: {error}" for node, error in self.failed.items())
         return f"{line} ({reasons})" if reasons else line
 
@@ -59,9 +67,7 @@ def await_workers(
     while True:
         found = _look(job, version, fraction)
         left = end - time.monotonic()
-        if found.outcome == "confirmed" or left <= 0 or (not found.waiting and found.failed):
-            return found
-        if found.outcome == "no workers":
+        if found.outcome != "not confirmed" or left <= 0 or found.hopeless(fraction):
             return found
         time.sleep(min(poll_s, left))
 
@@ -80,8 +86,12 @@ def _look(job: Job, version: str, fraction: float) -> Acknowledgement:
     if not reports:
         outcome: Literal["confirmed", "not confirmed", "no workers"] = "no workers"
     else:
-        outcome = "confirmed" if len(loaded) >= math.ceil(fraction * len(reports)) else "not confirmed"
+        outcome = "confirmed" if len(loaded) >= _enough(fraction, len(reports)) else "not confirmed"
     return Acknowledgement(outcome, tuple(loaded), failed, tuple(waiting))
+
+
+def _enough(fraction: float, workers: int) -> int:
+    return math.ceil(round(fraction * workers, 6))  # 0.07 * 100 is a little more than 7
 
 
 def _report(job: Job, key: str) -> WorkerStatus | None:

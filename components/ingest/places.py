@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from components.core.errors import InputError, NotFoundError
 from components.core.store import RESERVED, ObjectInfo, Store, open_store
@@ -157,12 +158,14 @@ class LocalPlace(Place):
         self.root = root
         self.index = index
 
+    @override
     def listing(self, last: Mapping[str, str]) -> Iterator[Batch]:
         try:
             yield from _batches(_files(f"{self.root}/", "", set()))
         except OSError as error:
             raise InputError(f"folder {self.root} cannot be read ({error.strerror}: {error.filename})") from error
 
+    @override
     def versions(self, names: Iterable[str]) -> dict[str, int]:
         found = {}
         for name in names:
@@ -173,6 +176,7 @@ class LocalPlace(Place):
             found[name] = int(_local_versions([status.st_size], [status.st_mtime_ns])[0])
         return found
 
+    @override
     def bring(self, versions: Mapping[str, int]) -> set[str]:
         return {name for name in versions if not os.path.isfile(f"{self.root}/{name}")}  # noqa: PTH113
 
@@ -192,6 +196,7 @@ class BucketPlace(Place):
         self._cache = cache
         self._used: set[str] = set()
 
+    @override
     def listing(self, last: Mapping[str, str]) -> Iterator[Batch]:
         for branch, start_after in last.items() or {"": ""}.items():
             names: list[str] = []
@@ -206,6 +211,7 @@ class BucketPlace(Place):
                     names, versions = [], []
             yield Batch(names, hashes_of(versions))
 
+    @override
     def versions(self, names: Iterable[str]) -> dict[str, int]:
         wanted = list(names)
         with ThreadPoolExecutor(DOWNLOADS) as pool:
@@ -214,6 +220,7 @@ class BucketPlace(Place):
                 name: hash_of(_version_text(info)) for name, info in zip(wanted, infos, strict=True) if info is not None
             }
 
+    @override
     def bring(self, versions: Mapping[str, int]) -> set[str]:
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             there = pool.map(self._bring, versions.keys(), versions.values())

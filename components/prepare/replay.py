@@ -87,10 +87,16 @@ def round_manifest(
         min_test_samples: while either set has fewer, it takes in the next round too.
 
     Raises:
-        InputError: nothing to train on, to choose the epoch by or to test on, or a setting out of range.
+        InputError: nothing to train on, to choose the epoch by or to test on; a setting out of range; or a round that
+            does not follow the known ones.
     """
-    _check(round_number, replay_ratio, replay_limit, val_limit, core_rounds, recent_rounds)
+    _check(replay_ratio, replay_limit, val_limit, core_rounds, recent_rounds)
     before = known or Manifest.of([], new.classes)
+    last = before.table["round"].max()
+    if isinstance(last, int) and round_number <= last:
+        raise InputError(
+            f"round_number={round_number} does not follow round {last}, which has taken samples in already"
+        )
     renamed = _join_classes(before, new)
     fresh, relabelled = _sort_out(before, renamed, round_number)
     sides = _Sides(before, train_ratio, val_ratio, seed)
@@ -171,6 +177,8 @@ def _join_classes(known: Manifest, new: Manifest) -> Manifest:
     """The new samples with the classes of the known ones, followed by those that nobody knew."""
     classes = (*known.classes, *(name for name in new.classes if name not in known.classes))
     places = [classes.index(name) for name in new.classes]
+    if places == list(range(len(places))):
+        return Manifest(new.table, classes)
     rows = [{**row, "annotations": _renumbered(row["annotations"], places)} for row in new.rows()]
     return Manifest.of(rows, classes)
 
@@ -247,10 +255,10 @@ def _rounds(numbers: Iterable[int], counts: Mapping[int, int], wanted: int, leas
     return chosen
 
 
-def _check(number: int, replay_ratio: float, replay_limit: int, val_limit: int, core: int, recent: int) -> None:
+def _check(replay_ratio: float, replay_limit: int, val_limit: int, core: int, recent: int) -> None:
     if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
         raise InputError(f"replay_ratio={replay_ratio} is not a number from 0 on")
-    bounds = {"replay_limit": (replay_limit, 0), "val_limit": (val_limit, 1), "round_number": (number, 0)}
+    bounds = {"replay_limit": (replay_limit, 0), "val_limit": (val_limit, 1)}
     bounds |= {"core_rounds": (core, 1), "recent_rounds": (recent, 1)}
     for name, (value, least) in bounds.items():
         if value < least:

@@ -103,7 +103,7 @@ def setup(
 
         check_run(
             parameters,
-            ["store", "ingest", "prepare", "train", "evaluate", "cluster"],
+            ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"],
             [
                 lambda: registry.load(plugins),
                 lambda: data_format == "auto" or formats.get(data_format),

@@ -3,7 +3,7 @@ import pytest
 from components.core import parameters
 from components.core.errors import InputError
 
-PHASES = ["store", "ingest", "prepare", "train", "evaluate", "cluster"]
+PHASES = ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"]
 GOOD = {"job_root": "jobs/helmet", "data_url": "data.zip"}
 
 

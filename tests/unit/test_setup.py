@@ -9,7 +9,7 @@ from components.core.errors import InputError
 from components.setup.setup import check_run
 from components.setup.volume import ensure_claim, ensure_volume
 
-PHASES = ["store", "ingest", "prepare", "train", "evaluate", "cluster"]
+PHASES = ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"]
 
 
 class Claims(BaseHTTPRequestHandler):

@@ -1,0 +1,612 @@
+"""Take in what is new in a feed: a folder, prefix, index file or archive that grows.
+
+Every file is known by a fingerprint (name, and size with time or etag), every line of an index by its content; see
+:mod:`components.ingest.seen`. A poll compares fingerprints and reads only what is new or changed. No time is ever
+compared with the clock of this machine, so clocks may be wrong and may jump. What a poll has seen counts only once
+the job's state names the cursor that the poll gives back; until then the next poll finds the same again.
+
+What is new, by the kind of feed:
+
+========================== ============================================================================================
+pictures and label files   a picture or label file that appeared or changed, together with its other half. A picture
+(VOC, YOLO, pictures)      that comes before its label is unlabelled until then; to say that a picture shows nothing,
+                           give it an empty label file, also with YOLO. Another list of class names reads all again.
+an index among the files   an entry that appeared, whose labels changed, or whose picture changed
+(COCO, Sedna, plug-ins)
+a text file as the feed    a line that appeared or changed; the picture behind a line that stays is not looked at again
+an archive                 all of it, whenever its size, time, etag or (from the web) content is another
+========================== ============================================================================================
+
+A file that is still being written is at worst quarantined, and taken when it has changed once more. Entries of an index
+that came to nothing, such as those whose picture is missing, are tried again at every poll.
+
+A prefix in a bucket is long to list (100,000 objects take some ten seconds), so a poll lists what sorts behind the keys
+it has seen, in each folder of pictures or of labels, and everything only when ``full`` is asked for, or the last time
+is an hour ago. Keys that begin with a date are found at once; others, and changed objects, by the full listing.
+
+Beside the tables of what was seen the job's store holds two objects under ``feed/`` that only save work and may be
+removed at any time: ``memory.json`` and ``pending.parquet``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from components.core.cache import cache_folder
+from components.core.errors import InputError
+from components.core.job import Job, State
+from components.core.manifest import Manifest
+from components.core.parameters import parse_classes
+from components.core.store import Store, fetch, open_store, split
+from components.ingest import quarantine as lists
+from components.ingest.archive import Limits
+from components.ingest.classes import Classes
+from components.ingest.dataset import (
+    PICTURE_SUFFIXES,
+    DataSet,
+    Folder,
+    LabelError,
+    Record,
+    formats,
+    pair_key,
+    suffix_of,
+)
+from components.ingest.ingest import (
+    UNLABELLED_FORMAT,
+    Pair,
+    choose,
+    count_up,
+    row_of,
+    watched,
+    without_duplicates,
+    workspace_of,
+)
+from components.ingest.origin import local_path, opened
+from components.ingest.pictures import Outcome, Picture, boxes_in_pixels, take_in
+from components.ingest.places import BucketPlace, LocalPlace, Place, latest, place_of
+from components.ingest.quarantine import Quarantined
+from components.ingest.seen import Notes, Seen, file_rows, hash_of, hashes_of, line_key, line_rows, nothing_seen
+
+logger = logging.getLogger(__name__)
+
+# A poll may bring a single file. So few bad ones say nothing of the feed as a whole, and never fail a poll.
+FEW_BAD = 10
+FULL_LISTING = timedelta(hours=1)
+MEMORY, PENDING = "feed/memory.json", "feed/pending.parquet"
+
+# Formats with a label file for each picture. In the others, and in those of plug-ins, any file may label any picture.
+FORMATS_BY_FILE = {"voc", "yolo", UNLABELLED_FORMAT}
+LINES_FORMAT, LINES_SUFFIX, LINES_NAMES = "sedna", ".txt", "classes.txt"
+NAMES_FILES = {"classes.txt", "obj.names"}
+
+_ALL = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What a poll found.
+
+    Attributes:
+        manifest: samples that the job does not have, or has with other labels; sorted by source. Its classes begin with
+            the job's own, in their order.
+        quarantine: what did not come in, sorted by source.
+        counts: as for ``ingest``, where ``pictures`` are those in the manifest; of these ``newly_labelled`` were known
+            without labels and ``relabelled`` with others; ``known`` are left out because the job has them as they are;
+            ``quarantined_before`` are those of ``quarantined`` that an earlier poll told of.
+        cursor: key of the table of what has been seen, this poll included.
+        quarantine_uri: where the list lies in the job's store; empty if nothing on it is new.
+        complete: whether everything in the feed was listed.
+    """
+
+    manifest: Manifest
+    quarantine: list[Quarantined]
+    counts: dict[str, int]
+    cursor: str
+    quarantine_uri: str = ""
+    complete: bool = True
+
+
+def take_new(
+    feed_url: str,
+    job_root: str,
+    *,
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1_000_000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    round_number: int | None = None,
+    full: bool = False,
+) -> Arrivals:
+    """Bring in what a feed has shown since the job's last round.
+
+    Args:
+        feed_url: archive, folder or index file; see :func:`components.ingest.origin.opened`.
+        job_root: address of the job's store.
+        data_path: sub-folder or index file inside it.
+        data_format: name of a registered format, or ``auto`` to tell it by the files.
+        classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all. Give them,
+            since names that are found come in the order in which the feed brings them.
+        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        max_bad_fraction: share of bad files among the new ones, 0 to 1, above which this fails, once; fewer than
+            ``FEW_BAD`` never do, and what an earlier poll told of does not count.
+        max_files: most files in an archive.
+        max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
+        max_compression_ratio: most bytes unpacked per byte packed.
+        round_number: the round that brings the samples in; None: the one after the job's last.
+        full: list everything, however long it takes.
+
+    Raises:
+        InputError: the feed cannot be read, or too much of what is new is bad.
+    """
+    if data_format != "auto":
+        formats.get(data_format)
+    wanted = Classes(classes, ignore_classes)
+    store = open_store(job_root)
+    workspace_of(store)
+    state, _ = Job(store).read()
+    cache = cache_folder(job_root) / "feed"
+    memory = _Memory.read(store)
+    reading = f"{hash_of(repr((store.uri, feed_url, data_path, data_format, classes, ignore_classes))):016x}"
+    seen = Seen.read(store, state.cursor, cache)
+    seen = seen if seen.notes.reading == reading else nothing_seen(reading)
+    limits = Limits(max_files, max_unpacked_gb, max_compression_ratio)
+    with _hauled(feed_url, data_path, seen, data_format, full or memory.listing_is_due(), limits, cache) as haul:
+        # Few of the wanted classes are in a single poll, so what the user names counts as declared.
+        wanted.declare(tuple(parse_classes(classes)) or haul.classes)
+        records = [wanted.apply(_unlabelled(record)) for record in haul.records]
+        outcomes = _outcomes(haul, records, store)
+        cursor = haul.seen.extended(store, *haul.remembered(outcomes))
+    kept, quarantined = without_duplicates(outcomes)
+    fresh_bad = memory.not_told(_bad_marks(haul, outcomes))
+    uri = lists.write(quarantined, store) if fresh_bad else ""
+    memory.told(fresh_bad, haul.complete).write(store, unless=memory)
+    _check_share(len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri)
+    number = state.round + 1 if round_number is None else round_number
+    known = _Known.of(store, state, cache, [outcome.picture.id for _, outcome in kept if outcome.picture])
+    names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
+    manifest = Manifest.of([row_of(record, outcome, names, store, number) for record, outcome in kept], names)
+    new, changes = known.compared(manifest)
+    counts = count_up(outcomes, [pair for pair, is_new in zip(kept, new, strict=True) if is_new], quarantined)
+    counts |= changes | {"quarantined_before": _bad(outcomes) - len(fresh_bad)}
+    logger.info("%s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
+    fresh = Manifest(manifest.table.filter(pl.Series(new, dtype=pl.Boolean)), names)
+    return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete)
+
+
+@dataclass(frozen=True)
+class _Haul:
+    """What is new in a feed, before any picture is opened.
+
+    Attributes:
+        place: where the files are.
+        seen: what was seen before.
+        data_format: name of the format; empty: not told yet.
+        classes: the names that the data set declares.
+        records: the new ones.
+        stamps: of each source, what changes when anything about it does.
+        files: versions of the new files, by name.
+        versions: versions of these and of others that belong to them, by name.
+        lines: versions of the new entries of an index, by name; those that come to nothing are tried again.
+        complete: whether everything was listed.
+    """
+
+    place: Place
+    seen: Seen
+    data_format: str = ""
+    classes: tuple[str, ...] | None = ()
+    records: list[Record] = field(default_factory=list)
+    stamps: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+    complete: bool = True
+
+    def mark(self, record: Record, *more: object) -> int:
+        """A hash that stands for a record in the state in which it is."""
+        return hash_of(repr((record.source, self.stamps.get(record.source, 0), *more)))
+
+    def name(self, record: Record) -> str:
+        """The file of a record's picture, as a path inside the feed."""
+        return record.path.removeprefix(f"{self.place.root}/")
+
+    def remembered(self, outcomes: Iterable[Pair]) -> tuple[pl.DataFrame, Notes]:
+        """What is to be remembered as seen."""
+        if not self.files and not self.lines:
+            return file_rows({}), self.seen.notes
+        failed = {record.source for record, outcome in outcomes if outcome.reason}
+        lines = {name: version for name, version in self.lines.items() if name not in failed}
+        landmarks = dict(self.seen.notes.landmarks)
+        if self.data_format in FORMATS_BY_FILE:
+            for name in self.files:
+                if suffix_of(name) in PICTURE_SUFFIXES and len(landmarks) < 256:
+                    landmarks.setdefault(name.rpartition("/")[0], name)
+        notes = replace(
+            self.seen.notes,
+            data_format="" if self.data_format == UNLABELLED_FORMAT else self.data_format,
+            last={} if self.place.always_whole else latest(self.seen.notes.last, self.files),
+            landmarks=landmarks,
+            pending=len(self.lines) - len(lines),
+        )
+        return pl.concat([file_rows(dict(self.files)), line_rows(lines)]), notes
+
+
+@contextmanager
+def _hauled(
+    feed_url: str, data_path: str, seen: Seen, data_format: str, full: bool, limits: Limits, cache: Path
+) -> Iterator[_Haul]:
+    """What is new in a feed; its files can be read while this is open."""
+    data_format = seen.notes.data_format or data_format
+    with place_of(feed_url, data_path, cache / "objects" / seen.notes.reading) as place:
+        if place is None:
+            with _archive(feed_url, data_path, seen, data_format, limits) as haul:
+                yield haul
+        elif place.index.lower().endswith(LINES_SUFFIX):
+            yield _by_line(place, seen, LINES_FORMAT if data_format == "auto" else data_format)
+        else:
+            yield _by_listing(place, seen, data_format, full)
+        if isinstance(place, BucketPlace):
+            place.forget_others()
+
+
+# --- folders and prefixes ---
+
+
+def _by_listing(place: Place, seen: Seen, data_format: str, full: bool) -> _Haul:
+    last = {} if full or place.always_whole else seen.notes.last
+    fresh = _fresh(place, seen, last)
+    companions = seen.companions() if fresh or last else {}
+    if last:
+        fresh |= {name: v for name, v in place.versions(companions).items() if v != companions[name]}
+    if not fresh:
+        return _Haul(place, seen, seen.notes.data_format, complete=not last)
+    if seen and any(map(_names_classes, fresh)):
+        seen = nothing_seen(seen.notes.reading)
+        return _by_listing(place, seen, data_format, full=True)
+    name = data_format
+    if name == "auto" or name in FORMATS_BY_FILE:
+        haul = _by_file(place, seen, data_format, fresh, companions)
+        if haul is not None:
+            return replace(haul, complete=not last)
+        name = _format(place, seen, data_format, {**companions, **fresh})
+    return _by_entry(place, seen, name, fresh)
+
+
+def _fresh(place: Place, seen: Seen, last: Mapping[str, str]) -> dict[str, int]:
+    """Versions of the files that are new or changed, by name."""
+    fresh: dict[str, int] = {}
+    for names, versions in place.listing(last):
+        for row in np.flatnonzero(seen.lacks(hashes_of(names), versions)):
+            fresh[names[row]] = int(versions[row])
+    return fresh
+
+
+def _by_file(
+    place: Place, seen: Seen, data_format: str, fresh: dict[str, int], companions: dict[str, int]
+) -> _Haul | None:
+    """The pictures whose file or label file is new; None if the format does not have a label file for each picture."""
+    pairs = {hash_of(pair_key(name)) for name in fresh}
+    versions = companions | seen.paired(pairs) | fresh
+    haul = _Haul(place, seen, seen.notes.data_format, files=fresh, versions=versions)
+    name = _format(place, seen, data_format, versions)
+    if not name:
+        return haul
+    if name not in FORMATS_BY_FILE:
+        return None
+    stamps: dict[int, int] = {}
+    for file, version in versions.items():
+        pair = hash_of(pair_key(file))
+        stamps[pair] = (stamps.get(pair, 0) + (version ^ hash_of(file))) & _ALL
+    found = formats.get(name).read(_folder(place, seen, versions))
+    keyed = ((hash_of(pair_key(record.source)), record) for record in found.records)
+    taken = [(pair, record) for pair, record in keyed if pair in pairs]
+    return replace(
+        haul,
+        data_format=name,
+        classes=found.classes,
+        records=[record for _, record in taken],
+        stamps={record.source: stamps.get(pair, 0) for pair, record in taken},
+    )
+
+
+def _format(place: Place, seen: Seen, data_format: str, versions: Mapping[str, int]) -> str:
+    """The format's name; empty if there is no picture yet to tell it by."""
+    place.bring(_labels(versions))
+    folder = _folder(place, seen, versions)
+    if not folder.pictures and not folder.index:
+        return ""
+    return choose(folder, data_format)
+
+
+def _folder(place: Place, seen: Seen, versions: Iterable[str]) -> Folder:
+    return Folder(place.root, tuple(sorted({*versions, *seen.notes.landmarks.values()})), place.index)
+
+
+def _labels(versions: Mapping[str, int]) -> dict[str, int]:
+    """Those of some files that are no pictures."""
+    return {name: version for name, version in versions.items() if suffix_of(name) not in PICTURE_SUFFIXES}
+
+
+def _names_classes(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.name in NAMES_FILES or path.suffix.lower() in (".yaml", ".yml")
+
+
+# --- entries of an index ---
+
+
+def _by_entry(place: Place, seen: Seen, data_format: str, fresh: dict[str, int]) -> _Haul:
+    """The entries of an index that lies among the files, where any file may matter to any entry."""
+    everything: dict[str, int] = {}
+    for names, versions in place.listing({}):
+        everything |= zip(names, map(int, versions), strict=True)
+    place.bring(_labels(everything))
+    found = formats.get(data_format).read(Folder(place.root, tuple(sorted(everything)), place.index))
+    haul = _Haul(place, seen, data_format, found.classes, files=everything | fresh, versions=everything)
+    return _with_entries(haul, found)
+
+
+def _by_line(place: Place, seen: Seen, data_format: str) -> _Haul:
+    """The lines of a text file. Which pictures are there is asked only for new lines."""
+    files = place.versions([place.index, LINES_NAMES])
+    unchanged = not seen.lacks(hashes_of(files), np.fromiter(files.values(), np.uint64)).any()
+    if unchanged and not seen.notes.pending:
+        return _Haul(place, seen, data_format)
+    place.bring(files)
+    found = formats.get(data_format).read(_Promised(place.root, tuple(files), place.index))
+    haul = _with_entries(_Haul(place, seen, data_format, found.classes, files=files), found)
+    if isinstance(place, BucketPlace):
+        return replace(haul, versions=place.versions({haul.name(r) for r in haul.records if not r.reason}))
+    return haul
+
+
+class _Promised(Folder):
+    """A folder in which every picture that anybody names is taken to be there."""
+
+    def __contains__(self, name: object) -> bool:
+        path = PurePosixPath(str(name))
+        promised = suffix_of(path.name) in PICTURE_SUFFIXES and not path.is_absolute() and ".." not in path.parts
+        return promised or super().__contains__(name)
+
+
+def _with_entries(haul: _Haul, found: DataSet) -> _Haul:
+    """The entries that are new or changed. Several of one picture count as one."""
+    records: dict[str, list[Record]] = {}
+    stamps: dict[str, int] = {}
+    for record in found.records:
+        content = repr((record.labels, record.split, record.size, record.left_out, record.reason))
+        version = hash_of(content) + haul.versions.get(record.source, 0)
+        stamps[record.source] = (stamps.get(record.source, 0) + version) & _ALL
+        records.setdefault(record.source, []).append(record)
+    versions = np.fromiter(stamps.values(), np.uint64, len(stamps))
+    fresh = haul.seen.lacks(hashes_of(map(line_key, stamps)), versions)
+    lines = {source: stamps[source] for source in itertools.compress(stamps, fresh)}
+    return replace(haul, records=[r for source in lines for r in records[source]], stamps=lines, lines=lines)
+
+
+# --- archives ---
+
+
+@contextmanager
+def _archive(url: str, data_path: str, seen: Seen, data_format: str, limits: Limits) -> Iterator[_Haul]:
+    """Everything in an archive that has changed."""
+    with tempfile.TemporaryDirectory(prefix="edge-feed-") as temporary:
+        path, version = _archive_version(url, Path(temporary))
+        place = LocalPlace(Path(temporary))
+        if not seen.lacks(hashes_of([line_key("")]), np.array([version], np.uint64)).any():
+            yield _Haul(place, seen, data_format)
+            return
+        with opened(path, data_path, Path(temporary), limits) as folder:
+            name = choose(folder, data_format)
+            found = formats.get(name).read(folder)
+            haul = _Haul(LocalPlace(folder.root), seen, name, found.classes, list(found.records), lines={"": version})
+            yield replace(haul, stamps={record.source: version for record in haul.records})
+
+
+def _archive_version(url: str, folder: Path) -> tuple[str, int]:
+    """Where the archive can be read, and its version."""
+    if url.startswith("s3://"):
+        root, key = split(url)
+        info = open_store(root).stat(key)
+        return url, hash_of(f"{info.size} {info.etag}") if info else 0
+    path = folder / "download" if "://" in url and not url.startswith("file:") else local_path(url)
+    if path.parent == folder:
+        fetch(url, path)
+        with path.open("rb") as file:
+            return str(path), hash_of(hashlib.file_digest(file, "sha256").hexdigest())
+    status = path.stat()
+    return url, hash_of(f"{status.st_size} {status.st_mtime_ns}")
+
+
+# --- pictures ---
+
+
+def _unlabelled(record: Record) -> Record:
+    """A picture without a label file is one that nobody has labelled yet, also where the format says it is empty."""
+    return record._replace(labels=None) if record.labels == () and not record.label_file else record
+
+
+def _outcomes(haul: _Haul, records: list[Record], store: Store) -> list[Pair]:
+    """What becomes of each record, sorted by source; pictures that an earlier poll checked are not opened again."""
+    pending = _read_pending(store)
+    checked = {id(record): pending[mark] for record in records if (mark := haul.mark(record)) in pending}
+    outcomes = [(record, _checked(record, checked[id(record)])) for record in records if id(record) in checked]
+    rest = [record for record in records if id(record) not in checked]
+    wanted = {haul.name(record): haul.versions.get(haul.name(record), 0) for record in rest if not record.reason}
+    missing = haul.place.bring(wanted)
+    there = [
+        record._replace(path="", reason="label without picture: the picture is not there")
+        if not record.reason and haul.name(record) in missing
+        else record
+        for record in rest
+    ]
+    outcomes += watched(take_in(there, store), len(there))
+    outcomes.sort(key=lambda pair: pair[0].source)
+    _write_pending(store, pending, {haul.mark(r): outcome.picture for r, outcome in outcomes if outcome.picture})
+    return outcomes
+
+
+def _checked(record: Record, picture: Picture) -> Outcome:
+    """The outcome for a picture that is among the blobs already; its label may be a bad one."""
+    if record.reason:
+        return Outcome(reason=record.reason)
+    try:
+        if record.size and record.size != (picture.width, picture.height):
+            raise LabelError(f"size contradicts the picture: {record.size} in the label")
+        boxes = None if record.labels is None else boxes_in_pixels(record.labels, picture.width, picture.height)
+    except LabelError as error:
+        return Outcome(reason=str(error))
+    return Outcome(picture, boxes)
+
+
+def _bad(outcomes: Iterable[Pair]) -> int:
+    return sum(bool(outcome.reason) for _, outcome in outcomes)
+
+
+def _bad_marks(haul: _Haul, outcomes: Iterable[Pair]) -> list[str]:
+    return [f"{haul.mark(record, outcome.reason):016x}" for record, outcome in outcomes if outcome.reason]
+
+
+def _check_share(bad: int, found: int, max_bad_fraction: float, quarantined: list[Quarantined], uri: str) -> None:
+    if bad >= FEW_BAD and bad > max_bad_fraction * found:
+        raise InputError(
+            f"{bad} of {found} new files are bad, max_bad_fraction allows {max_bad_fraction:g}: "
+            f"{lists.most_frequent(quarantined)}; the whole list: {uri}; the next poll passes over them until they "
+            "change"
+        )
+
+
+# --- what the job has ---
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the job has of the pictures of a poll.
+
+    Attributes:
+        classes: the job's class names.
+        annotations: by picture id.
+    """
+
+    classes: tuple[str, ...]
+    annotations: dict[str, list[dict[str, Any]] | None]
+
+    @classmethod
+    def of(cls, store: Store, state: State, folder: Path, ids: list[str]) -> _Known:
+        if state.manifest is None:
+            return cls((), {})
+        path = store.local_path(state.manifest)
+        if path is None:
+            path = folder / state.manifest
+            if not path.is_file():
+                store.download(state.manifest, path)
+        try:
+            classes = tuple(json.loads(pl.read_parquet_metadata(path).get("classes", "[]")))
+            if not ids:
+                return cls(classes, {})
+            rows = pl.scan_parquet(path).filter(pl.col("id").is_in(ids)).select("id", "annotations").collect()
+        except (pl.exceptions.PolarsError, ValueError, OSError) as error:
+            raise InputError(f"manifest {store.uri_of(state.manifest)}: cannot be read ({error})") from error
+        return cls(classes, dict(rows.iter_rows()))
+
+    def classes_with(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The job's classes, whose ids stay as they are, and then those that are new."""
+        return tuple(dict.fromkeys((*self.classes, *names)))
+
+    def compared(self, manifest: Manifest) -> tuple[list[bool], dict[str, int]]:
+        """Which samples are news to the job, and how many are not, or are news about a sample that it has."""
+        new = []
+        counts = {"known": 0, "newly_labelled": 0, "relabelled": 0}
+        for sample, labels in manifest.table.select("id", "annotations").iter_rows():
+            before = self.annotations.get(sample)
+            if sample in self.annotations and (labels is None or _same(labels, before)):
+                counts["known"] += 1
+                new.append(False)
+                continue
+            if sample in self.annotations:
+                counts["newly_labelled" if before is None else "relabelled"] += 1
+            new.append(True)
+        return new, counts
+
+
+def _same(these: list[dict[str, Any]], those: list[dict[str, Any]] | None) -> bool:
+    return those is not None and sorted(tuple(a.values()) for a in these) == sorted(tuple(a.values()) for a in those)
+
+
+# --- what only saves work ---
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What polls tell each other without a round being committed.
+
+    Attributes:
+        bad: marks of the bad entries that were told of.
+        listed: when everything was listed last.
+    """
+
+    bad: frozenset[str] = frozenset()
+    listed: datetime | None = None
+
+    @classmethod
+    def read(cls, store: Store) -> _Memory:
+        found = store.read_versioned(MEMORY)
+        try:
+            data = json.loads(found[0]) if found else {}
+            listed = data.get("listed")
+            return cls(frozenset(data.get("bad", ())), datetime.fromisoformat(listed) if listed else None)
+        except (ValueError, TypeError, AttributeError):
+            return cls()
+
+    def write(self, store: Store, unless: _Memory) -> None:
+        if self != unless:
+            listed = self.listed.isoformat() if self.listed else None
+            store.write(MEMORY, json.dumps({"bad": sorted(self.bad), "listed": listed}).encode())
+
+    def listing_is_due(self) -> bool:
+        """Whether the last full listing is long ago; or in the future, because a clock was put back."""
+        return self.listed is None or abs(datetime.now(UTC) - self.listed) > FULL_LISTING
+
+    def not_told(self, marks: Iterable[str]) -> list[str]:
+        return [mark for mark in marks if mark not in self.bad]
+
+    def told(self, marks: Iterable[str], complete: bool) -> _Memory:
+        due = complete and self.listing_is_due()
+        return _Memory(self.bad | set(marks), datetime.now(UTC) if due else self.listed)
+
+
+def _read_pending(store: Store) -> dict[int, Picture]:
+    """Pictures among the blobs that no committed round has, by mark."""
+    found = store.read_versioned(PENDING)
+    try:
+        table = pl.read_parquet(found[0]) if found else pl.DataFrame()
+        return {mark: Picture(*rest) for mark, *rest in table.iter_rows()}
+    except (pl.exceptions.PolarsError, TypeError):
+        return {}
+
+
+def _write_pending(store: Store, before: dict[int, Picture], now: dict[int, Picture]) -> None:
+    if now == before:
+        return
+    rows = [(mark, *picture) for mark, picture in now.items()]
+    schema = {"mark": pl.UInt64, "id": pl.String, "suffix": pl.String, "width": pl.Int32, "height": pl.Int32}
+    content = io.BytesIO()
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(content)
+    store.write(PENDING, content.getvalue())

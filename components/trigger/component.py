@@ -1,0 +1,102 @@
+"""Trigger as a KFP component."""
+
+from kfp import dsl
+
+from components import images
+
+
+@images.small_component
+def trigger(  # noqa: PLR0917 - KFP components take what they need by name
+    feed_url: str,
+    job_root: str,
+    report: dsl.Output[dsl.HTML],
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1000000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    trigger_window: dict = {},  # noqa: B006 - KFP takes the default as a value
+    trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
+    deploy_window: dict = {},  # noqa: B006
+    force_train: bool = False,
+    plugins: str = "",
+) -> str:
+    """Look at what is new in the feed and say whether a round is to run; one cheap task, no torch.
+
+    A candidate that waits for its window is deployed here once the window is open.
+
+    Args:
+        feed_url: Where new samples arrive; see `ingest` for what can be read.
+        job_root: Where the job's state lies.
+        report: What is new, and have and need of each condition, as a page.
+        data_path: See `ingest`.
+        data_format: See `ingest`.
+        classes: See `ingest`.
+        ignore_classes: See `ingest`.
+        max_bad_fraction: See `ingest`.
+        max_files: See `ingest`.
+        max_unpacked_gb: See `ingest`.
+        max_compression_ratio: See `ingest`.
+        trigger_window: When rounds may run: `{"start": "22:00", "end": "06:00", "timezone": "Europe/Berlin",
+            "weekdays": "mon-fri"}`; empty for always.
+        trigger_conditions: What must hold, such as `["num_of_samples >= 50", {"any": [...]}]`; all of them.
+        deploy_window: When a model may be deployed, in the same form.
+        force_train: Run a round now, whatever the conditions and the window say.
+        plugins: Modules to import first, separated by commas.
+
+    Returns:
+        `RUN` or `WAIT`.
+    """
+    from components.core.steps import step
+
+    with step("trigger"):
+        import logging
+        from datetime import UTC, datetime
+
+        from components.core import plugins as registry
+        from components.core.cache import cache_folder
+        from components.core.errors import InputError
+        from components.core.job import Job
+        from components.core.reports import write_page
+        from components.core.window import Window
+        from components.deploy.deploy import promote_pending
+        from components.ingest.feed import take_new
+        from components.trigger.report import sections
+        from components.trigger.trigger import compares_with_known, decide
+
+        registry.load(plugins)
+        now = datetime.now(UTC)
+        job = Job.open(job_root)
+        promote_pending(job_root, window=Window.parse(deploy_window) if deploy_window else None, now=now)
+        arrivals = take_new(
+            feed_url,
+            job_root,
+            data_path=data_path,
+            data_format=data_format,
+            classes=classes,
+            ignore_classes=ignore_classes,
+            max_bad_fraction=max_bad_fraction,
+            max_files=int(max_files),
+            max_unpacked_gb=max_unpacked_gb,
+            max_compression_ratio=max_compression_ratio,
+        )
+        state, _ = job.read()
+        last_round = job.store.stat(state.manifest) if state.manifest else None
+        decision = decide(
+            state,
+            arrivals,
+            now=now,
+            window=trigger_window,
+            conditions=trigger_conditions,
+            known=job.manifest(state, cache_folder(job_root)) if compares_with_known(trigger_conditions) else None,
+            round_at=last_round.modified if last_round else None,
+            force=force_train,
+        )
+        write_page(report.path, "Trigger", sections(arrivals, decision))
+        if decision.outcome == "error":
+            raise InputError(decision.describe())
+        logging.info("%s", decision.describe())
+        return "RUN" if decision.outcome == "run" else "WAIT"
