@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from components.core import parameters, plugins
 from components.core.errors import InputError
 from pipelines import remote
+from pipelines.local import RunError
 from pipelines.terminal import one_line_errors, parameters_from
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
@@ -31,6 +33,7 @@ def run(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline, such as helmet-detection.")],
     parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
     params: Annotated[Path | None, typer.Option(help="YAML file with parameters.")] = None,
+    every: Annotated[str, typer.Option(help="Run again and again at this interval, such as 60s or 5m.")] = "",
 ) -> None:
     """Run a pipeline on this machine, without Docker and without a cluster."""
     with one_line_errors():
@@ -41,6 +44,8 @@ def run(
         given.setdefault("job_root", str(Path("jobs") / pipeline))
         given = _absolute(given)
         parameters.check(given, parameters.phases_of(chosen.component_spec.inputs))
+        if every:
+            _again_and_again(pipeline, given, _seconds(every))
         _run(pipeline, given)
 
 
@@ -103,13 +108,34 @@ def plugins_(
 
 
 def _run(name: str, given: Mapping[str, Any]) -> None:
+    """Run a pipeline and print what came of it."""
     from pipelines import local
 
     began = time.monotonic()
-    report = local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]))
+    before = local.reports_of(given["job_root"])
+    local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]))
     print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
-    _show(local.figures(report))
-    print(f"\nreport: {report.removeprefix('file://')}")
+    for report in sorted(local.reports_of(given["job_root"]) - before):
+        _show(local.figures(report))
+        print(f"\nreport: {report.removeprefix('file://')}")
+
+
+def _again_and_again(name: str, given: Mapping[str, Any], seconds: int) -> None:
+    """Run a pipeline at an interval until somebody ends it; a run that fails is told, and the next one tries again."""
+    while True:
+        began = time.monotonic()
+        try:
+            _run(name, given)
+        except RunError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+
+
+def _seconds(every: str) -> int:
+    found = re.fullmatch(r"(\d+)([smhd])", every)
+    if not found or not int(found[1]):
+        raise InputError(f"--every {every}: write a number and its unit, such as 30s, 5m, 2h or 1d")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _show(figures: Mapping[str, float]) -> None:
@@ -136,9 +162,9 @@ def _pipeline(name: str) -> Any:
 def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as the steps see them, who may work in another folder."""
     made = dict(given)
-    for name in ("data_url", "job_root", "base_model"):
+    for name in ("data_url", "feed_url", "job_root", "base_model", "initial_model"):
         value = str(made.get(name, ""))
-        is_path = value and "://" not in value and (name != "base_model" or Path(value).exists())
+        is_path = value and "://" not in value and (not name.endswith("_model") or Path(value).exists())
         if is_path:
             made[name] = str(Path(value).expanduser().resolve())
     return made

@@ -67,7 +67,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
         folder: where KFP keeps the artifacts of its runs, and the log.
 
     Returns:
-        What the pipeline returns.
+        What the pipeline returns; None if it returns nothing.
 
     Raises:
         RunError: a step failed.
@@ -87,7 +87,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
             if log.error:
                 raise RunError(f"step {log.error[0]} failed: {log.error[1]}") from error
             raise RunError(f"{type(error).__name__}: {error} (the whole output is in {log_path})") from error
-    return task.output
+    return task.outputs.get("Output")
 
 
 def figures(report_uri: str) -> dict[str, float]:
@@ -99,6 +99,12 @@ def figures(report_uri: str) -> dict[str, float]:
     root, _, name = report_uri.rpartition("/reports/")
     loaded = json.loads(open_store(root).read(f"reports/{name.removesuffix('.html')}.json"))
     return {str(metric): float(value) for metric, value in loaded.items()}
+
+
+def reports_of(job_root: str) -> set[str]:
+    """Addresses of the reports that a job has."""
+    store = open_store(job_root)
+    return {store.uri_of(info.key) for info in store.list("reports/") if info.key.endswith(".html")}
 
 
 def folder_of_runs(job_root: str) -> Path:

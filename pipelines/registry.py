@@ -2,23 +2,36 @@
 
 from typing import Any
 
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.prepare.component import prepare
+from components.deploy.component import deploy
+from components.evaluate.component import evaluate, judge
+from components.ingest.component import collect, ingest
+from components.prepare.component import plan, prepare
 from components.report.component import report
-from components.setup.component import setup
+from components.setup.component import setup, volume
 from components.train.component import train
+from components.trigger.component import trigger
 from pipelines.helmet_detection import helmet_detection
+from pipelines.incremental_learning import incremental_learning
+from pipelines.incremental_round import incremental_round
 
 COMPONENTS: dict[str, Any] = {
-    "evaluate": evaluate,
-    "ingest": ingest,
-    "prepare": prepare,
-    "report": report,
-    "setup": setup,
-    "train": train,
+    component.name: component
+    for component in (
+        collect,
+        deploy,
+        evaluate,
+        ingest,
+        judge,
+        plan,
+        prepare,
+        report,
+        setup,
+        train,
+        trigger,
+        volume,
+    )
 }
 
 PIPELINES: dict[str, Any] = {
-    "helmet-detection": helmet_detection,
+    pipeline.name: pipeline for pipeline in (helmet_detection, incremental_learning, incremental_round)
 }

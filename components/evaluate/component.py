@@ -56,3 +56,103 @@ def evaluate(
         write_page(report.path, "Evaluate", evaluation.sections)
         for name, value in evaluation.as_flat().items():
             metrics.log_metric(name, value)
+
+
+@images.train_component
+def judge(
+    candidate: dsl.Input[dsl.Model],
+    core: dsl.Input[dsl.Dataset],
+    recent: dsl.Input[dsl.Dataset],
+    job_root: str,
+    judgement: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    confidence_threshold: float = 0.25,
+    nms_threshold: float = 0.7,
+    runtime: str = "onnx",
+    gate_conditions: list = ["map50_delta >= 0"],  # noqa: B006 - KFP takes the default as a value
+    max_class_loss: float = 0.05,
+    max_loss: float = -1.0,
+    min_samples: int = 20,
+    require_significant: bool = False,
+    deploy_window: dict = {},  # noqa: B006
+    force_deploy: bool = False,
+    plugins: str = "",
+) -> None:
+    """Measure the candidate and the champion on the same samples, and decide whether one replaces the other.
+
+    Args:
+        candidate: A bundle.
+        core: Frozen test samples.
+        recent: Test samples of the last rounds.
+        job_root: Where the job's state lies.
+        judgement: Outcome (promoted, rejected, pending or error) with every reason, as JSON.
+        metrics: The candidate's figures, and how they differ from the champion's.
+        report: Both models side by side, and the verdict, as a page.
+        confidence_threshold: Score, 0 to 1, at which precision, recall and F1 are taken.
+        nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
+        runtime: What runs the models: `onnx`, or one of a plug-in.
+        gate_conditions: What must hold, such as `["map50_delta >= 0", "min(core.recall_delta) >= -0.02"]`; plain names
+            are of all samples, `core.` and `recent.` of one set; `_delta` and `_rel` are against the champion.
+        max_class_loss: Most AP50 that any class may lose, 0 to 1; -1 to ask nothing.
+        max_loss: A loss in mAP50 of this much must be ruled out with 95 % confidence, 0 to 1; -1 to ask nothing.
+        min_samples: Least number of labelled test pictures.
+        require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
+        deploy_window: When a model may be deployed, as `{"start": ..., "end": ..., "timezone": ..., "weekdays": ...}`;
+            outside it the candidate waits.
+        force_deploy: Promote whatever the answers.
+        plugins: Modules to import first, separated by commas, for a runtime of your own.
+    """
+    from components.core.steps import step
+
+    with step("judge"):
+        import json
+        import logging
+        from datetime import UTC, datetime
+        from pathlib import Path
+
+        from components.core import plugins as registry
+        from components.core.cache import cache_folder
+        from components.core.conditions import Condition
+        from components.core.job import Job
+        from components.core.manifest import Manifest
+        from components.core.reports import write_page
+        from components.core.window import Window
+        from components.evaluate.compare import compare
+        from components.evaluate.gate import judge as decide
+        from components.evaluate.gate_report import sections
+
+        registry.load(plugins)
+        job = Job.open(job_root)
+        state, _ = job.read()
+        champion = cache_folder(job_root) / "champion" / state.champion if state.champion else None
+        if champion and state.champion:
+            job.fetch_bundle(state.champion, champion)
+        comparison = compare(
+            Path(candidate.path),
+            champion,
+            Manifest.read(core.path),
+            Manifest.read(recent.path),
+            confidence_threshold=confidence_threshold,
+            nms_threshold=nms_threshold,
+            cache_folder=cache_folder(job_root) / "blobs",
+            runtime=runtime,
+        )
+        decided = decide(
+            comparison,
+            now=datetime.now(UTC),
+            conditions=Condition.parse(gate_conditions) if gate_conditions else None,
+            no_regression=max_class_loss if max_class_loss >= 0 else None,
+            min_samples=int(min_samples),
+            require_significant=require_significant,
+            max_loss=max_loss if max_loss >= 0 else None,
+            window=Window.parse(deploy_window) if deploy_window else None,
+            force=force_deploy,
+        )
+        logging.info("%s", decided.describe())
+        Path(judgement.path).write_text(json.dumps(decided.to_dict(), indent=2), encoding="utf-8")
+        judgement.metadata["champion"] = state.champion or ""
+        judgement.metadata["outcome"] = str(decided.outcome)
+        write_page(report.path, "Judge", sections(comparison, decided))
+        for name, value in comparison.as_flat().items():
+            metrics.log_metric(name, value)

@@ -72,3 +72,78 @@ def ingest(
         write_page(report.path, "Ingest", sections(ingested))
         for name, count in ingested.counts.items():
             counts.log_metric(name, count)
+
+
+@images.train_component
+def collect(
+    feed_url: str,
+    job_root: str,
+    manifest: dsl.Output[dsl.Dataset],
+    quarantine: dsl.Output[dsl.Dataset],
+    counts: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1000000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    plugins: str = "",
+) -> None:
+    """Bring in what a feed has shown since the job's last round.
+
+    Args:
+        feed_url: Where new samples arrive; see `ingest` for what can be read.
+        job_root: Where the job's state lies.
+        manifest: Samples that the job does not have yet, or has with other labels; its metadata says which round they
+            are for and how far the feed has been read.
+        quarantine: What was left out and why (CSV: kind, source, reason).
+        counts: How many pictures, boxes, duplicates and quarantined files there are.
+        report: What came in, as a page.
+        data_path: See `ingest`.
+        data_format: See `ingest`.
+        classes: See `ingest`; for a feed name them, since a few pictures need not show all.
+        ignore_classes: See `ingest`.
+        max_bad_fraction: See `ingest`.
+        max_files: See `ingest`.
+        max_unpacked_gb: See `ingest`.
+        max_compression_ratio: See `ingest`.
+        plugins: Modules to import first, separated by commas, for formats of your own.
+    """
+    from components.core.steps import step
+
+    with step("collect"):
+        from pathlib import Path
+
+        from components.core import plugins as registry
+        from components.core.job import Job
+        from components.core.reports import write_page
+        from components.ingest.feed import take_new
+        from components.ingest.quarantine import as_csv
+        from components.ingest.report import sections
+
+        registry.load(plugins)
+        state, _ = Job.open(job_root).read()
+        arrivals = take_new(
+            feed_url,
+            job_root,
+            data_path=data_path,
+            data_format=data_format,
+            classes=classes,
+            ignore_classes=ignore_classes,
+            max_bad_fraction=max_bad_fraction,
+            max_files=int(max_files),
+            max_unpacked_gb=max_unpacked_gb,
+            max_compression_ratio=max_compression_ratio,
+            round_number=state.round + 1,
+            full=True,
+        )
+        arrivals.manifest.write(manifest.path)
+        manifest.metadata["cursor"] = arrivals.cursor
+        manifest.metadata["round"] = state.round + 1
+        Path(quarantine.path).write_text(as_csv(arrivals.quarantine), encoding="utf-8")
+        write_page(report.path, "Collect", sections(arrivals))
+        for name, count in arrivals.counts.items():
+            counts.log_metric(name, count)

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from components.core import reports
+from components.core.manifest import Manifest
 from components.core.reports import Section
-from components.ingest.ingest import Ingested
-from components.ingest.quarantine import BAD
+from components.ingest.quarantine import BAD, Quarantined
 
 # A page stays readable, and below what a browser takes; the whole list is an artifact and lies in the store.
 MOST_LINES = 2000
 
 
-def sections(ingested: Ingested) -> list[Section]:
+class Intake(Protocol):
+    """What an ingest or a poll of a feed came to."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What came in."""
+
+    @property
+    def quarantine(self) -> Sequence[Quarantined]:
+        """What did not."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many of each."""
+
+    @property
+    def quarantine_uri(self) -> str:
+        """Where the whole list lies."""
+
+
+def sections(ingested: Intake) -> list[Section]:
     """Counts, the faults by kind, and the quarantine list line by line."""
     body = reports.facts(
         {
-            "format": ingested.format,
             "classes": ", ".join(ingested.manifest.classes) or "none",
             **{name.replace("_", " "): count for name, count in ingested.counts.items()},
         }

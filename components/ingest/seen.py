@@ -156,7 +156,9 @@ class Seen:
             return {}
         tables = [pl.read_parquet(part.path, columns=list(KINDS)) for part in self._parts]
         keys, pairs, is_picture = (np.concatenate([table[name].to_numpy() for table in tables]) for name in KINDS)
-        alone = keys[~is_picture & (pairs != 0) & ~np.isin(pairs, pairs[is_picture])]
+        of_pictures = np.append(np.sort(pairs[is_picture]), np.uint64(0))  # lines, which are no files, have pair 0
+        others = pairs[~is_picture]
+        alone = keys[~is_picture][(others != 0) & (of_pictures[np.searchsorted(of_pictures[:-1], others)] != others)]
         return self._files(pl.col("key").is_in(pl.Series(alone).implode())) if len(alone) else {}
 
     def extended(self, store: Store, rows: pl.DataFrame, notes: Notes) -> str:

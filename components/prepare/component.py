@@ -54,3 +54,78 @@ def prepare(
         write_page(report.path, "Prepare", sections(prepared, cache_folder(job_root) / "blobs"))
         for name, count in prepared.counts.items():
             counts.log_metric(name, count)
+
+
+@images.train_component
+def plan(
+    arrivals: dsl.Input[dsl.Dataset],
+    job_root: str,
+    training: dsl.Output[dsl.Dataset],
+    everything: dsl.Output[dsl.Dataset],
+    core: dsl.Output[dsl.Dataset],
+    recent: dsl.Output[dsl.Dataset],
+    counts: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    train_ratio: float = 0.8,
+    val_ratio: float = 0.1,
+    seed: int = 0,
+    replay_ratio: float = 1.0,
+    replay_limit: int = 5000,
+    core_rounds: int = 1,
+    recent_rounds: int = 3,
+    min_samples: int = 20,
+) -> None:
+    """Choose what a round trains on (what is new, and a replay of what is known) and what it is measured on.
+
+    Args:
+        arrivals: New samples, from `collect`.
+        job_root: Where the job's state lies.
+        training: Samples to train on and to choose the best epoch by.
+        everything: Every sample taken in so far; the job's once the round is committed.
+        core: Frozen test samples of the first rounds.
+        recent: Test samples of the last rounds.
+        counts: How many of each.
+        report: The same, as a page.
+        train_ratio: See `prepare`.
+        val_ratio: See `prepare`.
+        seed: Of splits and of the replay.
+        replay_ratio: Samples of earlier rounds to train on again, for each new one.
+        replay_limit: Most samples to replay.
+        core_rounds: How many of the first rounds give the core set.
+        recent_rounds: How many of the last rounds give the recent set.
+        min_samples: While a test set has fewer samples, it takes in the next round too.
+    """
+    from components.core.steps import step
+
+    with step("plan"):
+        from components.core.cache import cache_folder
+        from components.core.job import Job
+        from components.core.manifest import Manifest
+        from components.core.reports import write_page
+        from components.prepare.replay import round_manifest, section
+
+        job = Job.open(job_root)
+        state, _ = job.read()
+        data = round_manifest(
+            job.manifest(state, cache_folder(job_root)),
+            Manifest.read(arrivals.path),
+            round_number=int(arrivals.metadata["round"]),
+            train_ratio=train_ratio,
+            val_ratio=val_ratio,
+            seed=int(seed),
+            replay_ratio=replay_ratio,
+            replay_limit=int(replay_limit),
+            core_rounds=int(core_rounds),
+            recent_rounds=int(recent_rounds),
+            min_test_samples=int(min_samples),
+        )
+        for artifact, samples in (
+            (training, data.training),
+            (everything, data.manifest),
+            (core, data.core),
+            (recent, data.recent),
+        ):
+            samples.write(artifact.path)
+        write_page(report.path, "Plan", [section(data)])
+        for name, count in data.counts.items():
+            counts.log_metric(name, count)

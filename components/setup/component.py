@@ -113,3 +113,23 @@ def setup(
         )
         ensure_volume(cache_pvc, cache_size)
         return cache_pvc
+
+
+@images.small_component
+def volume(cache_pvc: str, cache_size: str) -> str:
+    """See to the cache volume; outside a cluster do nothing.
+
+    Args:
+        cache_pvc: Name of the persistent volume claim; made when it is missing.
+        cache_size: Size of that claim, such as `20Gi`.
+
+    Returns:
+        The claim's name.
+    """
+    from components.core.steps import step
+
+    with step("volume"):
+        from components.setup.volume import ensure_volume
+
+        ensure_volume(cache_pvc, cache_size)
+        return cache_pvc

@@ -14,6 +14,7 @@ def train(
     report: dsl.Output[dsl.HTML],
     estimator: str = "yolo",
     base_model: str = "yolo11n.yaml",
+    initial_model: str = "yolo11n.yaml",
     epochs: int = 100,
     image_size: str = "640",
     batch: int = 16,
@@ -37,7 +38,9 @@ def train(
         report: Curves and sample predictions, as a page.
         estimator: Kind of model: `yolo`, or one of a plug-in.
         base_model: What to start from: `.pt` weights, a bundle folder, a URL ending in `#sha256=<digest>`, or a model
-            YAML such as `yolo11n.yaml`, which trains from nothing. Nothing is downloaded by name.
+            YAML such as `yolo11n.yaml`, which trains from nothing; or `champion` for the job's. Nothing is downloaded
+            by name.
+        initial_model: What to start from while the job has no champion.
         epochs: Passes over the training samples.
         image_size: Pixels, one number or `height,width` such as `352,640`. Training takes the longer side.
         batch: Pictures per step.
@@ -67,6 +70,7 @@ def train(
             job_root=job_root,
             estimator=estimator,
             base_model=base_model,
+            initial_model=initial_model,
             epochs=int(epochs),
             image_size=image_size,
             batch=int(batch),

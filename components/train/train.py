@@ -19,6 +19,7 @@ from components.core.bundle import Bundle
 from components.core.cache import cache_folder, fetch_blobs
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.job import Job
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
 from components.core.runtimes.letterbox import read_picture
@@ -52,6 +53,7 @@ def train(
     job_root: str,
     estimator: str = "yolo",
     base_model: str = "yolo11n.yaml",
+    initial_model: str = "yolo11n.yaml",
     epochs: int = 100,
     image_size: str = "640",
     batch: int = 16,
@@ -74,7 +76,9 @@ def train(
         output: folder of the bundle; created.
         job_root: the job's store.
         estimator: registered name of the kind of model.
-        base_model: what to start from: weights, a bundle folder, a model YAML, or a URL ending in ``#sha256=...``.
+        base_model: what to start from: weights, a bundle folder, a model YAML, a URL ending in ``#sha256=...``, or
+            ``champion`` for the job's.
+        initial_model: what to start from while the job has no champion.
         epochs: passes over the training samples.
         image_size: one number or ``height,width``, pixels.
         batch: pictures per step.
@@ -95,7 +99,7 @@ def train(
     model = estimators.get(estimator)()
     settings = {
         "estimator": estimator,
-        "base_model": base_model,
+        "base_model": _resolved(base_model, initial_model, job_root),
         "epochs": epochs,
         "image_size": image_size,
         "batch": batch,
@@ -110,7 +114,7 @@ def train(
         if not sum(map(len, samples["train"].manifest.truths())):
             raise InputError(f"none of the {len(samples['train'].manifest)} training samples has a box to learn from")
         checkpoints = Checkpoints(open_store(job_root), key)
-        history = _fit(model, samples, folder, checkpoints, settings, device, workers)
+        history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
         lineage = {
             **settings,
             "manifest": digest_of(manifest),
@@ -201,6 +205,7 @@ def _fit(
     settings: Mapping[str, Any],
     device: str,
     workers: int,
+    job_root: str,
 ) -> list[dict[str, float]]:
     """Train, or go on with what an earlier run began; ``model`` then has the best weights.
 
@@ -217,7 +222,7 @@ def _fit(
     if checkpoint:
         logger.info("resuming after epoch %d of an earlier run", len(history))
     else:
-        model.load(_local_base(settings["base_model"], folder))
+        model.load(_local_base(settings["base_model"], folder, job_root))
     sizes = {split: len(found.manifest) for split, found in samples.items()}
     logger.info("training on %d samples, validating on %d", sizes["train"], sizes["val"])
     model.train(
@@ -241,8 +246,22 @@ def _fit(
     return history
 
 
-def _local_base(base_model: str, folder: Path) -> str:
+CHAMPION = "champion"
+
+
+def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
+    """The base model with the champion's version for its name, so that another champion is another training."""
+    if base_model != CHAMPION:
+        return base_model
+    state, _ = Job.open(job_root).read()
+    return f"{CHAMPION}:{state.champion}" if state.champion else initial_model
+
+
+def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     """The base model as a local name; one from elsewhere is fetched and held against its digest."""
+    if base_model.startswith(f"{CHAMPION}:"):
+        Job.open(job_root).fetch_bundle(base_model.removeprefix(f"{CHAMPION}:"), folder / "base")
+        return str(folder / "base")
     url, _, digest = base_model.partition("#sha256=")
     if not digest:
         return base_model

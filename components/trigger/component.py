@@ -6,7 +6,7 @@ from components import images
 
 
 @images.small_component
-def trigger(  # noqa: PLR0917 - KFP components take what they need by name
+def trigger(
     feed_url: str,
     job_root: str,
     report: dsl.Output[dsl.HTML],
@@ -63,6 +63,7 @@ def trigger(  # noqa: PLR0917 - KFP components take what they need by name
         from components.core.reports import write_page
         from components.core.window import Window
         from components.deploy.deploy import promote_pending
+        from components.deploy.pointer import publish_pointer
         from components.ingest.feed import take_new
         from components.trigger.report import sections
         from components.trigger.trigger import compares_with_known, decide
@@ -71,6 +72,7 @@ def trigger(  # noqa: PLR0917 - KFP components take what they need by name
         now = datetime.now(UTC)
         job = Job.open(job_root)
         promote_pending(job_root, window=Window.parse(deploy_window) if deploy_window else None, now=now)
+        publish_pointer(job)  # a run that was killed after its commit may not have
         arrivals = take_new(
             feed_url,
             job_root,

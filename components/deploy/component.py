@@ -1,0 +1,88 @@
+"""Deploy as a KFP component."""
+
+from kfp import dsl
+
+from components import images
+
+
+@images.small_component
+def deploy(
+    arrivals: dsl.Input[dsl.Dataset],
+    everything: dsl.Input[dsl.Dataset],
+    candidate: dsl.Input[dsl.Model],
+    judgement: dsl.Input[dsl.Artifact],
+    metrics: dsl.Input[dsl.Metrics],
+    collect_report: dsl.Input[dsl.HTML],
+    plan_report: dsl.Input[dsl.HTML],
+    train_report: dsl.Input[dsl.HTML],
+    judge_report: dsl.Input[dsl.HTML],
+    job_root: str,
+    run_id: str,
+    page: dsl.Output[dsl.HTML],
+    workers_timeout: float = 0.0,
+    fleet_fraction: float = 1.0,
+    keep_versions: int = 10,
+) -> str:
+    """Commit the round: bundle first, then pointer, cursor and manifest in one step; and keep the report.
+
+    Args:
+        arrivals: New samples, from `collect`, whose metadata says how far the feed has been read.
+        everything: Every sample taken in so far, from `plan`.
+        candidate: The bundle.
+        judgement: From `judge`.
+        metrics: From `judge`.
+        collect_report: Page of `collect`.
+        plan_report: Page of `plan`.
+        train_report: Page of `train`.
+        judge_report: Page of `judge`.
+        job_root: Where the job's state lies.
+        run_id: Names the run, so that one that is tried again knows its own work.
+        page: The report of the whole round.
+        workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
+        fleet_fraction: Share of the workers, 0 to 1, that is enough.
+        keep_versions: Candidates that were never deployed to keep; older ones are removed.
+
+    Returns:
+        Where the report was kept.
+    """
+    from components.core.steps import step
+
+    with step("deploy"):
+        import json
+        import logging
+        from pathlib import Path
+
+        from components.core.errors import ConflictError, InputError
+        from components.core.job import Job
+        from components.core.reports import read_sections, write_page
+        from components.deploy.deploy import collect_garbage, section
+        from components.deploy.deploy import deploy as commit
+        from components.report.report import keep
+
+        decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
+        number = int(arrivals.metadata["round"])
+        try:
+            deployed = commit(
+                job_root,
+                Path(candidate.path),
+                Path(everything.path),
+                outcome=decided["outcome"],
+                why="; ".join(decided["reasons"]),
+                round_number=number,
+                run_id=run_id,
+                cursor=arrivals.metadata["cursor"],
+                champion=judgement.metadata["champion"] or None,
+                workers_timeout=workers_timeout,
+                fleet_fraction=fleet_fraction,
+            )
+        except ConflictError as error:
+            raise InputError(str(error)) from error
+        logging.info("round %d: %s, the champion is %s", number, deployed.outcome, deployed.champion or "none")
+        removed = collect_garbage(Job.open(job_root), int(keep_versions))
+        if removed:
+            logging.info("removed %d old candidates", len(removed))
+        parts = [judge_report, train_report, plan_report, collect_report]
+        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        title = f"Round {number}"
+        write_page(page.path, title, sections)
+        return keep(page.path, job_root, title, dict(metrics.metadata))

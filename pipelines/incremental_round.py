@@ -1,0 +1,158 @@
+"""One round of incremental learning: what is new, a candidate, the gate, and the commit."""
+
+from kfp import dsl
+
+from components.deploy.component import deploy
+from components.evaluate.component import judge
+from components.ingest.component import collect
+from components.prepare.component import plan
+from components.setup.component import volume
+from components.train.component import train
+from pipelines import cluster
+from pipelines.wiring import taken_by
+
+
+@dsl.pipeline(
+    name="incremental-round",
+    description="Train a candidate on what is new and a replay of what is known, and deploy it if it is better.",
+)
+def incremental_round(
+    feed_url: str,
+    job_root: str,
+    data_path: str = "",
+    data_format: str = "auto",
+    classes: str = "",
+    ignore_classes: str = "",
+    max_bad_fraction: float = 0.1,
+    max_files: int = 1000000,
+    max_unpacked_gb: float = 100.0,
+    max_compression_ratio: float = 200.0,
+    train_ratio: float = 0.8,
+    val_ratio: float = 0.1,
+    seed: int = 0,
+    replay_ratio: float = 1.0,
+    replay_limit: int = 5000,
+    core_rounds: int = 1,
+    recent_rounds: int = 3,
+    estimator: str = "yolo",
+    base_model: str = "champion",
+    initial_model: str = "yolo11n.yaml",
+    epochs: int = 30,
+    image_size: str = "640",
+    batch: int = 16,
+    patience: int = 50,
+    device: str = "auto",
+    workers: int = 2,
+    estimator_options: dict = {},  # noqa: B006 - KFP takes the default as a value
+    experiment_labels: str = "",
+    confidence_threshold: float = 0.25,
+    nms_threshold: float = 0.7,
+    gate_conditions: list = ["map50_delta >= 0"],  # noqa: B006
+    max_class_loss: float = 0.05,
+    max_loss: float = -1.0,
+    min_samples: int = 20,
+    require_significant: bool = False,
+    deploy_window: dict = {},  # noqa: B006
+    force_deploy: bool = False,
+    workers_timeout: float = 0.0,
+    fleet_fraction: float = 1.0,
+    keep_versions: int = 10,
+    plugins: str = "",
+    cache_pvc: str = "edge-learning-cache",
+    cache_size: str = "20Gi",
+    cpu_request: str = "2",
+    memory_request: str = "8Gi",
+    gpu_limit: str = "0",
+    gpu_type: str = "nvidia.com/gpu",
+    node_selector: dict = {},  # noqa: B006
+    tolerations: list = [],  # noqa: B006
+    store_secret: str = "edge-learning-store",
+) -> str:
+    """Train a candidate on what is new and a replay of what is known, and deploy it if it is better.
+
+    Args:
+        feed_url: Where new samples arrive: folder, `s3://bucket/prefix`, index file or archive.
+        job_root: Where the job's state lies: `s3://bucket/prefix`, or on one machine a folder.
+        data_path: Folder or file inside the feed where the data set lies.
+        data_format: `auto`, `voc`, `yolo`, `coco`, `sedna`, `folder`, or a format of a plug-in.
+        classes: Class names in order, `helmet,head`, or with renaming, `hat:helmet,person:head`.
+        ignore_classes: Classes whose boxes are left out; `*` for all that `classes` does not name.
+        max_bad_fraction: Share of unusable new files, 0 to 1, above which the run fails.
+        max_files: Most files an archive may hold.
+        max_unpacked_gb: Most gigabytes an archive may unpack to.
+        max_compression_ratio: Most bytes that one packed byte may unpack to.
+        train_ratio: Share of groups to train on, 0 to 1.
+        val_ratio: Share of groups to choose the best epoch by, 0 to 1; the rest is for testing.
+        seed: Of the split, the replay and training.
+        replay_ratio: Samples of earlier rounds to train on again, for each new one.
+        replay_limit: Most samples to replay.
+        core_rounds: How many of the first rounds give the frozen test set.
+        recent_rounds: How many of the last rounds give the sliding test set.
+        estimator: Kind of model: `yolo`, or one of a plug-in.
+        base_model: What a candidate starts from: `champion`, or as in `helmet-detection`.
+        initial_model: What it starts from while there is no champion.
+        epochs: Passes over the training samples of a round.
+        image_size: Pixels, one number or `height,width`.
+        batch: Pictures per step.
+        patience: Epochs without progress after which training stops; 0 for never.
+        device: `auto`, `cpu`, `mps`, or GPU numbers.
+        workers: Processes that load pictures.
+        estimator_options: Further settings by the estimator's own names, such as `{"mosaic": 0}`.
+        experiment_labels: `name=value,...`, kept with the model and shown in the report.
+        confidence_threshold: Score, 0 to 1, the model is to be deployed with.
+        nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
+        gate_conditions: What a candidate must fulfil, such as `["map50_delta >= 0", "core.map50_delta >= -0.01"]`.
+        max_class_loss: Most AP50 that any class may lose against the champion; -1 to ask nothing.
+        max_loss: A loss in mAP50 to be ruled out with 95 % confidence; -1 to ask nothing.
+        min_samples: Least number of labelled test pictures.
+        require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
+        deploy_window: When a model may be deployed; outside it the candidate waits.
+        force_deploy: Promote the candidate whatever the gate says.
+        workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
+        fleet_fraction: Share of the workers, 0 to 1, that is enough.
+        keep_versions: Candidates that were never deployed to keep.
+        plugins: Modules to import first, separated by commas.
+        cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.
+        cache_size: Cluster: size of that claim.
+        cpu_request: Cluster: CPUs that training asks for.
+        memory_request: Cluster: memory that training asks for.
+        gpu_limit: Cluster: number of GPUs for training.
+        gpu_type: Cluster: resource name of the GPUs.
+        node_selector: Cluster: labels of the nodes that training may run on.
+        tolerations: Cluster: Kubernetes tolerations of the training step.
+        store_secret: Cluster: secret with the store's credentials.
+
+    Returns:
+        URI of the report.
+    """
+    given = dict(locals())
+    claim = volume(**taken_by(volume, given))
+    collected = collect(**taken_by(collect, given))
+    planned = plan(arrivals=collected.outputs["manifest"], **taken_by(plan, given))
+    trained = train(manifest=planned.outputs["training"], **taken_by(train, given))
+    judged = judge(
+        candidate=trained.outputs["model"],
+        core=planned.outputs["core"],
+        recent=planned.outputs["recent"],
+        **taken_by(judge, given),
+    )
+    deployed = deploy(
+        arrivals=collected.outputs["manifest"],
+        everything=planned.outputs["everything"],
+        candidate=trained.outputs["model"],
+        judgement=judged.outputs["judgement"],
+        metrics=judged.outputs["metrics"],
+        collect_report=collected.outputs["report"],
+        plan_report=planned.outputs["report"],
+        train_report=trained.outputs["report"],
+        judge_report=judged.outputs["report"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        **taken_by(deploy, given),
+    )
+    for task in (collected, planned, trained, judged):
+        cluster.use_cache(task, claim.output)
+    for task in (claim, collected, planned, trained, judged, deployed):
+        # Every step reads or writes the job's state, which KFP's cache key does not see.
+        cluster.use_store(task.set_caching_options(False), store_secret)
+    cluster.use_training_node(trained, given)
+    return deployed.outputs["Output"]
