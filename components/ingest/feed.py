@@ -18,14 +18,16 @@ an archive                 all of it, whenever its size, time, etag or (from the
 ========================== ============================================================================================
 
 A file that is still being written is at worst quarantined, and taken when it has changed once more. Entries of an index
-that came to nothing, such as those whose picture is missing, are tried again at every poll.
+that came to nothing, such as those whose picture is missing, are tried again at every poll. What is removed from the
+feed stays in the job.
 
 A prefix in a bucket is long to list (100,000 objects take some ten seconds), so a poll lists what sorts behind the keys
 it has seen, in each folder of pictures or of labels, and everything only when ``full`` is asked for, or the last time
 is an hour ago. Keys that begin with a date are found at once; others, and changed objects, by the full listing.
 
 Beside the tables of what was seen the job's store holds two objects under ``feed/`` that only save work and may be
-removed at any time: ``memory.json`` and ``pending.parquet``.
+removed at any time: ``memory.json`` and ``pending.parquet``. The latter names blobs that no manifest names yet; whoever
+removes such blobs removes it first.
 """
 
 from __future__ import annotations

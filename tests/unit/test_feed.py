@@ -1,10 +1,13 @@
 """A feed, poll by poll: what is new comes in once, whatever happens to files, lines and processes between polls."""
 
 import csv
+import functools
+import http.server
 import io
 import json
 import os
 import random
+import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -325,6 +328,34 @@ def test_folders_of_data_yaml_without_news_are_no_fault(feed, job):
     assert len(take_and_commit(feed, job).manifest) == 0
 
 
+@pytest.mark.parametrize("where", ["data.yaml as the feed", "data.yaml as data_path", "a folder as data_path"])
+def test_a_part_of_a_folder(feed, job, where):
+    put(feed, "part/data.yaml", "train: images\nnames: [hat]")
+    yolo(feed / "part", 0)
+    put(feed, "other/x.jpg", jpeg(50))
+    url, data_path = {
+        "data.yaml as the feed": (feed / "part/data.yaml", ""),
+        "data.yaml as data_path": (feed, "part/data.yaml"),
+        "a folder as data_path": (feed, "part"),
+    }[where]
+    assert names(take_and_commit(url, job, data_path=data_path)) == ["000.jpg"]
+    yolo(feed / "part", 1)
+    assert names(take_and_commit(url, job, data_path=data_path)) == ["001.jpg"]
+    with pytest.raises(InputError, match="leads out"):
+        take_new(str(feed), str(job), data_path="../other")
+
+
+def test_what_is_removed_from_the_feed_stays_in_the_job(feed, job):
+    yolo(feed, 0)
+    yolo(feed, 1)
+    take_and_commit(feed, job)
+    (feed / "images/000.jpg").unlink()
+    assert len(take_and_commit(feed, job).manifest) == 0
+    put(feed, "labels/000.txt", "0 0.5 0.5 0.3 0.3")
+    assert [entry.source for entry in take_and_commit(feed, job).quarantine] == ["labels/000.txt"]
+    assert len(everything(job)) == 2
+
+
 def test_an_empty_feed_is_no_fault_and_an_absent_one_is(feed, job):
     assert len(take_and_commit(feed, job).manifest) == 0
     yolo(feed, 0)
@@ -539,6 +570,19 @@ def test_an_archive_is_read_again_when_it_is_another(feed, job, tmp_path):
     pack(3)
     arrivals = take_and_commit(path, job)
     assert (names(arrivals), arrivals.counts["known"]) == (["2.jpg"], 2)
+
+
+def test_an_archive_from_the_web(feed, job, tmp_path):
+    with zipfile.ZipFile(feed / "data.zip", "w") as archive:
+        for name, data in pair(0).items():
+            archive.writestr(name, data)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=feed)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/data.zip"
+        assert names(take_and_commit(url, job)) == ["000.jpg"]
+        assert take_new(url, str(job)).counts["found"] == 0
+        server.shutdown()
 
 
 # --- S3 ---

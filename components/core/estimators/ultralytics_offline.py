@@ -30,8 +30,6 @@ def ultralytics_offline() -> Any:
         YOLO_VERBOSE="false",
         ULTRALYTICS_SAFE_LOAD="true",
     )
-    # Threads that spin while they wait make an epoch twice as long on a machine that does something else as well.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ultralytics fetches these fonts when a data set is opened unless they are there; any font will do.
     import matplotlib
     from PIL import Image

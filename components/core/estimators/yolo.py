@@ -301,10 +301,6 @@ class _Follower:
         self._batch = 0
 
     def on_train_start(self, trainer: Any) -> None:
-        if trainer.device.type == "cpu":
-            import torch
-
-            torch.set_num_threads(len(os.sched_getaffinity(0)))  # ultralytics leaves one idle, of two even
         if self._base is not None:
             check_base_loaded(self._base, _state(trainer.model))
             self._base = None
