@@ -447,7 +447,7 @@ def _unlabelled(record: Record) -> Record:
 
 def _outcomes(haul: _Haul, records: list[Record], store: Store) -> list[Pair]:
     """What becomes of each record, sorted by source; pictures that an earlier poll checked are not opened again."""
-    pending = _read_pending(store)
+    pending = _read_pending(store, haul.seen.cursor)
     checked = {id(record): pending[mark] for record in records if (mark := haul.mark(record)) in pending}
     outcomes = [(record, _checked(record, checked[id(record)])) for record in records if id(record) in checked]
     rest = [record for record in records if id(record) not in checked]
@@ -461,7 +461,8 @@ def _outcomes(haul: _Haul, records: list[Record], store: Store) -> list[Pair]:
     ]
     outcomes += watched(take_in(there, store), len(there))
     outcomes.sort(key=lambda pair: pair[0].source)
-    _write_pending(store, pending, {haul.mark(r): outcome.picture for r, outcome in outcomes if outcome.picture})
+    good = {haul.mark(record): outcome.picture for record, outcome in outcomes if outcome.picture}
+    _write_pending(store, haul.seen.cursor, pending, good)
     return outcomes
 
 
@@ -594,21 +595,22 @@ class _Memory:
         return _Memory(self.bad | set(marks), datetime.now(UTC) if due else self.listed)
 
 
-def _read_pending(store: Store) -> dict[int, Picture]:
-    """Pictures among the blobs that no committed round has, by mark."""
+def _read_pending(store: Store, cursor: str) -> dict[int, Picture]:
+    """Pictures among the blobs that came after a cursor, by mark; once another is committed, they are no longer new."""
     found = store.read_versioned(PENDING)
     try:
-        table = pl.read_parquet(found[0]) if found else pl.DataFrame()
-        return {mark: Picture(*rest) for mark, *rest in table.iter_rows()}
+        if found is None or pl.read_parquet_metadata(io.BytesIO(found[0])).get("cursor") != cursor:
+            return {}
+        return {mark: Picture(*rest) for mark, *rest in pl.read_parquet(found[0]).iter_rows()}
     except (pl.exceptions.PolarsError, TypeError):
         return {}
 
 
-def _write_pending(store: Store, before: dict[int, Picture], now: dict[int, Picture]) -> None:
+def _write_pending(store: Store, cursor: str, before: dict[int, Picture], now: dict[int, Picture]) -> None:
     if now == before:
         return
     rows = [(mark, *picture) for mark, picture in now.items()]
     schema = {"mark": pl.UInt64, "id": pl.String, "suffix": pl.String, "width": pl.Int32, "height": pl.Int32}
     content = io.BytesIO()
-    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(content)
+    pl.DataFrame(rows, schema=schema, orient="row").write_parquet(content, metadata={"cursor": cursor})
     store.write(PENDING, content.getvalue())

@@ -122,6 +122,7 @@ def train(
             "experiment_labels": dict(parse_labels(experiment_labels)),
         }
         bundle = _save(model, output, parse_image_size(image_size), confidence_threshold, nms_threshold, lineage)
+        model.load(output)  # what is shown is what was saved
         sections = report(history, bundle, model, samples["val"])
         checkpoints.clear()
     return Trained(bundle, history, sections)
@@ -323,7 +324,8 @@ def _curves(history: Sequence[Mapping[str, float]]) -> Any:
         for name in [name for name in history[0] if name.startswith(wanted)]:
             axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name), marker=".")
         axes.set_xlabel("epoch")
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     scores.set_ylim(0, 1)
     return figure
 

@@ -352,7 +352,7 @@ def test_what_is_removed_from_the_feed_stays_in_the_job(feed, job):
     (feed / "images/000.jpg").unlink()
     assert len(take_and_commit(feed, job).manifest) == 0
     put(feed, "labels/000.txt", "0 0.5 0.5 0.3 0.3")
-    assert [entry.source for entry in take_and_commit(feed, job).quarantine] == ["labels/000.txt"]
+    assert [entry.source for entry in take_and_commit(feed, job).quarantine] == ["images/000.jpg"]
     assert len(everything(job)) == 2
 
 

@@ -1,0 +1,62 @@
+"""One poll of `incremental-learning` in one process, through the components' own functions.
+
+Arguments: a JSON object with `feed_url`, `job_root`, `folder` (for the artifacts of this run) and `run_id`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from kfp import dsl
+
+from components.deploy.component import deploy
+from components.evaluate.component import judge
+from components.ingest.component import collect
+from components.prepare.component import plan
+from components.train.component import train
+from components.trigger.component import trigger
+
+INTAKE = {"classes": "red,blue"}
+SHARES = {"train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2}
+
+
+def poll(feed_url: str, job_root: str, folder: str, run_id: str) -> None:
+    """Run the steps in the order of the pipeline, if the trigger says so."""
+
+    def new(kind: type, name: str):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return kind(name=name, uri=str(Path(folder) / name), metadata={})
+
+    feed = {"feed_url": feed_url, "job_root": job_root, **INTAKE}
+    conditions = ["num_of_samples >= 12"]
+    if trigger.python_func(**feed, report=new(dsl.HTML, "t"), trigger_conditions=conditions) != "RUN":
+        return
+    arrivals, quarantine = new(dsl.Dataset, "arrivals"), new(dsl.Dataset, "quarantine")
+    pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "judge", "page")}
+    metrics = new(dsl.Metrics, "metrics")
+    collect.python_func(**feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"])
+    parts = {name: new(dsl.Dataset, name) for name in ("training", "everything", "core", "recent")}
+    plan.python_func(
+        arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES
+    )
+    model = new(dsl.Model, "model")
+    train.python_func(
+        manifest=parts["training"], job_root=job_root, model=model, training=metrics, report=pages["train"],
+        estimator="quick", base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
+        plugins="tests.quick_estimator",
+    )  # fmt: skip
+    judgement = new(dsl.Artifact, "judgement")
+    judge.python_func(
+        candidate=model, core=parts["core"], recent=parts["recent"], job_root=job_root, judgement=judgement,
+        metrics=metrics, report=pages["judge"], gate_conditions=["map50 >= 0"], max_class_loss=-1, min_samples=2,
+    )  # fmt: skip
+    deploy.python_func(
+        arrivals=arrivals, everything=parts["everything"], candidate=model, judgement=judgement, metrics=metrics,
+        collect_report=pages["collect"], plan_report=pages["plan"], train_report=pages["train"],
+        judge_report=pages["judge"], job_root=job_root, run_id=run_id, page=pages["page"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    poll(**json.loads(sys.argv[1]))
