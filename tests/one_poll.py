@@ -36,9 +36,7 @@ def poll(feed_url: str, job_root: str, folder: str, run_id: str) -> None:
     metrics = new(dsl.Metrics, "metrics")
     collect.python_func(**feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"])
     parts = {name: new(dsl.Dataset, name) for name in ("training", "everything", "core", "recent")}
-    plan.python_func(
-        arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES
-    )
+    plan.python_func(arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES)
     model = new(dsl.Model, "model")
     train.python_func(
         manifest=parts["training"], job_root=job_root, model=model, training=metrics, report=pages["train"],

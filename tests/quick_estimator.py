@@ -46,11 +46,8 @@ class Quick(Estimator):
             self._learned = hashlib.sha256(f"{self._learned} {shown} {number}".encode()).hexdigest()
             for name in ("last", "best"):
                 (folder / f"{name}-epoch.pt").write_text(json.dumps({"learned": self._learned, "epoch": number}))
-            on_epoch(
-                Epoch(
-                    number, {"train/loss": 1 / number}, folder / "last-epoch.pt", folder / "best-epoch.pt", number == epochs
-                )
-            )
+            last, best = folder / "last-epoch.pt", folder / "best-epoch.pt"
+            on_epoch(Epoch(number, {"train/loss": 1 / number}, last, best, number == epochs))
 
     def predict(self, images, *, confidence_threshold, nms_threshold):
         return open_detector("onnx", self._folder).predict(images, confidence=confidence_threshold, nms=nms_threshold)

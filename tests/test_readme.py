@@ -9,14 +9,20 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
+def told(section: str) -> dict[str, str]:
+    """Parameters and defaults in the table of one section."""
+    text = re.search(rf"^## {section}$(.*?)^## ", README, re.MULTILINE | re.DOTALL)[1]
+    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+
+
 def test_every_parameter_is_told_with_its_default():
-    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", README, re.MULTILINE))
-    for pipeline in PIPELINES.values():
-        for name, spec in pipeline.component_spec.inputs.items():
-            expected = (
-                "required" if not spec.optional else f"`{spec.default}`" if spec.default not in ("", None) else ""
-            )
-            assert told.get(name) == expected, name
+    straight = told("Your own pictures")
+    again = straight | told("Again and again")
+    for name, pipeline in PIPELINES.items():
+        for parameter, spec in pipeline.component_spec.inputs.items():
+            default = f"`{spec.default}`" if spec.default not in ("", None) else ""
+            expected = default if spec.optional else "required"
+            assert (straight if name == "helmet-detection" else again).get(parameter) == expected, parameter
 
 
 def test_every_pipeline_is_told():
