@@ -23,6 +23,7 @@ Box coordinates are those of :class:`components.core.detections.Detections`. The
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ import polars as pl
 
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
+from components.core.stores.transfer import landing, os_errors
 
 SPLITS = ("train", "val", "test")
 ANNOTATION = pl.Struct({"class_id": pl.Int32, "x1": pl.Float32, "y1": pl.Float32, "x2": pl.Float32, "y2": pl.Float32})
@@ -96,14 +98,10 @@ class Manifest:
 
     def write(self, path: str | Path) -> None:
         """Write the manifest as Parquet; a reader never sees half a file."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            self.table.write_parquet(partial, metadata={"classes": json.dumps(self.classes)})
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        content = io.BytesIO()
+        self.table.write_parquet(content, metadata={"classes": json.dumps(self.classes)})
+        with os_errors(f"manifest {path}"), landing(Path(path)) as file:
+            file.write(content.getbuffer())
 
     def __len__(self) -> int:
         return self.table.height

@@ -40,6 +40,9 @@ def step(name: str) -> Iterator[None]:
         _fail(name, "out of memory: give the step more memory, or a smaller batch or image_size")
         raise
     except OSError as error:
+        if error.errno in NO_SPACE:
+            _fail(name, f"{error.strerror}: make room where the step works{_place(error)}")
+            raise SystemExit(1) from None
         _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}")
         raise
     except Exception as error:

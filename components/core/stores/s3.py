@@ -21,7 +21,7 @@ from minio.helpers import check_bucket_name
 from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.stores.addresses import shown
 from components.core.stores.base import ObjectInfo, Store, check_key, conflict, not_found
 from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive
@@ -73,7 +73,7 @@ class S3Store(Store):
             if if_absent:
                 return self._write_if(key, data, {"If-None-Match": "*"})
             if if_match is not None:
-                return self._write_if(key, data, {"If-Match": f'"{if_match}"'})
+                return self._replace(key, data, if_match)
             return self._put(key, io.BytesIO(data), len(data), part_bytes=max(len(data), PART_BYTES))
 
     @override
@@ -143,6 +143,20 @@ class S3Store(Store):
                     raise
                 patience.pause(error)
                 data.seek(0)
+
+    def _replace(self, key: str, data: bytes, etag: str) -> str:
+        """Write only if the object still has an etag.
+
+        Ceph's gateway compares the header as it comes with an etag that it keeps without quotes. So a refusal while the
+        object still has that etag says nothing, and the bare etag is tried, which is a condition as well.
+        """
+        try:
+            return self._write_if(key, data, {"If-Match": f'"{etag}"'})
+        except ConflictError:
+            current = self.stat(key)
+            if current is None or current.etag != etag:
+                raise
+        return self._write_if(key, data, {"If-Match": etag})
 
     def _write_if(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         url = self._client.get_presigned_url("PUT", self._bucket, self._name(key), expires=timedelta(minutes=15))
@@ -234,6 +248,8 @@ def _refusal(uri: str, status: int, code: str) -> InputError:
         return InputError(f"{uri}: there is no such bucket: make it, or correct the name")
     if status == 404:
         return not_found(uri)
+    if code == "RequestTimeTooSkewed":
+        return InputError(f"{uri}: access refused, because this machine's clock and the server's differ: set the clock")
     if status in (401, 403) or "Token" in code:
         return InputError(
             f"{uri}: access refused ({code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, "
