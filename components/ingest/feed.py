@@ -513,13 +513,9 @@ class _Known:
 
     @classmethod
     def of(cls, store: Store, state: State, folder: Path, ids: list[str]) -> _Known:
-        if state.manifest is None:
-            return cls((), {})
-        path = store.local_path(state.manifest)
+        path = Job(store).manifest_file(state, folder)
         if path is None:
-            path = folder / state.manifest
-            if not path.is_file():
-                store.download(state.manifest, path)
+            return cls((), {})
         try:
             classes = tuple(json.loads(pl.read_parquet_metadata(path).get("classes", "[]")))
             if not ids:

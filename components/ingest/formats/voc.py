@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 from components.core.errors import InputError
@@ -48,70 +49,54 @@ def parse(data: bytes) -> tuple[tuple[Label, ...], tuple[int, int] | None]:
         LabelError: not XML, not an annotation, with a document type (which is where entities are defined, and so
             every attack by expansion or inclusion), or with an object that has no name or box.
     """
-    reader = _Reader()
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start
-    parser.EndElementHandler = reader.end
-    parser.CharacterDataHandler = reader.text
-    parser.StartDoctypeDeclHandler = _refuse
+    checker = expat.ParserCreate()
+    checker.StartDoctypeDeclHandler = _refuse
     try:
-        parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two for encodings that are not known
+        checker.Parse(data, True)
+        root = ElementTree.fromstring(data)
+    except (expat.ExpatError, ElementTree.ParseError, ValueError, LookupError) as error:
+        # The latter two for encodings that are not known.
         raise LabelError(f"annotation unreadable: not well-formed XML ({error})") from error
-    return tuple(reader.labels), reader.size()
+    if root.tag != "annotation":
+        raise LabelError(f"annotation unreadable: the XML is <{root.tag[:40]}>, not <annotation>")
+    return tuple(_label(item) for item in root.iterfind("object")), _size(root)
 
 
-class _Reader:
-    """Follows the parser; only what lies at a known path counts, so that an object's parts are passed over."""
-
-    def __init__(self) -> None:
-        self.labels: list[Label] = []
-        self._path: list[str] = []
-        self._characters = ""
-        self._object: dict[str, str] = {}
-        self._size: dict[str, str] = {}
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        if not self._path and name != "annotation":
-            raise LabelError(f"annotation unreadable: the XML is <{name[:40]}>, not <annotation>")
-        self._path.append(name)
-        self._characters = ""
-
-    def text(self, characters: str) -> None:
-        self._characters += characters
-        if len(self._characters) > LONGEST_VALUE:
-            raise LabelError(f"annotation unreadable: a value of more than {LONGEST_VALUE} characters")
-
-    def end(self, name: str) -> None:
-        match self._path[1:]:
-            case ["object", "name"] | ["object", "bndbox", "xmin" | "ymin" | "xmax" | "ymax"]:
-                self._object[name] = self._characters.strip()
-            case ["object"]:
-                self.labels.append(_label(self._object))
-                self._object = {}
-            case ["size", "width" | "height"]:
-                self._size[name] = self._characters.strip()
-        self._path.pop()
-
-    def size(self) -> tuple[int, int] | None:
-        try:
-            width, height = (int(float(self._size.get(side) or 0)) for side in ("width", "height"))
-        except (ValueError, OverflowError) as error:
-            raise LabelError(f"annotation unreadable: size {self._size}") from error
-        return (width, height) if width and height else None
-
-
-def _label(found: dict[str, str]) -> Label:
-    if not found.get("name"):
+def _label(item: ElementTree.Element) -> Label:
+    name = _text(item, "name")
+    if not name:
         raise LabelError("annotation unreadable: an object without a name")
+    box = item.find("bndbox")
+    if box is None:
+        raise LabelError(f"annotation unreadable: {name} without a box")
     try:
-        x1, y1, x2, y2 = (float(found[corner]) for corner in ("xmin", "ymin", "xmax", "ymax"))
-    except KeyError as error:
-        raise LabelError(f"annotation unreadable: {found['name']} without {error.args[0]}") from error
+        x1, y1, x2, y2 = (float(_text(box, corner)) for corner in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
-        raise LabelError(f"annotation unreadable: {found['name']}: {error}") from error
-    return Label(found["name"], (x1, y1, x2, y2))
+        raise LabelError(f"annotation unreadable: {name}: {error}") from error
+    return Label(name, (x1, y1, x2, y2))
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    claimed = root.find("size")
+    if claimed is None:
+        return None
+    try:
+        width, height = (int(float(_text(claimed, side) or 0)) for side in ("width", "height"))
+    except (ValueError, OverflowError) as error:
+        raise LabelError(f"annotation unreadable: size: {error}") from error
+    return (width, height) if width and height else None
+
+
+def _text(item: ElementTree.Element, name: str) -> str:
+    """The text of a child; empty where there is none.
+
+    Raises:
+        LabelError: it is too long to be a value.
+    """
+    text = item.findtext(name) or ""
+    if len(text) > LONGEST_VALUE:
+        raise LabelError(f"annotation unreadable: a value of more than {LONGEST_VALUE} characters")
+    return text.strip()
 
 
 def _refuse(*_: object) -> None:
