@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,6 +107,43 @@ def plugins_(
             for name, entry in registry.items():
                 first = (entry.__doc__ or "").strip().split("\n")[0]
                 print(f"{registry.kind:10} {name:10} {first}")
+
+
+EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
+
+
+@app.command()
+def conformance(
+    estimator: Annotated[str, typer.Argument(help="Name of the estimator, such as yolo, fpn or one of your own.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help=f"A parameter: {', '.join(EXAMINED)}.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="A new folder, to keep what comes of it.")] = None,
+) -> None:
+    """Try an estimator on drawn pictures, and tell which promises of its contract it does not keep."""
+    with one_line_errors("interrupted"), tempfile.TemporaryDirectory() as scratch:
+        from components.core.estimators.conformance import check_estimator
+        from pipelines import local
+
+        given = local.parse_arguments(_pipeline("helmet-detection"), parameter or [], {})
+        others = [name for name in given if name not in EXAMINED]
+        if others:
+            raise InputError(f"{', '.join(others)}: an estimator is tried with {', '.join(EXAMINED)} alone")
+        trained_with = {"image_size": "96", **given}
+        modules = trained_with.pop("plugins", "")
+        parameters.check(trained_with, ["train"])
+        plugins.load(modules)
+        logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
+        problems = check_estimator(
+            estimator,
+            base_model=trained_with.get("base_model", "yolo11n.yaml"),
+            image_size=parameters.parse_image_size(trained_with["image_size"]),
+            options=trained_with.get("estimator_options", {}),
+            folder=folder or Path(scratch) / "exam",
+        )
+        if problems:
+            raise InputError("\n       ".join([f"{estimator} does not keep its contract:", *problems]))
+        print(f"{estimator} keeps its contract")
 
 
 def _run(name: str, given: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """One poll of `incremental-learning` in one process, through the components' own functions.
 
-Arguments: a JSON object with `feed_url`, `job_root`, `folder` (for the artifacts of this run) and `run_id`.
+Arguments: a JSON object with `feed_url`, `job_root`, `folder` (for the artifacts of this run), `run_id` and, for an
+estimator of another kind, `estimator` and `plugins`.
 """
 
 import json
@@ -20,7 +21,14 @@ INTAKE = {"classes": "red,blue"}
 SHARES = {"train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2}
 
 
-def poll(feed_url: str, job_root: str, folder: str, run_id: str) -> None:
+def poll(
+    feed_url: str,
+    job_root: str,
+    folder: str,
+    run_id: str,
+    estimator: str = "quick",
+    plugins: str = "tests.quick_estimator",
+) -> None:
     """Run the steps in the order of the pipeline, if the trigger says so."""
 
     def new(kind: type, name: str):
@@ -40,8 +48,8 @@ def poll(feed_url: str, job_root: str, folder: str, run_id: str) -> None:
     model = new(dsl.Model, "model")
     train.python_func(
         manifest=parts["training"], job_root=job_root, model=model, training=metrics, report=pages["train"],
-        estimator="quick", base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
-        plugins="tests.quick_estimator",
+        estimator=estimator, base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
+        plugins=plugins,
     )  # fmt: skip
     judgement = new(dsl.Artifact, "judgement")
     judge.python_func(

@@ -6,6 +6,7 @@ and only if they were trained on the same samples, from the same base, for the s
 
 import hashlib
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,8 +24,12 @@ from tests.models import BUNDLE, colour_model, write_bundle
 class Quick(Estimator):
     """Learns a number."""
 
+    def check(self, base_model, options):
+        return [f"estimator_options: quick has none, and not {name}" for name in options]
+
     def load(self, model):
         path = Path(model)
+        self._folder = None
         if path.is_dir():
             Bundle.read(path)
             self._folder = path
@@ -32,7 +37,10 @@ class Quick(Estimator):
         if str(model) == "nothing":
             self._learned = "nothing"
         elif path.is_file():
-            self._learned = json.loads(path.read_text())["learned"]
+            try:
+                self._learned = json.loads(path.read_text())["learned"]
+            except (ValueError, KeyError) as error:
+                raise InputError(f"base_model={model}: not a model of this kind") from error
         else:
             raise InputError(f"base_model={model}: no such file")
 
@@ -50,16 +58,22 @@ class Quick(Estimator):
             on_epoch(Epoch(number, {"train/loss": 1 / number}, last, best, number == epochs))
 
     def predict(self, images, *, confidence_threshold, nms_threshold):
-        return open_detector("onnx", self._folder).predict(images, confidence=confidence_threshold, nms=nms_threshold)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self._folder
+            if folder is None:
+                folder = Path(scratch) / "model"
+                Quick.save(self, folder, image_size=(64, 96), confidence_threshold=0.5, nms_threshold=0.7, lineage={})
+            return open_detector("onnx", folder).predict(images, confidence=confidence_threshold, nms=nms_threshold)
 
     def save(self, folder, *, image_size, confidence_threshold, nms_threshold, lineage):
-        graph = colour_model()
+        graph = colour_model(*image_size)
         steep = 6 + int(self._learned[:6], 16) / 2**24 if self._learned != "nothing" else 6
         for tensor in graph.graph.initializer:
             if tensor.name == "steep":
                 tensor.CopyFrom(numpy_helper.from_array(np.float32(steep), "steep"))
         folder.mkdir(parents=True)
         (folder / "model.pt").write_text(json.dumps({"learned": self._learned}))
-        described = {**vars(BUNDLE), "estimator": "quick", "files": {}, "lineage": lineage}
-        write_bundle(folder, graph, Bundle(**described))
+        thresholds = {"confidence_threshold": confidence_threshold, "nms_threshold": nms_threshold}
+        described = {"estimator": "quick", "image_size": image_size, "files": {}, "lineage": lineage, **thresholds}
+        write_bundle(folder, graph, Bundle(**{**vars(BUNDLE), **described}))
         return Bundle.read(folder)

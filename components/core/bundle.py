@@ -16,9 +16,19 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from components.core.errors import InputError, NotFoundError
@@ -33,18 +43,54 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 @dataclass(frozen=True, config=_STRICT)
 class Head:
-    """How the numbers of a detection model become boxes.
+    """How the numbers of a grid, one output for boxes and one for scores at each scale, become boxes.
 
     Attributes:
         strides: pixels of the canvas per grid cell, one for each scale, fine to coarse.
         reg_max: bins per box side; 1 where the model gives the distance itself.
         end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
+        kind: tells this head from others in ``model.json``.
 
     """
 
     strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
     reg_max: PositiveInt
     end_to_end: bool
+    kind: Literal["split"] = "split"
+
+    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
+        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
+        if len(outputs) != 2 * len(self.strides):
+            return f"{len(outputs)} outputs for {len(self.strides)} strides: give two for each"
+        if any(side % stride for side in image_size for stride in self.strides):
+            return f"image_size {image_size} is not a multiple of the strides {self.strides}"
+        return ""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BoxesHead:
+    """The model gives boxes itself: in canvas pixels (N, 4), their scores (N,) in 0..1 and their classes (N,).
+
+    Attributes:
+        end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
+        kind: tells this head from others in ``model.json``.
+
+    """
+
+    end_to_end: bool = False
+    kind: Literal["boxes"] = "boxes"
+
+    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
+        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
+        return "" if len(outputs) == 3 else f"{len(outputs)} outputs: boxes need three, boxes, scores and classes"
+
+
+def _kind(head: Any) -> Any:
+    """Bundles were first written for one kind of head, without saying which."""
+    return head.get("kind", "split") if isinstance(head, dict) else getattr(head, "kind", None)
+
+
+AnyHead = Annotated[Annotated[Head, Tag("split")] | Annotated[BoxesHead, Tag("boxes")], Discriminator(_kind)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -58,8 +104,8 @@ class Bundle:
         head: how its outputs become boxes.
         confidence_threshold: score from which a box counts where the model is deployed.
         nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
-        outputs: names of its outputs: for each stride the boxes ``(1, 4 * reg_max, h, w)``, then the class scores
-            ``(1, classes, h, w)`` in 0..1.
+        outputs: names of its outputs. Of a ``Head``: for each stride the boxes ``(1, 4 * reg_max, h, w)``, then the
+            class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes.
         task: what the model does.
         pad: grey value around a picture on the canvas.
         colour: order of the canvas' channels.
@@ -73,7 +119,7 @@ class Bundle:
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     image_size: tuple[PositiveInt, PositiveInt]
     estimator: Annotated[str, Field(min_length=1)]
-    head: Head
+    head: AnyHead
     confidence_threshold: _Fraction
     nms_threshold: _Fraction
     outputs: tuple[str, ...] = ("box0", "cls0", "box1", "cls1", "box2", "cls2")
@@ -87,10 +133,9 @@ class Bundle:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {list(self.classes)} name one twice")
-        if len(self.outputs) != 2 * len(self.head.strides):
-            raise ValueError(f"{len(self.outputs)} outputs for {len(self.head.strides)} strides: give two for each")
-        if any(side % stride for side in self.image_size for stride in self.head.strides):
-            raise ValueError(f"image_size {self.image_size} is not a multiple of the strides {self.head.strides}")
+        wrong = self.head.problem(self.image_size, self.outputs)
+        if wrong:
+            raise ValueError(wrong)
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:

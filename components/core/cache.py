@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -20,18 +21,49 @@ from components.core.store import RESERVED, Store, open_store, split
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
+_DIGEST_IN_NAME = re.compile(r"[-/]([0-9a-f]{8,64})\.[a-z]+$")
 
 
 def cache_folder(job_root: str) -> Path:
     """Where this machine keeps copies of a job's blobs and unfinished work; nothing in it is needed again.
 
     It is the folder that ``EDGE_CACHE_DIR`` names; without one ``cache`` in the job root, where that is a folder, or
-    else ``~/.cache/edge-learning``. Jobs may share it, since what lies in it is named by its content.
+    else ``~/.cache/edge-learning``. Jobs may share it: what lies in it is named by its content, or in ``own_folder``.
     """
     named = os.environ.get("EDGE_CACHE_DIR")
     if named:
         return Path(named)
     return open_store(job_root).local_path("cache") or Path.home() / ".cache" / "edge-learning"
+
+
+def own_folder(job_root: str) -> Path:
+    """Where this machine keeps what belongs to one job alone, in a cache that other jobs may share."""
+    return cache_folder(job_root) / "jobs" / hashlib.sha256(open_store(job_root).uri.encode()).hexdigest()[:16]
+
+
+def local_file(store: Store, key: str, folder: Path) -> Path:
+    """An object that never changes as a file of this machine, held against the digest in its name.
+
+    Args:
+        store: has the object.
+        key: its name, which ends in the beginning of its SHA-256, as in ``manifests/r0001-89abcdef.parquet``. Where it
+            does not, nothing is checked.
+        folder: gets a copy of an object that lies elsewhere; a copy that is there and whole is not fetched again.
+
+    Raises:
+        NotFoundError: there is no such object.
+        InputError: it is damaged.
+    """
+    file = store.local_path(key) or folder / key
+    if _has_digest_of(file, key):
+        return file
+    copy = folder / key
+    store.download(key, copy)
+    if not _has_digest_of(copy, key):
+        raise InputError(
+            f"{store.uri_of(key)}: damaged, its content is not what its name says: put it back from a copy"
+        )
+    return copy
 
 
 def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
@@ -78,6 +110,15 @@ def _bring(sample_id: str, uri: str, folder: Path, opened: Callable[[str], Store
     elif not _holds(file, sample_id):
         store.download(key, file, sha256=sample_id)
     return file
+
+
+def _has_digest_of(file: Path, key: str) -> bool:
+    """Whether a file is there and, where its key tells the content, has it."""
+    if not file.is_file():
+        return False
+    named = _DIGEST_IN_NAME.search(key)
+    with file.open("rb") as content:
+        return named is None or hashlib.file_digest(content, "sha256").hexdigest().startswith(named[1])
 
 
 def _holds(file: Path, sha256: str) -> bool:

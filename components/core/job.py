@@ -7,6 +7,7 @@ bundles) is written before it, so a state never points at something that is not 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle
+from components.core.cache import local_file
 from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.manifest import Manifest
 from components.core.store import Store, open_store
@@ -58,6 +60,8 @@ class State(_Record):
         pending: version of a candidate that passed the gate and waits for its window.
         history: the moves of the champion pointer, oldest first.
         runs: which runs committed the last rounds, the newest last.
+        vouched: SHA-256 of the descriptions of the bundles that were deployed or wait to be; a description has the
+            digests of its files, so that whoever unpickles one knows that it is the one the job committed.
     """
 
     format: Literal[1] = 1
@@ -69,6 +73,7 @@ class State(_Record):
     pending: Version | None = None
     history: tuple[Change, ...] = ()
     runs: tuple[str, ...] = ()
+    vouched: dict[str, str] = {}
 
     def run_of(self, number: int) -> str | None:
         """The run that committed a round; None where that is not known (any more)."""
@@ -97,7 +102,9 @@ class State(_Record):
         )
         if result.outcome == "rejected":
             return state
-        state = state.model_copy(update={"pending": result.version if result.outcome == "pending" else None})
+        pending = result.version if result.outcome == "pending" else None
+        vouched = self.vouched | {result.version: result.description}
+        state = state.model_copy(update={"pending": pending, "vouched": vouched})
         return state if result.outcome == "pending" else state.pointing_at(result.version, result.why)
 
 
@@ -111,6 +118,7 @@ class RoundResult(_Record):
         manifest: key of the manifest with every sample taken in so far.
         champion: the version that the candidate was judged against; None where there was none.
         version: the candidate.
+        description: SHA-256 of its ``model.json`` in the store.
         outcome: of the gate.
         why: for the history, such as ``promoted: map50_delta >= 0 (have 0.031, need >= 0)``.
     """
@@ -121,6 +129,7 @@ class RoundResult(_Record):
     manifest: str
     champion: Version | None
     version: Version
+    description: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     outcome: Literal["promoted", "pending", "rejected"]
     why: str
 
@@ -223,15 +232,15 @@ class Job:
         Args:
             state: as read.
             folder: where the file may be kept.
+
+        Raises:
+            NotFoundError: it is not in the store.
+            InputError: it is damaged.
         """
-        if state.manifest is None:
-            return None
-        path = folder / Path(state.manifest).name
-        self.store.download(state.manifest, path)
-        return Manifest.read(path)
+        return Manifest.read(local_file(self.store, state.manifest, folder)) if state.manifest else None
 
     def fetch_bundle(self, version: str, folder: Path) -> Bundle:
-        """Bring a bundle here and check its files against its description.
+        """Bring a bundle here, and check its files against its description, and that against the job's state.
 
         Args:
             version: its name under ``bundles/``.
@@ -239,6 +248,7 @@ class Job:
 
         Raises:
             NotFoundError: there is no such version; the message names those there are.
+            InputError: it is not the one that the job committed.
         """
         prefix = f"bundles/{version}/"
         names = [info.key.removeprefix(prefix) for info in self.store.list(prefix)]
@@ -248,7 +258,17 @@ class Job:
             )
         for name in names:
             self.store.download(prefix + name, folder / name)
+        committed = self.read()[0].vouched.get(version)
+        if committed and committed != hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest():
+            raise InputError(
+                f"{self.store.uri_of(prefix + DESCRIPTION)} is not the description that the job committed: the bundle "
+                "was changed in the store; roll back to another version"
+            )
         return Bundle.read(folder)
+
+    def describe(self, version: str) -> str:
+        """SHA-256 of a stored bundle's description."""
+        return hashlib.sha256(self.store.read(f"bundles/{version}/{DESCRIPTION}")).hexdigest()
 
     def publish_bundle(self, folder: Path, version: str) -> None:
         """Put a bundle into the store, its description last: a bundle without one is not there."""

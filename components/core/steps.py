@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.core.errors import InputError
+from components.core.stores.transfer import NO_SPACE, os_reason
 
 # The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.
 SAYS, FAILS = "|", "!"
@@ -24,8 +25,8 @@ _ORPHAN_SECONDS = 2.0
 def step(name: str) -> Iterator[None]:
     """Run the body of one component.
 
-    An ``InputError`` ends the process with exit code 1 and one line, since its message is meant for the user. Any
-    other exception goes on with its traceback, after the same line.
+    An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
+    something about it. Any other exception goes on with its traceback, after the same line.
     """
     threading.Thread(target=_end_with_reader, daemon=True).start()
     started = time.monotonic()
@@ -41,7 +42,7 @@ def step(name: str) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in NO_SPACE:
-            _fail(name, f"{error.strerror}: make room where the step works{_place(error)}")
+            _fail(name, f"{error.filename or 'the disk of this step'}: {os_reason(error)}")
             raise SystemExit(1) from None
         _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}")
         raise

@@ -97,6 +97,7 @@ def deploy(
             manifest=_keep_manifest(job, manifest, round_number),
             champion=champion,
             version=version,
+            description=job.describe(version),
             outcome=outcome,
             why=f"{outcome}: {why}",
         )

@@ -112,7 +112,7 @@ def judge(
         from pathlib import Path
 
         from components.core import plugins as registry
-        from components.core.cache import cache_folder
+        from components.core.cache import cache_folder, own_folder
         from components.core.conditions import Condition
         from components.core.job import Job
         from components.core.manifest import Manifest
@@ -125,7 +125,7 @@ def judge(
         registry.load(plugins)
         job = Job.open(job_root)
         state, _ = job.read()
-        champion = cache_folder(job_root) / "champion" / state.champion if state.champion else None
+        champion = own_folder(job_root) / "champion" / state.champion if state.champion else None
         if champion and state.champion:
             job.fetch_bundle(state.champion, champion)
         comparison = compare(

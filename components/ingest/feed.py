@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from components.core.cache import cache_folder
+from components.core.cache import cache_folder, local_file
 from components.core.errors import InputError
 from components.core.job import Job, State
 from components.core.manifest import Manifest
@@ -513,9 +513,9 @@ class _Known:
 
     @classmethod
     def of(cls, store: Store, state: State, folder: Path, ids: list[str]) -> _Known:
-        path = Job(store).manifest_file(state, folder)
-        if path is None:
+        if state.manifest is None:
             return cls((), {})
+        path = local_file(store, state.manifest, folder)
         try:
             classes = tuple(json.loads(pl.read_parquet_metadata(path).get("classes", "[]")))
             if not ids:

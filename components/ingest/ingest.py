@@ -169,7 +169,9 @@ def workspace_of(store: Store) -> Path | None:
     try:
         blobs.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"job_root {store.uri}: cannot be made ({error.strerror})") from error
+        raise InputError(
+            f"job_root {store.uri}: cannot be made ({error.strerror}): name a folder that may be written"
+        ) from error
     return blobs.parent
 
 

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from components.core.errors import InputError
 from components.core.store import RESERVED, Store
+from components.core.stores.transfer import os_reason
 from components.ingest.dataset import Label, LabelError, Record
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
@@ -248,7 +249,7 @@ def _put(store: Store, key: str, data: bytes) -> None:
         if not path.exists() or path.stat().st_size != len(data):
             _write(path, data)
     except OSError as error:
-        raise InputError(f"{path}: the picture cannot be stored ({error.strerror})") from error
+        raise InputError(f"{path}: the picture cannot be stored: {os_reason(error)}") from error
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -32,6 +32,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.core.cache import local_file
 from components.core.errors import InputError
 from components.core.store import Store
 from components.ingest.dataset import PICTURE_SUFFIXES, pair_key, suffix_of
@@ -120,12 +121,12 @@ class Seen:
         """
         if not cursor:
             return cls("", (), Notes())
-        path = _local(store, cursor, folder)
+        path = local_file(store, cursor, folder)
         try:
             metadata = pl.read_parquet_metadata(path)
             notes = Notes(**json.loads(metadata["notes"]))
             listed = json.loads(metadata["parts"])
-            parts = [_Part(key, rows, _local(store, key, folder)) for key, rows in listed]
+            parts = [_Part(key, rows, local_file(store, key, folder)) for key, rows in listed]
             return cls(cursor, [*parts, _Part(cursor, int(metadata["rows"]), path)], notes)
         except (pl.exceptions.PolarsError, KeyError, ValueError, TypeError, OSError) as error:
             raise InputError(f"{store.uri_of(cursor)} is not a table of what a feed has shown ({error})") from error
@@ -240,18 +241,6 @@ def line_key(name: str) -> str:
 def nothing_seen(reading: str) -> Seen:
     """The beginning of a feed that is read in one way."""
     return Seen("", (), Notes(reading))
-
-
-def _local(store: Store, key: str, folder: Path) -> Path:
-    """A part as a file; parts never change, so one that is there is good."""
-    path = store.local_path(key)
-    if path is None:
-        path = folder / key
-        if not path.is_file():
-            store.download(key, path)
-    elif not path.is_file():
-        store.read(key)  # raises the error that names it
-    return path
 
 
 def _bytes(text: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 
 from components.core import plugins, reports
 from components.core.bundle import Bundle
-from components.core.cache import cache_folder, fetch_blobs
+from components.core.cache import cache_folder, fetch_blobs, own_folder
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
 from components.core.job import Job
@@ -107,10 +107,10 @@ def train(
         "seed": seed,
         "estimator_options": dict(estimator_options or {}),
     }
-    cache = cache_folder(job_root)
+    blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings)
-    with _only_one(cache / "training" / key) as folder:
-        samples = {split: _local(manifest, split, cache / "blobs") for split in ("train", "val")}
+    with _only_one(own_folder(job_root) / "training" / key) as folder:
+        samples = {split: _local(manifest, split, blobs) for split in ("train", "val")}
         if not sum(map(len, samples["train"].manifest.truths())):
             raise InputError(f"none of the {len(samples['train'].manifest)} training samples has a box to learn from")
         checkpoints = Checkpoints(open_store(job_root), key)
@@ -255,6 +255,11 @@ def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
     if base_model != CHAMPION:
         return base_model
     state, _ = Job.open(job_root).read()
+    if state.champion and state.champion not in state.vouched:
+        raise InputError(
+            f"base_model={base_model}: the job's state does not vouch for {state.champion}, so its weights are not "
+            "unpickled; give the weights as a path, or as a URL that ends in #sha256=<digest>"
+        )
     return f"{CHAMPION}:{state.champion}" if state.champion else initial_model
 
 

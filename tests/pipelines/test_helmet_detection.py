@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.core.store import open_store
 from tests.pictures import CLASSES, jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -88,6 +89,21 @@ def test_nothing_half_written_stays(finished):
     here, _, _ = finished
     left = [p for p in here.rglob("*") if p.name.endswith((".partial", ".lock")) or "checkpoints" in p.parts]
     assert not [path for path in left if path.is_file() and not path.name.startswith(".edge-")]
+
+
+def test_it_runs_on_a_store_elsewhere(finished, s3, tmp_path):
+    _, data, _ = finished
+    store = open_store(s3)
+    store.upload(data, "incoming/data.zip")
+    done = command(
+        "run", "helmet-detection", "-p", f"data_url={s3}/incoming/data.zip", "-p", f"job_root={s3}/job", *QUICK,
+        cwd=tmp_path, EDGE_CACHE_DIR=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = {info.key.split("/")[1] for info in store.list("job/")}
+    assert kinds == {"blobs", "reports"}
+    assert f"report: {s3}/job/reports/" in done.stdout
+    assert not list((tmp_path / "cache").rglob("training/*"))
 
 
 def test_a_broken_archive_fails_in_one_line_and_the_next_run_goes_through(finished, tmp_path):

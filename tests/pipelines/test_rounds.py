@@ -1,5 +1,6 @@
 """Rounds of incremental learning that are killed anywhere, run at once, and fed one sample at a time."""
 
+import hashlib
 import json
 import os
 import random
@@ -153,3 +154,21 @@ def test_samples_that_arrive_one_a_poll_are_split_as_asked(tmp_path):
     columns = ["id", "split", "round"]
     assert table.select(columns).sort("id").equals(other.select(columns).sort("id"))
     assert set(table["split"]) == {"train", "val", "test"}
+
+
+def test_a_champion_that_was_swapped_in_the_store_is_not_unpickled(tmp_path):
+    arrive(tmp_path / "feed", 0, PER_ROUND)
+    finish(start(tmp_path / "feed", tmp_path, "one"))
+    job = Job.open(str(tmp_path / "job"))
+    state, _ = job.read()
+    folder = tmp_path / "job" / "bundles" / state.champion
+    (folder / "model.pt").write_text('{"learned": "something else"}')
+    described = json.loads((folder / "model.json").read_text())
+    described["files"]["model.pt"] = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(described))  # the bundle is whole in itself
+    arrive(tmp_path / "feed", PER_ROUND, PER_ROUND)
+    process = start(tmp_path / "feed", tmp_path, "two")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "is not the description that the job committed" in output
+    assert job.read()[0].round == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.core import cache
-from components.core.cache import cache_folder, fetch_blobs
+from components.core.cache import cache_folder, fetch_blobs, local_file, own_folder
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import Manifest
 from components.core.store import open_store
@@ -145,3 +145,34 @@ def test_where_the_cache_lies(tmp_path, monkeypatch, s3):
     assert cache_folder(s3) == tmp_path / ".cache" / "edge-learning"
     monkeypatch.setenv("EDGE_CACHE_DIR", "/cache")
     assert cache_folder("/data/job") == cache_folder(s3) == Path("/cache")
+
+
+def test_what_belongs_to_one_job_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path))
+    assert own_folder("/data/one") == own_folder("file:///data/one")
+    assert own_folder("/data/one") != own_folder("/data/two")
+    assert own_folder("/data/one").is_relative_to(tmp_path)
+
+
+def test_a_copy_that_is_damaged_is_fetched_again(s3, tmp_path):
+    store, key = open_store(s3), f"manifests/r0001-{hashlib.sha256(b'all of it').hexdigest()[:8]}.parquet"
+    store.write(key, b"all of it")
+    copy = local_file(store, key, tmp_path)
+    copy.write_bytes(b"half")
+    assert local_file(store, key, tmp_path).read_bytes() == b"all of it"
+    store.write(key, b"half")
+    assert local_file(store, key, tmp_path) == copy  # what is here is whole
+    copy.unlink()
+    with pytest.raises(InputError, match=rf"{s3}/{key}: damaged"):
+        local_file(store, key, tmp_path)
+    with pytest.raises(NotFoundError, match=r"other-01234567.parquet"):
+        local_file(store, "other-01234567.parquet", tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"half", None])
+def test_a_damaged_object_of_this_machine(tmp_path, damage):
+    store, key = open_store(str(tmp_path / "job")), "feed/0123456789abcdef.parquet"
+    if damage:
+        store.write(key, damage)
+    with pytest.raises(InputError, match=rf"job/{key}: (damaged|no such object)"):
+        local_file(store, key, tmp_path / "cache")

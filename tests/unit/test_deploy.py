@@ -444,7 +444,7 @@ def test_the_runs_of_the_last_rounds_are_remembered():
         state = state.after(
             RoundResult(
                 number=number, run=f"run-{number}", cursor="", manifest="m", champion=None, version="v",
-                outcome="rejected", why="",
+                description="0" * 64, outcome="rejected", why="",
             )
         )  # fmt: skip
     assert len(state.runs) == REMEMBERED_RUNS

@@ -27,6 +27,15 @@ def test_a_fault_of_ours_keeps_its_traceback():
     assert "Traceback" in done.stderr
 
 
+def test_a_full_disk_is_the_users_to_empty():
+    done = run("with step('train'):\n    raise OSError(28, 'No space left on device', '/data/best.pt')")
+    assert done.returncode == 1
+    assert done.stdout == (
+        "train ! /data/best.pt: no space left (No space left on device): make room, or choose another disk\n"
+    )
+    assert done.stderr == ""
+
+
 def test_what_a_step_logs_bears_its_name():
     done = run("with step('train'):\n    logging.info('epoch %d', 3)")
     assert done.returncode == 0

@@ -659,6 +659,35 @@ def test_a_download_starts_over_when_the_object_has_changed(between, s3, bucket)
     assert store.read("a") == b"new" * 50_000
 
 
+def test_an_answer_that_there_is_nothing_may_be_cut_too(between, s3):
+    between.faults[:] = ["cut"]
+    assert open_store(s3).read_versioned("a") is None
+    assert between.faults == []
+
+
+def test_a_server_that_compares_bare_etags(between, s3):
+    """As Ceph's gateway does: a quoted etag never matches."""
+    forward = between.answer
+
+    def compare(method, path, headers, body):
+        etag = headers.get("If-Match", "") if method == "PUT" else ""
+        if etag.startswith('"'):
+            return 412, {"Content-Type": "application/xml"}, b"<Error><Code>PreconditionFailed</Code></Error>"
+        return forward(method, path, {**headers, "If-Match": f'"{etag}"'} if etag else headers, body)
+
+    between.answer = compare
+    store = open_store(s3)
+    first = store.write("a", b"1")
+    second = store.write("a", b"2", if_match=first)
+    assert store.read_versioned("a") == (b"2", second)
+    with pytest.raises(ConflictError):
+        store.write("a", b"3", if_match=first)
+    between.faults[:] = [None, None, "lose"]  # refused, looked at again, written
+    third = store.write("a", b"3", if_match=second)
+    assert between.faults == []
+    assert store.read_versioned("a") == (b"3", third)
+
+
 def test_a_create_whose_answer_is_lost_has_won(between, s3):
     store = open_store(s3)
     between.faults[:] = ["lose"]

@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from components.core.bundle import Bundle
+from components.core.cache import own_folder
 from components.core.errors import InputError
 from components.core.estimators import yolo
 from components.core.estimators.base import LocalSamples
@@ -67,7 +68,7 @@ def test_a_bundle_comes_out_and_nothing_else_stays(job, trained):
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2]
     assert [section.title for section in trained.sections] == ["Training", "Predictions on validation pictures"]
     assert not list(root.rglob("*.pt.*")) and not list((root / "checkpoints").rglob("*.pt"))
-    assert not any((root / "cache" / "training").iterdir())
+    assert not any((own_folder(str(root)) / "training").iterdir())
 
 
 def test_height_and_width_reach_the_exported_model(job, trained):
@@ -151,7 +152,7 @@ def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
     _, manifest = job
     settings = {"estimator": "yolo", "base_model": "yolov8n.yaml", "epochs": 2, "image_size": "64,96", "batch": 8,
                 "patience": 50, "seed": 9, "estimator_options": {}}  # fmt: skip
-    folder = tmp_path / "j" / "cache" / "training" / training_key(manifest, settings)
+    folder = own_folder(str(tmp_path / "j")) / "training" / training_key(manifest, settings)
     folder.mkdir(parents=True)
     with folder.with_suffix(".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)

@@ -112,7 +112,8 @@ class Estimator(ABC):
             seed: of every random choice.
             options: further settings, by the estimator's own names.
             on_epoch: called after each epoch, when the checkpoint has been written.
-            resume: a checkpoint of the same training, from which it goes on.
+            resume: a checkpoint of the same training, from which it goes on; the best weights so far lie beside it, as
+                ``best.pt``. Both may have come from another machine, without the folder's other files.
 
         Raises:
             InputError: an option does not exist, or the base model's weights did not reach the trained model.
@@ -168,7 +169,9 @@ class Estimator(ABC):
         )
 
 
-estimators: Registry[type[Estimator]] = Registry("estimator", built_in=["components.core.estimators.yolo"])
+estimators: Registry[type[Estimator]] = Registry(
+    "estimator", built_in=["components.core.estimators.yolo", "components.core.estimators.fpn"]
+)
 
 
 def check_training(estimator: str, base_model: str, options: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from components.core.bundle import Bundle, Head
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.estimators.device import checked_device
 from components.core.estimators.ultralytics_offline import ultralytics_offline
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Yolo(Estimator):
         data = lay_out(folder, train, val)
         if resume:
             self._model = _open_model(str(resume), resume)
+            _bring_best(resume.with_name("best.pt"), folder / "run" / "weights" / "best.pt")
         follower = _Follower(epochs, on_epoch, None if resume else self._base_digest)
         for event in ("on_train_start", "on_train_epoch_start", "on_train_batch_end", "on_model_save"):
             self._model.add_callback(event, getattr(follower, event))
@@ -117,7 +119,7 @@ class Yolo(Estimator):
             "imgsz": max(image_size),
             "batch": batch,
             "patience": patience,
-            "device": _device(device),
+            "device": None if device == "auto" else checked_device(device),
             "workers": workers,
             "seed": seed,
             "project": str(folder),
@@ -290,6 +292,13 @@ def _split_forward(head: Any, features: list[Any]) -> tuple[Any, ...]:
     )
 
 
+def _bring_best(best: Path, target: Path) -> None:
+    """Put the best weights so far where ultralytics has them; it writes them again only when an epoch is better."""
+    if best.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(best, target)
+
+
 class _Follower:
     """Listens to an ultralytics trainer: checks that the base was loaded, tells progress, hands epochs on."""
 
@@ -407,24 +416,3 @@ def _label_lines(truth: Detections, width: int, height: int) -> str:
     x1, y1, x2, y2 = truth.boxes.T / np.array([[width], [height], [width], [height]], dtype=np.float32)
     rows = zip(truth.classes, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
     return "".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows)
-
-
-def _device(name: str) -> str | None:
-    """The device by ultralytics' name for it.
-
-    Raises:
-        InputError: a GPU that is not here.
-    """
-    if name == "auto":
-        return None
-    numbers = name.removeprefix("cuda:")
-    if numbers[0].isdigit():
-        import torch
-
-        there = torch.cuda.device_count()
-        if max(map(int, numbers.split(","))) >= there:
-            raise InputError(
-                f"device={name}: there are {there} GPUs here; use auto or cpu, or ask for more (gpu_limit)"
-            )
-        return numbers
-    return name

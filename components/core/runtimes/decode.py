@@ -1,7 +1,8 @@
-"""From the outputs of a YOLO head to boxes; the one decoder for every runtime.
+"""From the outputs of a model to boxes; the one decoder for every runtime.
 
-A bundle's model ends at its last convolutions: for each scale the box distances and the class scores, apart, because
-one tensor that held both would lose the scores when it is quantised to 8 bits. What follows is done here.
+A YOLO's model ends at its last convolutions: for each scale the box distances and the class scores, apart, because
+one tensor that held both would lose the scores when it is quantised to 8 bits. What follows is done here. A two-stage
+model gives boxes; their selection is done here too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Head
+from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
 
 MAX_DETECTIONS = 300  # per picture
@@ -20,11 +21,12 @@ MAX_CANDIDATES = 30_000  # per picture, before overlapping boxes are suppressed
 Array = NDArray[np.float32]
 
 
-def decode(outputs: Sequence[Array], head: Head, *, confidence: float, nms: float) -> Detections:
+def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: float, nms: float) -> Detections:
     """Boxes on the canvas, best score first, at most ``MAX_DETECTIONS``.
 
     Args:
-        outputs: for each stride the box distances (1, 4 * reg_max, h, w) and the class scores (1, classes, h, w).
+        outputs: of a ``Head``, for each stride the box distances (1, 4 * reg_max, h, w) and the class scores
+            (1, classes, h, w); of a ``BoxesHead``, boxes (N, 4), scores (N,) and classes (N,).
         head: what the outputs mean.
         confidence: least score of a box. One grid cell may give several boxes, one for each class.
         nms: overlap (IoU) above which the lower of two boxes of one class is dropped; an end-to-end head needs none.
@@ -35,8 +37,11 @@ def decode(outputs: Sequence[Array], head: Head, *, confidence: float, nms: floa
     return found[:MAX_DETECTIONS] if head.end_to_end else found[suppress(found, nms)]
 
 
-def candidates(outputs: Sequence[Array], head: Head, confidence: float) -> Detections:
-    """Every box with its score, in the order of the scales, grid cells and classes; arguments as for ``decode``."""
+def candidates(outputs: Sequence[Array], head: Head | BoxesHead, confidence: float) -> Detections:
+    """Every box with its score, in the order of the outputs, grid cells and classes; arguments as for ``decode``."""
+    if isinstance(head, BoxesHead):
+        boxes, scores, classes = outputs
+        return Detections.of(boxes, classes, scores)[scores >= confidence]
     scales = [
         _candidates_of_scale(distances[0], scores[0], stride, head.reg_max, confidence)
         for distances, scores, stride in zip(outputs[::2], outputs[1::2], head.strides, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from components.core.bundle import Bundle
+from components.core.bundle import BoxesHead, Bundle
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.runtimes.decode import decode
@@ -17,6 +17,8 @@ from components.core.runtimes.letterbox import Picture, letterbox
 
 FILE = "model.onnx"
 INPUT = "images"
+
+Shape = tuple[int | str, ...]
 
 
 @runtimes.register("onnx")
@@ -70,20 +72,32 @@ def _session(path: Path, threads: int) -> Any:
 
 def _check_ports(session: Any, bundle: Bundle, folder: Path) -> None:
     """Compare what a model takes and gives with what its bundle says."""
-    given = {port.name: tuple(port.shape) for port in (*session.get_inputs(), *session.get_outputs())}
+    given = {port.name: _shape(port) for port in (*session.get_inputs(), *session.get_outputs())}
     wanted = _ports(bundle)
     if given != wanted:
+        outputs = (
+            "and the boxes, their scores and their classes as outputs"
+            if isinstance(bundle.head, BoxesHead)
+            else "no dynamic axes, and boxes and class scores of every scale as outputs of their own, not concatenated"
+        )
         raise InputError(
-            f"bundle {folder}: {FILE} has {_listed(given)}, but {_listed(wanted)} are needed: export it with batch 1, "
-            "no dynamic axes, and the boxes and class scores of every scale as outputs of their own, not concatenated"
+            f"bundle {folder}: {FILE} has {_listed(given)}, but {_listed(wanted)} are needed: "
+            f"export it with batch 1, {outputs}"
         )
     if session.get_inputs()[0].type != "tensor(float)":
         raise InputError(f"bundle {folder}: {FILE} takes {session.get_inputs()[0].type}: export it in float32")
 
 
-def _ports(bundle: Bundle) -> dict[str, tuple[int, ...]]:
+def _shape(port: Any) -> Shape:
+    """The sides of an input or output; one that may change has whatever name its exporter gave it."""
+    return tuple(side if isinstance(side, int) else "N" for side in port.shape)
+
+
+def _ports(bundle: Bundle) -> dict[str, Shape]:
     height, width = bundle.image_size
-    ports: dict[str, tuple[int, ...]] = {INPUT: (1, 3, height, width)}
+    ports: dict[str, Shape] = {INPUT: (1, 3, height, width)}
+    if isinstance(bundle.head, BoxesHead):
+        return ports | dict(zip(bundle.outputs, (("N", 4), ("N",), ("N",)), strict=True))
     channels = (4 * bundle.head.reg_max, len(bundle.classes))
     for index, name in enumerate(bundle.outputs):
         stride = bundle.head.strides[index // 2]
@@ -91,5 +105,5 @@ def _ports(bundle: Bundle) -> dict[str, tuple[int, ...]]:
     return ports
 
 
-def _listed(ports: dict[str, tuple[Any, ...]]) -> str:
+def _listed(ports: dict[str, Shape]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in ports.items())

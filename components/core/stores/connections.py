@@ -109,13 +109,12 @@ def receive(source: Source, file: BinaryIO, name: str) -> str:
     """Write an object into an empty file, going on where a connection broke; returns what tells its version apart."""
     patience, validator, furthest = Patience(name), "", 0
     while True:
-        answer = source(file.tell() if validator else 0, validator)
-        if answer.status != 206:
-            file.seek(0)
-            file.truncate()
-        validator = _validator(answer.headers)
         try:
-            with closing(answer):
+            with closing(source(file.tell() if validator else 0, validator)) as answer:
+                if answer.status != 206:
+                    file.seek(0)
+                    file.truncate()
+                validator = _validator(answer.headers)
                 for chunk in answer.stream(CHUNK_BYTES, decode_content=False):
                     file.write(chunk)
             return validator

@@ -16,7 +16,7 @@ from components.core.stores.base import RESERVED, not_found
 
 CHUNK_BYTES = 1 << 20
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -74,11 +74,12 @@ def os_errors(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name}: {_os_reason(error)}") from error
+        raise InputError(f"{name}: {os_reason(error)}") from error
 
 
-def _os_reason(error: OSError) -> str:
-    if error.errno in _NO_SPACE:
+def os_reason(error: OSError) -> str:
+    """What went wrong and what to do, in few words."""
+    if error.errno in NO_SPACE:
         return f"no space left ({error.strerror}): make room, or choose another disk"
     if error.errno in _NO_PERMISSION:
         return f"not permitted ({error.strerror}): check who may read and write {error.filename or 'there'}"

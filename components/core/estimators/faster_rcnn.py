@@ -1,0 +1,148 @@
+"""The network of the ``fpn`` estimator: torchvision's Faster R-CNN on a feature pyramid, on canvases of one size.
+
+Torchvision's model resizes pictures, suppresses overlapping boxes and drops low scores itself. Here it does not: it
+looks at a canvas and gives every box, so that one letterbox and one decoder serve it and all other models alike.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import clip_boxes_to_image
+
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+ONNX_OPSET = 19
+COMPARED = 100  # boxes, when an export is checked
+
+
+class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked here
+    """Canvases in, losses or boxes out.
+
+    Args:
+        architecture: name of a Faster R-CNN of torchvision; its weights are drawn at random, never fetched.
+        classes: number of classes.
+        anchor_sizes: sides of the boxes that others are measured from, canvas pixels. A ResNet has one for each of its
+            five scales, a MobileNet all of them on each of its three.
+    """
+
+    def __init__(self, architecture: str, classes: int, anchor_sizes: Sequence[float]) -> None:
+        super().__init__()
+        build = getattr(torchvision.models.detection, architecture)
+        # No score is too low for the second stage: a model that knows little yet must give boxes too.
+        self.parts = build(weights=None, weights_backbone=None, num_classes=classes + 1, rpn_score_thresh=0.0)
+        scales = len(self.parts.rpn.anchor_generator.sizes)
+        sizes = [tuple(anchor_sizes)] * scales if "mobilenet" in architecture else [(size,) for size in anchor_sizes]
+        self.parts.rpn.anchor_generator = AnchorGenerator(tuple(sizes), (ASPECT_RATIOS,) * scales)
+        self.parts.rpn.head = RPNHead(self.parts.backbone.out_channels, len(sizes[0]) * len(ASPECT_RATIOS))
+        self.register_buffer("_mean", torch.tensor(self.parts.transform.image_mean)[:, None, None], persistent=False)
+        self.register_buffer("_spread", torch.tensor(self.parts.transform.image_std)[:, None, None], persistent=False)
+
+    def forward(self, canvas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Every box on one canvas.
+
+        Args:
+            canvas: (1, 3, height, width) float32 RGB in 0..1.
+
+        Returns:
+            Boxes (N, 4) in canvas pixels, scores (N,), and classes (N,) counted from 0: for each place that the first
+            stage proposes, one box of every class.
+        """
+        size = (int(canvas.shape[-2]), int(canvas.shape[-1]))
+        images, features = self._look(canvas, size)
+        proposals, _ = self.parts.rpn(images, features)
+        heads = self.parts.roi_heads
+        logits, shifts = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, [size])))
+        boxes = clip_boxes_to_image(heads.box_coder.decode(shifts, proposals), size)[:, 1:]
+        scores = torch.softmax(logits, -1)[:, 1:]
+        labels = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        return boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1)
+
+    def losses(self, canvases: torch.Tensor, truths: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """What is to be made smaller, by name; the network is in training mode.
+
+        Args:
+            canvases: (B, 3, height, width) float32 RGB in 0..1.
+            truths: for each, ``boxes`` (N, 4) in canvas pixels and ``labels`` (N,), counted from 1; N may be 0.
+        """
+        size = (int(canvases.shape[-2]), int(canvases.shape[-1]))
+        images, features = self._look(canvases, size)
+        proposals, of_proposals = self.parts.rpn(images, features, truths)
+        _, of_boxes = self.parts.roi_heads(features, proposals, images.image_sizes, truths)
+        return {**of_proposals, **of_boxes}
+
+    def freeze(self, layers: int) -> None:
+        """Keep the first layers of the backbone as they are."""
+        for layer in list(self.parts.backbone.body.children())[:layers]:
+            layer.eval().requires_grad_(False)
+
+    def learn_from(self, proposals: int) -> None:
+        """Set how many proposals of each picture the second stage learns from, a quarter of them with an object."""
+        self.parts.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(proposals, 0.25)
+
+    def replace_classes(self, classes: int) -> None:
+        """Give the network untrained class outputs, for other classes than it had."""
+        old = self.parts.roi_heads.box_predictor
+        self.parts.roi_heads.box_predictor = FastRCNNPredictor(old.cls_score.in_features, classes + 1)
+
+    def _look(self, canvases: torch.Tensor, size: tuple[int, int]) -> tuple[ImageList, Any]:
+        pixels = (canvases - self._mean) / self._spread
+        return ImageList(pixels, [size] * len(canvases)), self.parts.backbone(pixels)
+
+
+def export_onnx(network: FasterRcnn, path: Path, image_size: tuple[int, int]) -> tuple[str, ...]:
+    """Write a network in evaluation mode, on the processor, as ONNX, and check it.
+
+    Returns:
+        Names of the outputs: those of :meth:`FasterRcnn.forward`.
+
+    Raises:
+        RuntimeError: ONNX Runtime finds other boxes than the network.
+    """
+    import onnxruntime
+
+    outputs = ("boxes", "scores", "labels")
+    sample = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sides are taken for constants, which on a canvas they are
+        expected = [output.numpy() for output in network(sample)]
+        torch.onnx.export(
+            network,
+            (sample,),
+            str(path),
+            opset_version=ONNX_OPSET,
+            dynamo=False,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "N"} for name in outputs},
+        )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(list(outputs), {"images": sample.numpy()})
+    share = _share_found(expected, found)
+    if share < 0.9:  # the order of equal scores may decide over a few
+        raise RuntimeError(f"the exported ONNX finds {share:.0%} of the boxes that the trained model finds")
+    return outputs
+
+
+def _share_found(expected: Sequence[Any], found: Sequence[Any]) -> float:
+    """The share of the best expected boxes that are among those found."""
+    best = np.argsort(-expected[1], kind="stable")[:COMPARED]
+    same = [
+        (
+            (np.abs(found[0] - expected[0][one]).max(axis=1) < 1)
+            & (np.abs(found[1] - expected[1][one]) < 0.01)
+            & (found[2] == expected[2][one])
+        ).any()
+        for one in best
+    ]
+    return float(np.mean(same)) if same else float(len(found[1]) == 0)
