@@ -27,7 +27,6 @@ def compile_all(
 
     Returns:
         The files written.
-
     """
     compiled = _compiled(pipelines, components)
     for name, content in compiled.items():
@@ -45,7 +44,6 @@ def stale(folder: Path, pipelines: Mapping[str, BaseComponent], components: Mapp
 
     Returns:
         One line for each file that is missing, differs, or should not be there; empty if all is up to date.
-
     """
     compiled = _compiled(pipelines, components)
     present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.yaml")}

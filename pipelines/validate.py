@@ -53,7 +53,6 @@ def problems(source: Path | str) -> list[str]:
     Returns:
         One line per problem, each beginning with its place, such as ``root.dag.tasks.train: ...``; empty if all is
         well. A package that cannot be read at all has one problem, the first.
-
     """
     try:
         package = _read(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)

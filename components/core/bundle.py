@@ -50,7 +50,6 @@ class Head:
         reg_max: bins per box side; 1 where the model gives the distance itself.
         end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
         kind: tells this head from others in ``model.json``.
-
     """
 
     strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -74,7 +73,6 @@ class BoxesHead:
     Attributes:
         end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
         kind: tells this head from others in ``model.json``.
-
     """
 
     end_to_end: bool = False
@@ -113,7 +111,6 @@ class Bundle:
         metrics: what it scored, by name.
         lineage: where it comes from: base model, digest of the manifest, parameters, experiment labels, time of
             creation, versions of the libraries.
-
     """
 
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
@@ -144,7 +141,6 @@ class Bundle:
         Raises:
             NotFoundError: no description, or a file that it names is missing.
             InputError: the description is not one, or a file is not the one that it describes.
-
         """
         path = folder / DESCRIPTION
         if not path.is_file():
@@ -162,7 +158,6 @@ class Bundle:
 
         Returns:
             The bundle as written, ``files`` being those that were found.
-
         """
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{DESCRIPTION}.partial"
@@ -183,7 +178,6 @@ class Bundle:
         Raises:
             NotFoundError: the bundle has no such file.
             InputError: its bytes are not those that the bundle was made with.
-
         """
         path = folder / name
         if name not in self.files or not path.is_file():

@@ -84,7 +84,6 @@ def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
     Raises:
         NotFoundError: a picture is not where the manifest says.
         InputError: a picture is out of reach, or its bytes are not those of its id.
-
     """
     ids, uris = manifest.table["id"].to_list(), manifest.table["uri"].to_list()
     opened = functools.cache(open_store)  # one store, and so one set of connections, for each bucket

@@ -88,7 +88,6 @@ class Clause:
         need: what it is held against, ``> 50``.
         outcome: of this comparison alone, before any ``not`` around it.
         reason: one line, such as ``have 37, need > 50``.
-
     """
 
     text: str
@@ -106,7 +105,6 @@ class Verdict:
         outcome: of the whole condition; error if that of any clause is.
         condition: the condition as one line of text.
         clauses: each comparison in the order in which it was written, the ones that did not matter among them.
-
     """
 
     outcome: Outcome
@@ -228,7 +226,6 @@ class _Metric:
         change: ``delta`` or ``rel`` where it is compared with the champion's, else empty.
         of_class: name or place of the one class that is meant.
         reducer: what makes one number of those of all classes.
-
     """
 
     name: str
@@ -354,7 +351,6 @@ class _Scores:
         metrics: the values.
         classes: class names in their order.
         whose: what reasons begin with.
-
     """
 
     metrics: Metrics

@@ -18,7 +18,6 @@ class Detections:
             one, so a box one pixel wide has ``x2 - x1 == 1``.
         scores: (N,) float32 in 0..1.
         classes: (N,) int32, index into the class names of the manifest or bundle that the boxes belong to.
-
     """
 
     boxes: NDArray[np.float32]
@@ -31,7 +30,6 @@ class Detections:
 
         Raises:
             ValueError: the three do not have the same length.
-
         """
         box_array = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
         class_array = np.asarray(classes, dtype=np.int32).reshape(-1)

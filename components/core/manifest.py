@@ -58,7 +58,6 @@ class Manifest:
     Attributes:
         table: one row per sample, with the columns of ``SCHEMA``.
         classes: class names in the order of ``class_id``.
-
     """
 
     table: pl.DataFrame
@@ -76,7 +75,6 @@ class Manifest:
         Raises:
             NotFoundError: no such file.
             InputError: not Parquet, other columns than a manifest's, or an annotation of a class without a name.
-
         """
         if not Path(path).is_file():
             raise NotFoundError(f"manifest {path}: no such file")

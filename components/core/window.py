@@ -41,7 +41,6 @@ class Window:
         end: first minute after it, 0..1440; one that is not above ``start`` is on the next day.
         timezone: where the clock hangs that shows these times.
         weekdays: days on which the window starts, Monday is 0.
-
     """
 
     start: int

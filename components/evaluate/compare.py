@@ -31,7 +31,6 @@ class Delta:
         value: candidate - champion.
         low: lower end of the paired 95 % bootstrap interval over the pictures.
         high: upper end.
-
     """
 
     value: float
@@ -47,7 +46,6 @@ class SetScores:
         candidate: what it scored.
         champion: what the champion scored; None where there is none.
         deltas: by metric, ``map50`` and ``map50_95``; empty without a champion.
-
     """
 
     candidate: DetectionMetrics
@@ -67,7 +65,6 @@ class Comparison:
         candidate_digest: SHA-256 of the candidate's ``model.onnx``.
         champion_digest: the same of the champion; None where there is none.
         sections: the report of the candidate's evaluation on ``all``.
-
     """
 
     classes: tuple[str, ...]
@@ -126,7 +123,6 @@ def compare(
 
     Raises:
         InputError: both are the same model, a bundle cannot run, or there is no labelled box to measure on.
-
     """
     digest = _digest(candidate_folder)
     champion_digest = _digest(champion_folder) if champion_folder else None

@@ -38,7 +38,6 @@ class Evaluation:
         samples: what it was measured on.
         predictions: of each sample in table order, in the manifest's classes, with scores from 0.001.
         sections: the report.
-
     """
 
     metrics: DetectionMetrics
@@ -77,7 +76,6 @@ def evaluate(
     Raises:
         InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
             bundle cannot run, or a picture is not the one in the manifest.
-
     """
     samples = _samples(manifest, split)
     detector = open_detector(runtime, model_folder)

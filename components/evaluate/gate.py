@@ -55,7 +55,6 @@ class Check:
         question: as in the table of the module.
         outcome: met, not met or error.
         reason: one line, with what there is and what is needed.
-
     """
 
     question: str
@@ -72,7 +71,6 @@ class Judgement:
         reasons: why, one line each.
         checks: every question and its answer, those that did not matter among them.
         forced: whether the outcome is somebody's will, whatever the answers were.
-
     """
 
     outcome: Outcome
@@ -139,7 +137,6 @@ def judge(
 
     Raises:
         InputError: a tolerance that is no number from 0 on.
-
     """
     if max_loss is not None and not (math.isfinite(max_loss) and max_loss >= 0):
         raise InputError(f"max_loss={max_loss} is not a number from 0 on")

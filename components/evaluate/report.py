@@ -29,7 +29,6 @@ class Example:
         found: predictions.
         missed: true boxes that no prediction took.
         false_alarms: predictions that took no true box.
-
     """
 
     source: str

@@ -40,7 +40,6 @@ class Label(NamedTuple):
         name: the data set's own name of the class.
         box: ``x1, y1, x2, y2``; in pixels of the picture as displayed, or in 0..1 of its width and height.
         normalised: the box is in 0..1.
-
     """
 
     name: str
@@ -60,7 +59,6 @@ class Record(NamedTuple):
         size: width and height in pixels that the label claims for the picture; None: it claims nothing.
         left_out: boxes that the format marks as no single object (COCO's crowds) and that are not in ``labels``.
         reason: why the picture cannot be used, ``kind: details``; empty if it can.
-
     """
 
     source: str
@@ -80,7 +78,6 @@ class DataSet:
     Attributes:
         classes: the names that the data set declares, in its order; None: it declares none, so those found count.
         records: its pictures, read while they are iterated.
-
     """
 
     classes: tuple[str, ...] | None
@@ -98,7 +95,6 @@ class Format(Protocol):
 
         Raises:
             InputError: the data set as a whole cannot be read.
-
         """
 
 
@@ -119,7 +115,6 @@ class Folder:
         root: the folder.
         files: every file in it, as paths below ``root`` with ``/`` between the parts, sorted; hidden files left out.
         index: the one of ``files`` that the user named as the data set's index; empty: none was named.
-
     """
 
     root: Path
@@ -137,7 +132,6 @@ class Folder:
         Raises:
             InputError: ``data_path`` leads out of the folder.
             NotFoundError: it is not there.
-
         """
         inside = PurePosixPath(data_path)
         if inside.is_absolute() or ".." in inside.parts:
@@ -179,7 +173,6 @@ class Folder:
 
         Raises:
             LabelError: it cannot be read, or is larger than ``limit`` bytes.
-
         """
         try:
             with Path(self.path(name)).open("rb") as file:
@@ -195,7 +188,6 @@ class Folder:
 
         Raises:
             LabelError: it cannot be read, is too large, or is not UTF-8.
-
         """
         try:
             return self.read(name, limit).decode("utf-8-sig")
@@ -210,7 +202,6 @@ class Pairs:
     Attributes:
         labels: the label files of each picture that has any, in order; more than one is ambiguous.
         pictures: the pictures of each label file that has any; more than one is ambiguous.
-
     """
 
     labels: dict[str, list[str]]
@@ -235,7 +226,6 @@ class Pairs:
 
         Raises:
             LabelError: there are several, or the one there is fits several pictures.
-
         """
         found = self.labels.get(picture, [])
         if len(found) > 1:

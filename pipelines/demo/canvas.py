@@ -51,7 +51,6 @@ class Canvas:
     Args:
         height: of the finished picture, pixels.
         width: of the finished picture, pixels.
-
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -81,7 +80,6 @@ class Canvas:
             colour: of the body in even light.
             owner: as in ``fill``.
             lit: the lit point, as a share of the outline's width and height.
-
         """
         corner, size = outline.min(axis=0), np.ptp(outline, axis=0)
         centre = corner + size * lit

@@ -70,7 +70,6 @@ def expose(
 
     Returns:
         The same shape and type.
-
     """
     lit = LIGHTS[light](image.astype(np.float32), lamps, rng)
     if rng.random() < 0.2:

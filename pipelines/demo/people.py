@@ -53,7 +53,6 @@ def draw_worker(
         height: of the worker standing upright, pixels.
         helmet: whether the worker wears one.
         owner: gets the pixels of the helmet's shell, or those of the bare head with its hair.
-
     """
     unit = height / 100
     side = float(rng.choice((-1, 1)))

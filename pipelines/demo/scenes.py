@@ -48,7 +48,6 @@ def draw_scene(
 
     Raises:
         InputError: no such site or light.
-
     """
     _check_names("site", [site], SITES)
     _check_names("light", [light], LIGHTS)
@@ -77,7 +76,6 @@ def make_dataset(
 
     Raises:
         InputError: no such site or light, or none.
-
     """
     _check_names("site", sites, SITES)
     _check_names("light", lights, LIGHTS)
@@ -101,7 +99,6 @@ def _draw_contents(
 
     Returns:
         For each owner of pixels the class name and how many pixels it had before anything was drawn over it.
-
     """
     people = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, 5))
     things = int(rng.integers(1, 5))

@@ -91,6 +91,26 @@ def test_nothing_half_written_stays(finished):
     assert not [path for path in left if path.is_file() and not path.name.startswith(".edge-")]
 
 
+def test_the_compiled_pipeline_runs_as_it_is_committed(finished, tmp_path):
+    _, data, _ = finished
+    given = {"data_url": str(data), "job_root": str(tmp_path / "job"), "epochs": 1, "image_size": "64", "batch": 8,
+             "device": "cpu", "workers": 0, "base_model": "yolov8n.yaml", "train_ratio": 0.6,
+             "val_ratio": 0.2}  # fmt: skip
+    code = (
+        "import sys, json\nfrom kfp import components, local\n"
+        "local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])\n"
+        "components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))\n"
+    )
+    compiled = REPOSITORY / "compiled" / "pipelines" / "helmet-detection.yaml"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(compiled), str(tmp_path / "runs"), json.dumps(given)],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "job" / "reports").glob("*.html"))) == 1
+
+
 def test_it_runs_on_a_store_elsewhere(finished, s3, tmp_path):
     _, data, _ = finished
     store = open_store(s3)

@@ -24,7 +24,6 @@ def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0
 
     Returns:
         Lower and upper end.
-
     """
     draws = _draws(len(matches.truths), len(matches.scores), seed)
     return _interval(_means(matches, draws, max_detections))
@@ -46,7 +45,6 @@ def delta_interval(
 
     Returns:
         Lower and upper end.
-
     """
     predictions = sum(len(matches.scores) for matches in (*candidate, *champion))
     draws = _draws(len(candidate[0].truths), predictions, seed)
@@ -85,7 +83,6 @@ def _average_precisions(matches: Matches, class_id: int, draws: NDArray[np.int64
         class_id: of the class.
         draws: (resamples, pictures) how often each picture was drawn.
         max_detections: see above.
-
     """
     chosen = np.flatnonzero((matches.classes == class_id) & (matches.ranks < max_detections))
     chosen = chosen[np.argsort(-matches.scores[chosen], kind="stable")]

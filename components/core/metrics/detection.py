@@ -41,7 +41,6 @@ class ClassMetrics:
         truths: number of true boxes. Where it is 0, the five above are None.
         predictions: number of predictions at the confidence threshold.
         false_positives: predictions that are not correct.
-
     """
 
     name: str
@@ -74,7 +73,6 @@ class DetectionMetrics:
         per_class: one entry per class, in the order of the class names.
         curves: for each class with true boxes, precision (101,) at the recalls ``RECALLS``, at IoU 0.5, each value
             being the best precision at that recall or a higher one; 0 where no confidence reaches the recall.
-
     """
 
     map50: float
@@ -113,7 +111,6 @@ class Matches:
         ranks: (D,) how many predictions of the same picture and class precede it.
         correct: (D,) whether it took a true box.
         truths: (pictures, classes) number of true boxes.
-
     """
 
     images: NDArray[np.intp]
@@ -158,7 +155,6 @@ def evaluate_detections(
 
     Raises:
         InputError: no true boxes at all, or scores and boxes that cannot be measured.
-
     """
     _check(truths, predictions, class_names, sizes)
     matches = match(truths, predictions, len(class_names), iou_threshold)
@@ -176,7 +172,6 @@ def match(
         predictions: what was found in each picture.
         classes: number of classes.
         iou_threshold: least overlap.
-
     """
     images = np.repeat(np.arange(len(predictions)), [len(found) for found in predictions])
     found = _joined(predictions)

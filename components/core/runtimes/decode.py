@@ -30,7 +30,6 @@ def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: floa
         head: what the outputs mean.
         confidence: least score of a box. One grid cell may give several boxes, one for each class.
         nms: overlap (IoU) above which the lower of two boxes of one class is dropped; an end-to-end head needs none.
-
     """
     found = candidates(outputs, head, confidence)
     found = found[np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]]
@@ -62,7 +61,6 @@ def suppress(sorted_detections: Detections, threshold: float) -> NDArray[np.intp
 
     Returns:
         Indices of the boxes that stay, ascending, at most ``MAX_DETECTIONS``.
-
     """
     x1, y1, x2, y2 = sorted_detections.boxes.T
     # One contiguous row for each quantity: this loop is what a low confidence spends its time in.

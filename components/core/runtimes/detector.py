@@ -34,7 +34,6 @@ class Detector(Protocol):
 
         Returns:
             The boxes of each picture in its own pixels, best score first, at most 300.
-
         """
         ...
 
@@ -52,7 +51,6 @@ def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
 
     Raises:
         InputError: no such runtime, or the bundle cannot run on it.
-
     """
     return runtimes.get(runtime)(folder, threads)
 

@@ -25,7 +25,6 @@ class Placement:
         top: first row.
         width: of the picture itself, pixels.
         height: of the picture itself, pixels.
-
     """
 
     scale: tuple[float, float]
@@ -45,7 +44,6 @@ def letterbox(image: Picture, size: tuple[int, int], pad: int = 114) -> tuple[Pi
 
     Returns:
         The canvas, (height, width, 3) uint8, and where the picture lies on it.
-
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
@@ -74,7 +72,6 @@ def read_picture(path: Path) -> Picture:
 
     Raises:
         InputError: no such file, or not a picture that OpenCV can decode.
-
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:

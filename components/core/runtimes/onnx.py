@@ -34,7 +34,6 @@ class OnnxDetector:
     Raises:
         NotFoundError: the folder is no bundle, or has no ``model.onnx``.
         InputError: the bundle is damaged, or its model has other inputs or outputs than it says.
-
     """
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
