@@ -109,6 +109,23 @@ def plugins_(
                 print(f"{registry.kind:10} {name:10} {first}")
 
 
+@app.command()
+def rollback(
+    job_root: Annotated[str, typer.Argument(help="Where the job's state lies.")],
+    to: Annotated[str, typer.Option(help="Version to go back to; by default the one before the champion.")] = "",
+) -> None:
+    """Make an earlier model the champion of a job again."""
+    with one_line_errors("interrupted; the same command completes what it began"):
+        from components.core.job import Job
+        from components.deploy.pointer import publish_pointer
+
+        job = Job.open(job_root)
+        before = job.read()[0].champion
+        state = job.roll_back(to)
+        publish_pointer(job)
+        print(f"{job.store.uri}: the champion is {state.champion}, it was {before}")
+
+
 EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
 
 
