@@ -62,7 +62,7 @@ def local_path(url: str) -> Path:
     """
     inside = open_store(url).local_path("inside")
     if inside is None or not inside.parent.exists():
-        raise NotFoundError(f"data_url {url}: no such file or folder")
+        raise NotFoundError(f"{url}: no such file or folder")
     return inside.parent
 
 
@@ -95,7 +95,7 @@ def _bring_prefix(store: Store, folder: Path, meter: Meter) -> None:
         meter.add_bytes(found.size)
         keys.append(found.key)
     if not keys:
-        raise NotFoundError(f"data_url {meter.shown}: no such object, and nothing below it")
+        raise NotFoundError(f"{meter.shown}: no such object, and nothing below it")
     logger.info("downloading %d objects, %.1f MB, from %s", len(keys), meter.bytes / 1e6, meter.shown)
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         for _ in pool.map(lambda key: store.download(key, folder / checked_name(key, meter.shown)), keys):
@@ -105,5 +105,5 @@ def _bring_prefix(store: Store, folder: Path, meter: Meter) -> None:
 def only_index(name: str, data_path: str) -> str:
     """The name of the index that ``data_url`` ends with, beside which there can be no ``data_path``."""
     if data_path:
-        raise InputError(f"data_url names the index file {name}, so data_path must be empty, not {data_path!r}")
+        raise InputError(f"the address names the index file {name}, so data_path must be empty, not {data_path!r}")
     return name

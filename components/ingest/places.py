@@ -141,7 +141,7 @@ def _bucket(url: str, data_path: str, view: Path, cache: Path) -> Place | None:
         url, _, index = url.rpartition("/")
         return BucketPlace(open_store(url), view, cache, only_index(index, data_path))
     if named:
-        raise NotFoundError(f"data_url {url}: no such object")
+        raise NotFoundError(f"{url}: no such object")
     url = f"{url}/{data_path}".rstrip("/")
     if data_path.lower().endswith(INDEX_SUFFIXES):
         url, _, index = url.rpartition("/")

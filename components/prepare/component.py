@@ -74,6 +74,7 @@ def plan(
     core_rounds: int = 1,
     recent_rounds: int = 3,
     min_samples: int = 20,
+    epochs: int = 30,
 ) -> None:
     """Choose what a round trains on (what is new, and a replay of what is known) and what it is measured on.
 
@@ -94,6 +95,7 @@ def plan(
         core_rounds: How many of the first rounds give the core set.
         recent_rounds: How many of the last rounds give the recent set.
         min_samples: While a test set has fewer samples, it takes in the next round too.
+        epochs: Passes over the training samples that are planned, for what the round costs.
     """
     from components.core.steps import step
 
@@ -126,6 +128,6 @@ def plan(
             (recent, data.recent),
         ):
             samples.write(artifact.path)
-        write_page(report.path, "Plan", [section(data)])
-        for name, count in data.counts.items():
+        write_page(report.path, "Plan", [section(data, int(epochs))])
+        for name, count in (data.counts | data.budget(int(epochs))).items():
             counts.log_metric(name, count)

@@ -153,11 +153,10 @@ def draw(pool: Manifest, size: int, key: str) -> Manifest:
     return Manifest(pool.table.filter(pl.col("id").is_in(chosen)).sort("id"), pool.classes)
 
 
-def section(data: RoundData) -> reports.Section:
-    """The counts of a round for its report."""
-    return reports.Section(
-        "Samples of the round", reports.facts({k.replace("_", " "): v for k, v in data.counts.items()})
-    )
+def section(data: RoundData, epochs: int) -> reports.Section:
+    """The counts of a round and what it costs, for its report."""
+    shown = data.counts | data.budget(epochs)
+    return reports.Section("Samples of the round", reports.facts({k.replace("_", " "): v for k, v in shown.items()}))
 
 
 class _Sides:

@@ -29,10 +29,11 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[C
         InputError: one line that tells everything that is wrong.
     """
     found = problems(values, phases)
+    well_formed = not found
     for check, name in ((check_readable, "data_url"), (_check_base, "base_model"), (_check_store, "job_root")):
         if values.get(name) and not any(problem.startswith(name) for problem in found):
             found += _complaints(lambda check=check, name=name: check(values[name]), f"{name}: ")  # type: ignore[misc]
-    if not found:
+    if well_formed:
         for further in more:
             found += _complaints(further)
     if found:

@@ -276,6 +276,6 @@ def test_a_round_follows_the_known_ones():
 
 def test_the_report_tells_the_counts():
     (data,) = rounds([batch(0, 200)])
-    body = section(data).body
+    body = section(data, epochs=10).body
     assert "new labels</dt><dd>200<" in body
     assert f"core</dt><dd>{data.counts['core']}<" in body

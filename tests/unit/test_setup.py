@@ -100,6 +100,9 @@ def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_f
     with pytest.raises(InputError, match="first; second"):
         check_run(values, PHASES, [lambda: complain("first"), lambda: complain("second")])
     made.clear()
+    with pytest.raises(InputError, match=r"gone.*; third"):
+        check_run({**values, "data_url": str(tmp_path / "gone")}, PHASES, [lambda: complain("third")])
+    made.clear()
     with pytest.raises(InputError, match="epochs"):
         check_run({**values, "epochs": 0}, PHASES, [lambda: complain("first")])
     assert made == []
