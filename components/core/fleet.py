@@ -41,24 +41,48 @@ class PublishedFile(_Record):
     size: Annotated[int, Field(ge=0)]
 
 
-class Pointer(_Record):
+class Target(_Record):
+    """One model version, as a worker fetches it.
+
+    Attributes:
+        version: its name.
+        uri: where its files lie, without a slash at its end.
+        files: every file of the bundle by name, ``model.json`` among them.
+    """
+
+    version: Version
+    uri: str
+    files: dict[str, PublishedFile]
+
+
+class Trial(Target):
+    """A model version that some workers run before all others may.
+
+    Attributes:
+        nodes: those workers.
+    """
+
+    nodes: tuple[str, ...]
+
+
+class Pointer(Target):
     """The model to run.
 
     Attributes:
         format: of this description.
         move: counts the moves of the pointer; a worker that has seen a higher one reads a stale copy.
-        version: name of the model version.
-        uri: where its files lie, without a slash at its end.
-        files: every file of the bundle by name, ``model.json`` among them.
         updated: when the pointer moved here, UTC.
+        trial: what some workers run instead; None where no trial is under way.
     """
 
     format: Literal[1] = 1
     move: Annotated[int, Field(ge=1)]
-    version: Version
-    uri: str
-    files: dict[str, PublishedFile]
     updated: datetime
+    trial: Trial | None = None
+
+    def for_node(self, node: str) -> Target:
+        """What one worker is to run."""
+        return self.trial if self.trial and node in self.trial.nodes else self
 
 
 class WorkerStatus(_Record):
@@ -69,6 +93,7 @@ class WorkerStatus(_Record):
         version: the model version it tried.
         state: ``loaded`` and in use, or ``failed``, the worker going on with the model it had.
         error: why it failed; empty otherwise.
+        frames: how many pictures it has looked at with that version.
         time: when, UTC, by the worker's clock; for people to read, nothing is decided by it.
     """
 
@@ -76,6 +101,7 @@ class WorkerStatus(_Record):
     version: Version
     state: Literal["loaded", "failed"]
     error: str = ""
+    frames: Annotated[int, Field(ge=0)] = 0
     time: datetime
 
 
