@@ -47,6 +47,7 @@ def run(
         given = _absolute(given)
         parameters.check(given, parameters.phases_of(chosen.component_spec.inputs))
         if every:
+            parameters.check_repeated(given)
             _again_and_again(pipeline, given, _seconds(every))
         _run(pipeline, given)
 

@@ -26,6 +26,7 @@ def incremental_learning(
     trigger_window: dict = {},  # noqa: B006
     trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
     force_train: bool = False,
+    force_evaluate: bool = False,
     train_ratio: float = 0.8,
     val_ratio: float = 0.1,
     seed: int = 0,
@@ -54,7 +55,10 @@ def incremental_learning(
     deploy_window: dict = {},  # noqa: B006
     force_deploy: bool = False,
     workers_timeout: float = 0.0,
-    fleet_fraction: float = 1.0,
+    fleet_fraction: float = 0.95,
+    trial_fraction: float = 0.0,
+    trial_frames: int = 100,
+    trial_hours: float = 24.0,
     keep_versions: int = 10,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
@@ -82,7 +86,8 @@ def incremental_learning(
         max_compression_ratio: Most bytes that one packed byte may unpack to.
         trigger_window: When rounds may run, as `{"start": "22:00", "end": "06:00", "timezone": "Europe/Berlin"}`.
         trigger_conditions: What must hold for a round to run, such as `["num_of_samples >= 50"]`.
-        force_train: Run a round now, whatever the conditions and the window say.
+        force_train: Run a round now, whatever the conditions and the window say, even if nothing is new.
+        force_evaluate: Judge the last round's candidate again, without training; what is new waits for the next round.
         train_ratio: Share of groups to train on, 0 to 1.
         val_ratio: Share of groups to choose the best epoch by, 0 to 1; the rest is for testing.
         seed: Of the split, the replay and training.
@@ -109,9 +114,13 @@ def incremental_learning(
         min_samples: Least number of labelled test pictures.
         require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
         deploy_window: When a model may be deployed; outside it the candidate waits.
-        force_deploy: Promote the candidate whatever the gate says.
+        force_deploy: Promote the candidate whatever the gate says, and at any hour.
         workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
-        fleet_fraction: Share of the workers, 0 to 1, that is enough.
+        fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
+            is put back.
+        trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
+        trial_frames: How many pictures each of them is to look at with it.
+        trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.

@@ -6,7 +6,7 @@ from components.deploy.component import deploy
 from components.evaluate.component import judge
 from components.ingest.component import collect
 from components.prepare.component import plan
-from components.setup.component import volume
+from components.setup.component import setup_round
 from components.train.component import train
 from pipelines import cluster
 from pipelines.wiring import taken_by
@@ -27,6 +27,8 @@ def incremental_round(
     max_files: int = 1000000,
     max_unpacked_gb: float = 100.0,
     max_compression_ratio: float = 200.0,
+    force_train: bool = False,
+    force_evaluate: bool = False,
     train_ratio: float = 0.8,
     val_ratio: float = 0.1,
     seed: int = 0,
@@ -55,7 +57,10 @@ def incremental_round(
     deploy_window: dict = {},  # noqa: B006
     force_deploy: bool = False,
     workers_timeout: float = 0.0,
-    fleet_fraction: float = 1.0,
+    fleet_fraction: float = 0.95,
+    trial_fraction: float = 0.0,
+    trial_frames: int = 100,
+    trial_hours: float = 24.0,
     keep_versions: int = 10,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
@@ -81,6 +86,8 @@ def incremental_round(
         max_files: Most files an archive may hold.
         max_unpacked_gb: Most gigabytes an archive may unpack to.
         max_compression_ratio: Most bytes that one packed byte may unpack to.
+        force_train: Train even if nothing is new, on a replay of what is known.
+        force_evaluate: Judge the last round's candidate again, without training; what is new waits for the next round.
         train_ratio: Share of groups to train on, 0 to 1.
         val_ratio: Share of groups to choose the best epoch by, 0 to 1; the rest is for testing.
         seed: Of the split, the replay and training.
@@ -107,9 +114,13 @@ def incremental_round(
         min_samples: Least number of labelled test pictures.
         require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
         deploy_window: When a model may be deployed; outside it the candidate waits.
-        force_deploy: Promote the candidate whatever the gate says.
+        force_deploy: Promote the candidate whatever the gate says, and at any hour.
         workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
-        fleet_fraction: Share of the workers, 0 to 1, that is enough.
+        fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
+            is put back.
+        trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
+        trial_frames: How many pictures each of them is to look at with it.
+        trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.
@@ -126,8 +137,8 @@ def incremental_round(
         URI of the report.
     """
     given = dict(locals())
-    claim = volume(**taken_by(volume, given))
-    collected = collect(**taken_by(collect, given))
+    checked = setup_round(**taken_by(setup_round, given))
+    collected = collect(**taken_by(collect, given)).after(checked)
     planned = plan(arrivals=collected.outputs["manifest"], **taken_by(plan, given))
     trained = train(manifest=planned.outputs["training"], **taken_by(train, given))
     judged = judge(
@@ -150,8 +161,8 @@ def incremental_round(
         **taken_by(deploy, given),
     )
     for task in (collected, planned, trained, judged):
-        cluster.use_cache(task, claim.output)
-    for task in (claim, collected, planned, trained, judged, deployed):
+        cluster.use_cache(task, checked.output)
+    for task in (checked, collected, planned, trained, judged, deployed):
         # Every step reads or writes the job's state, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)
     cluster.use_training_node(trained, given)

@@ -7,7 +7,7 @@ from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
 from components.prepare.component import plan, prepare
 from components.report.component import report
-from components.setup.component import setup, volume
+from components.setup.component import setup, setup_round
 from components.train.component import train
 from components.trigger.component import trigger
 from pipelines.helmet_detection import helmet_detection
@@ -26,9 +26,9 @@ COMPONENTS: dict[str, Any] = {
         prepare,
         report,
         setup,
+        setup_round,
         train,
         trigger,
-        volume,
     )
 }
 

@@ -31,6 +31,7 @@ from typing import Any
 
 from kfp_server_api import ApiException
 
+from components.core import parameters
 from components.core.errors import InputError
 from pipelines.client import (
     TIMEOUT,
@@ -209,6 +210,7 @@ def schedule(
     """
     package = read_package(pipeline)
     check_arguments(package, arguments)
+    parameters.check_repeated(arguments)
     order = _Order(
         name=_checked_name(name or package.name),
         package=package,

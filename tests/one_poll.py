@@ -28,8 +28,11 @@ def poll(
     run_id: str,
     estimator: str = "quick",
     plugins: str = "tests.quick_estimator",
+    force: str = "",
+    gate: str = "map50 >= 0",
 ) -> None:
-    """Run the steps in the order of the pipeline, if the trigger says so."""
+    """Run the steps in the order of the pipeline if the trigger says so; `force`: `train`, `evaluate` or `deploy`."""
+    train_anyway, evaluate_again = force == "train", force == "evaluate"
 
     def new(kind: type, name: str):
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -37,24 +40,31 @@ def poll(
 
     feed = {"feed_url": feed_url, "job_root": job_root, **INTAKE}
     conditions = ["num_of_samples >= 12"]
-    if trigger.python_func(**feed, report=new(dsl.HTML, "t"), trigger_conditions=conditions) != "RUN":
+    forced = {"force_train": train_anyway, "force_evaluate": evaluate_again, "force_deploy": force == "deploy"}
+    if trigger.python_func(**feed, report=new(dsl.HTML, "t"), trigger_conditions=conditions, **forced) != "RUN":
         return
     arrivals, quarantine = new(dsl.Dataset, "arrivals"), new(dsl.Dataset, "quarantine")
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "judge", "page")}
     metrics = new(dsl.Metrics, "metrics")
-    collect.python_func(**feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"])
+    collect.python_func(
+        **feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"],
+        force_evaluate=evaluate_again,
+    )  # fmt: skip
     parts = {name: new(dsl.Dataset, name) for name in ("training", "everything", "core", "recent")}
-    plan.python_func(arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES)
+    plan.python_func(
+        arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES,
+        force_train=train_anyway, force_evaluate=evaluate_again,
+    )  # fmt: skip
     model = new(dsl.Model, "model")
     train.python_func(
         manifest=parts["training"], job_root=job_root, model=model, training=metrics, report=pages["train"],
         estimator=estimator, base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
-        plugins=plugins,
+        plugins=plugins, force_evaluate=evaluate_again,
     )  # fmt: skip
     judgement = new(dsl.Artifact, "judgement")
     judge.python_func(
         candidate=model, core=parts["core"], recent=parts["recent"], job_root=job_root, judgement=judgement,
-        metrics=metrics, report=pages["judge"], gate_conditions=["map50 >= 0"], max_class_loss=-1, min_samples=2,
+        metrics=metrics, report=pages["judge"], gate_conditions=[gate], max_class_loss=-1, min_samples=2,
     )  # fmt: skip
     deploy.python_func(
         arrivals=arrivals, everything=parts["everything"], candidate=model, judgement=judgement, metrics=metrics,

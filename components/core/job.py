@@ -47,6 +47,24 @@ class Change(_Record):
     why: str
 
 
+class TrialRun(_Record):
+    """A candidate that some workers run before all others may.
+
+    Attributes:
+        version: the candidate.
+        nodes: those workers.
+        frames: how many pictures each of them is to look at with it.
+        until: when it is withdrawn, unless it has passed by then; UTC.
+        why: the gate's reasons, for the history.
+    """
+
+    version: Version
+    nodes: Annotated[tuple[str, ...], Field(min_length=1)]
+    frames: Annotated[int, Field(ge=0)]
+    until: datetime
+    why: str
+
+
 class State(_Record):
     """What ``state.json`` says.
 
@@ -57,11 +75,14 @@ class State(_Record):
         cursor: how far the feed has been read; what it means is the feed's affair.
         manifest: key of the manifest with every sample taken in so far; None before the first round.
         champion: version of the deployed bundle; None before the first.
+        candidate: version that the last round made, whatever became of it; None before the first.
         pending: version of a candidate that passed the gate and waits for its window.
+        trial: a candidate that passed the gate and is tried on some of the workers.
+        trials: counts how often one began or was withdrawn.
         history: the moves of the champion pointer, oldest first.
         runs: which runs committed the last rounds, the newest last.
-        vouched: SHA-256 of the descriptions of the bundles that were deployed or wait to be; a description has the
-            digests of its files, so that whoever unpickles one knows that it is the one the job committed.
+        vouched: SHA-256 of the descriptions of the deployed bundles and of the last candidates; a description
+            has the digests of its files, so that whoever opens one knows that it is the one the job committed.
     """
 
     format: Literal[1] = 1
@@ -70,7 +91,10 @@ class State(_Record):
     cursor: str = ""
     manifest: str | None = None
     champion: Version | None = None
+    candidate: Version | None = None
     pending: Version | None = None
+    trial: TrialRun | None = None
+    trials: Annotated[int, Field(ge=0)] = 0
     history: tuple[Change, ...] = ()
     runs: tuple[str, ...] = ()
     vouched: dict[str, str] = {}
@@ -80,32 +104,53 @@ class State(_Record):
         place = number - 1 - self.round
         return self.runs[place] if -len(self.runs) <= place < 0 else None
 
+    @property
+    def moves(self) -> int:
+        """Counts every change of what the workers are to run."""
+        return len(self.history) + self.trials
+
     def pointing_at(self, version: str, why: str, at: datetime | None = None) -> Self:
-        """This state with another champion, and the move in its history."""
+        """This state with another champion, and the move in its history; it ends a trial."""
         change = Change(version=version, before=self.champion, at=at or datetime.now(UTC), why=why)
         pending = None if self.pending == version else self.pending
-        return self.model_copy(update={"champion": version, "pending": pending, "history": (*self.history, change)})
+        return self.model_copy(
+            update={"champion": version, "pending": pending, "trial": None, "history": (*self.history, change)}
+        )
+
+    def trying(self, trial: TrialRun | None) -> Self:
+        """This state with a candidate on trial, or with the one that was withdrawn."""
+        return self.model_copy(update={"trial": trial, "trials": self.trials + 1})
 
     def after(self, result: RoundResult) -> Self:
         """This state with one more round.
 
-        A candidate that is promoted or pending takes the place of one that waited, which would otherwise replace this
-        newer one when its window opens.
+        A candidate that is promoted or pending takes the place of one that waited or was on trial, which would
+        otherwise replace this newer one later.
         """
         state = self.model_copy(
             update={
                 "round": result.number,
                 "cursor": result.cursor,
                 "manifest": result.manifest,
+                "candidate": result.version,
                 "runs": (*self.runs, result.run)[-REMEMBERED_RUNS:],
+                "vouched": self._vouching_for(result),
             }
         )
         if result.outcome == "rejected":
             return state
-        pending = result.version if result.outcome == "pending" else None
-        vouched = self.vouched | {result.version: result.description}
-        state = state.model_copy(update={"pending": pending, "vouched": vouched})
-        return state if result.outcome == "pending" else state.pointing_at(result.version, result.why)
+        state = state.trying(None) if state.trial else state
+        if result.outcome == "pending":
+            return state.model_copy(update={"pending": result.version})
+        state = state.model_copy(update={"pending": None})
+        return state.trying(result.trial) if result.trial else state.pointing_at(result.version, result.why)
+
+    def _vouching_for(self, result: RoundResult) -> dict[str, str]:
+        """The digests with a candidate's; of candidates that were never deployed only the last ones are kept."""
+        digests = {**self.vouched, result.version: result.description}
+        deployed = {change.version for change in self.history} | {self.pending, result.version}
+        spare = [version for version in digests if version not in deployed][:-REMEMBERED_RUNS]
+        return {version: digest for version, digest in digests.items() if version not in spare}
 
 
 class RoundResult(_Record):
@@ -121,6 +166,7 @@ class RoundResult(_Record):
         description: SHA-256 of its ``model.json`` in the store.
         outcome: of the gate.
         why: for the history, such as ``promoted: map50_delta >= 0 (have 0.031, need >= 0)``.
+        trial: which workers try a promoted candidate first; None where all get it at once.
     """
 
     number: Annotated[int, Field(ge=1)]
@@ -132,6 +178,7 @@ class RoundResult(_Record):
     description: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     outcome: Literal["promoted", "pending", "rejected"]
     why: str
+    trial: TrialRun | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Container, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -21,11 +21,13 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from components.core.conditions import Condition
 from components.core.errors import InputError
+from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets
 from components.core.window import Window
 
 STRIDE = 32  # the coarsest grid of every YOLO; a picture side must be a multiple of it
@@ -209,7 +211,6 @@ class TriggerParameters(_Parameters):
 
     trigger_window: Annotated[dict[str, Any], _read_by(_window)] = {}
     trigger_conditions: Annotated[list[Any], _read_by(_conditions)] = ["num_of_samples >= 50"]
-    force_train: bool = False
 
 
 class SplitParameters(_Parameters):
@@ -235,6 +236,8 @@ class RoundParameters(_Parameters):
     replay_limit: Annotated[Whole, Field(ge=0)] = 5000
     core_rounds: Annotated[Whole, Field(ge=1)] = 1
     recent_rounds: Annotated[Whole, Field(ge=1)] = 3
+    force_train: bool = False
+    force_evaluate: bool = False
 
 
 class TrainParameters(_Parameters):
@@ -271,11 +274,36 @@ class GateParameters(_Parameters):
     force_deploy: bool = False
 
 
+class ConvertParameters(_Parameters):
+    """What chips the model is converted for, and what that may cost."""
+
+    targets: Annotated[str, _read_by(parse_targets)] = ""
+    quantization: Literal["int8", "fp16"] = "int8"
+    quantization_retries: Annotated[str, _read_by(parse_retries)] = "kl_divergence,mmse"
+    calibration_size: Annotated[Whole, Field(ge=20, le=10_000)] = 100
+    check_size: Annotated[Whole, Field(ge=1)] = 300
+    max_map_loss: Fraction = 0.02
+    max_f1_loss: Fraction = 0.02
+    min_score_ratio: Fraction = 0.9
+    conversion_timeout: Annotated[float, Field(gt=0)] = 3600.0
+
+    @model_validator(mode="after")
+    def _able(self) -> Self:
+        try:
+            check_precision(parse_targets(self.targets), self.quantization)
+        except InputError as error:
+            raise PydanticCustomError("input", "{text}", {"text": str(error)}) from error
+        return self
+
+
 class DeployParameters(_Parameters):
     """How long to wait for the edge, and what to keep."""
 
     workers_timeout: Annotated[float, Field(ge=0)] = 0.0
-    fleet_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fleet_fraction: Annotated[float, Field(gt=0, le=1)] = 0.95
+    trial_fraction: Fraction = 0.0
+    trial_frames: Annotated[Whole, Field(ge=0)] = 100
+    trial_hours: Annotated[float, Field(gt=0)] = 24.0
     keep_versions: Annotated[Whole, Field(ge=1)] = 10
 
 
@@ -303,6 +331,7 @@ PHASES: dict[str, type[_Parameters]] = {
     "round": RoundParameters,
     "train": TrainParameters,
     "gate": GateParameters,
+    "convert": ConvertParameters,
     "deploy": DeployParameters,
     "evaluate": EvaluateParameters,
     "cluster": ClusterParameters,
@@ -327,6 +356,8 @@ def problems(values: Mapping[str, Any], phases: Iterable[str]) -> list[str]:
     train, val = values.get("train_ratio", 0.8), values.get("val_ratio", 0.1)
     if "split" in phases and _is_ratio(train) and _is_ratio(val) and float(train) + float(val) >= 1:
         found.append(f"train_ratio={train} and val_ratio={val} leave nothing to test on: their sum must be below 1")
+    if "round" in phases and values.get("force_train") is True and values.get("force_evaluate") is True:
+        found.append("force_train and force_evaluate are both given: the first trains a candidate, the second does not")
     return found
 
 
@@ -341,6 +372,20 @@ def check(values: Mapping[str, Any], phases: Iterable[str]) -> None:
     if found:
         count = "1 parameter is" if len(found) == 1 else f"{len(found)} parameters are"
         raise InputError(f"{count} wrong: " + "; ".join(found))
+
+
+def check_repeated(values: Mapping[str, Any]) -> None:
+    """Refuse what is meant for a single run in one that is repeated.
+
+    Raises:
+        InputError: a parameter would run a round at every poll, whatever the trigger says.
+    """
+    forced = [name for name in ("force_train", "force_evaluate") if values.get(name) in (True, "true", "True")]
+    if forced:
+        raise InputError(
+            f"{' and '.join(forced)} would run a round at every poll, whatever trigger_conditions say: "
+            "give it to a single run, with run or submit"
+        )
 
 
 def _unknown(name: str, known: set[str]) -> str:

@@ -20,7 +20,10 @@ def deploy(
     run_id: str,
     page: dsl.Output[dsl.HTML],
     workers_timeout: float = 0.0,
-    fleet_fraction: float = 1.0,
+    fleet_fraction: float = 0.95,
+    trial_fraction: float = 0.0,
+    trial_frames: int = 100,
+    trial_hours: float = 24.0,
     keep_versions: int = 10,
 ) -> str:
     """Commit the round: bundle first, then pointer, cursor and manifest in one step; and keep the report.
@@ -39,7 +42,11 @@ def deploy(
         run_id: Names the run, so that one that is tried again knows its own work.
         page: The report of the whole round.
         workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
-        fleet_fraction: Share of the workers, 0 to 1, that is enough.
+        fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
+            is put back.
+        trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
+        trial_frames: How many pictures each of them is to look at with it.
+        trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep; older ones are removed.
 
     Returns:
@@ -57,6 +64,7 @@ def deploy(
         from components.core.reports import read_sections, write_page
         from components.deploy.deploy import collect_garbage, section
         from components.deploy.deploy import deploy as commit
+        from components.deploy.trial import TrialPlan
         from components.report.report import keep
 
         decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
@@ -74,6 +82,7 @@ def deploy(
                 champion=judgement.metadata["champion"] or None,
                 workers_timeout=workers_timeout,
                 fleet_fraction=fleet_fraction,
+                trial=TrialPlan(trial_fraction, int(trial_frames), trial_hours),
             )
         except ConflictError as error:
             raise InputError(str(error)) from error

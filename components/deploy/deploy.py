@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ from components.core.errors import ConflictError, InputError
 from components.core.job import Job, RoundResult
 from components.core.window import Window
 from components.deploy.pointer import publish_pointer
-from components.deploy.workers import Acknowledgement, await_workers
+from components.deploy.trial import TrialPlan, await_trial
+from components.deploy.workers import Acknowledgement, await_workers, roll_back_failed
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +36,19 @@ class Deployed:
 
     Attributes:
         outcome: ``deployed``; ``kept`` the champion, the candidate being rejected; ``pending`` until the window opens;
-            or ``not confirmed``: deployed, but too few workers have said that they run it.
+            ``on trial`` on some workers, or ``withdrawn`` after it; ``not confirmed``: deployed, but too few workers
+            have said that they run it; or ``rolled back``, since too many could not.
         version: the candidate.
         champion: the version that is deployed now; None where there is none.
         workers: what they said; None where nobody asked.
+        trial: where its trial stands, in words; empty where there is none.
     """
 
-    outcome: Literal["deployed", "kept", "pending", "not confirmed"]
+    outcome: Literal["deployed", "kept", "pending", "on trial", "withdrawn", "not confirmed", "rolled back"]
     version: str
     champion: str | None
     workers: Acknowledgement | None = None
+    trial: str = ""
 
 
 def deploy(
@@ -60,6 +64,7 @@ def deploy(
     champion: str | None,
     workers_timeout: float = 0,
     fleet_fraction: float = 1.0,
+    trial: TrialPlan | None = None,
     poll_s: float = 5.0,
 ) -> Deployed:
     """Commit a round, with its candidate as the new champion if the gate says so.
@@ -75,7 +80,9 @@ def deploy(
         cursor: how far the feed has been read.
         champion: the version that the candidate was judged against; None where there was none.
         workers_timeout: seconds to wait for the workers to run the new champion; 0 does not ask them.
-        fleet_fraction: share of the workers that is enough.
+        fleet_fraction: share of the workers that is enough; when too many fail for that, the champion before is put
+            back.
+        trial: how some workers try the candidate before all others may; None for no trial.
         poll_s: seconds between two looks at their reports.
 
     Raises:
@@ -87,9 +94,10 @@ def deploy(
     if not 0 < fleet_fraction <= 1:
         raise InputError(f"fleet_fraction={fleet_fraction} is not above 0 and at most 1")
     job = Job.open(job_root)
-    version = version_of(bundle_folder, round_number)
+    version = version_of(bundle_folder, round_number, job)
     if not job.has_committed(round_number, run_id):
         _publish(job, bundle_folder, version)
+        why = f"{outcome}: {why}"
         result = RoundResult(
             number=round_number,
             run=run_id,
@@ -99,7 +107,8 @@ def deploy(
             version=version,
             description=job.describe(version),
             outcome=outcome,
-            why=f"{outcome}: {why}",
+            why=why,
+            trial=trial.begin(job, version, why, datetime.now(UTC)) if trial and outcome == "promoted" else None,
         )
         job.commit_round(result)
     publish_pointer(job)
@@ -134,7 +143,7 @@ def collect_garbage(job: Job, keep: int) -> list[str]:
     """Remove old candidates that were never deployed.
 
     What was ever deployed stays, the champion and what it can be rolled back to among them; so do the candidate that
-    waits, versions that no round made, and the round in progress.
+    waits or is on trial, versions that no round made, and the round in progress.
 
     Args:
         job: the job.
@@ -146,7 +155,8 @@ def collect_garbage(job: Job, keep: int) -> list[str]:
     if keep < 0:
         raise InputError(f"keep={keep} is negative: give the number of rejected models to keep")
     state, _ = job.read()
-    needed = {state.champion, state.pending, *(change.version for change in state.history)}
+    tried = state.trial.version if state.trial else None
+    needed = {state.champion, state.pending, tried, *(change.version for change in state.history)}
     keys: dict[str, list[str]] = {}
     for info in job.store.list("bundles/"):
         keys.setdefault(info.key.split("/")[1], []).append(info.key)
@@ -162,8 +172,10 @@ def collect_garbage(job: Job, keep: int) -> list[str]:
     return removed
 
 
-def version_of(bundle_folder: Path, round_number: int) -> str:
+def version_of(bundle_folder: Path, round_number: int, job: Job) -> str:
     """The name of a candidate's version: its round and the beginning of its model's digest.
+
+    The last round's candidate, when it is judged again, keeps its name.
 
     Raises:
         InputError: the folder is no whole bundle, or has no model to deploy.
@@ -171,6 +183,10 @@ def version_of(bundle_folder: Path, round_number: int) -> str:
     digest = Bundle.read(bundle_folder).files.get(MODEL)
     if digest is None:
         raise InputError(f"bundle {bundle_folder}: no {MODEL} in it: only a model that runs can be deployed")
+    state, _ = job.read()
+    description = hashlib.sha256((bundle_folder / DESCRIPTION).read_bytes()).hexdigest()
+    if state.candidate and state.vouched.get(state.candidate) == description:
+        return state.candidate
     return f"r{round_number:04d}-{digest[:8]}"
 
 
@@ -178,8 +194,10 @@ def section(deployed: Deployed) -> reports.Section:
     """How the round ended, for its report."""
     facts = {"outcome": deployed.outcome, "candidate": deployed.version, "champion": deployed.champion or "none"}
     body = reports.facts(facts)
+    if deployed.trial:
+        body += reports.note(deployed.trial, "warn" if deployed.outcome == "withdrawn" else "info")
     if deployed.workers:
-        kind = "warn" if deployed.outcome == "not confirmed" else "info"
+        kind = "info" if deployed.outcome == "deployed" else "warn"
         body += reports.note(f"{deployed.workers.outcome}: {deployed.workers.describe()}", kind)
     return reports.Section("Deployment", body)
 
@@ -205,14 +223,25 @@ def _ending(
     version: str,
     outcome: Literal["promoted", "pending", "rejected"],
     workers_timeout: float,
-    fraction: float,
+    fleet_fraction: float,
     poll_s: float,
 ) -> Deployed:
-    champion = job.read()[0].champion
+    """See what becomes of a candidate at the edge."""
     if outcome != "promoted":
-        return Deployed("pending" if outcome == "pending" else "kept", version, champion)
+        return Deployed("pending" if outcome == "pending" else "kept", version, job.read()[0].champion)
+    state, _ = job.read()
+    tried = ""
+    if state.trial and state.trial.version == version:
+        end = await_trial(job, timeout_s=workers_timeout, poll_s=poll_s)
+        if end and end.outcome != "promoted":
+            return Deployed(end.outcome, version, state.champion, trial=end.reason)
+        tried = end.reason if end else ""
     if workers_timeout <= 0:
-        return Deployed("deployed", version, champion)
-    workers = await_workers(job, version, timeout_s=workers_timeout, fraction=fraction, poll_s=poll_s)
+        return Deployed("deployed", version, job.read()[0].champion, trial=tried)
+    workers = await_workers(job, version, timeout_s=workers_timeout, fraction=fleet_fraction, poll_s=poll_s)
     log.info("%s: %s", workers.outcome, workers.describe())
-    return Deployed("not confirmed" if workers.outcome == "not confirmed" else "deployed", version, champion, workers)
+    if workers.outcome != "not confirmed":
+        return Deployed("deployed", version, job.read()[0].champion, workers, tried)
+    back = roll_back_failed(job, fleet_fraction)
+    champion = job.read()[0].champion
+    return Deployed("rolled back" if back else "not confirmed", version, champion, workers, tried)

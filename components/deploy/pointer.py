@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from components.core.bundle import DESCRIPTION
 from components.core.errors import ConflictError
-from components.core.fleet import POINTER, SEDNA_POINTER, Pointer, PublishedFile
+from components.core.fleet import POINTER, SEDNA_POINTER, Pointer, PublishedFile, Target, Trial
 from components.core.job import Job, State
 from components.core.store import Store
 
@@ -56,18 +56,20 @@ def _follow(job: Job, key: str, content: Callable[[Store, State], bytes]) -> Non
 
 def _pointer_json(store: Store, state: State) -> bytes:
     change = state.history[-1]
-    prefix = f"bundles/{change.version}/"
+    trial = None
+    if state.trial:
+        trial = Trial(**_target(store, state.trial.version).model_dump(), nodes=state.trial.nodes)
+    pointer = Pointer(**_target(store, change.version).model_dump(), move=state.moves, updated=change.at, trial=trial)
+    return pointer.model_dump_json(indent=2).encode()
+
+
+def _target(store: Store, version: str) -> Target:
+    prefix = f"bundles/{version}/"
     description = store.read(prefix + DESCRIPTION)
     digests = {**json.loads(description)["files"], DESCRIPTION: hashlib.sha256(description).hexdigest()}
     sizes = {info.key.removeprefix(prefix): info.size for info in store.list(prefix)}
-    pointer = Pointer(
-        move=len(state.history),
-        version=change.version,
-        uri=store.uri_of(prefix.rstrip("/")),
-        files={name: PublishedFile(sha256=digest, size=sizes[name]) for name, digest in sorted(digests.items())},
-        updated=change.at,
-    )
-    return pointer.model_dump_json(indent=2).encode()
+    files = {name: PublishedFile(sha256=digest, size=sizes[name]) for name, digest in sorted(digests.items())}
+    return Target(version=version, uri=store.uri_of(prefix.rstrip("/")), files=files)
 
 
 def _sedna_json(store: Store, state: State) -> bytes:

@@ -1,4 +1,4 @@
-"""Wait until the edge workers say that they run the new model."""
+"""What the edge workers say of a model: wait until they run it, and go back when they cannot."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
 
+from components.core.errors import ConflictError
 from components.core.fleet import STATUS, WorkerStatus
 from components.core.job import Job
+from components.deploy.pointer import publish_pointer
 
 log = logging.getLogger(__name__)
+
+GONE_AFTER = timedelta(days=1)  # a worker writes its report again every minute
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Acknowledgement:
 
     def hopeless(self, fraction: float) -> bool:
         """Whether a share of the workers cannot be reached any more, since too many have failed."""
-        return self.total - len(self.failed) < _enough(fraction, self.total)
+        return self.total - len(self.failed) < share_of(fraction, self.total)
 
     def describe(self) -> str:
         """The counts as one line."""
@@ -60,7 +65,7 @@ def await_workers(
         job: the job.
         version: the model version.
         timeout_s: seconds to wait at most; 0 looks once.
-        fraction: share of the workers that is enough, above 0 up to 1. A worker is who has ever reported.
+        fraction: share of the workers that is enough, above 0 up to 1. A worker is who has reported within a day.
         poll_s: seconds between two looks.
     """
     end = time.monotonic() + timeout_s
@@ -72,11 +77,55 @@ def await_workers(
         time.sleep(min(poll_s, left))
 
 
+def roll_back_failed(job: Job, fraction: float) -> str | None:
+    """Go back to the model before, where so many workers failed to run the champion that too few are left.
+
+    One that somebody went back to by hand stays, whatever the workers say of it: there is no telling what is better.
+
+    Args:
+        job: the job.
+        fraction: share of the workers that is enough.
+
+    Returns:
+        The version that is the champion again; None where nothing was done.
+    """
+    while True:
+        state, etag = job.read()
+        if not state.history or state.history[-1].before is None or state.history[-1].why.startswith("rolled back"):
+            return None
+        version, before = state.history[-1].version, state.history[-1].before
+        found = _look(job, version, fraction)
+        if not found.total or not found.hopeless(fraction):
+            return None
+        try:
+            job.commit(state.pointing_at(before, f"rolled back: {version} failed: {found.describe()}"), etag)
+        except ConflictError:
+            continue  # look again at what it has become
+        log.warning("went back to %s, since %s failed: %s", before, version, found.describe())
+        publish_pointer(job)
+        return before
+
+
+def read_reports(job: Job) -> dict[str, WorkerStatus | None]:
+    """The report of each worker by its name, None where it cannot be read; those that are gone are left out."""
+    now = datetime.now(UTC)
+    found = {}
+    for info in job.store.list(STATUS):
+        if now - info.modified <= GONE_AFTER:
+            report = _report(job, info.key)
+            found[report.node if report else info.key.removeprefix(STATUS).removesuffix(".json")] = report
+    return found
+
+
+def share_of(fraction: float, workers: int) -> int:
+    """How many workers a share of them is, rounded up."""
+    return math.ceil(round(fraction * workers, 6))  # 0.07 * 100 is a little more than 7
+
+
 def _look(job: Job, version: str, fraction: float) -> Acknowledgement:
-    reports = {info.key: _report(job, info.key) for info in job.store.list(STATUS)}
+    reports = read_reports(job)
     loaded, failed, waiting = [], {}, []
-    for key, report in reports.items():
-        node = report.node if report else key.removeprefix(STATUS).removesuffix(".json")
+    for node, report in reports.items():
         if report is None or report.version != version:
             waiting.append(node)
         elif report.state == "loaded":
@@ -86,12 +135,8 @@ def _look(job: Job, version: str, fraction: float) -> Acknowledgement:
     if not reports:
         outcome: Literal["confirmed", "not confirmed", "no workers"] = "no workers"
     else:
-        outcome = "confirmed" if len(loaded) >= _enough(fraction, len(reports)) else "not confirmed"
+        outcome = "confirmed" if len(loaded) >= share_of(fraction, len(reports)) else "not confirmed"
     return Acknowledgement(outcome, tuple(loaded), failed, tuple(waiting))
-
-
-def _enough(fraction: float, workers: int) -> int:
-    return math.ceil(round(fraction * workers, 6))  # 0.07 * 100 is a little more than 7
 
 
 def _report(job: Job, key: str) -> WorkerStatus | None:

@@ -90,6 +90,7 @@ def collect(
     max_files: int = 1000000,
     max_unpacked_gb: float = 100.0,
     max_compression_ratio: float = 200.0,
+    force_evaluate: bool = False,
     plugins: str = "",
 ) -> None:
     """Bring in what a feed has shown since the job's last round.
@@ -110,6 +111,8 @@ def collect(
         max_files: See `ingest`.
         max_unpacked_gb: See `ingest`.
         max_compression_ratio: See `ingest`.
+        force_evaluate: Bring in nothing: the round judges the last candidate again, and what is new is left for the
+            next.
         plugins: Modules to import first, separated by commas, for formats of your own.
     """
     from components.core.steps import step
@@ -120,25 +123,29 @@ def collect(
         from components.core import plugins as registry
         from components.core.job import Job
         from components.core.reports import write_page
-        from components.ingest.feed import take_new
+        from components.ingest.feed import take_new, take_nothing
         from components.ingest.quarantine import as_csv
         from components.ingest.report import sections
 
         registry.load(plugins)
         state, _ = Job.open(job_root).read()
-        arrivals = take_new(
-            feed_url,
-            job_root,
-            data_path=data_path,
-            data_format=data_format,
-            classes=classes,
-            ignore_classes=ignore_classes,
-            max_bad_fraction=max_bad_fraction,
-            max_files=int(max_files),
-            max_unpacked_gb=max_unpacked_gb,
-            max_compression_ratio=max_compression_ratio,
-            round_number=state.round + 1,
-            full=True,
+        arrivals = (
+            take_nothing(job_root)
+            if force_evaluate
+            else take_new(
+                feed_url,
+                job_root,
+                data_path=data_path,
+                data_format=data_format,
+                classes=classes,
+                ignore_classes=ignore_classes,
+                max_bad_fraction=max_bad_fraction,
+                max_files=int(max_files),
+                max_unpacked_gb=max_unpacked_gb,
+                max_compression_ratio=max_compression_ratio,
+                round_number=state.round + 1,
+                full=True,
+            )
         )
         arrivals.manifest.write(manifest.path)
         manifest.metadata["cursor"] = arrivals.cursor

@@ -193,6 +193,22 @@ def take_new(
     return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete)
 
 
+def take_nothing(job_root: str) -> Arrivals:
+    """The arrivals of a round that leaves what is new in the feed to the next one.
+
+    Raises:
+        InputError: the job has not had a round yet.
+    """
+    store = open_store(job_root)
+    job = Job(store)
+    state, _ = job.read()
+    known = job.manifest(state, cache_folder(job_root))
+    if known is None:
+        raise InputError(f"{store.uri}: there has been no round yet, so there is no candidate to judge again")
+    counts = dict.fromkeys(("found", "pictures", "duplicates", "quarantined"), 0)
+    return Arrivals(Manifest.of([], known.classes), [], counts, state.cursor)
+
+
 @dataclass(frozen=True)
 class _Haul:
     """What is new in a feed, before any picture is opened.

@@ -75,6 +75,8 @@ def plan(
     recent_rounds: int = 3,
     min_samples: int = 20,
     epochs: int = 30,
+    force_train: bool = False,
+    force_evaluate: bool = False,
 ) -> None:
     """Choose what a round trains on (what is new, and a replay of what is known) and what it is measured on.
 
@@ -96,6 +98,8 @@ def plan(
         recent_rounds: How many of the last rounds give the recent set.
         min_samples: While a test set has fewer samples, it takes in the next round too.
         epochs: Passes over the training samples that are planned, for what the round costs.
+        force_train: Train even if nothing is new, on a replay of at most `replay_limit` samples.
+        force_evaluate: Plan no training; the last candidate is judged again.
     """
     from components.core.steps import step
 
@@ -120,6 +124,7 @@ def plan(
             core_rounds=int(core_rounds),
             recent_rounds=int(recent_rounds),
             min_test_samples=int(min_samples),
+            purpose="evaluate" if force_evaluate else "train" if force_train else "learn",
         )
         for artifact, samples in (
             (training, data.training),
@@ -128,6 +133,6 @@ def plan(
             (recent, data.recent),
         ):
             samples.write(artifact.path)
-        write_page(report.path, "Plan", [section(data, int(epochs))])
-        for name, count in (data.counts | data.budget(int(epochs))).items():
+        write_page(report.path, "Plan", [section(data, 0 if force_evaluate else int(epochs))])
+        for name, count in (data.counts | data.budget(0 if force_evaluate else int(epochs))).items():
             counts.log_metric(name, count)

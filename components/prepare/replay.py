@@ -16,7 +16,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -69,6 +69,7 @@ def round_manifest(
     core_rounds: int = 1,
     recent_rounds: int = 3,
     min_test_samples: int = 20,
+    purpose: Literal["learn", "train", "evaluate"] = "learn",
 ) -> RoundData:
     """Take the new samples in and choose what the round trains and is measured on.
 
@@ -85,6 +86,8 @@ def round_manifest(
         core_rounds: how many of the first rounds give the core set.
         recent_rounds: how many of the last rounds give the recent set.
         min_test_samples: while either set has fewer, it takes in the next round too.
+        purpose: ``learn`` from what is new; ``train`` even if nothing is, on a replay of ``replay_limit`` samples; or
+            ``evaluate`` alone.
 
     Raises:
         InputError: nothing to train on, to choose the epoch by or to test on; a setting out of range; or a round that
@@ -107,8 +110,8 @@ def round_manifest(
     is_new = pl.col("id").is_in(labelled)
     train, val = everything.split("train"), everything.split("val")
     new_train = train.where(is_new)
-    wanted = min(round(replay_ratio * len(new_train)), replay_limit)
-    replayed = draw(train.where(~is_new), wanted, f"{seed}:{round_number}")
+    wanted = replay_limit if purpose == "train" and not len(new_train) else round(replay_ratio * len(new_train))
+    replayed = draw(train.where(~is_new), min(wanted, replay_limit), f"{seed}:{round_number}")
     validation = draw(val, val_limit, f"{seed}")
     core, recent = _test_sets(everything, round_number, core_rounds, recent_rounds, min_test_samples)
 
@@ -124,7 +127,7 @@ def round_manifest(
         "unlabelled": len(everything) - len(everything.labelled()),
         "all": len(everything),
     }
-    _check_enough(counts)
+    _check_enough(counts, purpose)
     training = pl.concat([new_train.table, replayed.table, validation.table]).sort("id")
     return RoundData(everything, Manifest(training, everything.classes), core, recent, counts)
 
@@ -249,8 +252,9 @@ def _rounds(numbers: Iterable[int], counts: Mapping[int, int], wanted: int, leas
     for number in numbers:
         if len(chosen) >= wanted and samples >= least:
             break
-        chosen.append(number)
-        samples += counts.get(number, 0)
+        if number in counts:  # a round may have brought nothing
+            chosen.append(number)
+            samples += counts[number]
     return chosen
 
 
@@ -264,15 +268,17 @@ def _check(replay_ratio: float, replay_limit: int, val_limit: int, core: int, re
             raise InputError(f"{name}={value} is too small: give {least} or more")
 
 
-def _check_enough(counts: Mapping[str, int]) -> None:
+def _check_enough(counts: Mapping[str, int], purpose: str) -> None:
     needs = {
-        "train": ("new_train", "new sample to train on"),
-        "val": ("val", "sample to choose the best epoch by"),
-        "test": ("recent", "sample to test on"),
+        "new_train": "new sample to train on",
+        "train": "sample to train on",
+        "val": "sample to choose the best epoch by",
+        "recent": "sample to test on",
     }
-    lacking = {split: words for split, (name, words) in needs.items() if not counts[name]}
+    needed = {"learn": ("new_train", "val", "recent"), "train": ("train", "val", "recent"), "evaluate": ("recent",)}
+    lacking = [needs[name] for name in needed[purpose] if not counts[name]]
     if lacking:
         raise InputError(
-            f"no {' and no '.join(lacking.values())} among {counts['new_labels']} new labelled samples and "
+            f"no {' and no '.join(lacking)} among {counts['new_labels']} new labelled samples and "
             f"{counts['all']} in all: the round cannot run; wait for more samples, or change the ratios of the splits"
         )

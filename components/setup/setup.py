@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.core.errors import InputError
+from components.core.job import Job
 from components.core.parameters import problems
 from components.core.store import check_readable, open_store
 
@@ -30,7 +31,7 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[C
     """
     found = problems(values, phases)
     well_formed = not found
-    for check, name in ((check_readable, "data_url"), (_check_base, "base_model"), (_check_store, "job_root")):
+    for check, name in _CHECKS:
         if values.get(name) and not any(problem.startswith(name) for problem in found):
             found += _complaints(lambda check=check, name=name: check(values[name]), f"{name}: ")  # type: ignore[misc]
     if well_formed:
@@ -39,6 +40,13 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[C
     if found:
         raise InputError(f"{'; '.join(found)} (nothing has been started)")
     logger.info("all %d parameters are right, the data can be read and the store written", len(values))
+
+
+def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:
+    """What a round's candidate starts from, as far as it can be checked: empty for the job's own champion."""
+    if base_model != "champion":
+        return base_model
+    return "" if Job.open(job_root).read()[0].champion else initial_model
 
 
 def _complaints(check: Check, prefix: str = "") -> list[str]:
@@ -61,3 +69,12 @@ def _check_store(job_root: str) -> None:
     key = f"setup/{uuid.uuid4().hex}"
     store.write(key, b"can this store be written?")
     store.delete(key)
+
+
+_CHECKS: tuple[tuple[Callable[[str], object], str], ...] = (
+    (check_readable, "data_url"),
+    (check_readable, "feed_url"),
+    (_check_base, "base_model"),
+    (_check_base, "initial_model"),
+    (_check_store, "job_root"),
+)

@@ -26,6 +26,7 @@ def train(
     confidence_threshold: float = 0.25,
     nms_threshold: float = 0.7,
     experiment_labels: str = "",
+    force_evaluate: bool = False,
     plugins: str = "",
 ) -> None:
     """Train a candidate model; a killed run goes on from its last epoch.
@@ -53,6 +54,7 @@ def train(
         confidence_threshold: Score, 0 to 1, the model is to be deployed with.
         nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
         experiment_labels: `name=value,...`, kept with the model and shown in the report.
+        force_evaluate: Train nothing, and bring the last round's candidate, to be judged again.
         plugins: Modules to import first, separated by commas, for an estimator of your own.
     """
     from components.core.steps import step
@@ -62,30 +64,35 @@ def train(
 
         from components.core.manifest import Manifest
         from components.core.reports import write_page
+        from components.train.candidate import last_candidate
         from components.train.train import train as fit
 
-        trained = fit(
-            Manifest.read(manifest.path),
-            Path(model.path),
-            job_root=job_root,
-            estimator=estimator,
-            base_model=base_model,
-            initial_model=initial_model,
-            epochs=int(epochs),
-            image_size=image_size,
-            batch=int(batch),
-            patience=int(patience),
-            device=device,
-            workers=int(workers),
-            seed=int(seed),
-            estimator_options=estimator_options,
-            confidence_threshold=confidence_threshold,
-            nms_threshold=nms_threshold,
-            experiment_labels=experiment_labels,
-            plugin_modules=plugins,
+        trained = (
+            last_candidate(job_root, Path(model.path))
+            if force_evaluate
+            else fit(
+                Manifest.read(manifest.path),
+                Path(model.path),
+                job_root=job_root,
+                estimator=estimator,
+                base_model=base_model,
+                initial_model=initial_model,
+                epochs=int(epochs),
+                image_size=image_size,
+                batch=int(batch),
+                patience=int(patience),
+                device=device,
+                workers=int(workers),
+                seed=int(seed),
+                estimator_options=estimator_options,
+                confidence_threshold=confidence_threshold,
+                nms_threshold=nms_threshold,
+                experiment_labels=experiment_labels,
+                plugin_modules=plugins,
+            )
         )
         write_page(report.path, "Train", trained.sections)
         model.metadata["classes"] = list(trained.bundle.classes)
         model.metadata["image_size"] = list(trained.bundle.image_size)
-        for name, value in trained.history[-1].items():
+        for name, value in (trained.history or [{}])[-1].items():
             training.log_metric(name, value)

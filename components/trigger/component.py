@@ -21,12 +21,16 @@ def trigger(
     trigger_window: dict = {},  # noqa: B006 - KFP takes the default as a value
     trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
     deploy_window: dict = {},  # noqa: B006
+    fleet_fraction: float = 0.95,
     force_train: bool = False,
+    force_evaluate: bool = False,
+    force_deploy: bool = False,
     plugins: str = "",
 ) -> str:
     """Look at what is new in the feed and say whether a round is to run; one cheap task, no torch.
 
-    A candidate that waits for its window is deployed here once the window is open.
+    What the last rounds left open is settled here: a candidate that waits for its window is deployed once the window is
+    open, one on trial is promoted or withdrawn, and a champion that the workers cannot run is taken back.
 
     Args:
         feed_url: Where new samples arrive; see `ingest` for what can be read.
@@ -44,7 +48,10 @@ def trigger(
             "weekdays": "mon-fri"}`; empty for always.
         trigger_conditions: What must hold, such as `["num_of_samples >= 50", {"any": [...]}]`; all of them.
         deploy_window: When a model may be deployed, in the same form.
+        fleet_fraction: Share of the workers, 0 to 1, that must be able to run the champion.
         force_train: Run a round now, whatever the conditions and the window say.
+        force_evaluate: The same, for a round that judges the last candidate again.
+        force_deploy: Deploy a candidate that waits for its window now.
         plugins: Modules to import first, separated by commas.
 
     Returns:
@@ -64,6 +71,8 @@ def trigger(
         from components.core.window import Window
         from components.deploy.deploy import promote_pending
         from components.deploy.pointer import publish_pointer
+        from components.deploy.trial import settle_trial
+        from components.deploy.workers import roll_back_failed
         from components.ingest.feed import take_new
         from components.trigger.report import sections
         from components.trigger.trigger import compares_with_known, decide
@@ -71,7 +80,10 @@ def trigger(
         registry.load(plugins)
         now = datetime.now(UTC)
         job = Job.open(job_root)
-        promote_pending(job_root, window=Window.parse(deploy_window) if deploy_window else None, now=now)
+        waits = bool(deploy_window) and not force_deploy
+        promote_pending(job_root, window=Window.parse(deploy_window) if waits else None, now=now)
+        settle_trial(job, now)
+        roll_back_failed(job, fleet_fraction)
         publish_pointer(job)  # a run that was killed after its commit may not have
         arrivals = take_new(
             feed_url,
@@ -95,7 +107,7 @@ def trigger(
             conditions=trigger_conditions,
             known=job.manifest(state, cache_folder(job_root)) if compares_with_known(trigger_conditions) else None,
             round_at=last_round.modified if last_round else None,
-            force=force_train,
+            force=force_train or force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))
         if decision.outcome == "error":

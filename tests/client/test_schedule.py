@@ -264,6 +264,16 @@ def test_wrong_parameters_are_told_before_anything_is_sent(put, api):
     assert len(api.requests) == before
 
 
+def test_what_forces_a_round_is_not_for_every_poll(put, api):
+    before = len(api.requests)
+    given = {"feed_url": "s3://feed/a", "job_root": "s3://jobs/a", "force_train": True}
+    with pytest.raises(
+        InputError, match="force_train would run a round at every poll, whatever trigger_conditions say"
+    ):
+        put(given, pipeline="incremental-learning")
+    assert len(api.requests) == before
+
+
 def test_what_was_made_elsewhere_is_left_alone(api, cluster, put):
     put()
     (found,) = api.named(NAME)

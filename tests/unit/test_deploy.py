@@ -422,16 +422,17 @@ def test_a_bundle_half_removed_is_not_there(root, end_round, monkeypatch):
 
 
 def test_what_cannot_be_deployed_is_refused_before_anything_is_written(tmp_path, end_round):
+    job = Job.open(str(tmp_path / "job"))
     root = str(tmp_path / "job")
     with pytest.raises(InputError, match="fleet_fraction=0 is not above 0"):
         end_round(root, 1, fleet_fraction=0)
     with pytest.raises(NotFoundError, match=r"no model\.json in it"):
-        version_of(tmp_path, 1)
+        version_of(tmp_path, 1, job)
     folder = bundle(tmp_path, "x")
     (folder / "model.onnx").unlink()
     replace(Bundle.read(bundle(tmp_path, "y"))).write(folder)
     with pytest.raises(InputError, match=r"no model\.onnx in it: only a model that runs can be deployed"):
-        version_of(folder, 1)
+        version_of(folder, 1, job)
     settings = {"outcome": "promoted", "why": "", "run_id": "r", "cursor": "", "champion": None}
     with pytest.raises(InputError, match=r"manifest .*nothing: no such file"):
         deploy(root, tmp_path / "bundle-y", tmp_path / "nothing", round_number=1, **settings)

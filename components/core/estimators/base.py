@@ -66,7 +66,7 @@ class Estimator(ABC):
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
 
         Args:
-            base_model: what ``load`` would be given.
+            base_model: what ``load`` would be given; empty where that cannot be told yet.
             options: what ``train`` would be given.
         """
         return []

@@ -132,7 +132,10 @@ class Fpn(Estimator):
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """Check the options, and that the base model is there and of a kind that can be loaded."""
         found = []
-        for check in (lambda: read_options(options, base_model), lambda: _check_base(base_model)):
+        checks: list[Callable[[], object]] = [lambda: read_options(options, base_model)]
+        if base_model:
+            checks.append(lambda: _check_base(base_model))
+        for check in checks:
             try:
                 check()
             except InputError as error:

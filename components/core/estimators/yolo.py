@@ -68,7 +68,8 @@ class Yolo(Estimator):
         except InputError as error:
             found.append(str(error))
         try:
-            _check_base(base_model, Path(base_model))
+            if base_model:
+                _check_base(base_model, Path(base_model))
         except InputError as error:
             found.append(str(error))
         return found
