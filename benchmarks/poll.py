@@ -1,12 +1,14 @@
 """How long a poll takes, and how much memory, when a feed of many objects has a hundred new ones.
 
     python benchmarks/poll.py                       a folder of 10,000 and of 100,000 pictures
-    python benchmarks/poll.py --s3                  a prefix in a bucket, on a server that this starts (ministack)
+    python benchmarks/poll.py --s3 ministack        a prefix in a bucket, on a server that this starts
+    python benchmarks/poll.py --s3 radosgw          the same, on Ceph's gateway (packages radosgw, ceph-mon, ceph-osd)
 
 Each picture has a label file, so there are twice as many files. A round is committed, a hundred pictures with labels
 are added, and a fresh process polls: first with the hundred new ones, then again while they wait for their round, and
-once more when they have been committed and there is nothing new. Times are of the poll, without starting Python;
-memory is the peak of the process's own resident set and what the poll added to it.
+once more when they have been committed and there is nothing new. Times are of the poll, without starting Python: by
+the clock, which has the server's work in it, and of the processor, which is the poll's alone; memory is the peak of
+the process's own resident set and what the poll added to it.
 """
 
 from __future__ import annotations
@@ -34,12 +36,13 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEW = 100
 BUCKET = "poll"
+KEY, SECRET = "AKIATESTTESTTESTTEST", "secret"  # of the server that this starts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="pictures in the feed")
-    parser.add_argument("--s3", action="store_true", help="a prefix in a bucket instead of a folder")
+    parser.add_argument("--s3", choices=SERVERS, help="a prefix in a bucket of this server instead of a folder")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     parser.add_argument("--only", nargs=3, metavar=("FEED", "JOB", "COMMIT"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -52,7 +55,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
             work = Path(temporary)
             os.environ["EDGE_CACHE_DIR"] = str(work / "cache")
-            with server(work) if given.s3 else nothing():
+            with SERVERS[given.s3](work) if given.s3 else nothing():
                 results[count] = run(work, count, f"s3://{BUCKET}/feed" if given.s3 else str(work / "feed"))
     report(results)
 
@@ -66,7 +69,8 @@ def run(work: Path, count: int, feed: str) -> dict[str, dict[str, float]]:
     found = {"new": poll(feed, job, "leave"), "waiting": poll(feed, job, "commit"), "nothing": poll(feed, job, "leave")}
     assert [found[name]["samples"] for name in ("new", "waiting", "nothing")] == [NEW, NEW, 0], found
     for name, one in found.items():
-        print(f"  {name:8} {one['seconds']:6.2f} s   peak {one['peak']:.0f} MB, of it {one['added']:.0f} by the poll")
+        times = f"{one['seconds']:6.2f} s, of the processor {one['work']:.2f} s"
+        print(f"  {name:8} {times}   peak {one['peak']:.0f} MB, of it {one['added']:.0f} by the poll", flush=True)
     return found
 
 
@@ -122,7 +126,7 @@ def poll(feed: str, job: str, keep: str) -> dict[str, float]:
     """One poll in a process of its own."""
     command = [sys.executable, __file__, "--only", feed, job, keep]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -134,9 +138,9 @@ def measure(feed: str, job_root: str, *, commit: bool) -> dict[str, float]:
     from components.ingest.feed import take_new
 
     before = psutil.Process().memory_info().rss
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     arrivals = take_new(feed, job_root, data_format="yolo", classes="0:helmet")
-    seconds = time.perf_counter() - started
+    seconds, work = time.perf_counter() - started, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if commit:
         job = Job.open(job_root)
@@ -151,6 +155,7 @@ def measure(feed: str, job_root: str, *, commit: bool) -> dict[str, float]:
         job.commit(state.model_copy(update=changes), etag)
     return {
         "seconds": seconds,
+        "work": work,
         "peak": peak / 1e6,
         "added": (peak - before) / 1e6,
         "samples": len(arrivals.manifest),
@@ -163,7 +168,7 @@ def nothing() -> Iterator[None]:
 
 
 @contextmanager
-def server(work: Path) -> Iterator[None]:
+def ministack(work: Path) -> Iterator[None]:
     """An S3 server with an empty bucket, and the environment that leads to it."""
     program = shutil.which("ministack", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if program is None:
@@ -171,34 +176,55 @@ def server(work: Path) -> Iterator[None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": "127.0.0.1",
-    }
+    lead_to(f"http://127.0.0.1:{port}")
     own = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "S3_PERSIST": "1", "S3_DATA_DIR": str(work / "s3")}
     process = subprocess.Popen([program], env=os.environ | own, cwd=work, stdout=subprocess.DEVNULL, stderr=-3)
     try:
-        make_bucket(port)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        make_bucket(f"127.0.0.1:{port}")
         yield
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def make_bucket(port: int) -> None:
+@contextmanager
+def ceph(work: Path) -> Iterator[None]:
+    """The same on Ceph's gateway, with a cluster of one disk in memory."""
+    from tests.radosgw import missing_programs, radosgw
+
+    if missing_programs():
+        raise SystemExit(f"not installed: {', '.join(missing_programs())}")
+    (work / "ceph").mkdir()
+    with radosgw(work / "ceph", KEY, SECRET) as address:
+        lead_to(address)
+        make_bucket(address.removeprefix("http://"))
+        yield
+
+
+def lead_to(address: str) -> None:
+    """Let the stores of this process and its children find a server."""
+    os.environ |= {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1",
+    }
+
+
+def make_bucket(host: str) -> None:
     from minio import Minio
 
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
-    Minio(f"127.0.0.1:{port}", *keys, secure=False).make_bucket(BUCKET)
+    Minio(host, KEY, SECRET, secure=False).make_bucket(BUCKET)
+
+
+SERVERS = {"ministack": ministack, "radosgw": ceph}
 
 
 if __name__ == "__main__":

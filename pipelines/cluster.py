@@ -35,6 +35,11 @@ def use_cache(task: dsl.PipelineTask, claim: Any) -> dsl.PipelineTask:
     return task
 
 
+def use_retries(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Let a task that was evicted, or whose node or store failed, try again twice; each goes on where it was."""
+    return task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
+
+
 def use_training_node(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
     """Give a training task its CPUs, memory, GPUs, shared memory and node."""
     task.set_cpu_request(given["cpu_request"]).set_memory_request(given["memory_request"])

@@ -119,6 +119,8 @@ def helmet_detection(
     )
     for task in (brought, prepared, trained, measured):
         cluster.use_cache(task.after(checked), checked.output)
+    for task in (brought, prepared, trained, measured, reported):
+        cluster.use_retries(task)
     for task in (checked, brought, prepared, trained, measured, reported):
         # Every step reads or writes the store, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)

@@ -25,6 +25,7 @@ def incremental_learning(
     max_compression_ratio: float = 200.0,
     trigger_window: dict = {},  # noqa: B006
     trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
+    max_rounds: int = 0,
     force_train: bool = False,
     force_evaluate: bool = False,
     train_ratio: float = 0.8,
@@ -86,6 +87,7 @@ def incremental_learning(
         max_compression_ratio: Most bytes that one packed byte may unpack to.
         trigger_window: When rounds may run, as `{"start": "22:00", "end": "06:00", "timezone": "Europe/Berlin"}`.
         trigger_conditions: What must hold for a round to run, such as `["num_of_samples >= 50"]`.
+        max_rounds: How many rounds the job may have; 0 for no end.
         force_train: Run a round now, whatever the conditions and the window say, even if nothing is new.
         force_evaluate: Judge the last round's candidate again, without training; what is new waits for the next round.
         train_ratio: Share of groups to train on, 0 to 1.
@@ -96,8 +98,8 @@ def incremental_learning(
         core_rounds: How many of the first rounds give the frozen test set.
         recent_rounds: How many of the last rounds give the sliding test set.
         estimator: Kind of model: `yolo`, or one of a plug-in.
-        base_model: What a candidate starts from: `champion`, or as in `helmet-detection`.
-        initial_model: What it starts from while there is no champion.
+        base_model: What a candidate starts from: the `champion`, the last `candidate`, or as in `helmet-detection`.
+        initial_model: What it starts from while there is none.
         epochs: Passes over the training samples of a round.
         image_size: Pixels, one number or `height,width`.
         batch: Pictures per step.

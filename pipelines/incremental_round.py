@@ -96,8 +96,8 @@ def incremental_round(
         core_rounds: How many of the first rounds give the frozen test set.
         recent_rounds: How many of the last rounds give the sliding test set.
         estimator: Kind of model: `yolo`, or one of a plug-in.
-        base_model: What a candidate starts from: `champion`, or as in `helmet-detection`.
-        initial_model: What it starts from while there is no champion.
+        base_model: What a candidate starts from: the `champion`, the last `candidate`, or as in `helmet-detection`.
+        initial_model: What it starts from while there is none.
         epochs: Passes over the training samples of a round.
         image_size: Pixels, one number or `height,width`.
         batch: Pictures per step.
@@ -162,6 +162,8 @@ def incremental_round(
     )
     for task in (collected, planned, trained, judged):
         cluster.use_cache(task, checked.output)
+    for task in (collected, planned, trained, judged, deployed):
+        cluster.use_retries(task)
     for task in (checked, collected, planned, trained, judged, deployed):
         # Every step reads or writes the job's state, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)

@@ -81,7 +81,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
         warnings.simplefilter("ignore")
         log = RunLog(file, sys.stdout)
         try:
-            with redirect_stdout(log), _quiet_logging():
+            with redirect_stdout(log), _quiet_logging(), _without_retries(pipeline):
                 task = pipeline(**arguments)
         except Exception as error:
             if log.error:
@@ -158,6 +158,21 @@ def _importable() -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+@contextmanager
+def _without_retries(pipeline: Any) -> Iterator[None]:
+    """Run each step once: what fails here is rarely better half a minute later, and somebody waits to be told."""
+    spec = pipeline.pipeline_spec
+    before = type(spec)()
+    before.CopyFrom(spec)
+    for part in (spec.root, *spec.components.values()):
+        for task in part.dag.tasks.values():
+            task.ClearField("retry_policy")
+    try:
+        yield
+    finally:
+        spec.CopyFrom(before)
 
 
 @contextmanager

@@ -211,6 +211,7 @@ class TriggerParameters(_Parameters):
 
     trigger_window: Annotated[dict[str, Any], _read_by(_window)] = {}
     trigger_conditions: Annotated[list[Any], _read_by(_conditions)] = ["num_of_samples >= 50"]
+    max_rounds: Annotated[Whole, Field(ge=0)] = 0
 
 
 class SplitParameters(_Parameters):

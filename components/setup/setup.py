@@ -43,10 +43,11 @@ def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[C
 
 
 def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:
-    """What a round's candidate starts from, as far as it can be checked: empty for the job's own champion."""
-    if base_model != "champion":
+    """What a round's candidate starts from, as far as it can be checked: empty for a model of the job's own."""
+    if base_model not in ("champion", "candidate"):
         return base_model
-    return "" if Job.open(job_root).read()[0].champion else initial_model
+    state, _ = Job.open(job_root).read()
+    return "" if getattr(state, base_model) else initial_model
 
 
 def _complaints(check: Check, prefix: str = "") -> list[str]:

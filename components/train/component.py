@@ -39,8 +39,8 @@ def train(
         report: Curves and sample predictions, as a page.
         estimator: Kind of model: `yolo`, or one of a plug-in.
         base_model: What to start from: `.pt` weights, a bundle folder, a URL ending in `#sha256=<digest>`, or a model
-            YAML such as `yolo11n.yaml`, which trains from nothing; or `champion` for the job's. Nothing is downloaded
-            by name.
+            YAML such as `yolo11n.yaml`, which trains from nothing; or the job's `champion` or last `candidate`. Nothing
+            is downloaded by name.
         initial_model: What to start from while the job has no champion.
         epochs: Passes over the training samples.
         image_size: Pixels, one number or `height,width` such as `352,640`. Training takes the longer side.

@@ -77,8 +77,8 @@ def train(
         job_root: the job's store.
         estimator: registered name of the kind of model.
         base_model: what to start from: weights, a bundle folder, a model YAML, a URL ending in ``#sha256=...``, or
-            ``champion`` for the job's.
-        initial_model: what to start from while the job has no champion.
+            the job's ``champion`` or last ``candidate``.
+        initial_model: what to start from while the job has none.
         epochs: passes over the training samples.
         image_size: one number or ``height,width``, pixels.
         batch: pictures per step.
@@ -247,26 +247,27 @@ def _fit(
     return history
 
 
-CHAMPION = "champion"
+CHAMPION, CANDIDATE = "champion", "candidate"
 
 
 def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
-    """The base model with the champion's version for its name, so that another champion is another training."""
-    if base_model != CHAMPION:
+    """A base model of the job with its version for its name, so that another champion is another training."""
+    if base_model not in (CHAMPION, CANDIDATE):
         return base_model
     state, _ = Job.open(job_root).read()
-    if state.champion and state.champion not in state.vouched:
+    version = state.candidate if base_model == CANDIDATE else state.champion
+    if version and version not in state.vouched:
         raise InputError(
-            f"base_model={base_model}: the job's state does not vouch for {state.champion}, so its weights are not "
+            f"base_model={base_model}: the job's state does not vouch for {version}, so its weights are not "
             "unpickled; give the weights as a path, or as a URL that ends in #sha256=<digest>"
         )
-    return f"{CHAMPION}:{state.champion}" if state.champion else initial_model
+    return f"{base_model}:{version}" if version else initial_model
 
 
 def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     """The base model as a local name; one from elsewhere is fetched and held against its digest."""
-    if base_model.startswith(f"{CHAMPION}:"):
-        Job.open(job_root).fetch_bundle(base_model.removeprefix(f"{CHAMPION}:"), folder / "base")
+    if base_model.startswith((f"{CHAMPION}:", f"{CANDIDATE}:")):
+        Job.open(job_root).fetch_bundle(base_model.partition(":")[2], folder / "base")
         return str(folder / "base")
     url, _, digest = base_model.partition("#sha256=")
     if not digest:

@@ -20,6 +20,7 @@ def trigger(
     max_compression_ratio: float = 200.0,
     trigger_window: dict = {},  # noqa: B006 - KFP takes the default as a value
     trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
+    max_rounds: int = 0,
     deploy_window: dict = {},  # noqa: B006
     fleet_fraction: float = 0.95,
     force_train: bool = False,
@@ -47,6 +48,7 @@ def trigger(
         trigger_window: When rounds may run: `{"start": "22:00", "end": "06:00", "timezone": "Europe/Berlin",
             "weekdays": "mon-fri"}`; empty for always.
         trigger_conditions: What must hold, such as `["num_of_samples >= 50", {"any": [...]}]`; all of them.
+        max_rounds: How many rounds the job may have; 0 for no end.
         deploy_window: When a model may be deployed, in the same form.
         fleet_fraction: Share of the workers, 0 to 1, that must be able to run the champion.
         force_train: Run a round now, whatever the conditions and the window say.
@@ -107,6 +109,7 @@ def trigger(
             conditions=trigger_conditions,
             known=job.manifest(state, cache_folder(job_root)) if compares_with_known(trigger_conditions) else None,
             round_at=last_round.modified if last_round else None,
+            max_rounds=int(max_rounds),
             force=force_train or force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))

@@ -96,6 +96,7 @@ def decide(
     conditions: object = None,
     known: Manifest | None = None,
     round_at: datetime | None = None,
+    max_rounds: int = 0,
     force: bool = False,
 ) -> Decision:
     """Decide whether a round runs.
@@ -108,6 +109,7 @@ def decide(
         conditions: as :class:`Condition` reads them; None or empty: ``num_of_samples >= 50``.
         known: what the job has; only ``drift`` needs it, see :func:`compares_with_known`.
         round_at: when the last round was committed; None: there was none.
+        max_rounds: how many rounds the job may have; 0 for no end.
         force: run in any case.
 
     Raises:
@@ -123,12 +125,15 @@ def decide(
         reasons.append(
             f"the window {hours.describe()} " + (f"opens at {opens:%Y-%m-%d %H:%M %Z}" if opens else "is open")
         )
+    over = bool(max_rounds) and state.round >= max_rounds
+    if over:
+        reasons.append(f"the job has had {state.round} of at most {max_rounds} rounds")
     if force:
         return Decision(Outcome.RUN, ("forced", *reasons), verdict, metrics, opens)
     if verdict.outcome == Judged.ERROR:
         outcome = Outcome.ERROR
     else:
-        outcome = Outcome.RUN if verdict.outcome == Judged.MET and opens is None else Outcome.WAIT
+        outcome = Outcome.RUN if verdict.outcome == Judged.MET and opens is None and not over else Outcome.WAIT
     return Decision(outcome, tuple(reasons), verdict, metrics, opens)
 
 

@@ -932,3 +932,8 @@ def test_no_space_for_a_file_of_the_web(site, tmp_path):
 )
 def test_addresses_are_shown_without_secrets(uri, safe):
     assert shown(uri) == safe
+
+
+def test_stores_that_speak_s3_under_another_scheme_are_told_how():
+    with pytest.raises(InputError, match=r"write s3://bucket/job and let AWS_ENDPOINT_URL be https://storage.googleapis"):
+        open_store("gs://bucket/job")

@@ -181,3 +181,11 @@ def test_the_page_tells_what_came_what_is_needed_and_what_was_decided(tmp_path):
     assert titles == ["New in the feed", "Decision"]
     for part in ("Not yet", "num_of_samples", ">7<", "&gt;= 50", "opens at 2026-03-04 22:00 UTC", "helmet, head"):
         assert part in text, part
+
+
+def test_a_job_that_has_had_its_rounds_runs_no_more_unless_it_is_forced():
+    decision = decide(State(round=3), arrived(50), now=NOW, max_rounds=3)
+    assert decision.outcome == Outcome.WAIT
+    assert decision.reasons[-1] == "the job has had 3 of at most 3 rounds"
+    assert decide(State(round=2), arrived(50), now=NOW, max_rounds=3).outcome == Outcome.RUN
+    assert decide(State(round=3), arrived(50), now=NOW, max_rounds=3, force=True).outcome == Outcome.RUN

@@ -7,6 +7,14 @@ from urllib.parse import quote, unquote, urlsplit
 
 from components.core.errors import InputError
 
+# Object stores that speak S3 under a scheme of their own, and where they do so.
+S3_ELSEWHERE = {
+    "gs": "https://storage.googleapis.com",
+    "obs": "https://obs.REGION.myhuaweicloud.com",
+    "oss": "https://oss-REGION.aliyuncs.com",
+    "cos": "https://cos.REGION.myqcloud.com",
+}
+
 
 def is_web(uri: str) -> bool:
     """Whether an address is one of the web."""
@@ -24,6 +32,11 @@ def folder_at(uri: str) -> Path:
         raise InputError("an empty address: give file:///folder, a plain path or s3://bucket/prefix")
     if not separator:
         return Path(uri).expanduser().absolute()
+    if scheme in S3_ELSEWHERE:
+        raise InputError(
+            f"{shown(uri)}: {scheme}:// is read over its S3 interface: write s3://{rest.partition('?')[0]} and let "
+            f"AWS_ENDPOINT_URL be {S3_ELSEWHERE[scheme]}"
+        )
     if scheme != "file":
         raise InputError(
             f"{shown(uri)}: cannot keep or list files at an address of the kind {scheme!r}; "
