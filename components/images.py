@@ -18,8 +18,10 @@ _TAG = os.environ.get("EDGE_IMAGE_TAG", VERSION)
 
 TRIGGER = f"{_PREFIX}/trigger:{_TAG}"
 TRAIN = f"{_PREFIX}/train:{_TAG}"
+CONVERT = f"{_PREFIX}/convert:{_TAG}"
 
 # Lightweight Python components are the only form that runs as a subprocess, in Docker and on a cluster alike. The
 # image carries `components/` and kfp, so nothing is installed when a task starts.
 small_component = functools.partial(dsl.component, base_image=TRIGGER, install_kfp_package=False)
 train_component = functools.partial(dsl.component, base_image=TRAIN, install_kfp_package=False)
+convert_component = functools.partial(dsl.component, base_image=CONVERT, install_kfp_package=False)

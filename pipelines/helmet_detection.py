@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components.convert.component import convert
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.prepare.component import prepare
@@ -42,6 +43,15 @@ def helmet_detection(
     workers: int = 2,
     estimator_options: dict = {},  # noqa: B006 - KFP takes the default as a value
     experiment_labels: str = "",
+    targets: str = "",
+    quantization: str = "int8",
+    quantization_retries: str = "kl_divergence,mmse",
+    calibration_size: int = 100,
+    check_size: int = 300,
+    max_map_loss: float = 0.02,
+    max_f1_loss: float = 0.02,
+    min_score_ratio: float = 0.9,
+    conversion_timeout: float = 3600.0,
     confidence_threshold: float = 0.25,
     nms_threshold: float = 0.7,
     plugins: str = "",
@@ -84,6 +94,15 @@ def helmet_detection(
         workers: Processes that load pictures.
         estimator_options: Further settings by the estimator's own names, such as `{"mosaic": 0}`.
         experiment_labels: `name=value,...`, kept with the model and shown in the report.
+        targets: Chips such as `rk3588,rk3568`; empty to leave the model as it is.
+        quantization: `int8` or `fp16`.
+        quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
+        calibration_size: Most training pictures that int8 takes its ranges from.
+        check_size: Most labelled pictures to measure on.
+        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1.
+        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1.
+        min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
+        conversion_timeout: Seconds that one build with its measurement may take.
         confidence_threshold: Score, 0 to 1, the model is to be deployed with.
         nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
         plugins: Modules to import first, separated by commas.
@@ -105,8 +124,11 @@ def helmet_detection(
     brought = ingest(**taken_by(ingest, given))
     prepared = prepare(samples=brought.outputs["manifest"], **taken_by(prepare, given))
     trained = train(manifest=prepared.outputs["manifest"], **taken_by(train, given))
+    converted = convert(
+        manifest=prepared.outputs["manifest"], model=trained.outputs["model"], **taken_by(convert, given)
+    )
     measured = evaluate(
-        manifest=prepared.outputs["manifest"], model=trained.outputs["model"], **taken_by(evaluate, given)
+        manifest=prepared.outputs["manifest"], model=converted.outputs["converted"], **taken_by(evaluate, given)
     )
     reported = report(
         title="Helmet detection",
@@ -114,14 +136,16 @@ def helmet_detection(
         ingest_report=brought.outputs["report"],
         prepare_report=prepared.outputs["report"],
         train_report=trained.outputs["report"],
+        convert_report=converted.outputs["report"],
+        conversion=converted.outputs["conversion"],
         evaluate_report=measured.outputs["report"],
         metrics=measured.outputs["metrics"],
     )
-    for task in (brought, prepared, trained, measured):
+    for task in (brought, prepared, trained, converted, measured):
         cluster.use_cache(task.after(checked), checked.output)
-    for task in (brought, prepared, trained, measured, reported):
+    for task in (brought, prepared, trained, converted, measured, reported):
         cluster.use_retries(task)
-    for task in (checked, brought, prepared, trained, measured, reported):
+    for task in (checked, brought, prepared, trained, converted, measured, reported):
         # Every step reads or writes the store, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)
     cluster.use_training_node(trained, given)

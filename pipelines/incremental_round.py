@@ -2,6 +2,7 @@
 
 from kfp import dsl
 
+from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import judge
 from components.ingest.component import collect
@@ -47,6 +48,15 @@ def incremental_round(
     workers: int = 2,
     estimator_options: dict = {},  # noqa: B006 - KFP takes the default as a value
     experiment_labels: str = "",
+    targets: str = "",
+    quantization: str = "int8",
+    quantization_retries: str = "kl_divergence,mmse",
+    calibration_size: int = 100,
+    check_size: int = 300,
+    max_map_loss: float = 0.02,
+    max_f1_loss: float = 0.02,
+    min_score_ratio: float = 0.9,
+    conversion_timeout: float = 3600.0,
     confidence_threshold: float = 0.25,
     nms_threshold: float = 0.7,
     gate_conditions: list = ["map50_delta >= 0"],  # noqa: B006
@@ -106,6 +116,15 @@ def incremental_round(
         workers: Processes that load pictures.
         estimator_options: Further settings by the estimator's own names, such as `{"mosaic": 0}`.
         experiment_labels: `name=value,...`, kept with the model and shown in the report.
+        targets: Chips such as `rk3588,rk3568`; empty to leave the model as it is.
+        quantization: `int8` or `fp16`.
+        quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
+        calibration_size: Most training pictures that int8 takes its ranges from.
+        check_size: Most labelled pictures to measure on.
+        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1.
+        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1.
+        min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
+        conversion_timeout: Seconds that one build with its measurement may take.
         confidence_threshold: Score, 0 to 1, the model is to be deployed with.
         nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
         gate_conditions: What a candidate must fulfil, such as `["map50_delta >= 0", "core.map50_delta >= -0.01"]`.
@@ -141,8 +160,12 @@ def incremental_round(
     collected = collect(**taken_by(collect, given)).after(checked)
     planned = plan(arrivals=collected.outputs["manifest"], **taken_by(plan, given))
     trained = train(manifest=planned.outputs["training"], **taken_by(train, given))
+    converted = convert(
+        manifest=planned.outputs["everything"], model=trained.outputs["model"], **taken_by(convert, given)
+    )
     judged = judge(
-        candidate=trained.outputs["model"],
+        candidate=converted.outputs["converted"],
+        conversion=converted.outputs["conversion"],
         core=planned.outputs["core"],
         recent=planned.outputs["recent"],
         **taken_by(judge, given),
@@ -150,21 +173,22 @@ def incremental_round(
     deployed = deploy(
         arrivals=collected.outputs["manifest"],
         everything=planned.outputs["everything"],
-        candidate=trained.outputs["model"],
+        candidate=converted.outputs["converted"],
         judgement=judged.outputs["judgement"],
         metrics=judged.outputs["metrics"],
         collect_report=collected.outputs["report"],
         plan_report=planned.outputs["report"],
         train_report=trained.outputs["report"],
+        convert_report=converted.outputs["report"],
         judge_report=judged.outputs["report"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **taken_by(deploy, given),
     )
-    for task in (collected, planned, trained, judged):
+    for task in (collected, planned, trained, converted, judged):
         cluster.use_cache(task, checked.output)
-    for task in (collected, planned, trained, judged, deployed):
+    for task in (collected, planned, trained, converted, judged, deployed):
         cluster.use_retries(task)
-    for task in (checked, collected, planned, trained, judged, deployed):
+    for task in (checked, collected, planned, trained, converted, judged, deployed):
         # Every step reads or writes the job's state, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)
     cluster.use_training_node(trained, given)

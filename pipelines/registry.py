@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
@@ -18,6 +19,7 @@ COMPONENTS: dict[str, Any] = {
     component.name: component
     for component in (
         collect,
+        convert,
         deploy,
         evaluate,
         ingest,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kfp import dsl
 
+from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import judge
 from components.ingest.component import collect
@@ -30,6 +31,7 @@ def poll(
     plugins: str = "tests.quick_estimator",
     force: str = "",
     gate: str = "map50 >= 0",
+    targets: str = "",
 ) -> None:
     """Run the steps in the order of the pipeline if the trigger says so; `force`: `train`, `evaluate` or `deploy`."""
     train_anyway, evaluate_again = force == "train", force == "evaluate"
@@ -44,7 +46,7 @@ def poll(
     if trigger.python_func(**feed, report=new(dsl.HTML, "t"), trigger_conditions=conditions, **forced) != "RUN":
         return
     arrivals, quarantine = new(dsl.Dataset, "arrivals"), new(dsl.Dataset, "quarantine")
-    pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "judge", "page")}
+    pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "convert", "judge", "page")}
     metrics = new(dsl.Metrics, "metrics")
     collect.python_func(
         **feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"],
@@ -61,14 +63,21 @@ def poll(
         estimator=estimator, base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
         plugins=plugins, force_evaluate=evaluate_again,
     )  # fmt: skip
+    converted, conversion = new(dsl.Model, "converted"), new(dsl.Artifact, "conversion")
+    convert.python_func(
+        manifest=parts["everything"], model=model, job_root=job_root, converted=converted, conversion=conversion,
+        metrics=metrics, report=pages["convert"], targets=targets,
+    )  # fmt: skip
     judgement = new(dsl.Artifact, "judgement")
     judge.python_func(
-        candidate=model, core=parts["core"], recent=parts["recent"], job_root=job_root, judgement=judgement,
+        candidate=converted, conversion=conversion, core=parts["core"], recent=parts["recent"], job_root=job_root,
+        judgement=judgement,
         metrics=metrics, report=pages["judge"], gate_conditions=[gate], max_class_loss=-1, min_samples=2,
     )  # fmt: skip
     deploy.python_func(
-        arrivals=arrivals, everything=parts["everything"], candidate=model, judgement=judgement, metrics=metrics,
+        arrivals=arrivals, everything=parts["everything"], candidate=converted, judgement=judgement, metrics=metrics,
         collect_report=pages["collect"], plan_report=pages["plan"], train_report=pages["train"],
+        convert_report=pages["convert"],
         judge_report=pages["judge"], job_root=job_root, run_id=run_id, page=pages["page"],
     )  # fmt: skip
 

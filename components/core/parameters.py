@@ -275,6 +275,30 @@ class GateParameters(_Parameters):
     force_deploy: bool = False
 
 
+class MineParameters(_Parameters):
+    """How many pictures people are asked to label, and how these are chosen."""
+
+    label_budget: Annotated[Whole, Field(ge=0, le=100_000)] = 50
+    random_share: Fraction = 0.1
+    empty_share: Fraction = 0.2
+    miner: Annotated[str, Field(min_length=1)] = "entropy"
+    miner_parameters: dict[str, Any] = {}
+    pool_limit: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2000
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.random_share + self.empty_share > 1:
+            raise PydanticCustomError(
+                "input",
+                "{text}",
+                {
+                    "text": f"random_share={self.random_share:g} and empty_share={self.empty_share:g} are more than "
+                    "the budget: their sum must be at most 1"
+                },
+            )
+        return self
+
+
 class ConvertParameters(_Parameters):
     """What chips the model is converted for, and what that may cost."""
 
@@ -332,6 +356,7 @@ PHASES: dict[str, type[_Parameters]] = {
     "round": RoundParameters,
     "train": TrainParameters,
     "gate": GateParameters,
+    "mine": MineParameters,
     "convert": ConvertParameters,
     "deploy": DeployParameters,
     "evaluate": EvaluateParameters,

@@ -15,6 +15,7 @@ def deploy(
     collect_report: dsl.Input[dsl.HTML],
     plan_report: dsl.Input[dsl.HTML],
     train_report: dsl.Input[dsl.HTML],
+    convert_report: dsl.Input[dsl.HTML],
     judge_report: dsl.Input[dsl.HTML],
     job_root: str,
     run_id: str,
@@ -37,6 +38,7 @@ def deploy(
         collect_report: Page of `collect`.
         plan_report: Page of `plan`.
         train_report: Page of `train`.
+        convert_report: Page of `convert`.
         judge_report: Page of `judge`.
         job_root: Where the job's state lies.
         run_id: Names the run, so that one that is tried again knows its own work.
@@ -90,7 +92,7 @@ def deploy(
         removed = collect_garbage(Job.open(job_root), int(keep_versions))
         if removed:
             logging.info("removed %d old candidates", len(removed))
-        parts = [judge_report, train_report, plan_report, collect_report]
+        parts = [judge_report, convert_report, train_report, plan_report, collect_report]
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)

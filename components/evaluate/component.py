@@ -61,6 +61,7 @@ def evaluate(
 @images.train_component
 def judge(
     candidate: dsl.Input[dsl.Model],
+    conversion: dsl.Input[dsl.Artifact],
     core: dsl.Input[dsl.Dataset],
     recent: dsl.Input[dsl.Dataset],
     job_root: str,
@@ -83,6 +84,7 @@ def judge(
 
     Args:
         candidate: A bundle.
+        conversion: From `convert`; a candidate that could not be converted is not promoted.
         core: Frozen test samples.
         recent: Test samples of the last rounds.
         job_root: Where the job's state lies.
@@ -119,6 +121,7 @@ def judge(
         from components.core.reports import write_page
         from components.core.window import Window
         from components.evaluate.compare import compare
+        from components.evaluate.gate import conversion_check
         from components.evaluate.gate import judge as decide
         from components.evaluate.gate_report import sections
 
@@ -147,6 +150,7 @@ def judge(
             require_significant=require_significant,
             max_loss=max_loss if max_loss >= 0 else None,
             window=Window.parse(deploy_window) if deploy_window else None,
+            further=[conversion_check(json.loads(Path(conversion.path).read_text(encoding="utf-8")))],
             force=force_deploy,
         )
         logging.info("%s", decided.describe())

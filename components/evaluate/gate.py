@@ -21,7 +21,7 @@ metric that does not exist, rejects nobody.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -119,6 +119,7 @@ def judge(
     require_significant: bool = False,
     max_loss: float | None = None,
     window: Window | None = None,
+    further: Sequence[Check] = (),
     force: bool = False,
 ) -> Judgement:
     """Decide whether the candidate is promoted.
@@ -133,6 +134,7 @@ def judge(
         max_loss: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
             ``require_significant`` asks for more.
         window: when a model may be deployed; None for always.
+        further: what was asked elsewhere, such as whether the model could be converted.
         force: promote whatever the answers, now; an error stays one, since then nothing is known of the candidate.
 
     Raises:
@@ -148,7 +150,17 @@ def judge(
             checks.append(_regression(comparison, no_regression))
         if require_significant or max_loss is not None:
             checks.append(_chance(comparison, 0.0 if require_significant else -(max_loss or 0.0)))
-    return _decide(checks, _window(window, now), force)
+    return _decide([*checks, *further], _window(window, now), force)
+
+
+def conversion_check(found: Mapping[str, Any]) -> Check:
+    """Whether a model could be converted for the chips asked for.
+
+    Args:
+        found: ``outcome`` and ``reasons`` of the conversion.
+    """
+    outcome = rules.Outcome.NOT_MET if found["outcome"] == "failed" else rules.Outcome.MET
+    return Check("conversion", outcome, "; ".join(found["reasons"]))
 
 
 def _decide(checks: Sequence[Check], window: Check | None, force: bool) -> Judgement:

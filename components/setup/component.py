@@ -30,6 +30,15 @@ def setup(
     workers: int = 2,
     estimator_options: dict = {},  # noqa: B006 - KFP takes the default as a value
     experiment_labels: str = "",
+    targets: str = "",
+    quantization: str = "int8",
+    quantization_retries: str = "kl_divergence,mmse",
+    calibration_size: int = 100,
+    check_size: int = 300,
+    max_map_loss: float = 0.02,
+    max_f1_loss: float = 0.02,
+    min_score_ratio: float = 0.9,
+    conversion_timeout: float = 3600.0,
     confidence_threshold: float = 0.25,
     nms_threshold: float = 0.7,
     plugins: str = "",
@@ -74,6 +83,15 @@ def setup(
         workers: See `train`.
         estimator_options: See `train`.
         experiment_labels: See `train`.
+        targets: See `convert`.
+        quantization: See `convert`.
+        quantization_retries: See `convert`.
+        calibration_size: See `convert`.
+        check_size: See `convert`.
+        max_map_loss: See `convert`.
+        max_f1_loss: See `convert`.
+        min_score_ratio: See `convert`.
+        conversion_timeout: See `convert`.
         confidence_threshold: See `evaluate`.
         nms_threshold: See `evaluate`.
         plugins: See `ingest`, `train` and `evaluate`.
@@ -103,7 +121,7 @@ def setup(
 
         check_run(
             parameters,
-            ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"],
+            ["store", "ingest", "split", "prepare", "train", "convert", "evaluate", "cluster"],
             [
                 lambda: registry.load(plugins),
                 lambda: data_format == "auto" or formats.get(data_format),
@@ -147,6 +165,15 @@ def setup_round(
     workers: int = 2,
     estimator_options: dict = {},  # noqa: B006
     experiment_labels: str = "",
+    targets: str = "",
+    quantization: str = "int8",
+    quantization_retries: str = "kl_divergence,mmse",
+    calibration_size: int = 100,
+    check_size: int = 300,
+    max_map_loss: float = 0.02,
+    max_f1_loss: float = 0.02,
+    min_score_ratio: float = 0.9,
+    conversion_timeout: float = 3600.0,
     confidence_threshold: float = 0.25,
     nms_threshold: float = 0.7,
     gate_conditions: list = ["map50_delta >= 0"],  # noqa: B006
@@ -208,6 +235,15 @@ def setup_round(
         workers: See `train`.
         estimator_options: See `train`.
         experiment_labels: See `train`.
+        targets: See `convert`.
+        quantization: See `convert`.
+        quantization_retries: See `convert`.
+        calibration_size: See `convert`.
+        check_size: See `convert`.
+        max_map_loss: See `convert`.
+        max_f1_loss: See `convert`.
+        min_score_ratio: See `convert`.
+        conversion_timeout: See `convert`.
         confidence_threshold: See `judge`.
         nms_threshold: See `judge`.
         gate_conditions: See `judge`.
@@ -250,7 +286,7 @@ def setup_round(
 
         check_run(
             parameters,
-            ["store", "feed", "split", "round", "train", "evaluate", "gate", "deploy", "cluster"],
+            ["store", "feed", "split", "round", "train", "convert", "evaluate", "gate", "deploy", "cluster"],
             [
                 lambda: registry.load(plugins),
                 lambda: data_format == "auto" or formats.get(data_format),

@@ -77,7 +77,7 @@ def test_an_undisturbed_job_trains_each_sample_once(undisturbed):
 
 
 # Seconds that a step takes here, about; a kill strikes within them.
-LASTS = {"trigger": 0.3, "collect": 0.03, "plan": 0.05, "train": 0.6, "judge": 0.15, "deploy": 0.03}
+LASTS = {"trigger": 0.3, "collect": 0.03, "plan": 0.05, "train": 0.6, "convert": 0.05, "judge": 0.15, "deploy": 0.03}
 
 
 def kill_in(step: str, process: subprocess.Popen, rng: random.Random) -> bool:

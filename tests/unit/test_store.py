@@ -935,5 +935,7 @@ def test_addresses_are_shown_without_secrets(uri, safe):
 
 
 def test_stores_that_speak_s3_under_another_scheme_are_told_how():
-    with pytest.raises(InputError, match=r"write s3://bucket/job and let AWS_ENDPOINT_URL be https://storage.googleapis"):
+    with pytest.raises(
+        InputError, match=r"write s3://bucket/job and let AWS_ENDPOINT_URL be https://storage.googleapis"
+    ):
         open_store("gs://bucket/job")

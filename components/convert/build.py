@@ -1,0 +1,195 @@
+"""Build one ``.rknn`` and run it on the toolkit's simulator; a process of its own, because the toolkit may crash it.
+
+A file that was built cannot be loaded into the simulator again, so both happen here, one right after the other::
+
+    python -m components.convert.build request.json
+
+The request is a :class:`Request`. In its folder appear ``model.rknn``, ``predictions.npz`` and ``facts.json``, or
+``failure.json``; what the toolkit prints goes to standard output and error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.bundle import Bundle
+from components.core.detections import Detections
+from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.rknn import Canvas, RknnDetector
+
+MODEL, PREDICTIONS, FACTS, FAILURE = "model.rknn", "predictions.npz", "facts.json", "failure.json"
+LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
+
+# These two rules of toolkit 2.5.0 crash on YOLOv8, YOLO11 and YOLO26; a version that does not know them ignores them.
+_BROKEN_RULES = ["seperate_conv_rs_split", "fuse_exmatmul_add_mul_exsoftmax13_exmatmul_to_sdpa"]
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be built.
+
+    Attributes:
+        bundle: folder of the model.
+        target: chip.
+        precision: ``int8`` or ``fp16``.
+        algorithm: how ranges are taken from the calibration: ``normal``, ``kl_divergence`` or ``mmse``; empty for fp16.
+        calibration: text file that names a canvas a line, relative to its own folder; empty for fp16.
+        pictures: what the simulator is to look at.
+        output: folder that the results go to.
+        note: kept in the file, where a program on the board can read it; at most 1023 bytes.
+    """
+
+    bundle: str
+    target: str
+    precision: str
+    algorithm: str
+    calibration: str
+    pictures: list[str]
+    output: str
+    note: str
+
+    def write(self, path: Path) -> None:
+        """Write the request as JSON."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+class _RefusedError(Exception):
+    """The toolkit did not do what it was asked to."""
+
+    def __init__(self, doing: str, reason: str) -> None:
+        super().__init__(reason)
+        self.doing = doing
+
+
+def main(request: Request) -> int:
+    """Build and simulate.
+
+    Returns:
+        The exit code: 0, or 1 where ``failure.json`` tells what the toolkit was doing and its reason.
+    """
+    output = Path(request.output)
+    try:
+        facts = _build_and_look(request, output)
+    except _RefusedError as error:
+        (output / FAILURE).write_text(json.dumps({"doing": error.doing, "reason": str(error)}), encoding="utf-8")
+        return 1
+    (output / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    return 0
+
+
+def write_predictions(path: Path, predictions: Sequence[Detections]) -> None:
+    """Write the boxes of many pictures as arrays, one after the other, with their number in each."""
+    everything = (Detections.none(), *predictions)
+    np.savez(
+        path,
+        counts=np.array([len(found) for found in predictions], dtype=np.intp),
+        boxes=np.concatenate([found.boxes for found in everything]),
+        scores=np.concatenate([found.scores for found in everything]),
+        classes=np.concatenate([found.classes for found in everything]),
+    )
+
+
+def read_predictions(path: Path) -> list[Detections]:
+    """What ``write_predictions`` wrote."""
+    with np.load(path) as arrays:
+        everything = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
+        ends = np.cumsum(arrays["counts"])
+    return [everything[slice(end - count, end)] for end, count in zip(ends, np.diff(ends, prepend=0), strict=True)]
+
+
+def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
+    bundle = Bundle.read(Path(request.bundle))
+    started = time.monotonic()
+    rknn = _built(request, output / MODEL)
+    built = time.monotonic()
+    _asked("starting the simulator", rknn.init_runtime)
+    predictions = _look(bundle, rknn, request.pictures)
+    looked = time.monotonic()
+    write_predictions(output / PREDICTIONS, predictions)
+    with (output / MODEL).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "sha256": digest,
+        "build_seconds": built - started,
+        "pictures_per_second": len(predictions) / max(looked - built, 1e-9),
+        "score_steps": _score_steps(rknn, bundle.outputs[1::2]),
+    }
+
+
+def _built(request: Request, path: Path) -> Any:
+    rknn = _asked("starting", importlib.import_module("rknn.api").RKNN, verbose=True)
+    _asked(
+        "configuring",
+        rknn.config,
+        mean_values=[[0, 0, 0]],
+        std_values=[[255, 255, 255]],
+        target_platform=request.target,
+        quantized_dtype="w8a8",
+        custom_string=request.note,
+        disable_rules=_BROKEN_RULES,
+        **({"quantized_algorithm": request.algorithm} if request.algorithm else {}),
+    )
+    outputs = list(Bundle.read(Path(request.bundle)).outputs)
+    _asked("loading the ONNX", rknn.load_onnx, str(Path(request.bundle) / "model.onnx"), outputs=outputs)
+    quantise = {"dataset": request.calibration} if request.precision == "int8" else {}
+    _asked("building", rknn.build, do_quantization=bool(quantise), **quantise)
+    _asked("writing the file", rknn.export_rknn, str(path))
+    return rknn
+
+
+def _look(bundle: Bundle, rknn: Any, pictures: Sequence[str]) -> list[Detections]:
+    def infer(canvas: Canvas) -> Sequence[NDArray[np.float32]]:
+        outputs: Any = _asked("simulating", rknn.inference, inputs=[canvas], data_format=["nhwc"])
+        return tuple(outputs)
+
+    detector = RknnDetector(bundle, infer)
+    return [
+        found
+        for picture in pictures
+        for found in detector.predict([read_picture(Path(picture))], confidence=LEAST_SCORE)
+    ]
+
+
+def _asked(doing: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call the toolkit, which fails with an exception, a negative number or nothing where there should be something."""
+    try:
+        answer = function(*arguments, **options)
+    except Exception as error:
+        raise _RefusedError(doing, _last_line(str(error))) from error
+    if answer is None or (isinstance(answer, int) and answer != 0):
+        raise _RefusedError(doing, "")
+    return answer
+
+
+def _score_steps(rknn: Any, outputs: Sequence[str]) -> Mapping[str, float]:
+    """By how much the scores of each output go up from one 8-bit level to the next; empty where none is quantised."""
+    levels = rknn.rknn_base.quantizer.quant_tab
+    return {name: float(levels[f"{name}_int8"]["scale"][0]) for name in outputs if f"{name}_int8" in levels}
+
+
+def _last_line(text: str) -> str:
+    """What a message that is a whole traceback ends with."""
+    lines = [line.strip() for line in _ESCAPES.sub("", text).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+if __name__ == "__main__":
+    # A runner that is killed must not leave minutes of building behind.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.exit(main(Request(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))))

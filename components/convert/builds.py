@@ -1,0 +1,151 @@
+"""Builds of one model, each made once: what was built from the same inputs before is taken from the cache.
+
+Two builds of the same inputs differ in some bytes, so a build is known by its inputs, not by its file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from components.convert.build import FACTS, MODEL, Request
+from components.convert.calibration import write_canvases, write_list
+from components.convert.toolkit import Built, build, read_build
+from components.core.bundle import Bundle
+from components.core.cache import fetch_blobs
+from components.core.manifest import Manifest
+
+_FORMAT = 1  # of a cached build; another number makes the old ones unknown
+
+
+class Builds:
+    """Builds and simulates a model.
+
+    Args:
+        folder: the bundle.
+        calibration: samples that ranges are taken from, where the precision is int8.
+        check: samples that the simulator looks at.
+        blobs: where pictures are brought to.
+        cache: where builds are kept.
+        toolkit: version of the toolkit.
+        time_limit: seconds that one build may take.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        calibration: Manifest,
+        check: Manifest,
+        *,
+        blobs: Path,
+        cache: Path,
+        toolkit: str,
+        time_limit: float,
+    ) -> None:
+        self._folder = folder.resolve()
+        self._bundle = Bundle.read(folder)
+        self._calibration = calibration
+        self._check = check
+        self._blobs = blobs
+        self._cache = cache.resolve()
+        self._toolkit = toolkit
+        self._time_limit = time_limit
+
+    def get(self, target: str, precision: str, algorithm: str) -> Built:
+        """One build, from the cache where it is there and whole.
+
+        Args:
+            target: chip.
+            precision: ``int8`` or ``fp16``.
+            algorithm: of the calibration; empty for fp16.
+
+        Raises:
+            ToolkitError: the toolkit could not; this is not kept.
+        """
+        kept = self._cache / self._key(target, precision, algorithm)
+        if not _is_whole(kept):
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache) as work:
+                self._build(target, precision, algorithm, Path(work))
+                _keep(Path(work), kept)
+        return read_build(kept)
+
+    @functools.cached_property
+    def pictures(self) -> list[Path]:
+        """The files of the check samples."""
+        return fetch_blobs(self._check, self._blobs)
+
+    def _build(self, target: str, precision: str, algorithm: str, work: Path) -> None:
+        canvases = work / "canvases"
+        canvases.mkdir()
+        request = Request(
+            bundle=str(self._folder),
+            target=target,
+            precision=precision,
+            algorithm=algorithm,
+            calibration=str(self._calibrate(canvases, algorithm)) if algorithm else "",
+            pictures=[str(path.resolve()) for path in self.pictures],
+            output=str(work),
+            note=_note(self._bundle),
+        )
+        build(request, self._time_limit)
+        shutil.rmtree(canvases)
+
+    def _calibrate(self, folder: Path, algorithm: str) -> Path:
+        paths = fetch_blobs(self._calibration, self._blobs)
+        return write_list(folder, write_canvases(paths, folder, self._bundle), algorithm)
+
+    def _key(self, target: str, precision: str, algorithm: str) -> str:
+        inputs = {
+            "format": _FORMAT,
+            "toolkit": self._toolkit,
+            "target": target,
+            "precision": precision,
+            "algorithm": algorithm,
+            "model": _note(self._bundle),
+            "outputs": self._bundle.outputs,
+            "calibration": self._calibration.table["id"].to_list() if algorithm else [],
+            "check": self._check.table["id"].to_list(),
+        }
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _note(bundle: Bundle) -> str:
+    """How a model is to be fed and read, kept in the file itself; boards read at most 1023 bytes of it."""
+    told = {
+        "onnx_sha256": bundle.files["model.onnx"],
+        "image_size": bundle.image_size,
+        "input": "uint8 NHWC letterbox",
+        "pad": bundle.pad,
+        "colour": bundle.colour,
+        "head": asdict(bundle.head),
+        "confidence_threshold": bundle.confidence_threshold,
+        "nms_threshold": bundle.nms_threshold,
+    }
+    return json.dumps(told, separators=(",", ":"))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        recorded = json.loads((folder / FACTS).read_text(encoding="utf-8"))["sha256"]
+        with (folder / MODEL).open("rb") as file:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == recorded)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _keep(work: Path, kept: Path) -> None:
+    """Give finished work its name; what was damaged there, or another run has put there meanwhile, goes."""
+    shutil.rmtree(kept, ignore_errors=True)
+    try:
+        work.rename(kept)
+    except OSError:
+        if not _is_whole(kept):
+            raise
+    else:
+        work.mkdir()  # whoever made it removes it

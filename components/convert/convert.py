@@ -1,0 +1,197 @@
+"""Convert: a bundle for Rockchip's chips, each file measured on the toolkit's simulator before it may be deployed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from components.convert import report
+from components.convert.build import LEAST_SCORE
+from components.convert.builds import Builds
+from components.convert.calibration import calibration_samples, draw_samples
+from components.convert.conversion import Attempt, Conversion, Outcome
+from components.convert.gate import Limits, check_reference, judge
+from components.convert.graph import check_model
+from components.convert.measure import Measured, measure
+from components.convert.toolkit import PACKAGE, ToolkitError, toolkit_version
+from components.core.bundle import DESCRIPTION, Bundle
+from components.core.cache import cache_folder, own_folder
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.runtimes.detector import Detector, open_detector
+from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
+
+log = logging.getLogger(__name__)
+
+
+def convert(
+    manifest: Manifest,
+    model_folder: Path,
+    output: Path,
+    *,
+    job_root: str,
+    targets: str,
+    quantization: str = "int8",
+    quantization_retries: str = "kl_divergence,mmse",
+    calibration_size: int = 100,
+    check_size: int = 300,
+    split: str = "test",
+    limits: Limits,
+    seed: int = 0,
+    time_limit: float = 3600.0,
+) -> Conversion:
+    """Convert a model for some chips and measure each result against the float model.
+
+    Args:
+        manifest: samples with splits; ``train`` calibrates.
+        model_folder: the bundle.
+        output: folder of the bundle with the ``.rknn`` files that passed; created.
+        job_root: where the job's state lies; builds are kept in its cache.
+        targets: chips, ``rk3588,rk3568``; empty to convert for none.
+        quantization: ``int8`` or ``fp16``.
+        quantization_retries: what to try, in this order, when int8 loses too much.
+        calibration_size: most training pictures to take ranges from.
+        check_size: most pictures of the split to measure on.
+        split: whose labelled pictures the models are measured on.
+        limits: what a conversion may cost.
+        seed: of the choice of pictures.
+        time_limit: seconds that one build may take.
+
+    Raises:
+        InputError: a chip, a precision or a model that the toolkit cannot do, or pictures that are missing.
+    """
+    names, retries = parse_targets(targets), parse_retries(quantization_retries)
+    bundle = Bundle.read(model_folder)
+    if not names:
+        return _skipped(bundle, model_folder, output, "no targets are asked for")
+    check_precision(names, quantization)
+    check_model(bundle, model_folder)
+    detector = open_detector("onnx", model_folder)
+    toolkit = toolkit_version()
+    if not toolkit:
+        why = f"{PACKAGE} is not installed here (it exists for Linux on x86-64): the model stays ONNX alone"
+        return _skipped(bundle, model_folder, output, why)
+    samples = _check_samples(manifest, split, check_size, seed)
+    ways = _ways(quantization, retries)
+    builds = Builds(
+        model_folder,
+        calibration_samples(manifest, calibration_size, seed, needed=quantization == "int8"),
+        samples,
+        blobs=cache_folder(job_root) / "blobs",
+        cache=own_folder(job_root) / "conversions",
+        toolkit=toolkit,
+        time_limit=time_limit,
+    )
+    reference = measure(samples, _look(detector, builds.pictures), bundle)
+    enough = check_reference(reference)
+    if not enough.met:
+        conversion = Conversion(Outcome.FAILED, (f"{enough.question}: {enough.reason}",), bundle, (), reference)
+    else:
+        attempts = [
+            attempt
+            for target in names
+            for attempt in _attempts(builds, target, ways, samples, reference, bundle, limits)
+        ]
+        conversion = _decide(bundle, attempts, reference)
+    written = _write(conversion, toolkit, model_folder, output)
+    log.info("%s", written.describe())
+    return replace(written, sections=report.sections(written, split, bundle.confidence_threshold))
+
+
+def _skipped(bundle: Bundle, model_folder: Path, output: Path, why: str) -> Conversion:
+    log.info("skipped: %s", why)
+    _copy(bundle, model_folder, output)
+    shutil.copyfile(model_folder / DESCRIPTION, output / DESCRIPTION)
+    skipped = Conversion(Outcome.SKIPPED, (why,), bundle)
+    return replace(skipped, sections=report.sections(skipped, "", 0.0))
+
+
+def _ways(quantization: str, retries: Sequence[str]) -> list[tuple[str, str]]:
+    """Precision and algorithm of the tries, in order."""
+    if quantization == "fp16":
+        return [("fp16", "")]
+    return [("int8", "normal"), *(("fp16", "") if name == "fp16" else ("int8", name) for name in retries)]
+
+
+def _check_samples(manifest: Manifest, split: str, count: int, seed: int) -> Manifest:
+    if split == "train":
+        raise InputError("split='train' calibrates; measure the conversion on val or test")
+    samples = manifest.split(split).labelled()
+    if not samples.truths() or not any(map(len, samples.truths())):
+        raise InputError(
+            f"split {split!r} has {len(samples)} labelled pictures and no box in them: nothing can be measured; "
+            "bring in more pictures or name another split"
+        )
+    return draw_samples(samples, count, seed)
+
+
+def _attempts(
+    builds: Builds,
+    target: str,
+    ways: Sequence[tuple[str, str]],
+    samples: Manifest,
+    reference: Measured,
+    bundle: Bundle,
+    limits: Limits,
+) -> Iterator[Attempt]:
+    """Try one way after the other, until a file passes."""
+    for precision, algorithm in ways:
+        if precision not in TARGETS[target]:
+            continue
+        attempt = Attempt(target, precision, algorithm)
+        try:
+            built = builds.get(target, precision, algorithm)
+        except ToolkitError as error:
+            attempt = replace(attempt, error=str(error))
+        else:
+            measured = measure(samples, built.predictions, bundle)
+            checks = judge(measured, reference, built.score_steps, limits)
+            attempt = replace(attempt, built=built, measured=measured, checks=checks)
+        log.info("%s %s: %s", target, attempt.how, "; ".join(attempt.reasons) or "passed")
+        yield attempt
+        if attempt.passed:
+            return
+
+
+def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: Measured) -> Conversion:
+    last = {attempt.target: attempt for attempt in attempts}
+    lost = [attempt for attempt in last.values() if not attempt.passed]
+    if lost:
+        reasons = tuple(f"{attempt.target} {attempt.how}: {', '.join(attempt.reasons)}" for attempt in lost)
+        return Conversion(Outcome.FAILED, reasons, bundle, attempts, reference)
+    reasons = tuple(f"{attempt.target} {attempt.how} keeps what the float model finds" for attempt in last.values())
+    return Conversion(Outcome.CONVERTED, reasons, bundle, attempts, reference)
+
+
+def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Path) -> Conversion:
+    """Write the bundle with the files that passed; its description comes last, and without it there is no bundle."""
+    _copy(conversion.bundle, model_folder, output)
+    told: dict[str, Any] = {}
+    for attempt in conversion.attempts:
+        if attempt.passed and attempt.built and attempt.measured:
+            shutil.copyfile(attempt.built.file, output / rknn_file(attempt.target))
+            told[attempt.target] = {
+                "precision": attempt.precision,
+                "algorithm": attempt.algorithm,
+                "toolkit": toolkit,
+                "compiler": attempt.built.operators.compiler,
+                "simulated_map50": attempt.measured.metrics.map50,
+            }
+    lineage = conversion.bundle.lineage | ({"rknn": told} if told else {})
+    return replace(conversion, bundle=replace(conversion.bundle, lineage=lineage).write(output))
+
+
+def _copy(bundle: Bundle, model_folder: Path, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    for name in bundle.files:
+        shutil.copyfile(model_folder / name, output / name)
+
+
+def _look(detector: Detector, pictures: Sequence[Path]) -> list[Detections]:
+    return [detector.predict([read_picture(path)], confidence=LEAST_SCORE)[0] for path in pictures]

@@ -1,0 +1,119 @@
+"""The gate of a conversion: does the converted model still see what the model it was made from sees?
+
+====================== ==========================================================================================
+question               met when
+====================== ==========================================================================================
+mAP50                  it fell by at most ``max_map_loss``
+mAP50-95               the same
+enough pictures        the change in mAP50 is known to within ``max_map_loss``, with 95 % confidence
+F1 of a class          at the deployed confidence it fell by at most ``max_f1_loss``, or by what two boxes make
+highest score          it is at least ``min_score_ratio`` of what it was
+score steps            no score output has coarser steps than 1/255, as it has when it shares a scale with boxes
+====================== ==========================================================================================
+
+All are asked, because each sees what the others miss: noise as calibration costs a point of mAP50 and caps every score
+at 0.5; and how alike the outputs are (their cosine) tells nothing, a dead detector has the best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from components.convert.measure import Measured, map50_change
+from components.core.errors import InputError
+
+LEAST_MAP50 = 0.05  # of the float model; below it there is nothing that could be lost
+_COARSEST_STEP = 1.01 / 255  # scores are 0..1; the hundredth is rounding
+_BOXES_OF_CHANCE = 2  # so many boxes at the edge of the confidence are no evidence
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a conversion may cost.
+
+    Attributes:
+        max_map_loss: most that mAP50 and mAP50-95 may fall, 0..1.
+        max_f1_loss: most that the F1 of any class may fall, 0..1.
+        min_score_ratio: least ratio of the highest scores, 0..1.
+    """
+
+    max_map_loss: float = 0.02
+    max_f1_loss: float = 0.02
+    min_score_ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise InputError(f"{name}={value} is not between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question.
+
+    Attributes:
+        question: as in the table of the module.
+        met: the answer.
+        reason: one line, with what there is and what is needed.
+    """
+
+    question: str
+    met: bool
+    reason: str
+
+
+def check_reference(reference: Measured) -> Check:
+    """Whether the float model finds enough for a comparison to mean something."""
+    have = reference.metrics.map50
+    return Check("float model", have >= LEAST_MAP50, f"its mAP50 is {have:.3f}, need >= {LEAST_MAP50:g} to compare")
+
+
+def judge(
+    converted: Measured, reference: Measured, score_steps: Mapping[str, float], limits: Limits
+) -> tuple[Check, ...]:
+    """Ask all questions of the module.
+
+    Args:
+        converted: measured on the same pictures as the reference.
+        reference: the float model.
+        score_steps: from one level of a score to the next, by output; empty where scores are not quantised.
+        limits: what is allowed.
+    """
+    return (
+        *_average_precision(converted, reference, limits.max_map_loss),
+        *_f1(converted, reference, limits.max_f1_loss),
+        _highest_score(converted, reference, limits.min_score_ratio),
+        *_steps(score_steps),
+    )
+
+
+def _average_precision(converted: Measured, reference: Measured, most: float) -> Iterator[Check]:
+    for title, name in (("mAP50", "map50"), ("mAP50-95", "map50_95")):
+        new, old = getattr(converted.metrics, name), getattr(reference.metrics, name)
+        yield Check(title, old - new <= most, f"{old:.3f} -> {new:.3f}, may fall by {most:g}")
+    low, high = map50_change(converted, reference)
+    reason = f"the change in mAP50 lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
+    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.metrics.images} pictures: {reason}")
+
+
+def _f1(converted: Measured, reference: Measured, most: float) -> Iterator[Check]:
+    for new, old in zip(converted.metrics.per_class, reference.metrics.per_class, strict=True):
+        if new.f1 is not None and old.f1 is not None:
+            allowed = max(most, _BOXES_OF_CHANCE / old.truths)
+            reason = f"{old.f1:.3f} -> {new.f1:.3f}, may fall by {allowed:.3g}"
+            yield Check(f"F1 of {old.name}", old.f1 - new.f1 <= allowed, reason)
+
+
+def _highest_score(converted: Measured, reference: Measured, least: float) -> Check:
+    new, old = converted.max_score, reference.max_score
+    return Check(
+        "highest score", new >= least * old, f"{old:.3f} -> {new:.3f}, may fall to {least:g} of it, {least * old:.3f}"
+    )
+
+
+def _steps(score_steps: Mapping[str, float]) -> Iterator[Check]:
+    if score_steps:
+        name, coarsest = max(score_steps.items(), key=lambda step: step[1])
+        reason = f"the coarsest is {coarsest:.4g} of {name}, may be 1/255"
+        yield Check("score steps", coarsest <= _COARSEST_STEP, reason)

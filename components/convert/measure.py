@@ -1,0 +1,65 @@
+"""How good the predictions of a model are, and how they compare with those of the model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components.core.bundle import Bundle
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.metrics.bootstrap import delta_interval
+from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.runtimes.decode import MAX_DETECTIONS
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model on the check pictures.
+
+    Attributes:
+        metrics: at the confidence that the model is deployed with.
+        matches: of all pictures, at IoU 0.5.
+        max_score: the highest score of any box in any picture, 0..1.
+    """
+
+    metrics: DetectionMetrics
+    matches: Matches
+    max_score: float
+
+
+def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle) -> Measured:
+    """Measure predictions against the labels.
+
+    Args:
+        samples: labelled.
+        predictions: of each sample in table order, in the model's classes, with scores from 0.001.
+        bundle: tells the classes and the deployed confidence.
+
+    Raises:
+        InputError: nobody labels a class of the model, or there is no box to measure by.
+    """
+    unknown = [name for name in bundle.classes if name not in samples.classes]
+    if unknown:
+        raise InputError(
+            f"the model finds {', '.join(unknown)}, which nobody labels in this manifest; its classes are "
+            f"{', '.join(samples.classes)}: convert with the data that the model was trained for"
+        )
+    places = [samples.classes.index(name) for name in bundle.classes]
+    found = [Detections.of(one.boxes, [places[index] for index in one.classes], one.scores) for one in predictions]
+    metrics = evaluate_detections(
+        samples.truths(),
+        found,
+        samples.classes,
+        list(samples.table.select("width", "height").iter_rows()),
+        confidence_threshold=bundle.confidence_threshold,
+        max_detections=MAX_DETECTIONS,
+    )
+    matches = match(samples.truths(), found, len(samples.classes))
+    return Measured(metrics, matches, float(max((one.scores.max() for one in found if len(one)), default=0.0)))
+
+
+def map50_change(converted: Measured, reference: Measured) -> tuple[float, float]:
+    """The 95 % interval of the change in mAP50, both models being measured on the same pictures."""
+    return delta_interval([converted.matches], [reference.matches], max_detections=MAX_DETECTIONS)

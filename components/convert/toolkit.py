@@ -1,0 +1,178 @@
+"""Rockchip's toolkit from outside: whether it is here, one build in a process of its own, and what it printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO
+
+import components
+from components.convert.build import FACTS, FAILURE, MODEL, PREDICTIONS, Request, read_predictions
+from components.core.detections import Detections
+
+PACKAGE = "rknn-toolkit2"
+REQUEST, LOG = "request.json", "toolkit.log"
+
+_INPUT_AND_OUTPUT = ("InputOperator", "OutputOperator")  # always on the processor: they take and hand over numbers
+_OPERATOR = re.compile(r"\] \d+ +(\w+) +\S+ +(NPU|CPU) .* \d+/\d+/(\d+) +\d+ ")
+_MEMORY = re.compile(r"Total (Internal|Weight) Memory Size: ([\d.]+)KB")
+_COMPILER = re.compile(r"librknnc version: (\S+)")
+_COMPLAINT = re.compile(r"^E (?:RKNN: \[[\d:.]+\] |\w+: )?(?!rknn-toolkit2 version|Traceback)(.*\S)", re.MULTILINE)
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class ToolkitError(Exception):
+    """The toolkit could not build or simulate; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What the compiler says of a model it built; nothing of it was measured on a chip.
+
+    Attributes:
+        total: operators, without those that take and hand over numbers.
+        on_cpu: those that the processor computes, not the NPU, by their kinds.
+        cycles: estimate for one picture.
+        internal_kb: memory for what lies between the operators, KiB.
+        weight_kb: memory for the weights, KiB.
+        compiler: its version.
+    """
+
+    total: int
+    on_cpu: tuple[str, ...]
+    cycles: int
+    internal_kb: float
+    weight_kb: float
+    compiler: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """One ``.rknn`` and what the simulator found with it.
+
+    Attributes:
+        file: the ``.rknn``.
+        sha256: of its bytes.
+        predictions: of each picture, with scores from 0.001, in the model's classes.
+        score_steps: how much a score goes up from one 8-bit level to the next, by output; empty for fp16.
+        operators: of the compiler's report.
+        build_seconds: time to load, quantise and compile.
+        pictures_per_second: of the simulator, which says nothing of the chip.
+    """
+
+    file: Path
+    sha256: str
+    predictions: Sequence[Detections]
+    score_steps: dict[str, float]
+    operators: Operators
+    build_seconds: float
+    pictures_per_second: float
+
+
+def toolkit_version() -> str:
+    """The version of the toolkit here, empty where there is none: it exists for Linux on x86-64 and few Pythons."""
+    try:
+        return version(PACKAGE) if importlib.util.find_spec("rknn") else ""
+    except PackageNotFoundError:
+        return ""
+
+
+def build(request: Request, time_limit: float) -> None:
+    """Build and simulate in a child process; the results lie in the request's folder.
+
+    Args:
+        request: what to build.
+        time_limit: seconds after which the child is ended.
+
+    Raises:
+        ToolkitError: the toolkit refused, crashed or took too long; one line tells which and its own reason.
+    """
+    folder = Path(request.output)
+    request.write(folder / REQUEST)
+    path = _with_ourselves(os.environ.get("PYTHONPATH", ""))
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder)}  # a crash must leave nothing elsewhere
+    with (folder / LOG).open("wb") as log:
+        code = _run([sys.executable, "-m", "components.convert.build", REQUEST], folder, environment, log, time_limit)
+    if code == 0:
+        return
+    printed = _printed(folder)
+    reason = _COMPLAINT.findall(printed)[-1:]
+    if code is None:
+        raise ToolkitError(f"the toolkit was ended after {time_limit:g} s for {request.target}: give it more time")
+    if code < 0:
+        raise ToolkitError(describe_crash(signal.Signals(-code), request.target, *reason))
+    if not (folder / FAILURE).is_file():
+        raise RuntimeError(f"the conversion for {request.target} ended with {code}: {printed[-2000:]}")
+    failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+    why = failure["reason"] or "".join(reason) or "it gives no reason"
+    raise ToolkitError(f"the toolkit failed while {failure['doing']} for {request.target}: {why}")
+
+
+def read_build(folder: Path) -> Built:
+    """The results of a build.
+
+    Args:
+        folder: of the request.
+    """
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    return Built(
+        file=folder / MODEL,
+        predictions=read_predictions(folder / PREDICTIONS),
+        operators=parse_operators(_printed(folder)),
+        **facts,
+    )
+
+
+def parse_operators(printed: str) -> Operators:
+    """Read the compiler's table out of all that it printed."""
+    rows = [row for row in _OPERATOR.findall(printed) if row[0] not in _INPUT_AND_OUTPUT]
+    memory = {kind: float(size) for kind, size in _MEMORY.findall(printed)}
+    return Operators(
+        total=len(rows),
+        on_cpu=tuple(kind for kind, place, _ in rows if place == "CPU"),
+        cycles=sum(int(cycles) for *_, cycles in rows),
+        internal_kb=memory.get("Internal", 0.0),
+        weight_kb=memory.get("Weight", 0.0),
+        compiler="".join(_COMPILER.findall(printed)[:1]),
+    )
+
+
+def describe_crash(number: signal.Signals, target: str, reason: str = "it gives no reason") -> str:
+    """What a signal that ended the toolkit means, and its last complaint."""
+    if number == signal.SIGKILL:
+        return (
+            f"the toolkit was killed (SIGKILL) while converting for {target}, which is how the system ends a program "
+            "that takes too much memory: give the step more, or a smaller calibration_size"
+        )
+    return f"the toolkit crashed ({number.name}) while converting for {target}: {reason}"
+
+
+def _run(
+    command: Sequence[str], folder: Path, environment: dict[str, str], log: IO[bytes], time_limit: float
+) -> int | None:
+    """The exit code; None where the time ran out."""
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            timeout=time_limit, check=False,
+        ).returncode  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _printed(folder: Path) -> str:
+    return _ESCAPES.sub("", (folder / LOG).read_text(encoding="utf-8", errors="replace"))
+
+
+def _with_ourselves(path: str) -> str:
+    """A PYTHONPATH on which the child, which starts elsewhere, finds this package."""
+    return os.pathsep.join(filter(None, (str(Path(components.__path__[0]).resolve().parent), path)))
