@@ -22,7 +22,8 @@ compile: install  ## write compiled/
 install: $(VENV)/installed
 
 # The lock is complete, and pip's resolver would refuse it: ultralytics asks for opencv-python, which needs X libraries
-# that a fresh machine lacks; the headless build stands in for it.
+# that a fresh machine lacks; the headless build stands in for it. rknn-toolkit2 asks for an old numpy, torch, protobuf and
+# setuptools, and works with these.
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +31,7 @@ $(VENV)/installed: requirements.txt
 	@touch $@
 
 lock:  ## write requirements.txt from requirements.in
-	printf "opencv-python ; sys_platform == 'never'\n" > .overrides.txt
+	printf "opencv-python ; sys_platform == 'never'\nnumpy\ntorch\nprotobuf<7\nsetuptools<82\n" > .overrides.txt
 	uv pip compile --universal --python-version 3.11 --override .overrides.txt --no-header --no-annotate \
 		requirements.in --output-file requirements.txt
 	rm .overrides.txt

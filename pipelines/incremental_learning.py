@@ -70,6 +70,12 @@ def incremental_learning(
     trial_frames: int = 100,
     trial_hours: float = 24.0,
     keep_versions: int = 10,
+    label_budget: int = 50,
+    random_share: float = 0.1,
+    empty_share: float = 0.2,
+    miner: str = "entropy",
+    miner_parameters: dict = {},  # noqa: B006
+    pool_limit: int = 2000,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
     cache_size: str = "20Gi",
@@ -142,6 +148,13 @@ def incremental_learning(
         trial_frames: How many pictures each of them is to look at with it.
         trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
+        label_budget: How many pictures to ask for; 0 for none.
+        random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
+        empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        miner: Rule that ranks the others: `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
+            `Random`, or one of a plug-in.
+        miner_parameters: Of that rule, such as `{"boxes": "mean"}`.
+        pool_limit: How many pictures to look at, the latest.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.
         cache_size: Cluster: size of that claim.

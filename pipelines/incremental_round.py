@@ -6,6 +6,7 @@ from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import judge
 from components.ingest.component import collect
+from components.mine.component import mine
 from components.prepare.component import plan
 from components.setup.component import setup_round
 from components.train.component import train
@@ -72,6 +73,12 @@ def incremental_round(
     trial_frames: int = 100,
     trial_hours: float = 24.0,
     keep_versions: int = 10,
+    label_budget: int = 50,
+    random_share: float = 0.1,
+    empty_share: float = 0.2,
+    miner: str = "entropy",
+    miner_parameters: dict = {},  # noqa: B006
+    pool_limit: int = 2000,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
     cache_size: str = "20Gi",
@@ -141,6 +148,13 @@ def incremental_round(
         trial_frames: How many pictures each of them is to look at with it.
         trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
+        label_budget: How many pictures to ask for; 0 for none.
+        random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
+        empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        miner: Rule that ranks the others: `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
+            `Random`, or one of a plug-in.
+        miner_parameters: Of that rule, such as `{"boxes": "mean"}`.
+        pool_limit: How many pictures to look at, the latest.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.
         cache_size: Cluster: size of that claim.
@@ -184,11 +198,13 @@ def incremental_round(
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **taken_by(deploy, given),
     )
-    for task in (collected, planned, trained, converted, judged):
+    # After the commit: what was labelled in this round is not asked for again, and the new champion ranks the rest.
+    mined = mine(**taken_by(mine, given)).after(deployed)
+    for task in (collected, planned, trained, converted, judged, mined):
         cluster.use_cache(task, checked.output)
-    for task in (collected, planned, trained, converted, judged, deployed):
+    for task in (collected, planned, trained, converted, judged, deployed, mined):
         cluster.use_retries(task)
-    for task in (checked, collected, planned, trained, converted, judged, deployed):
+    for task in (checked, collected, planned, trained, converted, judged, deployed, mined):
         # Every step reads or writes the job's state, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), store_secret)
     cluster.use_training_node(trained, given)

@@ -6,11 +6,13 @@ from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
+from components.mine.component import mine
 from components.prepare.component import plan, prepare
 from components.report.component import report
 from components.setup.component import setup, setup_round
 from components.train.component import train
 from components.trigger.component import trigger
+from pipelines.hard_example_mining import hard_example_mining
 from pipelines.helmet_detection import helmet_detection
 from pipelines.incremental_learning import incremental_learning
 from pipelines.incremental_round import incremental_round
@@ -24,6 +26,7 @@ COMPONENTS: dict[str, Any] = {
         evaluate,
         ingest,
         judge,
+        mine,
         plan,
         prepare,
         report,
@@ -35,5 +38,6 @@ COMPONENTS: dict[str, Any] = {
 }
 
 PIPELINES: dict[str, Any] = {
-    pipeline.name: pipeline for pipeline in (helmet_detection, incremental_learning, incremental_round)
+    pipeline.name: pipeline
+    for pipeline in (hard_example_mining, helmet_detection, incremental_learning, incremental_round)
 }

@@ -180,7 +180,7 @@ def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Pat
                 "precision": attempt.precision,
                 "algorithm": attempt.algorithm,
                 "toolkit": toolkit,
-                "compiler": attempt.built.operators.compiler,
+                "compiler": attempt.built.compiler,
                 "simulated_map50": attempt.measured.metrics.map50,
             }
     lineage = conversion.bundle.lineage | ({"rknn": told} if told else {})

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from components.convert.conversion import Attempt, Conversion
 from components.convert.measure import Measured
+from components.convert.toolkit import Operators
 from components.core import reports
 from components.core.reports import Section
 from components.core.runtimes.rockchip import rknn_file
@@ -94,12 +95,8 @@ def _chips(last: Sequence[Attempt]) -> Section:
             attempt.target,
             rknn_file(attempt.target),
             f"{attempt.built.file.stat().st_size / 1e6:.2f}",
-            attempt.built.operators.total,
-            _kinds(attempt.built.operators.on_cpu),
-            attempt.built.operators.cycles,
-            round(attempt.built.operators.internal_kb),
-            round(attempt.built.operators.weight_kb),
-            round(attempt.built.build_seconds, 1),
+            *_costs(attempt.built.operators),
+            f"{attempt.built.build_seconds:.1f}",
         ]
         for attempt in last
         if attempt.built
@@ -120,6 +117,14 @@ def _capped(attempt: Attempt) -> str:
     steps = attempt.built.score_steps if attempt.built else {}
     ends = {name: 255 * step for name, step in steps.items()}
     return ", ".join(f"scores of {name} end at {end:.2f}" for name, end in ends.items() if end < 0.6)
+
+
+def _costs(operators: Operators | None) -> list[object]:
+    """Operators, those on the CPU, cycles, memory and weights."""
+    if operators is None:
+        return [NONE] * 5
+    memory = (round(operators.internal_kb), round(operators.weight_kb))
+    return [operators.total, _kinds(operators.on_cpu), operators.cycles, *memory]
 
 
 def _kinds(names: Sequence[str]) -> str:

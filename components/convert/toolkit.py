@@ -23,7 +23,7 @@ PACKAGE = "rknn-toolkit2"
 REQUEST, LOG = "request.json", "toolkit.log"
 
 _INPUT_AND_OUTPUT = ("InputOperator", "OutputOperator")  # always on the processor: they take and hand over numbers
-_OPERATOR = re.compile(r"\] \d+ +(\w+) +\S+ +(NPU|CPU) .* \d+/\d+/(\d+) +\d+ ")
+_OPERATOR = re.compile(r"\] (\d+) +(\w+) +\S+ +([A-Z]+) .*? \d+/\d+/(\d+) ")
 _MEMORY = re.compile(r"Total (Internal|Weight) Memory Size: ([\d.]+)KB")
 _COMPILER = re.compile(r"librknnc version: (\S+)")
 _COMPLAINT = re.compile(r"^E (?:RKNN: \[[\d:.]+\] |\w+: )?(?!rknn-toolkit2 version|Traceback)(.*\S)", re.MULTILINE)
@@ -44,7 +44,6 @@ class Operators:
         cycles: estimate for one picture.
         internal_kb: memory for what lies between the operators, KiB.
         weight_kb: memory for the weights, KiB.
-        compiler: its version.
     """
 
     total: int
@@ -52,7 +51,6 @@ class Operators:
     cycles: int
     internal_kb: float
     weight_kb: float
-    compiler: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ class Built:
         sha256: of its bytes.
         predictions: of each picture, with scores from 0.001, in the model's classes.
         score_steps: how much a score goes up from one 8-bit level to the next, by output; empty for fp16.
-        operators: of the compiler's report.
+        operators: of the compiler's report; None where that cannot be read.
+        compiler: its version.
         build_seconds: time to load, quantise and compile.
         pictures_per_second: of the simulator, which says nothing of the chip.
     """
@@ -73,7 +72,8 @@ class Built:
     sha256: str
     predictions: Sequence[Detections]
     score_steps: dict[str, float]
-    operators: Operators
+    operators: Operators | None
+    compiler: str
     build_seconds: float
     pictures_per_second: float
 
@@ -124,26 +124,38 @@ def read_build(folder: Path) -> Built:
         folder: of the request.
     """
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    printed = _printed(folder)
     return Built(
         file=folder / MODEL,
         predictions=read_predictions(folder / PREDICTIONS),
-        operators=parse_operators(_printed(folder)),
+        operators=parse_operators(printed),
+        compiler=parse_compiler(printed),
         **facts,
     )
 
 
-def parse_operators(printed: str) -> Operators:
-    """Read the compiler's table out of all that it printed."""
-    rows = [row for row in _OPERATOR.findall(printed) if row[0] not in _INPUT_AND_OUTPUT]
+def parse_operators(printed: str) -> Operators | None:
+    """Read the compiler's table out of all that it printed; None where it is not there, or has a row of unknown form.
+
+    The columns differ from chip to chip, and a row that is passed over could be the one that the processor computes.
+    """
+    rows = _OPERATOR.findall(printed)
+    if not rows or [int(number) for number, *_ in rows] != list(range(len(rows))):
+        return None
+    real = [(kind, place, int(cycles)) for _, kind, place, cycles in rows if kind not in _INPUT_AND_OUTPUT]
     memory = {kind: float(size) for kind, size in _MEMORY.findall(printed)}
     return Operators(
-        total=len(rows),
-        on_cpu=tuple(kind for kind, place, _ in rows if place == "CPU"),
-        cycles=sum(int(cycles) for *_, cycles in rows),
+        total=len(real),
+        on_cpu=tuple(kind for kind, place, _ in real if place != "NPU"),
+        cycles=sum(cycles for *_, cycles in real),
         internal_kb=memory.get("Internal", 0.0),
         weight_kb=memory.get("Weight", 0.0),
-        compiler="".join(_COMPILER.findall(printed)[:1]),
     )
+
+
+def parse_compiler(printed: str) -> str:
+    """The version of the compiler; empty where it does not say."""
+    return "".join(_COMPILER.findall(printed)[:1])
 
 
 def describe_crash(number: signal.Signals, target: str, reason: str = "it gives no reason") -> str:

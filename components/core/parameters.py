@@ -281,8 +281,9 @@ class MineParameters(_Parameters):
     label_budget: Annotated[Whole, Field(ge=0, le=100_000)] = 50
     random_share: Fraction = 0.1
     empty_share: Fraction = 0.2
-    miner: Annotated[str, Field(min_length=1)] = "entropy"
+    miner: Annotated[str, Field(min_length=1)] = "doubt"
     miner_parameters: dict[str, Any] = {}
+    least_score: Annotated[float, Field(gt=0, lt=1)] = 0.05
     pool_limit: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2000
 
     @model_validator(mode="after")

@@ -189,6 +189,12 @@ def setup_round(
     trial_frames: int = 100,
     trial_hours: float = 24.0,
     keep_versions: int = 10,
+    label_budget: int = 50,
+    random_share: float = 0.1,
+    empty_share: float = 0.2,
+    miner: str = "entropy",
+    miner_parameters: dict = {},  # noqa: B006
+    pool_limit: int = 2000,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
     cache_size: str = "20Gi",
@@ -259,7 +265,13 @@ def setup_round(
         trial_frames: See `deploy`.
         trial_hours: See `deploy`.
         keep_versions: See `deploy`.
-        plugins: See `collect` and `train`.
+        label_budget: See `mine`.
+        random_share: See `mine`.
+        empty_share: See `mine`.
+        miner: See `mine`.
+        miner_parameters: See `mine`.
+        pool_limit: See `mine`.
+        plugins: See `collect`, `train` and `mine`.
         cache_pvc: Name of the persistent volume claim for the cache; made on a cluster when it is missing.
         cache_size: Size of that claim, such as `20Gi`.
         cpu_request: CPUs that training asks for, such as `2` or `500m`.
@@ -286,7 +298,7 @@ def setup_round(
 
         check_run(
             parameters,
-            ["store", "feed", "split", "round", "train", "convert", "evaluate", "gate", "deploy", "cluster"],
+            ["store", "feed", "split", "round", "train", "convert", "evaluate", "gate", "deploy", "mine", "cluster"],
             [
                 lambda: registry.load(plugins),
                 lambda: data_format == "auto" or formats.get(data_format),

@@ -15,6 +15,7 @@ miner                     parameters (default)        a frame is hard when
                           boxes (worst)
 ``entropy``               threshold_entropy (0.9),    H > threshold_entropy
                           boxes (worst)
+``doubt``                 threshold_doubt (2.0)       the entropies of all boxes add up to this or more
 ``temporal``              threshold_flicker (0.25),   this share of the boxes has no partner in the frame before
                           threshold_iou (0.5)
 ``novelty``               threshold_distance (0.1),   no remembered picture looks like it
@@ -149,7 +150,7 @@ miners: Registry[Callable[..., Miner]] = Registry(
     "miner",
     built_in=[
         f"components.core.miners.{module}"
-        for module in ("confidence", "uncertainty", "unconditional", "temporal", "novelty")
+        for module in ("confidence", "uncertainty", "doubt", "unconditional", "temporal", "novelty")
     ],
 )
 

@@ -38,7 +38,9 @@ class Detector(Protocol):
         ...
 
 
-runtimes: Registry[Callable[[Path, int], Detector]] = Registry("runtime", ["components.core.runtimes.onnx"])
+runtimes: Registry[Callable[[Path, int], Detector]] = Registry(
+    "runtime", ["components.core.runtimes.onnx", "components.core.runtimes.rknn"]
+)
 
 
 def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:

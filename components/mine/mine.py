@@ -1,0 +1,209 @@
+"""Mine: which of the pictures that nobody has labelled are worth a label next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from components.core.cache import cache_folder, own_folder
+from components.core.job import Job
+from components.core.manifest import Manifest
+from components.core.miners.base import Miner, make_miner
+from components.core.miners.rules import BoxRule
+from components.core.reports import Section
+from components.core.runtimes.detector import Detector, open_detector
+from components.core.to_label import ToLabel, Wanted, read_lists
+from components.mine import report
+from components.mine.answers import answers
+from components.mine.look import View, look
+from components.mine.pool import Pool, gather
+from components.mine.selection import Pick, Selection, choose
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What is to be labelled.
+
+    Attributes:
+        wanted: the list for the job's root.
+        picks: the same with all that is known of each picture.
+        counts: pictures by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
+            ``pool`` they were chosen from, its ``near_duplicates``, those ``unreadable``, hard examples that are
+            ``labelled`` already, and what is ``beyond_limit``.
+        sections: the report.
+    """
+
+    wanted: ToLabel
+    picks: tuple[Pick, ...]
+    counts: dict[str, int]
+    sections: Sequence[Section]
+
+    def manifest(self) -> Manifest:
+        """The pictures as unlabelled samples, the most wanted first."""
+        groups = [pick.seen.candidate.group for pick in self.picks]
+        rows = [
+            {**picture.model_dump(include={"id", "uri", "width", "height", "source"}), "split": "", "group": group,
+             "round": self.wanted.round, "annotations": None}
+            for picture, group in zip(self.wanted.pictures, groups, strict=True)
+        ]  # fmt: skip
+        return Manifest.of(rows, self.wanted.classes)
+
+    def ranking(self) -> pl.DataFrame:
+        """One row per picture: rank (from 1), id, uri, source, kind, share, score, reason, number of boxes, model."""
+        rows = [
+            (rank, picture.id, picture.uri, picture.source, pick.seen.candidate.kind, picture.share, picture.score,
+             picture.reason, len(picture.boxes), self.wanted.model)
+            for rank, (picture, pick) in enumerate(zip(self.wanted.pictures, self.picks, strict=True), 1)
+        ]  # fmt: skip
+        return pl.DataFrame(rows, schema=_RANKING, orient="row")
+
+
+_RANKING: dict[str, type[pl.DataType]] = {
+    "rank": pl.Int32, "id": pl.String, "uri": pl.String, "source": pl.String, "kind": pl.String, "share": pl.String,
+    "score": pl.Float64, "reason": pl.String, "boxes": pl.Int32, "model": pl.String,
+}  # fmt: skip
+
+
+def mine(
+    job_root: str,
+    *,
+    label_budget: int = 50,
+    random_share: float = 0.1,
+    empty_share: float = 0.2,
+    miner: str = "doubt",
+    miner_parameters: Mapping[str, object] | None = None,
+    least_score: float = 0.05,
+    pool_limit: int = 2000,
+    runtime: str = "onnx",
+) -> Mined:
+    """Choose the pictures to label next out of the workers' hard examples and the job's unlabelled samples.
+
+    Nothing is written. What has a label in the job's manifest is not asked for; what was asked for before and has none
+    may be asked for again. Without a champion there is nothing to rank by, and all are drawn at random.
+
+    Args:
+        job_root: the job's store.
+        label_budget: how many to choose; 0 chooses none.
+        random_share: part of the budget, 0 to 1, drawn at random.
+        empty_share: part of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        miner: the rule that ranks; only its score counts. One that compares frames that follow each other, such as
+            ``temporal``, has little to say of a pool.
+        miner_parameters: of that rule, by name.
+        least_score: of the boxes that the miner sees, 0 to 1. What a model is unsure of lies below the score it is
+            deployed with, which is why what the workers saw is not enough to rank by.
+        pool_limit: how many pictures to look at, the latest.
+        runtime: plug-in that runs the champion.
+
+    Raises:
+        InputError: no such miner or runtime, the champion is damaged, or the store is out of reach.
+    """
+    rule = make_rule(miner, miner_parameters or {})
+    cache = cache_folder(job_root)
+    job = Job.open(job_root)
+    state, _ = job.read()
+    known = job.manifest(state, cache)
+    pool = gather(job.store, known, pool_limit) if label_budget else Pool((), 0, 0)
+    champion = _fetched(job, state.champion, runtime) if state.champion and pool.candidates else None
+    view = look(pool.candidates, champion, rule, least_score, cache / "blobs")
+    selection = choose(
+        view.seen,
+        label_budget,
+        random_share=random_share if champion else 1,
+        empty_share=empty_share if champion else 0,
+    )
+    wanted = ToLabel(
+        round=state.round,
+        model=state.champion,
+        miner=miner,
+        classes=champion.bundle.classes if champion else known.classes if known else (),
+        pictures=tuple(_wanted(pick) for pick in selection.picks),
+    )
+    counts = _counts(pool, view, selection)
+    told = _told(counts, label_budget, miner, state.champion)
+    log.info("%s", told)
+    settings = {
+        "round": state.round,
+        "champion": state.champion or "none",
+        "miner": miner,
+        **(miner_parameters or {}),
+        "least score": least_score,
+    }
+    sections = [
+        report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
+        *report.answered(answers(read_lists(job.store), known) if known else []),
+    ]
+    return Mined(wanted, selection.picks, counts, sections)
+
+
+def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
+    """Make the miner that ranks a pool.
+
+    At the edge a picture without boxes is hard unless told otherwise. Here such pictures have a share of the budget, in
+    which those with boxes too faint to count go first; so the miner calls them easy unless told otherwise.
+
+    Raises:
+        InputError: no such miner or parameter, or a value that cannot be.
+    """
+    rule = make_miner(miner, parameters)
+    if isinstance(rule, BoxRule) and "on_empty" not in parameters:
+        return make_miner(miner, {**parameters, "on_empty": "easy"})
+    return rule
+
+
+def _fetched(job: Job, version: str, runtime: str) -> Detector:
+    folder = own_folder(job.store.uri) / "champion" / version
+    job.fetch_bundle(version, folder)
+    return open_detector(runtime, folder)
+
+
+def _wanted(pick: Pick) -> Wanted:
+    seen = pick.seen
+    return Wanted(
+        id=seen.candidate.id,
+        uri=seen.candidate.uri,
+        width=seen.width,
+        height=seen.height,
+        source=seen.candidate.source,
+        share=pick.share,
+        score=seen.judgement.score,
+        reason=pick.reason,
+        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in seen.detections.boxes.tolist()),
+        scores=tuple(seen.detections.scores.tolist()),
+        class_ids=tuple(seen.detections.classes.tolist()),
+    )
+
+
+def _counts(pool: Pool, view: View, selection: Selection) -> dict[str, int]:
+    return {
+        "asked": len(selection.picks),
+        "hardest": selection.count("hardest"),
+        "empty": selection.count("empty"),
+        "random": selection.count("random"),
+        "pool": len(view.seen),
+        "near_duplicates": selection.duplicates,
+        "unreadable": view.unreadable,
+        "labelled": pool.labelled,
+        "beyond_limit": pool.beyond,
+    }
+
+
+def _told(counts: Mapping[str, int], budget: int, miner: str, champion: str | None) -> str:
+    """What came of it, in one line."""
+    if not budget:
+        return "label_budget=0: nothing is asked for"
+    if not counts["pool"]:
+        return (
+            f"no unlabelled picture to ask for: {counts['labelled']} hard examples are labelled already, "
+            f"{counts['unreadable']} pictures are unreadable"
+        )
+    if champion is None:
+        chosen = "drawn at random since there is no champion yet"
+    else:
+        chosen = f"{counts['hardest']} hardest by {miner}, {counts['empty']} empty, {counts['random']} random"
+    left_out = f"{counts['near_duplicates']} near-duplicates and {counts['unreadable']} unreadable left out"
+    return f"asking for {counts['asked']} of {counts['pool']} pictures: {chosen}; {left_out}"

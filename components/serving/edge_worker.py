@@ -1,0 +1,137 @@
+"""``python -m components.serving.edge_worker``: looks at pictures, keeps the hard ones, changes models as it goes.
+
+Every option can be given as an environment variable: ``--job-root`` as ``EDGE_JOB_ROOT`` and so on. What KubeEdge Sedna
+gives its workers is read, too: ``HEM_NAME``, ``HEM_PARAMETERS``, ``MODEL_HOT_UPDATE_CONFIG`` and
+``MODEL_POLL_PERIOD_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.core.errors import InputError
+from components.serving.worker import Options, Worker
+
+_PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
+
+
+@app.command()
+def main(
+    job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")],
+    source: Annotated[str, typer.Option(help="Video file, folder of pictures, rtsp://..., or number of a camera.")],
+    node: Annotated[str, typer.Option(help="Name of this worker.", show_default="host name")] = "",
+    miner: Annotated[
+        str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls pictures hard.")
+    ] = "IBT",
+    miner_parameter: Annotated[
+        list[str] | None, typer.Option("--miner-parameter", "-p", metavar="NAME=VALUE", help="A parameter of it.")
+    ] = None,
+    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the easy pictures kept, too.")] = 0.01,
+    every: Annotated[int, typer.Option(min=1, help="Look at each n-th picture only.")] = 1,
+    max_fps: Annotated[float, typer.Option(min=0, help="Pictures per second at most; 0: no limit.")] = 0.0,
+    spool: Annotated[Path, typer.Option(help="Folder for what outlives the process.")] = Path("edge-worker"),
+    spool_bytes: Annotated[int, typer.Option(min=1, help="Disk that waiting examples may take.")] = 1 << 30,
+    bandwidth: Annotated[float, typer.Option(min=0, help="Bytes per second to upload at most; 0: no limit.")] = 0.0,
+    duplicate_bits: Annotated[
+        int,
+        typer.Option(min=-1, max=63, help="Bits by which two near-duplicates differ at most; -1: keep all."),
+    ] = 4,
+    jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Of frames that have no file of their own.")] = 95,
+    poll: Annotated[
+        float,
+        typer.Option(min=0.1, envvar=["EDGE_POLL", "MODEL_POLL_PERIOD_SECONDS"], help="Seconds between two looks."),
+    ] = 10.0,
+    model_config: Annotated[
+        str,
+        typer.Option(
+            envvar=["EDGE_MODEL_CONFIG", "MODEL_HOT_UPDATE_CONFIG"],
+            help="Sedna's model_config.json to follow, in place of the job's pointer.",
+        ),
+    ] = "",
+    runtime: Annotated[str, typer.Option(help="What the models run on.")] = "onnx",
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads of the model; 0: all.")] = 0,
+    plugins: Annotated[str, typer.Option(help="Modules of your own to load, separated by commas.")] = "",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
+    loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
+) -> None:
+    """Look at pictures with the job's champion, send home the hard ones, and follow the champion as it changes."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    os.environ.setdefault("EDGE_STORE_PATIENCE", _PATIENCE_SECONDS)
+    try:
+        options = Options(
+            job_root=job_root, source=source, node=node or socket.gethostname(), folder=spool,
+            miner=miner, miner_parameters=_parameters(miner_parameter or []), audit_ratio=audit_ratio,
+            every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
+            duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
+            runtime=runtime, threads=threads, plugins=plugins, port=port, loop=loop,
+        )  # fmt: skip
+        run(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def run(options: Options) -> None:
+    """Run a worker in this process until its source or somebody ends it.
+
+    Raises:
+        InputError: an option that cannot be, or a source that cannot be read.
+    """
+    stop = threading.Event()
+    _end_on_signals(stop)
+    worker = Worker(options)
+    ended = worker.run(stop)
+    logging.info(
+        "%d pictures, %d hard, %d kept, %d uploaded",
+        *(worker.metrics.value(name) for name in ("frames", "hard", "kept", "uploaded")),
+    )
+    if not ended:
+        # What outlasts us sits in native code, which must not meet an interpreter that is being taken apart.
+        logging.shutdown()
+        os._exit(0)
+
+
+def _end_on_signals(stop: threading.Event) -> None:
+    """The first signal ends the worker as it should; the second one ends it now."""
+
+    def handle(number: int, _: object) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def _parameters(given: list[str]) -> dict[str, object]:
+    """The miner's parameters, from the options or as Sedna gives them: a JSON list of keys and values."""
+    found: dict[str, object] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--miner-parameter {text!r}: write NAME=VALUE")
+        found[name] = value
+    return found or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
+
+
+def _sedna_parameters(text: str) -> dict[str, object]:
+    try:
+        return {entry["key"]: entry["value"] for entry in json.loads(text or "[]")}
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f'HEM_PARAMETERS {text!r}: write [{{"key": "threshold_img", "value": "0.5"}}]') from None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,246 @@
+"""Change models while the loop goes on: look at the pointer, fetch, try, load beside the running one, hand over."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty
+
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.runtimes.detector import open_detector
+from components.serving.pointers import Order, PointerReader
+from components.serving.shelf import Shelf, ShelvedModel, UnfitModelError
+from components.serving.slot import Event, LoadedModel, ModelSlot
+from components.serving.status import StatusReport
+from components.serving.trial import InterruptedTrialError, one_line, try_model, warm_up
+
+LONGEST_PAUSE_SECONDS = 300.0  # between two looks that fail
+JITTER = 0.25  # of the time between two looks, so that a site's workers do not ask all at once
+_TURN_SECONDS = 0.25
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How models are loaded here.
+
+    Attributes:
+        runtime: name of the runtime.
+        threads: processor threads; 0 lets the runtime decide.
+        modules: of plug-ins, separated by commas.
+    """
+
+    runtime: str
+    threads: int = 0
+    modules: str = ""
+
+    def try_out(self, model: ShelvedModel, stop: threading.Event) -> None:
+        """Run a model once in a process of its own; see :func:`try_model`."""
+        try_model(model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop)
+
+    def load(self, model: ShelvedModel, order: Order | None) -> LoadedModel:
+        """Load a model and run it once.
+
+        Raises:
+            UnfitModelError: it does not work.
+        """
+        try:
+            detector = open_detector(self.runtime, model.folder, self.threads)
+            warm_up(detector)
+        except Exception as error:  # a broken model ends in whatever its runtime raises
+            raise error if isinstance(error, UnfitModelError) else UnfitModelError(one_line(error)) from error
+        return LoadedModel(detector, model, order)
+
+
+class HotUpdate:
+    """The updater: one thread beside the loop, which hands it models through a slot.
+
+    Args:
+        pointer: says which model to run.
+        shelf: the models on disk.
+        loader: loads them.
+        slot: where the loop takes them.
+        status: what the job is told.
+        poll_s: seconds between two looks at the pointer, more or less.
+        count: is called with ``model_swaps`` or ``model_failures`` when there was one.
+    """
+
+    def __init__(
+        self,
+        pointer: PointerReader,
+        shelf: Shelf,
+        loader: Loader,
+        slot: ModelSlot,
+        status: StatusReport,
+        *,
+        poll_s: float,
+        count: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._pointer, self._shelf, self._loader = pointer, shelf, loader
+        self._slot, self._status, self._poll_s, self._count = slot, status, poll_s, count
+        self._asked: Order | None = None  # the last one
+        self._handled: tuple[str, str] | None = None  # version and move of the last one that came to its end
+        self._complaint = ""
+
+    def start_from_disk(self) -> bool:
+        """Offer the last good model on this disk; False if there is none. Needs no network."""
+        running = self._slot.current
+        for model in self._shelf.good():
+            if running is not None and model == running.shelved:
+                continue
+            try:
+                self._slot.offer(self._loader.load(model, None))
+            except UnfitModelError as error:
+                log.warning("model %s on this disk cannot be used any more: %s", model.version, error)
+                self._shelf.forget(model)
+                continue
+            log.info("model %s from this disk", model.version)
+            return True
+        return False
+
+    def run(self, stop: threading.Event) -> None:
+        """Update until told to stop; nothing that goes wrong ends it."""
+        next_look, pause = 0.0, self._poll_s
+        while not stop.is_set():
+            try:
+                self._follow_loop()
+                self._status.beat()
+                if time.monotonic() >= next_look:
+                    pause = min(2 * pause, max(self._poll_s, LONGEST_PAUSE_SECONDS))
+                    self._look(stop)
+                    pause, self._complaint = self._poll_s, ""
+                    next_look = _soon(pause)
+            except InterruptedTrialError:
+                break
+            except InputError as error:
+                next_look = _soon(pause)
+                self._complain(str(error))
+            except Exception:
+                next_look = _soon(pause)
+                log.exception("the model cannot be updated now; it is tried again")
+            stop.wait(_TURN_SECONDS)
+        self._end()
+
+    def _end(self) -> None:
+        """Leave the shelf as the next life should find it."""
+        try:
+            self._follow_loop()
+            current = self._slot.current
+            if current is not None and self._slot.frames:  # a short life gives no more proof than this
+                self._shelf.accept(current.shelved)
+            self._shelf.pause()
+            self._status.beat(now=True)
+        except InputError as error:
+            log.warning("%s", error)
+
+    def _look(self, stop: threading.Event) -> None:
+        order = self._pointer.read()
+        if order is None or (order.version, order.move) == self._handled:
+            return
+        self._asked = order
+        if self._runs(order):
+            self._status.say(order.version, "loaded")
+            self._handled = order.version, order.move
+        elif known := self._shelf.failure(order):
+            self._fail(order, known)  # in an earlier life, which may have had no time to say so
+        else:
+            self._follow(order, stop)
+
+    def _follow(self, order: Order, stop: threading.Event) -> None:
+        try:
+            model = self._shelf.bring(order)
+            self._check_classes(model)
+            self._loader.try_out(model, stop)
+            self._shelf.begin(model)
+            loaded = self._loader.load(model, order)
+        except UnfitModelError as error:
+            self._shelf.reject(order, str(error))
+            self._fail(order, str(error))
+            return
+        self._handled = order.version, order.move
+        self._slot.offer(loaded)
+
+    def _runs(self, order: Order) -> bool:
+        """Whether the model in use is the one that is ordered."""
+        current = self._slot.current
+        if current is None or current.version != order.version:
+            return False
+        description = order.files.get("model.json")
+        same_order = current.order is not None and current.order.move == order.move
+        return current.shelved.digest == description.sha256 if description else same_order
+
+    def _check_classes(self, new: ShelvedModel) -> None:
+        """Refuse a model that lacks a class of the running one, unless it is one to go back to."""
+        current = self._slot.current
+        if current is None or new.digest in {model.digest for model in self._shelf.good()}:
+            return
+        wrong = _class_problem(current.detector.bundle, Bundle.read(new.folder))
+        if wrong:
+            raise UnfitModelError(wrong)
+
+    def _follow_loop(self) -> None:
+        """Take note of what has happened in the loop."""
+        while True:
+            try:
+                event = self._slot.events.get_nowait()
+            except Empty:
+                return
+            self._note(event)
+
+    def _note(self, event: Event) -> None:
+        model = event.model
+        if event.kind == "in use":
+            self._count("model_swaps")
+            log.info("model %s is in use", model.version)
+            if model.order is not None:
+                self._status.say(model.version, "loaded")
+        elif event.kind == "proven":
+            self._shelf.accept(model.shelved)
+        else:
+            self._shelf.forget(model.shelved)
+            order = self._order_for(model)
+            self._shelf.reject(order, event.error)
+            if self._slot.current is None and not self.start_from_disk():
+                log.error("there is no model left that works; the worker waits for another")
+            self._fail(order, event.error)
+
+    def _order_for(self, model: LoadedModel) -> Order:
+        """The last order for a model; one from disk may be in use before the pointer was ever read."""
+        if self._asked is not None and self._asked.version == model.version:
+            return self._asked
+        return model.order or Order(model.version, "", "")
+
+    def _fail(self, order: Order, reason: str) -> None:
+        """Say once that a model cannot be used."""
+        self._count("model_failures")
+        self._handled = order.version, order.move
+        coming = self._slot.coming
+        goes_on = f"going on with {coming.version}" if coming else "and there is no other yet"
+        log.error("model %s cannot be used, %s: %s", order.version, goes_on, reason)
+        self._status.say(order.version, "failed", reason)
+
+    def _complain(self, message: str) -> None:
+        """Say what is wrong once, until it is something else."""
+        if message != self._complaint:
+            log.warning("%s", message)
+        self._complaint = message
+
+
+def _soon(pause: float) -> float:
+    """The time after a pause, more or less."""
+    return time.monotonic() + pause * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def _class_problem(running: Bundle, new: Bundle) -> str:
+    """Why a model's classes do not do in place of another's; empty if they do."""
+    if set(new.classes) == set(running.classes):
+        return ""
+    if tuple(name for name in new.classes if name in running.classes) == running.classes:
+        return ""
+    return f"its classes are {list(new.classes)}, but {list(running.classes)} must stay in their order"

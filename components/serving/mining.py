@@ -1,0 +1,181 @@
+"""What becomes of a picture once the model has seen it: judged, compared, kept; in a thread beside the loop.
+
+Encoding a picture and bringing it safely to the disk takes as long as looking at one or two. Meanwhile the loop looks
+at those. Pictures are done with in their order, and the position in the source moves behind each one that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Queue
+from typing import Literal, Self
+
+import cv2
+import numpy as np
+
+from components.core.detections import Detections
+from components.core.duplicates import Duplicates, fingerprint
+from components.core.errors import InputError
+from components.core.hard_examples import Sidecar
+from components.core.miners.base import Frame, Judgement, Miner
+from components.serving.health import Metrics
+from components.serving.position import Position
+from components.serving.slot import LoadedModel
+from components.serving.sources import Shot
+from components.serving.spool import Spool
+from components.serving.trial import one_line
+
+_WAITING = 4  # pictures between the loop and here, each of some megabytes
+_KEY_ROWS = 8  # every n-th row names a picture well enough
+_SAY_AGAIN_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["hard", "audit"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture, what was found in it, and by which model; neither where no model could look at it."""
+
+    shot: Shot
+    model: LoadedModel | None = None
+    found: Detections | None = None
+
+
+@dataclass(frozen=True)
+class Mining:
+    """What is kept of what the model sees.
+
+    Attributes:
+        miner: the rule that calls pictures hard.
+        audit_ratio: share of the easy pictures that are kept as well, to see what the rule overlooks.
+        jpeg_quality: of pictures that have no file of their own, 1 to 100.
+        node: the worker, for the sidecar.
+        source: its name, for the sidecar.
+    """
+
+    miner: Miner
+    audit_ratio: float
+    jpeg_quality: int
+    node: str
+    source: str
+
+    def kind(self, judgement: Judgement, key: str) -> Kind | None:
+        """As what a picture is kept, if at all; the same picture always meets the same chance."""
+        if judgement.hard:
+            return "hard"
+        return "audit" if _chance(key) < self.audit_ratio else None
+
+    def describe(self, seen: Seen, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
+        """The sidecar of a picture whose bytes have the SHA-256 ``image``."""
+        assert seen.model is not None
+        assert seen.found is not None
+        shot = seen.shot
+        height, width = shot.picture.shape[:2]
+        return Sidecar.model_validate(
+            {
+                "image": image, "suffix": shot.suffix, "width": width, "height": height, "captured": datetime.now(UTC),
+                "node": self.node, "source": self.source, "frame": shot.number, "kind": kind, "miner": self.miner.name,
+                "score": judgement.score, "reason": judgement.reason, "model": seen.model.version,
+                "classes": seen.model.detector.bundle.classes, "boxes": seen.found.boxes.tolist(),
+                "scores": seen.found.scores.tolist(), "class_ids": seen.found.classes.tolist(),
+            }
+        )  # fmt: skip
+
+
+class Keeper:
+    """Takes what the loop has seen, and keeps what is worth it.
+
+    As a context it works beside its body, and has done with everything when that ends.
+
+    Args:
+        mining: what is kept.
+        spool: where it is kept.
+        duplicates: what is left out.
+        metrics: counts.
+        position: moves on behind each picture that is done with; None for a live source.
+    """
+
+    def __init__(
+        self, mining: Mining, spool: Spool, duplicates: Duplicates, metrics: Metrics, position: Position | None
+    ) -> None:
+        self._mining, self._spool, self._duplicates = mining, spool, duplicates
+        self._metrics, self._position = metrics, position
+        self._queue: Queue[Seen | None] = Queue(_WAITING)
+        self._said = -_SAY_AGAIN_SECONDS
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if self._position is not None:
+            self._position.save()
+
+    def take(self, seen: Seen) -> None:
+        """Hand a picture over; waits while too many wait already."""
+        self._queue.put(seen)
+
+    def _run(self) -> None:
+        while (seen := self._queue.get()) is not None:
+            kept = self._safely(seen)
+            if self._position is not None:
+                self._position.advance(seen.shot.place, spooled=kept)
+
+    def _safely(self, seen: Seen) -> bool:
+        try:
+            return self._mine(seen)
+        except Exception as error:  # of a miner of somebody's own, most likely; the worker must not end
+            self._metrics.count("failed_frames")
+            if time.monotonic() - self._said >= _SAY_AGAIN_SECONDS:
+                self._said = time.monotonic()
+                log.warning("mining with %s: %s", self._mining.miner.name, one_line(error))
+            return False
+
+    def _mine(self, seen: Seen) -> bool:
+        """Judge a picture; whether it was kept."""
+        if seen.found is None:
+            return False
+        shot = seen.shot
+        key = hashlib.sha256(shot.original or shot.picture[::_KEY_ROWS].tobytes()).hexdigest()
+        judgement = self._mining.miner.judge(Frame(seen.found, shot.picture, key))
+        kind = self._mining.kind(judgement, key)
+        if kind is None:
+            return False
+        self._metrics.count(kind)
+        return self._keep(seen, kind, judgement)
+
+    def _keep(self, seen: Seen, kind: Kind, judgement: Judgement) -> bool:
+        """Put a picture into the spool, unless one much like it was."""
+        looks = fingerprint(seen.shot.picture)
+        if looks in self._duplicates:
+            self._metrics.count("duplicates")
+            return False
+        data = seen.shot.original or _jpeg(seen.shot, self._mining.jpeg_quality)
+        sidecar = self._mining.describe(seen, hashlib.sha256(data).hexdigest(), kind, judgement)
+        if self._spool.add(data, sidecar, looks) != "kept":
+            return False
+        self._duplicates.keep(looks)
+        return True
+
+
+def _chance(key: str) -> float:
+    """A number in 0..1 that a picture's key decides; not the one by which a miner samples."""
+    return int(hashlib.sha256(f"audit {key}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def _jpeg(shot: Shot, quality: int) -> bytes:
+    frame = cv2.cvtColor(shot.picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise InputError(f"picture {shot.place}: cannot be written as JPEG")
+    return np.asarray(data).tobytes()

@@ -1,0 +1,165 @@
+"""Brings what waits in the spool to the job's store, for as long as it takes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from components.core.errors import ConflictError, InputError
+from components.core.hard_examples import picture_key, sidecar_key
+from components.core.store import Store
+from components.serving.pending import DamagedError, Entry, Example
+from components.serving.spool import OnEvent, Spool
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+_IDLE_SECONDS = 0.5
+_SECONDS_BETWEEN_LINES = 3600.0
+_LOOK_SECONDS = 0.1  # how soon the stop event is seen
+
+Clock = Callable[[], float]
+Sleep = Callable[[threading.Event, float], object]
+
+log = logging.getLogger(__name__)
+
+
+class Uploader:
+    """Sends examples oldest first, each picture before its sidecar, and each once.
+
+    After a start or a failure the store is asked what it has before bytes are sent again. What the store refuses, or
+    cannot be reached for, is tried again with growing pauses up to five minutes, for ever.
+
+    Args:
+        spool: where the examples wait.
+        store: the job's root.
+        bytes_per_s: how much may be sent in the long run; None: as much as can be.
+        on_event: told of ``uploaded`` examples, ``bytes_uploaded`` and ``retries``, for counting.
+        clock: seconds since some moment, for waiting.
+        sleep: waits for so many seconds, or until the event is set.
+
+    Raises:
+        InputError: a bandwidth that is not positive.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        store: Store,
+        *,
+        bytes_per_s: float | None = None,
+        on_event: OnEvent = lambda name, amount: None,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = threading.Event.wait,
+    ) -> None:
+        if bytes_per_s is not None and not bytes_per_s > 0:
+            raise InputError(f"bandwidth {bytes_per_s}: give bytes per second above 0")
+        self._spool, self._store, self._on_event = spool, store, on_event
+        self._bucket = _Bucket(bytes_per_s, clock)
+        self._troubles = _Troubles(clock)
+        self._sleep = sleep
+        self._doubtful_below = 0  # examples with a lower number may be in the store already
+
+    def run(self, stop: threading.Event) -> None:
+        """Upload until the event is set; then return within a second.
+
+        A request to the store that is under way is left to itself, since it may last a minute. The next start finds out
+        what came of it.
+        """
+        thread = threading.Thread(target=self._work, args=(stop,), name="uploader", daemon=True)
+        thread.start()
+        while thread.is_alive() and not stop.wait(_LOOK_SECONDS):
+            pass
+        thread.join(timeout=0.5)
+
+    def _work(self, stop: threading.Event) -> None:
+        self._doubtful_below = self._spool.next_sequence
+        failures = 0
+        while not stop.is_set():
+            entry = self._spool.take()
+            if entry is None:
+                self._sleep(stop, _IDLE_SECONDS)
+                continue
+            try:
+                self._bring(entry, stop)
+            except DamagedError as error:
+                self._spool.set_aside(entry, error)
+            except Exception as error:  # whatever a store's library raises; this thread must not end
+                failures += 1
+                self._doubtful_below = max(self._doubtful_below, entry.sequence + 1)
+                self._on_event("retries", 1)
+                self._troubles.tell(error, len(self._spool))
+                self._sleep(stop, _pause(failures))
+            else:
+                failures = 0
+
+    def _bring(self, entry: Entry, stop: threading.Event) -> None:
+        missing = self._missing(self._spool.read(entry), doubtful=entry.sequence < self._doubtful_below)
+        self._sleep(stop, self._bucket.take(sum(len(data) for data in missing.values())))
+        if stop.is_set():
+            return
+        for key, data in missing.items():
+            self._put(key, data)
+        self._spool.sent(entry)
+        self._on_event("uploaded", 1)
+
+    def _missing(self, example: Example, *, doubtful: bool) -> dict[str, bytes]:
+        """The objects that the store lacks, the sidecar last."""
+        picture, sidecar = picture_key(example.sidecar), sidecar_key(example.sidecar)
+        if doubtful and self._store.stat(sidecar):
+            return {}
+        if doubtful and self._store.stat(picture):
+            return {sidecar: example.text}
+        return {picture: example.picture, sidecar: example.text}
+
+    def _put(self, key: str, data: bytes) -> None:
+        try:
+            self._store.write(key, data, if_absent=True)
+        except ConflictError:  # another worker saw the same picture
+            return
+        self._on_event("bytes_uploaded", len(data))
+
+
+class _Bucket:
+    """A token bucket: one second's worth may go at once, then only as much as time brings."""
+
+    def __init__(self, bytes_per_s: float | None, clock: Clock) -> None:
+        self._rate, self._clock = bytes_per_s, clock
+        self._tokens, self._filled = bytes_per_s or 0.0, clock()
+
+    def take(self, size: int) -> float:
+        """How many seconds to wait before so many bytes may go."""
+        if self._rate is None:
+            return 0.0
+        now = self._clock()
+        self._tokens = min(self._rate, self._tokens + self._rate * max(0.0, now - self._filled)) - size
+        self._filled = now
+        return max(0.0, -self._tokens / self._rate)
+
+
+class _Troubles:
+    """Tells each kind of trouble once an hour, and not at every try."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def tell(self, error: Exception, waiting: int) -> None:
+        reason = _reason(error)
+        now = self._clock()
+        self._told = {known: at for known, at in self._told.items() if 0 <= now - at < _SECONDS_BETWEEN_LINES}
+        if reason not in self._told:
+            self._told[reason] = now
+            log.warning("hard examples cannot be sent, %d are waiting; it is tried on and on: %s", waiting, reason)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the object's address; only errors of our own are known to be free of secrets."""
+    return str(error).partition(": ")[2] if isinstance(error, InputError) else type(error).__name__
+
+
+def _pause(failures: int) -> float:
+    """Seconds until the next try: twice as long each time, and never the same for a whole fleet."""
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30))
+    return longest * random.uniform(0.5, 1.0)

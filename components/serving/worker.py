@@ -1,0 +1,204 @@
+"""One worker, put together: the loop in this thread; source, updater and uploader in threads of their own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.core import plugins
+from components.core.duplicates import Duplicates
+from components.core.errors import InputError
+from components.core.fleet import status_key
+from components.core.miners.base import make_miner
+from components.core.runtimes.detector import runtimes
+from components.core.store import RESERVED, Store, open_store
+from components.serving.feed import Feed
+from components.serving.health import Metrics, served
+from components.serving.hot_update import HotUpdate, Loader
+from components.serving.loop import EdgeLoop
+from components.serving.mining import Keeper, Mining
+from components.serving.pointers import JobPointer, SednaPointer
+from components.serving.position import Position
+from components.serving.shelf import Shelf
+from components.serving.slot import ModelSlot
+from components.serving.sources import open_source
+from components.serving.spool import Spool
+from components.serving.status import StatusReport
+from components.serving.uploader import Uploader
+
+STUCK_UPLOAD_SECONDS = 30.0  # at the end of a source, without one example sent
+_END_SECONDS = 4.0
+_TURN_SECONDS = 0.1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a worker is told; the command line describes each.
+
+    Attributes:
+        job_root: the job's store.
+        source: where the pictures come from.
+        node: the worker's name.
+        folder: for what outlives the process: position, spool and models.
+    """
+
+    job_root: str
+    source: str
+    node: str
+    folder: Path
+    miner: str = "IBT"
+    miner_parameters: Mapping[str, object] = field(default_factory=dict)
+    audit_ratio: float = 0.01
+    every: int = 1
+    max_fps: float = 0.0
+    spool_bytes: int = 1 << 30
+    bandwidth: float | None = None
+    duplicate_bits: int = 4
+    jpeg_quality: int = 95
+    poll_s: float = 10.0
+    model_config: str = ""
+    runtime: str = "onnx"
+    threads: int = 0
+    plugins: str = ""
+    port: int = 0
+    loop: bool = False
+
+
+class Worker:
+    """A worker that is ready to run.
+
+    Args:
+        options: what it is told.
+
+    Raises:
+        InputError: an option that cannot be, a source that cannot be read, or a spool that another process uses.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        plugins.load(options.plugins)
+        runtimes.get(options.runtime)
+        self.metrics = Metrics()
+        miner = make_miner(options.miner, options.miner_parameters)
+        self._store = _store(options)
+        self._source = open_source(options.source)
+        self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
+        self._spool = Spool(options.folder / "examples", options.spool_bytes, self.metrics.count)
+        _clear_away(options.folder, options.folder / "models")  # nobody else uses them, since the spool is ours
+        self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
+        self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
+        self.slot = ModelSlot()
+        self._loop = EdgeLoop(self.slot, self.metrics, most_fps=options.max_fps)
+        self._updater = self._make_updater()
+        self._feed: Feed | None = None
+        self._feed_ended = True
+        self._show()
+
+    def run(self, stop: threading.Event) -> bool:
+        """Work until the source has ended, or ``stop`` is set.
+
+        Returns:
+            Whether every thread has ended; one that is inside a driver or a request can take longer than one waits.
+
+        Raises:
+            InputError: the source cannot be read, or the port is in use.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._spool.close)
+            if self._options.port:
+                stack.enter_context(served(self._options.port, self.metrics, lambda: self.slot.current is not None))
+            uploads = stack.enter_context(_running(self._uploader.run, "uploads"))
+            updates = stack.enter_context(_running(self._updater.run, "updates"))
+            self._work(stop)
+            if not stop.is_set():
+                self._await_uploads(stop)
+        return self._feed_ended and not uploads.is_alive() and not updates.is_alive()
+
+    def _work(self, stop: threading.Event) -> None:
+        """Run the loop over the source, again and again if so told."""
+        self._updater.start_from_disk()
+        position = None
+        if not self._source.live:
+            position = Position(self._options.folder / "position.json", self._source.identity)
+        while True:
+            self._feed = Feed(self._source, after=position.place if position else "", every=self._options.every)
+            keeper = Keeper(self._mining, self._spool, self._duplicates, self.metrics, position)
+            try:
+                ended = self._loop.run(self._feed, keeper, stop)
+            finally:
+                self._feed_ended = self._feed.close()
+            if not (ended and self._options.loop and position):
+                return
+            position.restart()
+
+    def _await_uploads(self, stop: threading.Event) -> None:
+        """The source has ended: wait for the examples to be sent, as long as any is."""
+        waiting, since = len(self._spool), time.monotonic()
+        while waiting and not stop.wait(_TURN_SECONDS):
+            self.metrics.alive()
+            if len(self._spool) < waiting:
+                waiting, since = len(self._spool), time.monotonic()
+            if time.monotonic() - since > STUCK_UPLOAD_SECONDS:
+                log.warning("%d hard examples could not be sent; the next run in this folder sends them", waiting)
+                return
+
+    def _make_updater(self) -> HotUpdate:
+        options = self._options
+        pointer = SednaPointer(options.model_config) if options.model_config else JobPointer(self._store, options.node)
+        return HotUpdate(
+            pointer,
+            Shelf(options.folder / "models", options.runtime),
+            Loader(options.runtime, options.threads, options.plugins),
+            self.slot,
+            StatusReport(self._store, options.node, lambda: self.slot.frames),
+            poll_s=options.poll_s,
+            count=self.metrics.count,
+        )
+
+    def _show(self) -> None:
+        """Numbers that others keep, for whoever looks."""
+        show = self.metrics.show
+        show("spool_bytes", "Bytes that the spool takes of the disk", lambda: self._spool.used_bytes)
+        show("spool_examples", "Examples that wait to be sent", lambda: len(self._spool))
+        show("spool_oldest_seconds", "For how long the oldest one has been waiting", lambda: self._spool.oldest_age)
+        show("source_retries", "How often the source was opened again", lambda: self._source.retries)
+        show("replaced_frames", "Pictures that a newer one replaced", lambda: self._feed.dropped if self._feed else 0)
+
+
+def _store(options: Options) -> Store:
+    store = open_store(options.job_root)
+    try:
+        store.uri_of(status_key(options.node))
+    except InputError as error:
+        raise InputError(f"node {options.node!r} cannot name a file: {error}") from error
+    return store
+
+
+def _clear_away(*folders: Path) -> None:
+    """Remove what a life that was killed left half-written."""
+    for path in (path for folder in folders for path in folder.glob(f"{RESERVED}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _running(work: Callable[[threading.Event], None], name: str) -> Iterator[threading.Thread]:
+    """A thread beside the body, which is told to end with it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(_END_SECONDS)

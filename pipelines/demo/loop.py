@@ -1,0 +1,281 @@
+"""The demo: a detector that goes on learning while the world around its camera changes.
+
+1. A first model is trained from nothing on scenes by day.
+2. Night falls. An edge worker looks at a camera there and sends what it finds hard; the mining step ranks it, a
+   stand-in labels it, and a round makes a better model, which the worker takes over while its video plays.
+3. Somebody is in a hurry and trains a candidate from nothing for a moment. The gate rejects it.
+4. The camera moves to other sites, in haze, and the loop turns once more.
+
+After each round every model is measured on held-out scenes of all three.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import polars as pl
+
+from components.core import reports
+from components.core.hard_examples import picture_key, read_sidecars
+from components.core.job import Job
+from components.core.manifest import Manifest
+from components.core.runtimes.letterbox import read_picture
+from components.evaluate.evaluate import evaluate
+from components.ingest.ingest import ingest
+from pipelines import local
+from pipelines.demo.stage import Camera, Feed, Scenery, Worker, edge_worker, label
+from pipelines.hard_example_mining import hard_example_mining
+from pipelines.incremental_learning import incremental_learning
+
+DAY = Scenery("day, two sites", ("scaffold", "roadworks"), ("day",))
+NIGHT = Scenery("night falls", ("scaffold", "roadworks"), ("night",))
+HAZE = Scenery("two other sites, in haze", ("hall", "warehouse"), ("haze",))
+SCENERIES = (DAY, NIGHT, HAZE)
+
+NODE = "gate-camera"
+FIRST_SCENES, TEST_SCENES, FRAMES = 360, 60, 150
+WANTED_EXAMPLES, LABEL_BUDGET = 80, 70
+PICTURE_QUALITY = 90
+
+# A network that starts from nothing has few steps here. So each batch is a step of its own (nbs), and warm-up is
+# short; mosaics and wild changes of scale, which help long trainings, would only make the scenes harder.
+OPTIONS: dict[str, Any] = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
+SETTINGS: dict[str, Any] = {
+    "classes": "helmet,head", "image_size": "160", "batch": 16, "device": "cpu", "workers": 1, "patience": 0,
+    "train_ratio": 0.7, "val_ratio": 0.1, "replay_ratio": 3.0, "recent_rounds": 1, "max_class_loss": -1.0,
+    "trigger_conditions": ["num_of_samples >= 40"],
+    "gate_conditions": ["recent.map50_delta > 0", "core.map50_delta >= -0.05"],
+    "label_budget": 0, "workers_timeout": 60.0,
+}  # fmt: skip
+FIRST_EPOCHS, ROUND_EPOCHS, HASTY_EPOCHS = 15, 8, 2
+
+
+@dataclass
+class Round:
+    """What one turn of the loop came to.
+
+    Attributes:
+        title: what happened.
+        version: the candidate.
+        promoted: whether it became the champion.
+        why: what the gate said.
+        labels: how many pictures were labelled for it.
+        scores: mAP50 by scenery.
+        seconds: how long the round took.
+    """
+
+    title: str
+    version: str
+    promoted: bool
+    why: str
+    labels: int
+    scores: dict[str, float]
+    seconds: float
+
+
+@dataclass
+class Watch:
+    """What the worker found hard, before and after it took over a new model.
+
+    Attributes:
+        scenery: what it looked at.
+        shares: share of hard pictures by model version.
+        frames: pictures looked at by model version.
+        failed: pictures that no model could look at.
+    """
+
+    scenery: str
+    shares: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+
+
+def play(folder: Path, seed: int) -> Path:
+    """Play the whole story.
+
+    Args:
+        folder: new, or of an earlier demo that is to be thrown away.
+        seed: of everything.
+
+    Returns:
+        The report.
+    """
+    story = _Story(folder, seed)
+    _say("1. The first model, from nothing, on scenes by day")
+    story.fill(DAY, FIRST_SCENES)
+    story.turn("first model, by day", FIRST_SCENES, epochs=FIRST_EPOCHS)
+    _say("2. Night falls; the edge worker sends what it finds hard")
+    story.learn_from(NIGHT)
+    _say("3. A candidate in a hurry, trained from nothing for a moment")
+    story.turn("a candidate in a hurry", 0, base_model="yolo11n.yaml", epochs=HASTY_EPOCHS, force_train=True)
+    _say("4. The camera moves to other sites, in haze")
+    story.learn_from(HAZE)
+    return story.report()
+
+
+class _Story:
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder, self._seed = folder, seed
+        self._root = folder / "job"
+        self._job = Job.open(str(self._root))
+        self._feed = Feed(folder / "feed")
+        self._tests = {scenery.name: self._test_set(number, scenery) for number, scenery in enumerate(SCENERIES)}
+        self._rounds: list[Round] = []
+        self._watches: list[Watch] = []
+        self._cameras: list[Camera] = []
+        self._began = time.monotonic()
+
+    def fill(self, scenery: Scenery, count: int) -> None:
+        """Let labelled scenes arrive."""
+        for number, (picture, boxes) in enumerate(scenery.draw(count, self._seed)):
+            self._feed.add(f"images/{number:04d}.jpg", _jpeg(picture), boxes)
+
+    def learn_from(self, scenery: Scenery) -> None:
+        """Watch a scenery through the edge worker, label what is asked for, and learn from it."""
+        number = len(self._rounds)
+        camera = Camera(self._folder / f"camera-{number}.avi", scenery, FRAMES, self._seed + 100 + number)
+        self._cameras.append(camera)
+        watch = Watch(scenery.name)
+        self._watches.append(watch)
+        with edge_worker(NODE, self._root, camera, self._folder / "edge") as worker:
+            with self._watching(worker, watch):
+                worker.await_model(self._champion())
+                worker.await_examples(WANTED_EXAMPLES)
+            self._run(hard_example_mining, label_budget=LABEL_BUDGET)
+            labels = label(self._root, self._cameras, self._feed)
+            print(f"the stand-in has labelled {labels} of the pictures asked for", flush=True)
+            self.turn(scenery.name, labels, epochs=ROUND_EPOCHS)
+            worker.await_model(self._champion())
+            with self._watching(worker, watch):
+                worker.await_frames(FRAMES)
+            watch.failed = int(worker.counts().get("failed_frames", 0))
+
+    def turn(self, title: str, labels: int, **settings: Any) -> None:
+        """Poll the feed, which runs a round, and measure what it made."""
+        began, before = time.monotonic(), self._job.read()[0]
+        self._run(incremental_learning, feed_url=str(self._feed.index), seed=self._seed, **SETTINGS | settings)
+        state, _ = self._job.read()
+        assert state.candidate is not None
+        promoted = state.champion != before.champion
+        figures = {name: self._score(state.candidate, manifest) for name, manifest in self._tests.items()}
+        why = state.history[-1].why if promoted else "rejected by the gate"
+        made = Round(title, state.candidate, promoted, why, labels, figures, time.monotonic() - began)
+        self._rounds.append(made)
+        told = ", ".join(f"{name} {score:.3f}" for name, score in figures.items())
+        print(f"{made.version} {'is the champion' if promoted else 'is rejected'}; mAP50: {told}", flush=True)
+
+    def report(self) -> Path:
+        """Write the page about it all."""
+        path = self._folder / "demo.html"
+        sections = [
+            self._curve(), self._table(), self._edge(), self._examples(),
+            reports.Section("The rounds, each with a report of its own", self._links()),
+        ]  # fmt: skip
+        reports.write_page(path, "A detector that goes on learning", sections)
+        return path
+
+    @contextmanager
+    def _watching(self, worker: Worker, watch: Watch) -> Iterator[None]:
+        """Take note of what the worker counts meanwhile."""
+        before = worker.counts()
+        yield
+        after, version = worker.counts(), worker.model()
+        frames, hard = (after.get(name, 0) - before.get(name, 0) for name in ("frames", "hard"))
+        watch.frames[version] = int(frames)
+        watch.shares[version] = hard / frames if frames else 0.0
+
+    def _run(self, pipeline: Any, **arguments: Any) -> None:
+        taken = pipeline.component_spec.inputs
+        given = {name: value for name, value in arguments.items() if name in taken}
+        local.run(pipeline, given | {"job_root": str(self._root)}, local.folder_of_runs(str(self._root)))
+
+    def _champion(self) -> str:
+        champion = self._job.read()[0].champion
+        assert champion is not None
+        return champion
+
+    def _test_set(self, number: int, scenery: Scenery) -> Manifest:
+        """Held-out scenes, in a store of their own."""
+        feed = Feed(self._folder / "tests" / f"feed-{number}")
+        for index, (picture, boxes) in enumerate(scenery.draw(TEST_SCENES, self._seed + 1000 + number)):
+            feed.add(f"images/{index:04d}.jpg", _jpeg(picture), boxes)
+        manifest = ingest(str(feed.index), str(self._folder / "tests" / "job"), classes="helmet,head").manifest
+        return Manifest(manifest.table.with_columns(split=pl.lit("test")), manifest.classes)
+
+    def _score(self, version: str, manifest: Manifest) -> float:
+        bundle = self._root / "bundles" / version
+        cache = self._folder / "tests" / "cache"
+        found = evaluate(manifest, bundle, confidence_threshold=0.25, nms_threshold=0.7, cache_folder=cache)
+        return found.metrics.map50
+
+    def _curve(self) -> reports.Section:
+        figure = reports.new_figure(9.2, 3.8)
+        axes = figure.subplots()
+        numbers = range(1, len(self._rounds) + 1)
+        for scenery, colour in zip(SCENERIES, reports.PALETTE, strict=False):
+            scores = [made.scores[scenery.name] for made in self._rounds]
+            deployed = [
+                (n, score) for n, score, made in zip(numbers, scores, self._rounds, strict=True) if made.promoted
+            ]
+            axes.plot(*zip(*deployed, strict=True), color=colour, marker="o", label=scenery.name)
+            rejected = [(n, s) for n, s, made in zip(numbers, scores, self._rounds, strict=True) if not made.promoted]
+            if rejected:
+                axes.scatter(*zip(*rejected, strict=True), facecolors="none", edgecolors=colour, marker="o")
+        axes.set_xticks(list(numbers), [f"{n}\n{made.title}" for n, made in zip(numbers, self._rounds, strict=True)])
+        axes.set_ylim(0, 1)
+        axes.set_ylabel("mAP50 on held-out scenes")
+        axes.legend(frameon=False, loc="lower right")
+        caption = "The lines join the models that were deployed; a hollow circle is a candidate that the gate rejected."
+        return reports.Section("What the models can do, round by round", reports.figure(figure, caption))
+
+    def _table(self) -> reports.Section:
+        rows = [
+            [number, made.title, made.version, "promoted" if made.promoted else "rejected", made.labels,
+             *(f"{score:.3f}" for score in made.scores.values()), f"{made.seconds:.0f} s", made.why]
+            for number, made in enumerate(self._rounds, 1)
+        ]  # fmt: skip
+        headers = ["round", "what happened", "model", "outcome", "labels", *(s.name for s in SCENERIES), "took", "why"]
+        return reports.Section("The rounds", reports.table(headers, rows))
+
+    def _edge(self) -> reports.Section:
+        rows = [
+            [watch.scenery, version, watch.frames[version], f"{share:.0%}"]
+            for watch in self._watches
+            for version, share in watch.shares.items()
+        ]
+        body = reports.table(["the camera shows", "model", "pictures looked at", "of these hard"], rows)
+        failed = sum(watch.failed for watch in self._watches)
+        told = f"The worker changed models between two pictures while its video played; {failed} pictures were lost."
+        return reports.Section("The edge worker", body + reports.note(told, "warn" if failed else "info"))
+
+    def _examples(self) -> reports.Section:
+        store = self._job.store
+        shown = []
+        for sidecar in list(read_sidecars(store))[:: max(1, WANTED_EXAMPLES // 4)][:12]:
+            path = store.local_path(picture_key(sidecar))
+            assert path is not None
+            drawn = reports.draw(read_picture(path), sidecar.detections(), sidecar.classes)
+            shown.append((drawn, f"{sidecar.model}: {sidecar.reason}"))
+        told = reports.note("What the worker sent, with the boxes that its model of the time found.")
+        return reports.Section("Hard examples", told + reports.pictures(shown))
+
+    def _links(self) -> Any:
+        links = sorted((self._root / "reports").glob("*round-*.html"))
+        return reports.table(["report"], [[str(path.relative_to(self._folder))] for path in links])
+
+
+def _jpeg(picture: Any) -> bytes:
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY]
+    )
+    return data.tobytes()
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}\n", flush=True)

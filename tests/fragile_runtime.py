@@ -1,0 +1,31 @@
+"""A runtime whose models can have the faults that a bundle's lineage names."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+
+from components.core.detections import Detections
+from components.core.runtimes.detector import runtimes
+from components.core.runtimes.onnx import OnnxDetector
+
+
+@runtimes.register("fragile")
+class Fragile(OnnxDetector):
+    """ONNX Runtime, and one fault: ``crash`` on loading, ``raise`` or ``nan`` once it has been warmed up."""
+
+    def __init__(self, folder: Path, threads: int = 0) -> None:
+        super().__init__(folder, threads)
+        self.fault, self.after = self.bundle.lineage.get("fault"), self.bundle.lineage.get("after", 0)
+        self.seen = -1  # the first picture is that of the warm-up
+        if self.fault == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    def predict(self, images, *, confidence=None, nms=None):
+        self.seen += 1
+        if self.seen and self.seen > self.after and self.fault == "raise":
+            raise RuntimeError("the device does not answer")
+        if self.seen and self.seen > self.after and self.fault == "nan":
+            return [Detections.of([[np.nan] * 4], [0], [0.9])]
+        return super().predict(images, confidence=confidence, nms=nms)

@@ -1,0 +1,450 @@
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from components.core.errors import InputError
+from components.core.hard_examples import picture_key, read_sidecars
+from components.core.job import Job
+from components.serving import edge_worker, health
+from components.serving.worker import Worker
+from tests.edge import ask, deploy, folder_of_pictures, options, pictures, running, shelf, status, uploaded, video
+from tests.models import BUNDLE
+from tests.rtsp import Camera
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def job(tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    deploy(job, "v1", tmp_path / "bundles" / "v1")
+    return job
+
+
+def work(chosen):
+    """Run a worker until its source ends; what it counted."""
+    worker = Worker(chosen)
+    assert worker.run(threading.Event())
+    names = ("frames", "failed_frames", "hard", "audit", "duplicates", "kept", "known", "uploaded")
+    return {name: int(worker.metrics.value(name)) for name in names}
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_every_picture_is_looked_at_and_the_hard_ones_arrive_with_their_own_bytes(job, tmp_path):
+    folder = folder_of_pictures(tmp_path / "pictures", 12)
+    counts = work(options(tmp_path, folder))
+    assert (counts["frames"], counts["hard"], counts["kept"], counts["uploaded"]) == (12, 12, 12, 12)
+    sidecars = {sidecar.frame: sidecar for sidecar in read_sidecars(job.store)}
+    assert sorted(sidecars) == list(range(12))
+    one = sidecars[3]
+    assert job.store.read(picture_key(one)) == (folder / "0003.jpg").read_bytes()
+    assert (one.node, one.model, one.miner, one.kind, one.classes) == (
+        "edge-1",
+        "v1",
+        "CloudOnly",
+        "hard",
+        ("red", "blue"),
+    )
+    assert (one.width, one.height, one.source) == (96, 96, str(folder))
+    assert sum(len(sidecar.boxes) for sidecar in sidecars.values()) > 0
+
+
+def test_a_job_in_a_bucket(s3, tmp_path):
+    job = Job.open(s3)
+    deploy(job, "v1", tmp_path / "bundles" / "v1")
+    counts = work(options(tmp_path, folder_of_pictures(tmp_path / "pictures", 5), job_root=s3))
+    assert (counts["frames"], counts["uploaded"]) == (5, 5)
+    assert set(uploaded(job).values()) == {1}
+    assert (status(job).version, status(job).state, status(job).frames) == ("v1", "loaded", 5)
+
+
+def test_without_network_it_looks_on_and_brings_everything_later(s3, tmp_path, monkeypatch, caplog):
+    deploy(Job.open(s3), "v1", tmp_path / "bundles" / "v1")
+    work(options(tmp_path, folder_of_pictures(tmp_path / "first", 1), job_root=s3))
+    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 9, seed=1), job_root=s3)
+    monkeypatch.setenv("EDGE_STORE_PATIENCE", "0.1")
+    monkeypatch.setattr("components.serving.worker.STUCK_UPLOAD_SECONDS", 1.5)
+    with monkeypatch.context() as cut:
+        cut.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+        counts = work(chosen)
+    assert (counts["frames"], counts["kept"], counts["uploaded"]) == (9, 9, 0)
+    assert "9 hard examples could not be sent" in caplog.text
+    assert work(chosen)["uploaded"] == 9
+    assert len(uploaded(Job.open(s3))) == 10
+
+
+def test_frames_of_a_video_are_kept_as_good_jpegs_with_nothing_drawn(job, tmp_path):
+    path = video(tmp_path / "v.avi", 4)
+    work(options(tmp_path, path))
+    found = {sidecar.frame: sidecar for sidecar in read_sidecars(job.store)}
+    capture = cv2.VideoCapture(str(path))
+    for number in range(4):
+        frame = capture.read()[1].astype(int)
+        kept = cv2.imdecode(np.frombuffer(job.store.read(picture_key(found[number])), np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(kept - frame).mean() < 4
+
+
+def test_what_was_looked_at_is_not_looked_at_again(job, tmp_path):
+    path = video(tmp_path / "v.avi", 10)
+    assert work(options(tmp_path, path))["frames"] == 10
+    assert work(options(tmp_path, path))["frames"] == 0
+    assert work(options(tmp_path, video(tmp_path / "w.avi", 6, seed=1)))["frames"] == 6
+    assert sum(uploaded(job).values()) == 16
+
+
+def test_each_nth_picture(job, tmp_path):
+    assert work(options(tmp_path, video(tmp_path / "v.avi", 20), every=3))["frames"] == 7
+    assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == [0, 3, 6, 9, 12, 15, 18]
+
+
+def test_near_duplicates_are_left_out(job, tmp_path):
+    folder = folder_of_pictures(tmp_path / "pictures", 3)
+    picture = cv2.imread(str(folder / "0001.jpg"))
+    for number in range(3, 8):
+        cv2.imwrite(str(folder / f"{number:04}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90 + number])
+    counts = work(options(tmp_path, folder, duplicate_bits=4))
+    assert (counts["hard"], counts["duplicates"], counts["kept"]) == (8, 5, 3)
+
+
+def test_a_share_of_the_easy_pictures_is_kept_for_auditing(job, tmp_path):
+    path = video(tmp_path / "v.avi", 200)
+    counts = work(options(tmp_path, path, miner="EdgeOnly", audit_ratio=0.2))
+    assert counts["hard"] == 0
+    assert 20 < counts["audit"] < 60
+    first = set(uploaded(job))
+    assert {sidecar.kind for sidecar in read_sidecars(job.store)} == {"audit"}
+    again = replace(options(tmp_path, path, miner="EdgeOnly", audit_ratio=0.2), folder=tmp_path / "other")
+    assert work(again)["audit"] == counts["audit"]
+    assert set(uploaded(job)) == first, "the same pictures are picked again"
+
+
+def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
+    folder = folder_of_pictures(tmp_path / "pictures", 5)
+    with running(options(tmp_path, folder, loop=True)) as worker:
+        until(lambda: worker.metrics.value("frames") >= 23 and worker.metrics.value("uploaded") == 5)
+        assert worker.metrics.value("known") >= 10
+    assert set(uploaded(job).values()) == {1}
+
+
+def test_what_a_killed_life_left_half_written_is_cleared_away(job, tmp_path):
+    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 2))
+    (chosen.folder / "models" / ".edge-1").mkdir(parents=True)
+    (chosen.folder / "models" / ".edge-1" / "model.onnx").write_bytes(b"half")
+    (chosen.folder / ".edge-2").write_bytes(b"half")
+    work(chosen)
+    assert not list(chosen.folder.rglob(".edge-*"))
+
+
+def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
+    counts = work(options(tmp_path, video(tmp_path / "v.avi", 8), miner="broken", plugins="tests.broken_miner"))
+    assert (counts["frames"], counts["failed_frames"]) == (8, 8)
+    assert caplog.text.count("mining with broken: ZeroDivisionError") == 1
+
+
+def test_without_a_model_the_source_waits(tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    with running(options(tmp_path, video(tmp_path / "v.avi", 6), port=free_port())) as worker:
+        port = worker._options.port
+        until(lambda: ask(port, "/healthz")[0] == 200)
+        assert ask(port, "/readyz")[0] == 503
+        assert worker.metrics.value("frames") == 0
+        deploy(job, "v1", tmp_path / "b")
+        until(lambda: worker.metrics.value("frames") == 6)
+        assert ask(port, "/readyz")[0] == 200
+
+
+def test_no_picture_is_lost_when_the_model_changes_and_each_says_which_one_saw_it(job, tmp_path):
+    path = video(tmp_path / "v.avi", 400)
+    with running(options(tmp_path, path, max_fps=100)) as worker:
+        until(lambda: worker.metrics.value("frames") > 30)
+        deploy(job, "v2", tmp_path / "bundles" / "v2", padding=7)
+        until(lambda: worker.metrics.value("uploaded") == 400, 40)
+    sidecars = sorted(read_sidecars(job.store), key=lambda sidecar: sidecar.frame)
+    assert [sidecar.frame for sidecar in sidecars] == list(range(400))
+    models = [sidecar.model for sidecar in sidecars]
+    assert models == sorted(models), "once changed, it stays"
+    assert len(set(models)) == 2
+    assert status(job).version == "v2"
+
+
+@pytest.mark.parametrize("fault", ["raise", "nan"])
+def test_a_model_that_fails_in_use_gives_way_and_no_picture_is_lost(job, tmp_path, fault):
+    chosen = options(
+        tmp_path, video(tmp_path / "v.avi", 300), runtime="fragile", plugins="tests.fragile_runtime", max_fps=100
+    )
+    bundle = replace(BUNDLE, lineage={"fault": fault, "after": 3})
+    with running(chosen) as worker:
+        until(lambda: worker.metrics.value("frames") > 30)
+        deploy(job, "v2", tmp_path / "bundles" / "v2", bundle=bundle)
+        until(lambda: worker.metrics.value("uploaded") == 300, 40)
+    sidecars = sorted(read_sidecars(job.store), key=lambda sidecar: sidecar.frame)
+    assert [sidecar.frame for sidecar in sidecars] == list(range(300))
+    assert Counter(sidecar.model for sidecar in sidecars) == {"v1": 297, "v2": 3}
+    assert (status(job).version, status(job).state) == ("v2", "failed")
+    assert [entry["version"] for entry in shelf(chosen)["good"]] == ["v1"]
+
+
+def test_a_proven_model_that_fails_at_last_gives_way_to_the_one_on_disk(job, tmp_path):
+    chosen = options(
+        tmp_path, video(tmp_path / "v.avi", 400), runtime="fragile", plugins="tests.fragile_runtime", max_fps=100
+    )
+    bundle = replace(BUNDLE, lineage={"fault": "raise", "after": 50})
+    with running(chosen) as worker:
+        until(lambda: worker.metrics.value("frames") > 30)
+        deploy(job, "v2", tmp_path / "bundles" / "v2", bundle=bundle)
+        until(lambda: worker.metrics.value("failed_frames") == 5)
+        until(lambda: worker.metrics.value("uploaded") == 395, 40)
+    models = [sidecar.model for sidecar in sorted(read_sidecars(job.store), key=lambda sidecar: sidecar.frame)]
+    assert models.count("v2") == 50
+    assert models[-1] == "v1"
+    assert (status(job).version, status(job).state) == ("v2", "failed")
+
+
+def test_a_camera_is_followed_and_what_nobody_took_is_counted(job, tmp_path):
+    greys = [np.full((96, 128, 3), value, np.uint8) for value in range(20, 250, 10)]
+    with (
+        Camera(greys, fps=200, drop_after=40) as camera,
+        running(options(tmp_path, camera.url, max_fps=20, port=free_port())) as worker,
+    ):
+        until(lambda: worker.metrics.value("frames") > 20 and worker._source.retries >= 1)
+        text = ask(worker._options.port, "/metrics")[1]
+    replaced = next(line for line in text.splitlines() if line.startswith("edge_replaced_frames "))
+    assert float(replaced.split()[1]) > 20
+    assert 'edge_model_info{version="v1"} 1.0' in text
+    assert "edge_inference_seconds_count" in text
+    assert not (tmp_path / "worker" / "position.json").exists()
+
+
+def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
+    now = [0.0]
+    metrics = health.Metrics(lambda: now[0])
+    with health.served(0, metrics, lambda: False) as port:
+        assert ask(port, "/healthz")[0] == 200
+        now[0] = health.SILENT_SECONDS + 1
+        assert ask(port, "/healthz")[0] == 503
+        metrics.alive()
+        assert ask(port, "/healthz")[0] == 200
+        assert ask(port, "/secret")[0] == 404
+
+
+def test_a_port_in_use_is_refused_in_one_line():
+    with (
+        health.served(0, health.Metrics(), lambda: False) as port,
+        pytest.raises(InputError, match=f"port {port} cannot be used"),
+        health.served(port, health.Metrics(), lambda: False),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"source": "nowhere.mp4"}, "no such file or folder"),
+        ({"miner": "IBTT"}, "unknown miner"),
+        ({"miner": "IBT", "miner_parameters": {"threshold": "1"}}, "threshold"),
+        ({"runtime": "tpu"}, "unknown runtime"),
+        ({"node": "../secrets"}, "cannot name a file"),
+        ({"spool_bytes": 10}, "holds nothing"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_done(job, tmp_path, others, message):
+    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 1))
+    with pytest.raises(InputError, match=message) as error:
+        Worker(replace(chosen, **others))
+    assert "\n" not in str(error.value)
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# The command line
+
+
+def given_by(monkeypatch, arguments=(), environment=None):
+    """The options that the command line makes of arguments and environment."""
+    found = []
+    monkeypatch.setattr(edge_worker, "run", found.append)
+    result = CliRunner().invoke(edge_worker.app, [*arguments], env=environment or {})
+    return found[0] if found else result.output
+
+
+def test_each_option_is_an_environment_variable_too(monkeypatch):
+    environment = {
+        "EDGE_JOB_ROOT": "s3://b/j",
+        "EDGE_SOURCE": "0",
+        "EDGE_MAX_FPS": "5",
+        "EDGE_LOOP": "1",
+        "EDGE_POLL": "3",
+    }
+    chosen = given_by(monkeypatch, environment=environment)
+    assert (chosen.job_root, chosen.source, chosen.max_fps, chosen.loop, chosen.poll_s) == ("s3://b/j", "0", 5, True, 3)
+    assert chosen.node
+
+
+def test_what_sedna_gives_its_workers_is_understood(monkeypatch):
+    environment = {
+        "HEM_NAME": "IBT", "HEM_PARAMETERS": json.dumps([{"key": "threshold_img", "value": "0.9"}]),
+        "MODEL_HOT_UPDATE_CONFIG": "/model-hot-update/model_config.json", "MODEL_POLL_PERIOD_SECONDS": "60",
+    }  # fmt: skip
+    required = ["--job-root", "j", "--source", "s"]
+    chosen = given_by(monkeypatch, required, environment)
+    assert (chosen.miner, chosen.miner_parameters) == ("IBT", {"threshold_img": "0.9"})
+    assert (chosen.model_config, chosen.poll_s) == ("/model-hot-update/model_config.json", 60)
+    own = given_by(monkeypatch, [*required, "--miner", "Threshold", "-p", "threshold=0.3"], environment)
+    assert (own.miner, own.miner_parameters) == ("Threshold", {"threshold": "0.3"}), "what the user says holds"
+    assert "HEM_PARAMETERS" in given_by(monkeypatch, required, {"HEM_PARAMETERS": "{"})
+
+
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
+    result = command(tmp_path, "--source", "nowhere.mp4").communicate(timeout=60)[1]
+    assert result.splitlines() == ["error: source nowhere.mp4: no such file or folder; give a video, a folder of "
+                                   "pictures, rtsp://... or the number of a camera"]  # fmt: skip
+
+
+# Ends, wanted and unwanted
+
+
+def command(tmp_path, *arguments):
+    """The worker as its users start it."""
+    program = [sys.executable, "-m", "components.serving.edge_worker", "--job-root", str(tmp_path / "job")]
+    chosen = ["--spool", str(tmp_path / "worker"), "--node", "edge-1", "--poll", "0.1", "--miner", "CloudOnly"]
+    return subprocess.Popen(
+        [*program, *chosen, *arguments], cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(process, words):
+    """Read what a process says until it says something."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return
+    pytest.fail("".join(said))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_soon_and_the_next_one_goes_on_where_it_was(job, tmp_path, number):
+    path = video(tmp_path / "v.avi", 120)
+    arguments = ["--source", str(path), "--max-fps", "40", "--duplicate-bits", "-1"]
+    with command(tmp_path, *arguments) as process:
+        wait_for(process, "model v1 is in use")
+        time.sleep(0.7)
+        process.send_signal(number)
+        started = time.monotonic()
+        assert process.wait(timeout=10) == 0
+        assert time.monotonic() - started < 5
+    place = int(json.loads((tmp_path / "worker" / "position.json").read_text())["place"])
+    assert 0 < place < 119
+    counts = work(options(tmp_path, path))
+    assert counts["frames"] == 119 - place
+    assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == list(range(120))
+
+
+def test_a_second_ctrl_c_ends_it_at_once(job, tmp_path):
+    with Camera(pictures(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
+        wait_for(process, "model v1 is in use")
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, "it waits for the camera"
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert process.wait(timeout=10) == 128 + signal.SIGINT
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_signal_ends_it_while_a_camera_is_silent(job, tmp_path):
+    with Camera(pictures(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
+        wait_for(process, "model v1 is in use")
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - started < 8
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_middle_of_a_model_change_ends_it(job, tmp_path):
+    path = video(tmp_path / "v.avi", 400)
+    arguments = ["--source", str(path), "--loop", "--max-fps", "100"]
+    for number in range(2, 6):
+        with command(tmp_path, *arguments) as process:
+            wait_for(process, "model")
+            deploy(job, f"v{number}", tmp_path / "bundles" / f"v{number}", padding=number)
+            time.sleep(random.Random(number).uniform(0.1, 2))
+            process.send_signal(signal.SIGTERM)
+            started = time.monotonic()
+            assert process.wait(timeout=10) == 0
+            assert time.monotonic() - started < 6
+    counts = work(options(tmp_path, video(tmp_path / "w.avi", 20, seed=1)))
+    assert counts["frames"] == 20
+
+
+KILLS = 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_a_worker_killed_again_and_again_brings_what_an_undisturbed_one_brings(job, tmp_path, kind):
+    source = video(tmp_path / "v.avi", 500) if kind == "video" else folder_of_pictures(tmp_path / "pictures", 500)
+    mined = {"miner": "Random", "miner_parameters": {"random_ratio": "0.4"}, "audit_ratio": 0.1, "duplicate_bits": 20}
+    chosen = options(tmp_path, source, max_fps=60, **mined)
+    calm = replace(chosen, job_root=str(tmp_path / "calm"), folder=tmp_path / "calm-worker", max_fps=0)
+    deploy(Job.open(calm.job_root), "v1", tmp_path / "bundles" / "calm")
+    counts = work(calm)
+    assert counts["frames"] == 500
+    assert counts["duplicates"] > 0
+    expected = uploaded(Job.open(calm.job_root))
+
+    work(options(tmp_path, folder_of_pictures(tmp_path / "first", 1), miner="EdgeOnly"))  # brings the model here
+    deploy(job, "v2", tmp_path / "bundles" / "v2", padding=9)  # on its way while the worker is killed
+    kills = 0
+    chance = random.Random(kind)
+    while True:
+        process = LIVES.Process(target=life, args=(chosen,))
+        process.start()
+        process.join(chance.uniform(0.15, 0.7) if kills < KILLS else 120)
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert process.exitcode == 0
+    assert kills >= KILLS
+    assert uploaded(job) == expected
+    assert set(expected.values()) == {1}
+
+
+def life(chosen):
+    logging.disable()
+    edge_worker.run(chosen)
+    os._exit(0)
+
+
+LIVES = multiprocessing.get_context("forkserver")
+LIVES.set_forkserver_preload(["tests.unit.test_edge_worker", "onnxruntime", "components.core.runtimes.onnx"])

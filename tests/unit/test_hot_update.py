@@ -1,0 +1,433 @@
+import json
+import threading
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from components.core import plugins
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.fleet import POINTER, SEDNA_POINTER, Pointer
+from components.core.job import Job
+from components.serving.hot_update import HotUpdate, Loader
+from components.serving.pointers import JobPointer, SednaPointer
+from components.serving.shelf import LIVES, Shelf, UnfitModelError
+from components.serving.slot import ModelSlot
+from components.serving.status import BEAT_SECONDS, StatusReport
+from components.serving.trial import InterruptedTrialError, try_model
+from tests.edge import deploy, point_at, status
+from tests.models import BUNDLE, colour_model, write_bundle
+
+PICTURE = np.full((64, 96, 3), (255, 0, 0), np.uint8)
+
+
+@pytest.fixture
+def job(tmp_path):
+    return Job.open(str(tmp_path / "job"))
+
+
+class Site:
+    """An updater and, in place of the loop, somebody who takes the models it hands over."""
+
+    def __init__(self, job, folder, runtime="onnx", pointer=None):
+        plugins.load("tests.fragile_runtime")
+        self.slot = ModelSlot(proven_after=2)
+        self.shelf = Shelf(folder / "models", runtime)
+        self.counts = []
+        self.updater = HotUpdate(
+            pointer or JobPointer(job.store, "edge-1"),
+            self.shelf,
+            Loader(runtime, 1, "tests.fragile_runtime"),
+            self.slot,
+            StatusReport(job.store, "edge-1", lambda: self.slot.frames),
+            poll_s=0.01,
+            count=self.counts.append,
+        )
+
+    def turn(self):
+        """One look at the pointer, and the loop taking what there is; the model in use."""
+        self.updater._look(threading.Event())
+        model = self.slot.next()
+        self.updater._follow_loop()
+        return model
+
+    def use(self, pictures=2):
+        """Look at pictures, as the loop does."""
+        for _ in range(pictures):
+            self.slot.current.detector.predict([PICTURE])
+            self.slot.succeeded()
+        self.updater._follow_loop()
+
+
+@pytest.fixture
+def site(job, tmp_path):
+    """A worker that has model v1 in use and proven."""
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path)
+    assert site.turn().version == "v1"
+    site.use()
+    return site
+
+
+def put(job, version, name, change):
+    key = f"bundles/{version}/{name}"
+    job.store.write(key, change(job.store.read(key)))
+
+
+def refused(site, job, version="v2"):
+    """One turn in which a model is refused; why."""
+    assert site.turn().version == "v1"
+    told = status(job)
+    assert (told.version, told.state) == (version, "failed")
+    return told.error
+
+
+def test_a_worker_follows_the_pointer_and_says_so(site, job, tmp_path):
+    told = status(job)
+    assert (told.version, told.state) == ("v1", "loaded")
+    deploy(job, "v2", tmp_path / "v2")
+    assert site.turn().version == "v2"
+    assert (status(job).version, status(job).state) == ("v2", "loaded")
+    assert site.turn().version == "v2"
+    assert site.counts == ["model_swaps", "model_swaps"]
+
+
+def test_only_what_the_runtime_needs_is_fetched(site, job, tmp_path):
+    folder = write_bundle(tmp_path / "v2", colour_model())
+    (folder / "model.pt").write_bytes(b"weights")
+    Bundle.read(folder)
+    BUNDLE.write(folder)
+    job.publish_bundle(folder, "v2")
+    point_at(job, "v2")
+    on_disk = site.turn().shelved.folder
+    assert {path.name for path in on_disk.iterdir()} == {"model.json", "model.onnx"}
+    assert set(Bundle.read(on_disk).files) == {"model.onnx"}
+
+
+def test_a_model_one_byte_smaller_is_never_mixed_with_the_old_one(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1", padding=101)
+    site = Site(job, tmp_path)
+    site.turn()
+    site.use()
+    deploy(job, "v2", tmp_path / "v2", padding=100)
+    sizes = [(tmp_path / version / "model.onnx").stat().st_size for version in ("v1", "v2")]
+    assert sizes[0] - sizes[1] == 1
+    new = site.turn().shelved.folder / "model.onnx"
+    assert new.read_bytes() == (tmp_path / "v2" / "model.onnx").read_bytes()
+    old = next(tmp_path.glob("models/v1-*/model.onnx"))
+    assert old.read_bytes() == (tmp_path / "v1" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        ("model.onnx", lambda data: data[:-1], "not whole"),
+        ("model.onnx", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "was changed"),
+        ("model.json", lambda data: data.replace(b"colours", b"colourz"), "was changed"),
+    ],
+)
+def test_a_model_that_is_not_the_published_one_is_refused_once(site, job, tmp_path, name, change, says, caplog):
+    deploy(job, "v2", tmp_path / "v2")
+    put(job, "v2", name, change)
+    assert says in refused(site, job)
+    said = caplog.text.count("cannot be used, going on with v1")
+    assert said == 1
+    assert refused(site, job)
+    assert caplog.text.count("cannot be used") == said
+    put(job, "v2", name, lambda _: (tmp_path / "v2" / name).read_bytes())
+    assert refused(site, job), "the same order is not tried again"
+    point_at(job, "v1")
+    assert site.turn().version == "v1"
+    assert (status(job).version, status(job).state) == ("v1", "loaded")
+    point_at(job, "v2")
+    assert site.turn().version == "v2", "a newer move of the pointer is"
+
+
+def test_a_failure_is_remembered_over_a_restart(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    put(job, "v2", "model.onnx", lambda data: data[:-1])
+    refused(site, job)
+    put(job, "v2", "model.onnx", lambda _: (tmp_path / "v2" / "model.onnx").read_bytes())
+    again = Site(job, tmp_path)
+    assert again.updater.start_from_disk()
+    assert "not whole" in refused(again, job)
+
+
+@pytest.mark.parametrize(
+    ("classes", "taken"),
+    [
+        (("red", "blue", "green"), True),
+        (("blue", "red"), True),
+        (("red",), False),
+        (("blue", "green", "red"), False),
+        (("red", "green"), False),
+    ],
+)
+def test_a_model_must_know_the_classes_of_the_old_one(site, job, tmp_path, classes, taken):
+    bundle = replace(BUNDLE, classes=classes)
+    deploy(job, "v2", tmp_path / "v2", model_of(len(classes)), bundle)
+    if taken:
+        assert site.turn().version == "v2"
+    else:
+        assert "must stay" in refused(site, job)
+
+
+def model_of(classes):
+    """A model for another number of classes; it finds something everywhere."""
+    from onnx import helper, numpy_helper
+
+    from tests.models import model, port
+
+    nodes, outputs, constants = [], [], []
+    for scale in (0, 1):
+        rows, columns = 64 // (8 << scale), 96 // (8 << scale)
+        for name, channels in (("box", 4), ("cls", classes)):
+            constants.append(
+                numpy_helper.from_array(np.full((1, channels, rows, columns), 0.5, np.float32), f"c{name}{scale}")
+            )
+            nodes.append(helper.make_node("Identity", [f"c{name}{scale}"], [f"{name}{scale}"]))
+            outputs.append(port(f"{name}{scale}", 1, channels, rows, columns))
+    return model(nodes, [port("images", 1, 3, 64, 96)], outputs, constants)
+
+
+def test_going_back_to_a_model_with_fewer_classes_is_fine(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2", model_of(3), replace(BUNDLE, classes=("red", "blue", "green")))
+    assert site.turn().version == "v2"
+    site.use()
+    point_at(job, "v1")
+    assert site.turn().version == "v1"
+
+
+def test_a_model_whose_outputs_are_no_numbers_is_refused(site, job, tmp_path):
+    graph = colour_model()
+    for constant in graph.graph.initializer:
+        if constant.name in ("weights", "never"):
+            shape = list(constant.dims)
+            constant.raw_data = np.full(shape, np.nan, np.float32).tobytes()
+    deploy(job, "v2", tmp_path / "v2", graph)
+    assert "not numbers" in refused(site, job)
+
+
+def test_a_model_that_brings_down_its_process_does_not_bring_down_the_worker(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path, "fragile")
+    site.turn()
+    site.use()
+    deploy(job, "v2", tmp_path / "v2", bundle=replace(BUNDLE, lineage={"fault": "crash"}))
+    assert "SIGSEGV" in refused(site, job)
+    assert not list((tmp_path / "models").glob("v2-*"))
+
+
+def test_a_model_that_kills_the_worker_itself_is_given_up(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    order = JobPointer(job.store, "edge-1").read()
+    for _ in range(LIVES):
+        shelf = Shelf(tmp_path / "models", "onnx")
+        shelf.begin(shelf.bring(order))
+    shelf = Shelf(tmp_path / "models", "onnx")
+    with pytest.raises(UnfitModelError, match="ended without warning"):
+        shelf.begin(shelf.bring(order))
+
+
+def test_a_worker_that_ends_as_it_should_does_not_count_against_its_model(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    order = JobPointer(job.store, "edge-1").read()
+    for _ in range(2 * LIVES):
+        shelf = Shelf(tmp_path / "models", "onnx")
+        shelf.begin(shelf.bring(order))
+        shelf.pause()
+
+
+def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
+    folder = site.slot.current.shelved.folder
+    with pytest.raises(UnfitModelError, match="in the time"):
+        try_model(folder, "onnx", threads=1, modules="", stop=threading.Event(), seconds=0)
+    stop = threading.Event()
+    stop.set()
+    started = time.monotonic()
+    with pytest.raises(InterruptedTrialError):
+        try_model(folder, "onnx", threads=1, modules="", stop=stop)
+    assert time.monotonic() - started < 1
+
+
+def test_the_last_good_model_needs_no_network(site, job, tmp_path):
+    offline = Site(Job.open(str(tmp_path / "nowhere")), tmp_path)
+    assert offline.updater.start_from_disk()
+    assert offline.slot.next().version == "v1"
+    assert len(offline.slot.current.detector.predict([PICTURE])[0])
+
+
+def test_of_two_good_models_the_one_before_is_taken_where_the_last_is_damaged(site, job, tmp_path, caplog):
+    deploy(job, "v2", tmp_path / "v2")
+    last = site.turn().shelved.folder / "model.onnx"
+    site.use()
+    last.write_bytes(last.read_bytes()[:-5])
+    again = Site(job, tmp_path)
+    assert again.updater.start_from_disk()
+    assert again.slot.next().version == "v1"
+    assert "model v2 on this disk cannot be used any more" in caplog.text
+    assert again.turn().version == "v2", "and the damaged one is fetched anew"
+
+
+def test_two_good_models_are_kept_on_disk(site, job, tmp_path):
+    for number in (2, 3, 4):
+        deploy(job, f"v{number}", tmp_path / f"v{number}")
+        site.turn()
+        site.use()
+    folders = sorted(path.name.partition("-")[0] for path in (tmp_path / "models").iterdir() if path.is_dir())
+    assert folders == ["v3", "v4"]
+
+
+def test_the_model_before_stays_until_the_new_one_has_proven_itself(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    site.turn()
+    assert site.slot.before.version == "v1"
+    site.use(1)
+    assert site.slot.before.version == "v1"
+    site.use(1)
+    assert site.slot.before is None
+
+
+def test_a_model_that_fails_in_use_gives_way_to_the_one_before(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    site.turn()
+    site.slot.go_back("the device does not answer")
+    assert site.slot.current.version == "v1"
+    site.updater._follow_loop()
+    assert "does not answer" in refused(site, job)
+    again = Site(job, tmp_path)
+    again.updater.start_from_disk()
+    assert "does not answer" in refused(again, job), "also in another life"
+
+
+def test_a_proven_model_that_fails_gives_way_to_the_one_on_disk(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    site.turn()
+    site.use()
+    site.slot.go_back("the device does not answer")
+    assert site.slot.current is None
+    site.updater._follow_loop()
+    assert site.slot.next().version == "v1"
+    site.updater._follow_loop()
+    assert "does not answer" in refused(site, job)
+
+
+def test_a_model_from_disk_that_fails_before_the_pointer_was_read_is_not_fetched_again(site, job, tmp_path):
+    again = Site(job, tmp_path)
+    again.updater.start_from_disk()
+    again.slot.next()
+    again.slot.go_back("the device does not answer")
+    again.updater._follow_loop()
+    assert again.turn() is None
+    assert (status(job).version, status(job).state) == ("v1", "failed")
+
+
+def test_a_store_out_of_reach_is_no_failure_of_the_model(site, job, tmp_path, monkeypatch):
+    deploy(job, "v2", tmp_path / "v2")
+
+    def broken(*_):
+        raise InputError("the store is out of reach")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Shelf, "bring", broken)
+        with pytest.raises(InputError):
+            site.turn()
+    assert status(job).version == "v1"
+    assert site.turn().version == "v2"
+
+
+def test_a_stale_copy_of_the_pointer_is_not_followed(site, job, tmp_path):
+    stale = job.store.read(POINTER)
+    deploy(job, "v2", tmp_path / "v2")
+    assert site.turn().version == "v2"
+    job.store.write(POINTER, stale)
+    assert site.turn().version == "v2"
+
+
+def test_a_clock_that_steps_back_does_not_hide_a_newer_model(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    pointer = Pointer.model_validate_json(job.store.read(POINTER))
+    earlier = pointer.model_copy(update={"updated": pointer.updated - timedelta(days=400)})
+    job.store.write(POINTER, earlier.model_dump_json().encode())
+    assert site.turn().version == "v2"
+
+
+def test_a_pointer_that_is_none_is_said_once_and_changes_nothing(site, job, caplog):
+    job.store.write(POINTER, b'{"move": ')
+    stop = threading.Event()
+    threading.Timer(0.8, stop.set).start()
+    site.updater.run(stop)
+    assert caplog.text.count("does not say which model to run") == 1
+    assert site.slot.current.version == "v1"
+
+
+def test_a_model_on_trial_is_for_its_workers_alone(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    job.publish_bundle(write_bundle(tmp_path / "v2", colour_model()), "v2")
+    pointer = json.loads(job.store.read(POINTER))
+    trial = {**{key: pointer[key] for key in ("uri", "files")}, "version": "v2", "nodes": ["edge-2"]}
+    job.store.write(POINTER, json.dumps(pointer | {"trial": trial}).encode())
+    assert JobPointer(job.store, "edge-1").read().version == "v1"
+    assert JobPointer(job.store, "edge-2").read().version == "v2"
+
+
+def test_sednas_model_config_is_followed_when_its_time_changes(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path, pointer=SednaPointer(str(tmp_path / "job" / SEDNA_POINTER)))
+    assert site.turn().version == "v1"
+    assert (status(job).version, status(job).state) == ("v1", "loaded")
+    deploy(job, "v2", tmp_path / "v2")
+    assert site.turn().version == "v2"
+    assert site.counts == ["model_swaps", "model_swaps"]
+
+
+def test_sednas_own_folder_of_one_model_is_followed_though_its_clock_steps_back(job, tmp_path):
+    folder = tmp_path / "model-hot-update"
+    config = folder / "model_config.json"
+    site = Site(job, tmp_path, pointer=SednaPointer(str(config)))
+    assert site.turn() is None
+    versions = []
+    for time_, padding in (("2026-11-20 10:00:00 +0000 UTC", 100), ("2026-11-19 09:00:00 +0000 UTC", 99)):
+        graph = colour_model()
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = "padding", "x" * padding
+        write_bundle(folder, graph)
+        model = {"model_path": str(folder / "model.onnx"), "model_update_time": time_}
+        config.write_text(json.dumps({"model_config": model}))
+        versions.append(site.turn().version)
+        assert (
+            site.slot.current.shelved.folder.joinpath("model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+        )
+    assert len(set(versions)) == 2
+    assert site.turn().version == versions[1]
+
+
+def test_the_status_is_written_again_every_minute_with_the_frames(job):
+    now, frames = [1000.0], [7]
+    report = StatusReport(job.store, "edge-1", lambda: frames[0], lambda: now[0])
+    report.say("v1", "loaded")
+    assert status(job).frames == 7
+    frames[0] = 9
+    report.beat()
+    assert status(job).frames == 7
+    now[0] += BEAT_SECONDS
+    report.beat()
+    assert status(job).frames == 9
+
+
+def test_a_status_that_could_not_be_written_is_said_once_and_tried_again(job, caplog, monkeypatch):
+    report = StatusReport(job.store, "edge-1", lambda: 0)
+
+    def broken(*_, **__):
+        raise InputError("the store is out of reach")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(job.store), "write", broken)
+        report.say("v1", "failed", "because")
+        report.beat()
+    assert caplog.text.count("out of reach") == 1
+    report.beat()
+    assert status(job).error == "because"

@@ -1,0 +1,391 @@
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import pytest
+from kfp import dsl
+
+from components.core import cache
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.hard_examples import picture_key, sidecar_key
+from components.core.job import Job
+from components.core.manifest import Manifest
+from components.core.miners.base import Frame
+from components.core.parameters import problems
+from components.core.reports import write_page
+from components.core.to_label import list_key, read_lists, write_list
+from components.mine import look
+from components.mine.component import mine as component
+from components.mine.mine import make_rule, mine
+from tests.hard_examples import example
+from tests.models import colour_model, write_bundle
+
+# What the champion scores 0.95, 0.75, 0.68 and, with half of what it is deployed with, 0.3.
+RED, ROSE, PALE, FAINT = (250, 0, 0), (175, 0, 0), (160, 0, 0), (92, 0, 0)
+NOTHING = None
+CHAMPION = "r0001-89abcdef"
+
+
+@pytest.fixture(params=["file", "s3"])
+def any_root(request, tmp_path):
+    return str(tmp_path / "job") if request.param == "file" else request.getfixturevalue("s3")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return str(tmp_path / "job")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def png(number, *colours):
+    """A picture of 96x64 that looks like no other, with a square of each colour."""
+    grey = np.random.default_rng(number).integers(30, 120, (8, 12, 1), dtype=np.uint8)
+    image = np.repeat(np.kron(grey, np.ones((8, 8, 1), np.uint8)), 3, axis=2)
+    for place, colour in enumerate(colours):
+        if colour is not None:
+            image[8:16, 8 + 24 * place : 16 + 24 * place] = colour
+    done, data = cv2.imencode(".png", image[:, :, ::-1])
+    assert done
+    return data.tobytes()
+
+
+def hard(job, number, *colours, data=None, **changes):
+    """Bring one hard example, as the uploader of a worker does, and return its id."""
+    data = png(number, *colours or (RED,)) if data is None else data
+    seen = {"width": 96, "height": 64, "suffix": ".png", "classes": ("red", "blue"), "boxes": (), "scores": (),
+            "class_ids": ()}  # fmt: skip
+    picture, sidecar = example(number, data, **(seen | changes))
+    job.store.write(picture_key(sidecar), picture)
+    job.store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
+    return sidecar.image
+
+
+def sample(job, number, colour=RED, labelled=False, boxes=(), round_number=1):
+    """One row of the job's manifest, with its blob."""
+    data = png(number, colour)
+    identity = hashlib.sha256(data).hexdigest()
+    key = f"blobs/{identity[:2]}/{identity}.png"
+    job.store.write(key, data)
+    annotations = [{"class_id": 0, **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True))} for box in boxes]
+    return {
+        "id": identity, "uri": job.store.uri_of(key), "width": 96, "height": 64, "split": "", "group": f"g{number}",
+        "source": f"{number}.png", "round": round_number, "annotations": annotations if labelled else None,
+    }  # fmt: skip
+
+
+def commit(job, tmp_path, rows=(), champion=CHAMPION, number=1):
+    """Let the job have these samples and this champion."""
+    key = None
+    if rows:
+        file = tmp_path / "manifest.parquet"
+        Manifest.of(list(rows), ("red", "blue")).write(file)
+        key = f"manifests/r{number:04d}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.parquet"
+        job.store.upload(file, key)
+    if champion and champion not in job.versions():
+        job.publish_bundle(write_bundle(tmp_path / champion, colour_model()), champion)
+    state, etag = job.read()
+    job.commit(state.model_copy(update={"round": number, "manifest": key, "champion": champion}), etag)
+
+
+def chosen(mined, share=None):
+    return [picture.id for picture in mined.wanted.pictures if share in (None, picture.share)]
+
+
+def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_path):
+    job = Job.open(any_root)
+    sure, unsure, empty = (hard(job, n, colour) for n, colour in enumerate((RED, PALE, NOTHING)))
+    rows = [sample(job, 10, PALE), sample(job, 11, labelled=True), sample(job, 12, labelled=True)]
+    commit(job, tmp_path, rows)
+    mined = mine(any_root, label_budget=3, random_share=0, empty_share=0.34)
+    assert set(chosen(mined, "hardest")) == {unsure, rows[0]["id"]}
+    assert chosen(mined, "empty") == [empty]
+    assert sure not in chosen(mined)
+    assert mined.counts == {
+        "asked": 3, "hardest": 2, "empty": 1, "random": 0, "pool": 4, "near_duplicates": 0,
+        "unreadable": 0, "labelled": 0, "beyond_limit": 0,
+    }  # fmt: skip
+    picture = next(one for one in mined.wanted.pictures if one.id == unsure)
+    assert (picture.boxes, picture.class_ids) == (((8, 8, 16, 16),), (0,))
+    assert 0.5 <= picture.scores[0] < 0.7
+    assert (mined.wanted.model, mined.wanted.round, mined.wanted.classes) == (CHAMPION, 1, ("red", "blue"))
+
+
+def test_the_list_lies_in_the_job_and_its_pictures_can_be_fetched(any_root, tmp_path):
+    job = Job.open(any_root)
+    for number in range(4):
+        hard(job, number)
+    commit(job, tmp_path)
+    mined = mine(any_root, label_budget=2)
+    assert write_list(job.store, mined.wanted) == job.store.uri_of("to-label/r0001.json")
+    assert json.loads(job.store.read(list_key(1)))["pictures"][0]["id"] == chosen(mined)[0]
+    assert list(read_lists(job.store)) == [mined.wanted]
+    mined.manifest().write(tmp_path / "to-label.parquet")
+    manifest = Manifest.read(tmp_path / "to-label.parquet")
+    assert manifest.table["id"].to_list() == chosen(mined)
+    assert len(manifest.labelled()) == 0
+    assert [file.stat().st_size > 0 for file in cache.fetch_blobs(manifest, tmp_path / "fetched")] == [True, True]
+
+
+def test_of_the_empty_pictures_those_with_faint_boxes_go_first(root, tmp_path):
+    job = Job.open(root)
+    for number in range(20):
+        hard(job, number, NOTHING)
+    faint = [hard(job, 100, FAINT, FAINT), hard(job, 101, FAINT)]
+    commit(job, tmp_path)
+    mined = mine(root, label_budget=2, random_share=0, empty_share=1)
+    assert chosen(mined, "empty") == faint
+    assert [picture.boxes for picture in mined.wanted.pictures] == [(), ()]
+    scores = [pick.seen.judgement.score for pick in mined.picks]
+    assert scores == pytest.approx([1.76 / 2.76, 0.88 / 1.88], abs=0.01)
+    assert mine(root, label_budget=2, random_share=0, empty_share=1, least_score=0.5).picks[0].seen.judgement.score == 0
+
+
+def test_what_is_labelled_is_not_asked_for_again_whatever_it_is_named(root, tmp_path):
+    job = Job.open(root)
+    ids = [hard(job, number) for number in range(3)]
+    commit(job, tmp_path)
+    first = mine(root)
+    assert set(chosen(first)) == set(ids)
+    write_list(job.store, first.wanted)
+    row = {**sample(job, 1, labelled=True), "source": "renamed by somebody.png"}
+    commit(job, tmp_path, [row], number=2)
+    second = mine(root)
+    assert set(chosen(second)) == {ids[0], ids[2]}
+    assert second.counts["labelled"] == 1
+
+
+def test_a_picture_counts_once_wherever_it_lies(root, tmp_path):
+    job = Job.open(root)
+    ids = {hard(job, number, data=png(1, RED)) for number in (0, 4000, 8000)}
+    commit(job, tmp_path, [sample(job, 1), sample(job, 2)])
+    mined = mine(root)
+    assert mined.counts["pool"] == 2
+    assert ids < set(chosen(mined))
+
+
+def test_the_limit_leaves_the_latest(root, tmp_path):
+    job = Job.open(root)
+    hours = [hard(job, 3600 * number) for number in range(4)]
+    rows = [sample(job, 100 + number, round_number=number) for number in range(4)]
+    commit(job, tmp_path, rows[::-1], number=4)
+    assert set(chosen(mine(root, pool_limit=2))) == set(hours[2:])
+    mined = mine(root, pool_limit=5)
+    assert set(chosen(mined)) == {*hours, rows[3]["id"]}
+    assert mined.counts["beyond_limit"] == 3
+    assert mine(root, pool_limit=4).counts["beyond_limit"] == 4
+
+
+def test_pictures_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_path, caplog):
+    job = Job.open(any_root)
+    good = hard(job, 1)
+    hard(job, 2, data=b"not a picture")
+    _, changed = example(3, png(3), suffix=".png", width=96, height=64)
+    job.store.write(picture_key(changed), png(4))
+    _, missing = example(5, png(5), suffix=".png", width=96, height=64)
+    for sidecar in (changed, missing):
+        job.store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
+    job.store.write("hard-examples/2026/11/20/12/half.json", b"{")
+    commit(job, tmp_path)
+    mined = mine(any_root)
+    assert chosen(mined) == [good]
+    assert mined.counts["unreadable"] == 3
+    lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum("is damaged or no picture: passed over" in line for line in lines) == 2
+    assert sum(f"{picture_key(missing)} is missing: passed over" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("budget", [0, 5])
+def test_nothing_to_ask_for_is_an_empty_list_and_one_line(root, tmp_path, caplog, budget):
+    caplog.set_level(logging.INFO)
+    job = Job.open(root)
+    if not budget:
+        hard(job, 1)
+    commit(job, tmp_path)
+    mined = mine(root, label_budget=budget)
+    assert chosen(mined) == []
+    assert [record.message for record in caplog.records] == [
+        "no unlabelled picture to ask for: 0 hard examples are labelled already, 0 pictures are unreadable"
+        if budget
+        else "label_budget=0: nothing is asked for"
+    ]
+    assert len(mined.manifest()) == mined.ranking().height == 0
+    write_page(tmp_path / "page.html", "Mine", mined.sections)
+
+
+def test_a_job_that_has_not_begun_has_nothing_to_ask_for(root):
+    mined = mine(root)
+    assert (mined.wanted.pictures, mined.wanted.model, mined.wanted.round) == ((), None, 0)
+
+
+def test_without_a_champion_pictures_are_drawn_at_random(root, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    job = Job.open(root)
+    for number in range(9):
+        hard(job, number)
+    commit(job, tmp_path, champion=None)
+    mined = mine(root, label_budget=4)
+    assert [picture.share for picture in mined.wanted.pictures] == ["random"] * 4
+    assert mined.wanted.model is None
+    assert "asking for 4 of 9 pictures: drawn at random since there is no champion yet" in caplog.text
+
+
+def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):
+    job = Job.open(root)
+    ids = {hard(job, number, NOTHING if number % 2 else PALE) for number in range(5)}
+    commit(job, tmp_path)
+    mined = mine(root, label_budget=50)
+    assert set(chosen(mined)) == ids
+
+
+def test_near_duplicates_are_asked_for_once(root, tmp_path):
+    job = Job.open(root)
+    image = cv2.imdecode(np.frombuffer(png(1, RED), np.uint8), cv2.IMREAD_COLOR)
+    for brightness in range(6):
+        hard(job, brightness, data=cv2.imencode(".png", image + np.uint8(brightness))[1].tobytes())
+    commit(job, tmp_path)
+    mined = mine(root)
+    assert (mined.counts["asked"], mined.counts["near_duplicates"]) == (1, 5)
+
+
+def test_the_same_input_gives_the_same_list(root, tmp_path, monkeypatch):
+    job = Job.open(root)
+    for number in range(30):
+        hard(job, number, (RED, PALE, NOTHING)[number % 3])
+    rows = [sample(job, 100 + number) for number in range(10)]
+    commit(job, tmp_path, rows)
+    first = mine(root, label_budget=12)
+    commit(job, tmp_path, rows[::-1])
+    monkeypatch.setattr(look, "_AHEAD", 3)
+    assert mine(root, label_budget=12).wanted == first.wanted
+    assert mine(root, label_budget=12, miner="novelty").wanted == mine(root, label_budget=12, miner="novelty").wanted
+
+
+def test_the_miner_and_its_parameters_decide(root, tmp_path):
+    job = Job.open(root)
+    one_doubtful, less_doubtful = hard(job, 1, RED, PALE, RED), hard(job, 2, ROSE)
+    faint_too = hard(job, 3, RED, FAINT, FAINT)
+    commit(job, tmp_path)
+
+    def first(miner, least_score=0.5, **parameters):
+        options = {"random_share": 0, "empty_share": 0, "least_score": least_score, "miner_parameters": parameters}
+        return chosen(mine(root, label_budget=1, miner=miner, **options))
+
+    assert first("entropy", boxes="worst") == [one_doubtful]
+    assert first("entropy", boxes="mean") == [less_doubtful]
+    assert first("doubt") == [one_doubtful]
+    assert first("doubt", least_score=0.2) == [faint_too]
+    with pytest.raises(InputError, match="unknown miner 'guess'"):
+        mine(root, miner="guess")
+
+
+def test_the_boxes_to_correct_are_those_of_the_deployed_model_whatever_the_miner_sees(root, tmp_path):
+    job = Job.open(root)
+    hard(job, 1, RED, PALE, FAINT)
+    commit(job, tmp_path)
+    for least_score in (0.05, 0.5, 0.9):
+        (picture,) = mine(root, least_score=least_score).wanted.pictures
+        assert sorted(picture.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], least_score
+
+
+def test_a_pool_is_ranked_by_pictures_with_boxes_unless_told_otherwise():
+    empty = Frame(Detections.none(), key="ab")
+    assert make_rule("doubt", {}).judge(empty).score == 0
+    assert make_rule("IBT", {"on_empty": "hard"}).judge(empty).score == 1
+    assert make_rule("CloudOnly", {}).judge(empty).score == 1
+
+
+def test_a_damaged_champion_is_told(root, tmp_path):
+    job = Job.open(root)
+    hard(job, 1)
+    commit(job, tmp_path)
+    job.store.write(f"bundles/{CHAMPION}/model.onnx", b"something else")
+    with pytest.raises(InputError, match=r"model\.onnx does not have the SHA-256"):
+        mine(root)
+
+
+def test_the_ranking_is_a_table_in_the_order_of_the_list(root, tmp_path):
+    job = Job.open(root)
+    for number in range(4):
+        hard(job, number, kind="audit" if number % 2 else "hard")
+    commit(job, tmp_path, [sample(job, 9)])
+    mined = mine(root)
+    table = mined.ranking()
+    assert table["rank"].to_list() == [1, 2, 3, 4, 5]
+    assert table["id"].to_list() == chosen(mined)
+    assert sorted(table["kind"]) == ["audit", "audit", "hard", "hard", "unlabelled"]
+    assert table["model"].unique().to_list() == [CHAMPION]
+    assert pl.read_csv(table.write_csv().encode()).columns == table.columns
+
+
+def test_the_report_shows_pictures_and_what_earlier_answers_say(root, tmp_path):
+    job = Job.open(root)
+    right, wrong = hard(job, 1), hard(job, 2)
+    commit(job, tmp_path)
+    first = mine(root, label_budget=2, random_share=0.5, empty_share=0)
+    write_list(job.store, first.wanted)
+    assert "Answers" not in str([section.title for section in first.sections])
+    true_box, missed = (8, 8, 16, 16), (40, 40, 60, 60)
+    rows = [
+        sample(job, 1, labelled=True, boxes=[true_box]),
+        sample(job, 2, labelled=True, boxes=[missed]),
+        sample(job, 3),
+    ]
+    assert {rows[0]["id"], rows[1]["id"]} == {right, wrong}
+    commit(job, tmp_path, rows, number=2)
+    mined = mine(root)
+    write_page(tmp_path / "page.html", "Mine", mined.sections)
+    page = Path(tmp_path / "page.html").read_text()
+    assert "asking for 1 of 1 pictures" in page
+    assert page.count("<img") == 1
+    assert "(unlabelled; 3.png)" in page
+    share = {picture.id: picture.share for picture in first.wanted.pictures}
+    table = str(mined.sections[1].body)
+    assert mined.sections[1].title == "Answers to earlier questions"
+    for id_, mistakes in ((right, "0.000"), (wrong, "2.000")):
+        assert f'<td class="text">{share[id_]}</td><td>1</td><td>1</td><td>{mistakes}</td>' in table
+
+
+def test_a_list_that_is_none_is_told(root, tmp_path):
+    job = Job.open(root)
+    commit(job, tmp_path, [sample(job, 1)])
+    job.store.write(list_key(1), b'{"round": 1}')
+    with pytest.raises(InputError, match=r"r0001\.json is not a list of what to label .*: remove it"):
+        mine(root)
+
+
+def test_the_component_writes_every_output(root, tmp_path):
+    job = Job.open(root)
+    ids = {hard(job, number) for number in range(3)}
+    commit(job, tmp_path)
+    kinds = {"ranking": dsl.Dataset, "to_label": dsl.Dataset, "counts": dsl.Metrics, "report": dsl.HTML}
+    outputs = {name: kind(name=name, uri=str(tmp_path / name), metadata={}) for name, kind in kinds.items()}
+    component.python_func(root, **outputs, label_budget=2)
+    assert pl.read_csv(tmp_path / "ranking").height == len(Manifest.read(tmp_path / "to_label")) == 2
+    assert outputs["counts"].metadata["asked"] == 2
+    assert "To label" in (tmp_path / "report").read_text()
+    assert {picture.id for picture in next(read_lists(job.store)).pictures} < ids
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"random_share": 0.6, "empty_share": 0.5}, "random_share=0.6 and empty_share=0.5 are more than the budget"),
+        ({"label_budget": -1}, "label_budget=-1"),
+        ({"pool_limit": 0}, "pool_limit=0"),
+        ({"least_score": 1.5}, "least_score=1.5"),
+        ({}, ""),
+    ],
+)
+def test_parameters_that_cannot_be_are_told_before_any_work(given, words):
+    found = problems(given, ["mine"])
+    assert len(found) == bool(words)
+    assert words in "".join(found)

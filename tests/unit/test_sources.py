@@ -1,0 +1,219 @@
+import logging
+import socket
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from components.core.errors import InputError
+from components.serving.feed import Feed
+from components.serving.live import LiveSource
+from components.serving.position import Position
+from components.serving.sources import Shot, open_source
+from tests.edge import folder_of_pictures, pictures, video
+from tests.rtsp import Camera
+
+GREYS = [np.full((96, 128, 3), value, np.uint8) for value in range(20, 250, 10)]
+
+
+def shots(address, after="", every=1):
+    return list(open_source(str(address)).shots(threading.Event(), after, every))
+
+
+def test_a_folder_gives_its_pictures_sorted_with_their_own_bytes(tmp_path):
+    folder = folder_of_pictures(tmp_path / "pictures", 3)
+    (folder / "site b").mkdir()
+    (folder / "0001.jpg").rename(folder / "site b" / "0001.JPG")
+    (folder / "notes.txt").write_text("no picture")
+    found = shots(folder)
+    assert [shot.place for shot in found] == ["0000.jpg", "0002.jpg", "site b/0001.JPG"]
+    assert [shot.number for shot in found] == [0, 1, 2]
+    assert found[2].original == (folder / "site b" / "0001.JPG").read_bytes()
+    assert found[2].suffix == ".jpg"
+    assert found[0].picture.shape == (96, 96, 3)
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
+    folder = folder_of_pictures(tmp_path / "pictures", 3)
+    (folder / "0001.jpg").write_bytes((folder / "0001.jpg").read_bytes()[:40])
+    (folder / "0002.jpg").write_bytes(b"")
+    assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
+    assert "0001.jpg: not a picture" in caplog.text
+    assert "0002.jpg: not a picture" in caplog.text
+
+
+def test_a_video_gives_its_frames_in_order_and_in_rgb(tmp_path):
+    found = shots(video(tmp_path / "v.avi", 12))
+    assert [shot.number for shot in found] == list(range(12))
+    for shot, drawn in zip(found, pictures(12), strict=True):
+        assert np.abs(shot.picture.astype(int) - drawn).mean() < 20
+    assert found[0].original is None
+
+
+@pytest.mark.parametrize("kind", ["video", "folder"])
+def test_a_finite_source_goes_on_after_a_place(tmp_path, kind):
+    make = {"video": lambda: video(tmp_path / "v.avi", 12), "folder": lambda: folder_of_pictures(tmp_path / "p", 12)}
+    source = make[kind]()
+    whole = shots(source)
+    rest = shots(source, after=whole[4].place)
+    assert [shot.number for shot in rest] == list(range(5, 12))
+    assert all((one.picture == other.picture).all() for one, other in zip(rest, whole[5:], strict=True))
+    assert [shot.number for shot in shots(source, after=whole[4].place, every=3)] == [6, 9]
+    assert shots(source, after=whole[-1].place) == []
+
+
+def test_of_a_video_that_was_cut_off_what_is_there_is_used_and_said(tmp_path, caplog):
+    path = video(tmp_path / "v.avi", 40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = shots(path)
+    assert 10 < len(found) < 30
+    assert f"says 40 frames, {len(found)} could be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("empty.mp4", b"", "is empty"), ("text.mp4", b"this is no video" * 100, "not a video")],
+)
+def test_what_is_no_video_is_refused_in_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        open_source(str(tmp_path / name))
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_mp4_without_its_index_is_refused(tmp_path):
+    path = tmp_path / "v.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 96))
+    for picture in pictures(30):
+        writer.write(picture)
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="cut off before its index"):
+        open_source(str(path))
+
+
+def test_a_source_that_is_not_there_or_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        open_source(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="no picture in it"):
+        open_source(str(tmp_path))
+
+
+def test_a_camera_that_drops_is_opened_again_and_again():
+    with Camera(GREYS, fps=200, drop_after=10) as camera:
+        source, stop = LiveSource(camera.url, open_s=5, read_s=5, pause_s=0.05), threading.Event()
+        found = []
+        for shot in source.shots(stop):
+            found.append(shot)
+            if len(found) == 35:
+                stop.set()
+    assert [shot.number for shot in found] == list(range(35))
+    assert [round(shot.picture.mean()) for shot in found[10:13]] == [20, 30, 40]
+    assert source.retries >= 3
+    assert camera.connections >= 4
+
+
+def test_a_camera_that_falls_silent_is_given_up_at_the_deadline():
+    with Camera(GREYS, fps=200, silent_after=10) as camera:
+        source, stop = LiveSource(camera.url, open_s=1, read_s=1, pause_s=0.05), threading.Event()
+        started, found = time.monotonic(), []
+        for shot in source.shots(stop):
+            found.append(shot)
+            if len(found) == 15:
+                stop.set()
+    assert 1 < time.monotonic() - started < 10
+    assert source.retries >= 1
+
+
+def test_a_camera_that_accepts_and_never_answers_is_tried_again(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/cam"
+        source, stop = LiveSource(url, open_s=0.4, read_s=0.4, pause_s=0.05), threading.Event()
+        threading.Timer(2.5, stop.set).start()
+        started = time.monotonic()
+        assert list(source.shots(stop)) == []
+        assert time.monotonic() - started < 5
+    assert source.retries >= 2
+    assert "no picture; opening it again" in caplog.text
+    assert "secret" not in caplog.text + source.name
+
+
+class Numbers:
+    """A source of numbered pictures that come as fast as they are taken."""
+
+    name = identity = "numbers"
+    retries = 0
+
+    def __init__(self, count, live, error=None):
+        self.count, self.live, self.error = count, live, error
+
+    def shots(self, stop, after="", every=1):
+        for number in range(self.count):
+            yield Shot(np.zeros((8, 8, 3), np.uint8), number, str(number))
+        if self.error:
+            raise self.error
+
+
+def drained(feed):
+    while not feed.ended:
+        shot = feed.take(1)
+        if shot is not None:
+            yield shot.number
+
+
+def test_of_a_finite_source_no_picture_is_dropped():
+    feed = Feed(Numbers(200, live=False))
+    taken = []
+    for number in drained(feed):
+        taken.append(number)
+        time.sleep(0.0005)
+    assert taken == list(range(200))
+    assert feed.dropped == 0
+    assert feed.close()
+
+
+def test_of_a_live_source_the_newest_picture_is_taken_and_the_others_counted():
+    feed = Feed(Numbers(200, live=True))
+    time.sleep(0.3)
+    assert list(drained(feed)) == [199]
+    assert feed.dropped == 199
+    assert feed.close()
+
+
+def test_what_goes_wrong_in_the_source_is_raised_behind_its_last_picture():
+    feed = Feed(Numbers(3, live=False, error=InputError("the disk is gone")))
+    assert [feed.take(1).number for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="the disk is gone"):
+        feed.take(1)
+
+
+def test_a_feed_that_nobody_takes_from_can_be_closed():
+    feed = Feed(Numbers(10**9, live=False))
+    started = time.monotonic()
+    assert feed.close()
+    assert time.monotonic() - started < 1
+
+
+def test_a_position_is_kept_for_its_source_alone(tmp_path):
+    path, now = tmp_path / "position.json", [100.0]
+    position = Position(path, "a", lambda: now[0])
+    position.advance("1")
+    assert not path.exists()
+    position.advance("2", spooled=True)
+    assert Position(path, "a").place == "2"
+    position.advance("3")
+    assert Position(path, "a").place == "2"
+    now[0] += 1.5
+    position.advance("4")
+    assert Position(path, "a").place == "4"
+    assert Position(path, "b").place == ""
+
+
+def test_a_broken_position_begins_anew_and_says_so(tmp_path, caplog):
+    (tmp_path / "position.json").write_bytes(b'{"source": "a", "pla')
+    with caplog.at_level(logging.WARNING):
+        assert Position(tmp_path / "position.json", "a").place == ""
+    assert "read from its beginning" in caplog.text
