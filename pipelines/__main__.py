@@ -57,13 +57,13 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("jobs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
 ) -> None:
-    """Draw a helmet data set, train a detector on it from nothing, and judge it on scenes it has not seen."""
+    """Play the loop: a detector of helmets that goes on learning while the world around its camera changes."""
     with one_line_errors():
-        from pipelines.demo import recipe
+        from pipelines.demo.loop import play
 
-        print(f"drawing {recipe.SCENES} scenes of workers with helmets and bare heads", flush=True)
-        data = recipe.draw(folder, seed)
-        _run("helmet-detection", _absolute(recipe.arguments(data, folder, seed)))
+        began = time.monotonic()
+        report = play(folder.resolve(), seed)
+        print(f"\nthe demo took {time.monotonic() - began:.0f} s\n\nreport: {report}")
 
 
 @app.command(name="compile")

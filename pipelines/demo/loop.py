@@ -11,6 +11,7 @@ After each round every model is measured on held-out scenes of all three.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import cv2
 import polars as pl
 
 from components.core import reports
+from components.core.errors import InputError
 from components.core.hard_examples import picture_key, read_sidecars
 from components.core.job import Job
 from components.core.manifest import Manifest
@@ -39,21 +41,47 @@ HAZE = Scenery("two other sites, in haze", ("hall", "warehouse"), ("haze",))
 SCENERIES = (DAY, NIGHT, HAZE)
 
 NODE = "gate-camera"
-FIRST_SCENES, TEST_SCENES, FRAMES = 360, 60, 150
-WANTED_EXAMPLES, LABEL_BUDGET = 80, 70
 PICTURE_QUALITY = 90
+MARK = ".demo"  # lies in a folder that a demo may throw away
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the demo is; as it stands, small enough for two processor cores and large enough to be right.
+
+    Attributes:
+        scenes: that the first model is trained and tested on.
+        tests: held-out scenes of each scenery.
+        frames: of each video.
+        examples: hard ones to wait for.
+        budget: how many of them are labelled.
+        first_epochs: of the training from nothing.
+        epochs: of a round.
+        hasty_epochs: of the candidate in a hurry.
+        image_size: pixels.
+    """
+
+    scenes: int = 480
+    tests: int = 60
+    frames: int = 150
+    examples: int = 80
+    budget: int = 70
+    first_epochs: int = 18
+    epochs: int = 10
+    hasty_epochs: int = 2
+    image_size: int = 160
+
 
 # A network that starts from nothing has few steps here. So each batch is a step of its own (nbs), and warm-up is
 # short; mosaics and wild changes of scale, which help long trainings, would only make the scenes harder.
 OPTIONS: dict[str, Any] = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
 SETTINGS: dict[str, Any] = {
-    "classes": "helmet,head", "image_size": "160", "batch": 16, "device": "cpu", "workers": 1, "patience": 0,
+    "classes": "helmet,head", "batch": 16, "device": "cpu", "workers": 1, "patience": 0,
     "train_ratio": 0.7, "val_ratio": 0.1, "replay_ratio": 3.0, "recent_rounds": 1, "max_class_loss": -1.0,
     "trigger_conditions": ["num_of_samples >= 40"],
     "gate_conditions": ["recent.map50_delta > 0", "core.map50_delta >= -0.05"],
     "label_budget": 0, "workers_timeout": 60.0,
 }  # fmt: skip
-FIRST_EPOCHS, ROUND_EPOCHS, HASTY_EPOCHS = 15, 8, 2
 
 
 @dataclass
@@ -64,7 +92,6 @@ class Round:
         title: what happened.
         version: the candidate.
         promoted: whether it became the champion.
-        why: what the gate said.
         labels: how many pictures were labelled for it.
         scores: mAP50 by scenery.
         seconds: how long the round took.
@@ -73,7 +100,6 @@ class Round:
     title: str
     version: str
     promoted: bool
-    why: str
     labels: int
     scores: dict[str, float]
     seconds: float
@@ -96,32 +122,36 @@ class Watch:
     failed: int = 0
 
 
-def play(folder: Path, seed: int) -> Path:
+def play(folder: Path, seed: int, size: Size | None = None) -> Path:
     """Play the whole story.
 
     Args:
-        folder: new, or of an earlier demo that is to be thrown away.
+        folder: new, or of an earlier demo, which is thrown away.
         seed: of everything.
+        size: how large it is.
 
     Returns:
         The report.
+
+    Raises:
+        InputError: there is something else in the folder.
     """
-    story = _Story(folder, seed)
+    _clear(folder)
+    story = _Story(folder, seed, size or Size())
     _say("1. The first model, from nothing, on scenes by day")
-    story.fill(DAY, FIRST_SCENES)
-    story.turn("first model, by day", FIRST_SCENES, epochs=FIRST_EPOCHS)
+    story.begin(DAY)
     _say("2. Night falls; the edge worker sends what it finds hard")
     story.learn_from(NIGHT)
     _say("3. A candidate in a hurry, trained from nothing for a moment")
-    story.turn("a candidate in a hurry", 0, base_model="yolo11n.yaml", epochs=HASTY_EPOCHS, force_train=True)
+    story.hurry()
     _say("4. The camera moves to other sites, in haze")
     story.learn_from(HAZE)
     return story.report()
 
 
 class _Story:
-    def __init__(self, folder: Path, seed: int) -> None:
-        self._folder, self._seed = folder, seed
+    def __init__(self, folder: Path, seed: int, size: Size) -> None:
+        self._folder, self._seed, self._size = folder, seed, size
         self._root = folder / "job"
         self._job = Job.open(str(self._root))
         self._feed = Feed(folder / "feed")
@@ -129,43 +159,49 @@ class _Story:
         self._rounds: list[Round] = []
         self._watches: list[Watch] = []
         self._cameras: list[Camera] = []
-        self._began = time.monotonic()
 
-    def fill(self, scenery: Scenery, count: int) -> None:
-        """Let labelled scenes arrive."""
-        for number, (picture, boxes) in enumerate(scenery.draw(count, self._seed)):
+    def begin(self, scenery: Scenery) -> None:
+        """Let labelled scenes arrive, and train the first model on them."""
+        for number, (picture, boxes) in enumerate(scenery.draw(self._size.scenes, self._seed)):
             self._feed.add(f"images/{number:04d}.jpg", _jpeg(picture), boxes)
+        self._turn("first model, by day", self._size.scenes, epochs=self._size.first_epochs)
+
+    def hurry(self) -> None:
+        """Train a candidate that cannot be good."""
+        settings = {"base_model": "yolo11n.yaml", "epochs": self._size.hasty_epochs, "force_train": True}
+        self._turn("a candidate in a hurry", 0, **settings)
 
     def learn_from(self, scenery: Scenery) -> None:
         """Watch a scenery through the edge worker, label what is asked for, and learn from it."""
         number = len(self._rounds)
-        camera = Camera(self._folder / f"camera-{number}.avi", scenery, FRAMES, self._seed + 100 + number)
+        camera = Camera(self._folder / f"camera-{number}.avi", scenery, self._size.frames, self._seed + 100 + number)
         self._cameras.append(camera)
         watch = Watch(scenery.name)
         self._watches.append(watch)
         with edge_worker(NODE, self._root, camera, self._folder / "edge") as worker:
             with self._watching(worker, watch):
                 worker.await_model(self._champion())
-                worker.await_examples(WANTED_EXAMPLES)
-            self._run(hard_example_mining, label_budget=LABEL_BUDGET)
+                worker.await_examples(self._size.examples)
+            self._run(hard_example_mining, label_budget=self._size.budget)
             labels = label(self._root, self._cameras, self._feed)
             print(f"the stand-in has labelled {labels} of the pictures asked for", flush=True)
-            self.turn(scenery.name, labels, epochs=ROUND_EPOCHS)
+            self._turn(scenery.name, labels, epochs=self._size.epochs)
             worker.await_model(self._champion())
             with self._watching(worker, watch):
-                worker.await_frames(FRAMES)
+                worker.await_frames(self._size.frames)
             watch.failed = int(worker.counts().get("failed_frames", 0))
 
-    def turn(self, title: str, labels: int, **settings: Any) -> None:
+    def _turn(self, title: str, labels: int, **settings: Any) -> None:
         """Poll the feed, which runs a round, and measure what it made."""
         began, before = time.monotonic(), self._job.read()[0]
-        self._run(incremental_learning, feed_url=str(self._feed.index), seed=self._seed, **SETTINGS | settings)
+        settings |= {"feed_url": str(self._feed.index), "seed": self._seed, "image_size": str(self._size.image_size)}
+        self._run(incremental_learning, **SETTINGS | settings)
         state, _ = self._job.read()
-        assert state.candidate is not None
+        if state.round == before.round or state.candidate is None:
+            raise InputError(f"no round was run for {title!r}: the lines of its trigger above say why")
         promoted = state.champion != before.champion
         figures = {name: self._score(state.candidate, manifest) for name, manifest in self._tests.items()}
-        why = state.history[-1].why if promoted else "rejected by the gate"
-        made = Round(title, state.candidate, promoted, why, labels, figures, time.monotonic() - began)
+        made = Round(title, state.candidate, promoted, labels, figures, time.monotonic() - began)
         self._rounds.append(made)
         told = ", ".join(f"{name} {score:.3f}" for name, score in figures.items())
         print(f"{made.version} {'is the champion' if promoted else 'is rejected'}; mAP50: {told}", flush=True)
@@ -203,7 +239,7 @@ class _Story:
     def _test_set(self, number: int, scenery: Scenery) -> Manifest:
         """Held-out scenes, in a store of their own."""
         feed = Feed(self._folder / "tests" / f"feed-{number}")
-        for index, (picture, boxes) in enumerate(scenery.draw(TEST_SCENES, self._seed + 1000 + number)):
+        for index, (picture, boxes) in enumerate(scenery.draw(self._size.tests, self._seed + 1000 + number)):
             feed.add(f"images/{index:04d}.jpg", _jpeg(picture), boxes)
         manifest = ingest(str(feed.index), str(self._folder / "tests" / "job"), classes="helmet,head").manifest
         return Manifest(manifest.table.with_columns(split=pl.lit("test")), manifest.classes)
@@ -237,10 +273,10 @@ class _Story:
     def _table(self) -> reports.Section:
         rows = [
             [number, made.title, made.version, "promoted" if made.promoted else "rejected", made.labels,
-             *(f"{score:.3f}" for score in made.scores.values()), f"{made.seconds:.0f} s", made.why]
+             *(f"{score:.3f}" for score in made.scores.values()), f"{made.seconds:.0f} s"]
             for number, made in enumerate(self._rounds, 1)
         ]  # fmt: skip
-        headers = ["round", "what happened", "model", "outcome", "labels", *(s.name for s in SCENERIES), "took", "why"]
+        headers = ["round", "what happened", "model", "outcome", "labels", *(s.name for s in SCENERIES), "took"]
         return reports.Section("The rounds", reports.table(headers, rows))
 
     def _edge(self) -> reports.Section:
@@ -257,7 +293,7 @@ class _Story:
     def _examples(self) -> reports.Section:
         store = self._job.store
         shown = []
-        for sidecar in list(read_sidecars(store))[:: max(1, WANTED_EXAMPLES // 4)][:12]:
+        for sidecar in list(read_sidecars(store))[:: max(1, self._size.examples // 4)][:12]:
             path = store.local_path(picture_key(sidecar))
             assert path is not None
             drawn = reports.draw(read_picture(path), sidecar.detections(), sidecar.classes)
@@ -268,6 +304,16 @@ class _Story:
     def _links(self) -> Any:
         links = sorted((self._root / "reports").glob("*round-*.html"))
         return reports.table(["report"], [[str(path.relative_to(self._folder))] for path in links])
+
+
+def _clear(folder: Path) -> None:
+    """Make a folder, or throw away what an earlier demo left there."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise InputError(f"{folder} holds something else than an earlier demo: name another folder with --folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
 
 
 def _jpeg(picture: Any) -> bytes:
