@@ -76,8 +76,9 @@ def incremental_round(
     label_budget: int = 50,
     random_share: float = 0.1,
     empty_share: float = 0.2,
-    miner: str = "entropy",
+    miner: str = "doubt",
     miner_parameters: dict = {},  # noqa: B006
+    least_score: float = 0.05,
     pool_limit: int = 2000,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
@@ -96,7 +97,8 @@ def incremental_round(
         feed_url: Where new samples arrive: folder, `s3://bucket/prefix`, index file or archive.
         job_root: Where the job's state lies: `s3://bucket/prefix`, or on one machine a folder.
         data_path: Folder or file inside the feed where the data set lies.
-        data_format: `auto`, `voc`, `yolo`, `coco`, `sedna`, `folder`, or a format of a plug-in.
+        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `folder`, or a format of a
+            plug-in.
         classes: Class names in order, `helmet,head`, or with renaming, `hat:helmet,person:head`.
         ignore_classes: Classes whose boxes are left out; `*` for all that `classes` does not name.
         max_bad_fraction: Share of unusable new files, 0 to 1, above which the run fails.
@@ -151,9 +153,10 @@ def incremental_round(
         label_budget: How many pictures to ask for; 0 for none.
         random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
         empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
-        miner: Rule that ranks the others: `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
+        miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.
-        miner_parameters: Of that rule, such as `{"boxes": "mean"}`.
+        miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
+        least_score: Score, 0 to 1, of the boxes that the rule looks at.
         pool_limit: How many pictures to look at, the latest.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.

@@ -6,6 +6,7 @@ from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
+from components.label.component import label
 from components.mine.component import mine
 from components.prepare.component import plan, prepare
 from components.report.component import report
@@ -26,6 +27,7 @@ COMPONENTS: dict[str, Any] = {
         evaluate,
         ingest,
         judge,
+        label,
         mine,
         plan,
         prepare,

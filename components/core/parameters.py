@@ -322,6 +322,13 @@ class ConvertParameters(_Parameters):
         return self
 
 
+class LabelParameters(_Parameters):
+    """How pictures are handed to people."""
+
+    label_format: Annotated[str, Field(min_length=1)] = "label-studio"
+    classes: Annotated[str, _read_by(parse_classes)] = ""
+
+
 class DeployParameters(_Parameters):
     """How long to wait for the edge, and what to keep."""
 
@@ -359,6 +366,7 @@ PHASES: dict[str, type[_Parameters]] = {
     "gate": GateParameters,
     "mine": MineParameters,
     "convert": ConvertParameters,
+    "label": LabelParameters,
     "deploy": DeployParameters,
     "evaluate": EvaluateParameters,
     "cluster": ClusterParameters,

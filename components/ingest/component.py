@@ -33,7 +33,8 @@ def ingest(
         counts: How many pictures, boxes, duplicates and quarantined files there are.
         report: What came in, as a page.
         data_path: Folder or file inside the archive or folder where the data set lies.
-        data_format: `auto`, `voc`, `yolo`, `coco`, `sedna`, `folder`, or a format of a plug-in.
+        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `folder`, or a format of a
+            plug-in.
         classes: Class names in order, `helmet,head`, or with renaming, `hat:helmet,person:head`; empty for all that
             the data set declares.
         ignore_classes: Classes whose boxes are left out; `*` for all that `classes` does not name.

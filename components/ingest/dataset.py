@@ -99,7 +99,11 @@ class Format(Protocol):
 
 
 formats: Registry[Format] = Registry(
-    "format", [f"components.ingest.formats.{name}" for name in ("voc", "yolo", "coco", "sedna", "folder")]
+    "format",
+    [
+        f"components.ingest.formats.{name}"
+        for name in ("voc", "yolo", "coco", "label_studio", "sedna", "table", "folder")
+    ],
 )
 
 

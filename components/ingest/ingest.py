@@ -33,7 +33,7 @@ UNLABELLED_FORMAT = "folder"
 
 # Roboflow names the augmented copies of one picture alike up to ".rf."; they must not be spread over splits.
 _ROBOFLOW = re.compile(r"^(?P<picture>.+)\.rf\.[0-9A-Za-z]{8,}$")
-_LABEL_SUFFIXES = (".xml", ".json", ".csv", ".txt", ".yaml", ".yml")
+_LABEL_SUFFIXES = (".xml", ".json", ".csv", ".jsonl", ".ndjson", ".txt", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from components.ingest.dataset import Folder
 
 logger = logging.getLogger(__name__)
 
-INDEX_SUFFIXES = (".txt", ".json", ".yaml", ".yml")
+INDEX_SUFFIXES = (".txt", ".json", ".csv", ".jsonl", ".ndjson", ".yaml", ".yml")
 DOWNLOADS = 8  # at the same time
 
 

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.errors import InputError, NotFoundError
+from components.core.runtimes.onnx import FILE
+from components.core.runtimes.rknn import this_board
+from components.core.runtimes.rockchip import rknn_file
 from components.core.store import fetch
 from components.core.stores.base import RESERVED
 from components.core.stores.transfer import landing, os_errors
@@ -28,7 +31,6 @@ LIVES = 3  # how often a worker may end without warning while it tries a model, 
 FAILURES_KEPT = 20
 STATE = "shelf.json"
 TRAINERS_FILES = frozenset({"model.pt"})
-_RUNTIME_FILES = {"onnx": "model.onnx", "rknn": "model.rknn"}
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +76,13 @@ class Shelf:
     Args:
         folder: of the shelf; made when the first model comes.
         runtime: what the models run on, which decides the files that are fetched.
+
+    Raises:
+        InputError: this machine cannot have such a runtime.
     """
 
     def __init__(self, folder: Path, runtime: str) -> None:
-        self._folder, self._runtime = folder, runtime
+        self._folder, self._runtime, self._own_file = folder, runtime, _own_file(runtime)
         self._state = _read(folder / STATE)
 
     def good(self) -> list[ShelvedModel]:
@@ -166,12 +171,11 @@ class Shelf:
 
     def _needed(self, files: Iterable[str]) -> list[str]:
         """Weights to train on from, and models of other runtimes, stay in the store."""
-        own = _RUNTIME_FILES.get(self._runtime)
-        if own is None:
+        if not self._own_file:
             return [name for name in files if name not in TRAINERS_FILES]
-        if own not in files:
-            raise UnfitModelError(f"there is no {own} in it, which the runtime {self._runtime!r} needs")
-        return [own]
+        if self._own_file not in files:
+            raise UnfitModelError(f"there is no {self._own_file} in it, which the runtime {self._runtime!r} needs")
+        return [self._own_file]
 
     def _shelved(self, entry: _Entry) -> ShelvedModel:
         return ShelvedModel(entry.version, self._folder / f"{entry.version}-{entry.digest[:16]}", entry.digest)
@@ -232,3 +236,10 @@ def _read(path: Path) -> _State:
     except (OSError, ValidationError):
         log.warning("%s: cannot be read; the worker begins without a model of its own", path)
         return _State()
+
+
+def _own_file(runtime: str) -> str:
+    """The one file of a bundle that a runtime reads; empty where that is not known."""
+    if runtime == "onnx":
+        return FILE
+    return rknn_file(this_board()) if runtime == "rknn" else ""

@@ -192,8 +192,9 @@ def setup_round(
     label_budget: int = 50,
     random_share: float = 0.1,
     empty_share: float = 0.2,
-    miner: str = "entropy",
+    miner: str = "doubt",
     miner_parameters: dict = {},  # noqa: B006
+    least_score: float = 0.05,
     pool_limit: int = 2000,
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
@@ -270,6 +271,7 @@ def setup_round(
         empty_share: See `mine`.
         miner: See `mine`.
         miner_parameters: See `mine`.
+        least_score: See `mine`.
         pool_limit: See `mine`.
         plugins: See `collect`, `train` and `mine`.
         cache_pvc: Name of the persistent volume claim for the cache; made on a cluster when it is missing.
@@ -291,6 +293,7 @@ def setup_round(
     with step("setup"):
         from components.core import plugins as registry
         from components.core.estimators.base import check_training
+        from components.core.miners.base import make_miner
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.setup.setup import base_of_round, check_run
@@ -303,6 +306,7 @@ def setup_round(
                 lambda: registry.load(plugins),
                 lambda: data_format == "auto" or formats.get(data_format),
                 lambda: Classes(classes, ignore_classes),
+                lambda: make_miner(miner, miner_parameters),
                 lambda: check_training(
                     estimator, base_of_round(job_root, base_model, initial_model), estimator_options
                 ),

@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 
 from components.core.conditions import Condition, Metrics, Verdict
 from components.core.conditions import Outcome as Judged
+from components.core.hard_examples import FOLDER
 from components.core.job import State
 from components.core.manifest import Manifest
 from components.core.window import Window
 
 DEFAULT_CONDITION = "num_of_samples >= 50"
-HARD_FOLDER = "hard-examples"
+HARD_FOLDER = FOLDER.rstrip("/")
 NEVER = 24.0 * 365 * 100
 
 Values: TypeAlias = NDArray[np.float64]

@@ -452,7 +452,7 @@ def test_what_is_not_there_is_named(tmp_path, job):
         ingest(str(tmp_path / "nowhere.zip"), str(job))
     with pytest.raises(InputError, match="ftp"):
         ingest("ftp://host/a.zip", str(job))
-    with pytest.raises(InputError, match="unknown format 'tfrecord': known are coco, folder, sedna, voc, yolo"):
+    with pytest.raises(InputError, match="unknown format 'tfrecord': known are coco, csv, folder, jsonl, label-"):
         ingest(str(tmp_path), str(job), data_format="tfrecord")
 
 

@@ -78,6 +78,13 @@ YOLO = {"images/a.jpg": "", "labels/a.txt": "0 0.5 0.5 0.1 0.1"}
 DESCRIBED = {"data.yaml": "names: [hat]\ntrain: images", "images/a.jpg": ""}
 COCO = {"a.jpg": "", "x.json": '{"info": {}, "images": [], "annotations": [], "categories": []}'}
 SEDNA = {"images/a.jpg": "", "train.txt": "images/a.jpg 1,2,3,4,0"}
+CSV = {"images/a.jpg": "", "labels.csv": "filename,xmin,ymin,xmax,ymax,class\nimages/a.jpg,1,2,3,4,hat\n"}
+JSONL = {"images/a.jpg": "", "labels.jsonl": '{"image": "images/a.jpg", "boxes": [[1, 2, 3, 4]], "labels": ["hat"]}\n'}
+LABEL_STUDIO = {
+    "images/a.jpg": "",
+    "project-1.json": '[{"id":1,"annotations":[{"id":1,"result":[],"was_cancelled":false}],"predictions":[],"data":'
+    '{"image":"/data/upload/1/331421fd-a.jpg"},"meta":{}}]',
+}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +95,10 @@ SEDNA = {"images/a.jpg": "", "train.txt": "images/a.jpg 1,2,3,4,0"}
         (DESCRIBED, "yolo"),
         (COCO, "coco"),
         (SEDNA, "sedna"),
+        (CSV, "csv"),
+        (JSONL, "jsonl"),
+        (LABEL_STUDIO, "label-studio"),
+        (VOC | {"quarantine.csv": "kind,source,reason\nbad,a.jpg,cut short\n"}, "voc"),
         ({"a.jpg": "", "README.txt": "x"}, "folder"),
     ],
 )
@@ -97,7 +108,15 @@ def test_the_format_is_told_by_the_files(data, files, name):
 
 @pytest.mark.parametrize(
     ("files", "index", "name"),
-    [(SEDNA | VOC, "train.txt", "sedna"), (COCO | VOC, "x.json", "coco"), (DESCRIBED | VOC, "data.yaml", "yolo")],
+    [
+        (SEDNA | VOC, "train.txt", "sedna"),
+        (COCO | VOC, "x.json", "coco"),
+        (DESCRIBED | VOC, "data.yaml", "yolo"),
+        (CSV | JSONL | VOC, "labels.csv", "csv"),
+        (CSV | JSONL | VOC, "labels.jsonl", "jsonl"),
+        (LABEL_STUDIO | COCO, "project-1.json", "label-studio"),
+        (LABEL_STUDIO | COCO, "x.json", "coco"),
+    ],
 )
 def test_an_index_that_is_named_decides(data, files, index, name):
     assert choose(data(files, index), "auto") == name
@@ -109,10 +128,28 @@ def test_several_formats_are_not_guessed_at(data):
     assert choose(data({}), "voc") == "voc"
 
 
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (COCO | LABEL_STUDIO, "coco or label-studio"),
+        (CSV | JSONL, "csv or jsonl"),
+        (CSV | SEDNA, "csv or sedna"),
+    ],
+)
+def test_several_indexes_are_not_guessed_at(data, files, names):
+    with pytest.raises(InputError, match=f"could be {names}: name one in data_format"):
+        choose(data(files), "auto")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
+def test_labels_that_nobody_knows_do_not_make_their_pictures_unlabelled(data, name):
+    with pytest.raises(InputError, match="the data is of no known format"):
+        choose(data({"a.jpg": "", name: "who, knows"}), "auto")
+
+
 def test_no_format_says_what_is_there_and_what_is_known(data):
-    with pytest.raises(
-        InputError, match=r"no known format \(2 .jpg, 1 .csv\): known are coco, folder, sedna, voc, yolo"
-    ):
+    known = "coco, csv, folder, jsonl, label-studio, sedna, voc, yolo"
+    with pytest.raises(InputError, match=rf"no known format \(2 .jpg, 1 .csv\): known are {known}"):
         choose(data({"a.jpg": "", "b.jpg": "", "labels.csv": "a,b"}), "auto")
     with pytest.raises(InputError, match="nothing"):
         choose(Folder(data({}).root, ()), "auto")

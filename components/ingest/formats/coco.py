@@ -17,9 +17,10 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
+from components.ingest.references import Pictures, split_of
 
 _KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[|"(info|licenses)"\s*:')
-_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
+_OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
 
 
 @formats.register("coco")
@@ -93,16 +94,21 @@ def _hashable(image_id: object) -> object:
 
 def _indexes(folder: Folder) -> list[str]:
     if folder.index:
-        return [folder.index] if _KEYS.search(folder.head(folder.index)) else []
-    found = [name for name in folder.named(".json") if _KEYS.search(folder.head(name))]
+        return [folder.index] if _looks_right(folder, folder.index) else []
+    found = [name for name in folder.named(".json") if _looks_right(folder, name)]
     return [name for name in found if PurePosixPath(name).name.startswith("instances")] or found
 
 
+def _looks_right(folder: Folder, name: str) -> bool:
+    head = folder.head(name)
+    return bool(_OBJECT.match(head) and _KEYS.search(head))
+
+
 def _records(folder: Folder, indexes: list[_Index]) -> Iterator[Record]:
-    by_last = _by_last_part(folder.pictures)
+    pictures = Pictures(folder)
     taken: dict[str, str] = {}
     for index in indexes:
-        split = _split(index.name)
+        split = split_of(index.name)
         for position in index.nameless:
             yield Record(f"{index.name}#images/{position}", reason="annotation unreadable: no id or file_name")
         for image_id, image in index.images.items():
@@ -110,7 +116,7 @@ def _records(folder: Folder, indexes: list[_Index]) -> Iterator[Record]:
                 yield Record(f"{index.name}#{image_id}", reason="ambiguous: two images have this id")
                 continue
             try:
-                picture = _find(folder, by_last, index.name, image["file_name"])
+                picture = pictures.find(index.name, image["file_name"])
             except LabelError as error:
                 yield Record(image["file_name"], reason=str(error))
                 continue
@@ -125,42 +131,6 @@ def _records(folder: Folder, indexes: list[_Index]) -> Iterator[Record]:
                 yield Record(picture, reason=str(error))
         for image_id in (i for i in index.annotations if i not in index.images):
             yield Record(f"{index.name}#{image_id}", reason="label without picture: no image has this id")
-
-
-def _by_last_part(pictures: tuple[str, ...]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for picture in pictures:
-        found.setdefault(picture.rpartition("/")[2], []).append(picture)
-    return found
-
-
-def _find(folder: Folder, by_last: dict[str, list[str]], index: str, file_name: str) -> str:
-    """The picture of an image entry: beside the index, in ``images`` beside it, or the only one whose path ends so.
-
-    Raises:
-        LabelError: there is none, or more than one.
-    """
-    wanted = PurePosixPath(file_name.replace("\\", "/"))
-    here = PurePosixPath(index).parent
-    for place in (here / wanted, here / "images" / wanted, here.parent / "images" / wanted):
-        if str(place) in folder:
-            return str(place)
-    ending = str(wanted).removeprefix("/")
-    found = [p for p in by_last.get(wanted.name, ()) if f"/{p}".endswith(f"/{ending}")]
-    split = _split(index)
-    same_split = [p for p in found if split and _split(p) == split]
-    found = same_split if len(found) > 1 and same_split else found
-    if not found:
-        raise LabelError(f"label without picture: {index} lists it")
-    if len(found) > 1:
-        raise LabelError(f"ambiguous: {len(found)} pictures have this path: {few(found)}")
-    return found[0]
-
-
-def _split(path: str) -> str:
-    """The split that a path names last; empty if none."""
-    found = _SPLIT.findall(path.lower())
-    return str(found[-1]) if found else ""
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:

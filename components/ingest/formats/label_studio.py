@@ -1,0 +1,301 @@
+"""Label Studio: its export ``JSON`` (a list of tasks), beside the pictures.
+
+The boxes are rectangles with labels, upright, in percent of the picture. A task that was skipped, or that nobody has
+submitted, is a picture without labels, whatever a model predicted for it; a submitted one without rectangles shows
+nothing (a negative). Several exports in one folder are one data set: of the same task the one changed last counts. No
+other export will do: in YOLO and VOC, as Label Studio 1.23 writes them, a skipped picture looks like a negative, and
+COCO names the pictures by folders of its server.
+
+Pictures have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
+SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
+file name, of several by the folders before it, and without the eight digits that Label Studio puts before the names of
+files that are uploaded to it. A picture that a tool has written anew is another picture: its label comes in with it,
+but not to the sample that it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from components.core.errors import InputError
+from components.ingest.dataset import (
+    PICTURE_SUFFIXES,
+    DataSet,
+    Folder,
+    Label,
+    LabelError,
+    Record,
+    few,
+    formats,
+    suffix_of,
+)
+from components.ingest.references import Pictures, only
+
+logger = logging.getLogger(__name__)
+
+RECTANGLE = "rectanglelabels"
+MAX_EXPORT_BYTES = 2**32
+# What is said of the picture as a whole, or beside a box, and marks nothing in it.
+REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
+
+_LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
+_KEYS = re.compile(rb'"(data|was_cancelled|rectanglelabels|total_annotations)"\s*:')
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_UPLOAD = re.compile(r"^[0-9a-f]{8}(-|__)(?=.)")
+
+
+class Task(NamedTuple):
+    """What one task of an export says of its picture.
+
+    Attributes:
+        export: path of the export.
+        where: names the task in messages.
+        address: of the picture in Label Studio; empty where the task has none.
+        labels: the boxes; empty: nothing to see; None: nobody has labelled it.
+        size: width and height in pixels that the picture had there; None: not known.
+        changed: when it was labelled last, ISO 8601; empty: never.
+        reason: why it cannot be used, ``kind: details``; empty if it can.
+    """
+
+    export: str
+    where: str
+    address: str
+    labels: tuple[Label, ...] | None = None
+    size: tuple[int, int] | None = None
+    changed: str = ""
+    reason: str = ""
+
+
+@formats.register("label-studio")
+class LabelStudio:
+    """The reader of Label Studio's exports."""
+
+    @staticmethod
+    def detect(folder: Folder) -> bool:
+        """A JSON file is a list of tasks."""
+        return bool(_exports(folder))
+
+    @staticmethod
+    def read(folder: Folder) -> DataSet:
+        """Read the named export, or every one in the folder."""
+        exports = _exports(folder)
+        if not exports:
+            raise InputError(
+                f"no export of Label Studio in the data (JSON files are {few(folder.named('.json'))}): export as JSON, "
+                "not JSON-MIN, and put the file beside the pictures"
+            )
+        return DataSet(None, _records(folder, [task for name in exports for task in _tasks(folder, name)]))
+
+
+def _exports(folder: Folder) -> list[str]:
+    names = [folder.index] if folder.index else folder.named(".json")
+    heads = ((name, folder.head(name)) for name in names)
+    return [name for name, head in heads if _LIST.match(head) and _KEYS.search(head)]
+
+
+def _tasks(folder: Folder, export: str) -> list[Task]:
+    try:
+        content = json.loads(folder.text(export, MAX_EXPORT_BYTES))
+    except LabelError as error:
+        raise InputError(f"Label Studio: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"Label Studio: {export} cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if not any(isinstance(item, dict) and isinstance(item.get("data"), dict) for item in content):
+        raise InputError(f"Label Studio: {export} has no task with 'data': export as JSON, not JSON-MIN")
+    remarks: Counter[str] = Counter()
+    tasks = [_task(export, place, item, remarks) for place, item in enumerate(content)]
+    if remarks:
+        passed_over = few(f"{count} {kind}" for kind, count in remarks.most_common())
+        logger.warning("%s: what is no box is passed over: %s", export, passed_over)
+    return tasks
+
+
+def _task(export: str, place: int, item: Any, remarks: Counter[str]) -> Task:
+    task = Task(export, f"{export}#{place}", "")
+    try:
+        if not isinstance(item, dict):
+            raise LabelError(f"annotation unreadable: {task.where} is no task")
+        task = task._replace(where=f"{export} task {item.get('id', place)}")
+        task = task._replace(address=_address(task.where, item))
+        annotations = _annotations(task.where, item)
+        times = (str(one.get("updated_at") or one.get("created_at") or "") for one in annotations)
+        task = task._replace(changed=max(times, default=""))
+        contents = [_content(task.where, annotation, remarks) for annotation in _submitted(annotations)]
+        if len(set(contents)) > 1:
+            raise LabelError(f"ambiguous: {task.where}: {len(contents)} annotations differ: mark one as ground truth")
+        labels, size = contents[0] if contents else (None, None)
+        return task._replace(labels=labels, size=size)
+    except LabelError as error:
+        return task._replace(reason=str(error))
+
+
+def _address(where: str, item: dict[str, Any]) -> str:
+    """The picture's address: ``image`` in the task's data, or else the only value that names a picture."""
+    data = item.get("data")
+    texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
+    if "image" in texts:
+        return texts["image"]
+    named = [text for text in texts.values() if suffix_of(_path(text)) in PICTURE_SUFFIXES]
+    if len(named) != 1:
+        raise LabelError(f"annotation unreadable: {where} names {len(named)} pictures in its data, not one")
+    return named[0]
+
+
+def _annotations(where: str, item: dict[str, Any]) -> list[dict[str, Any]]:
+    annotations = item.get("annotations") or []
+    if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
+        raise LabelError(f"annotation unreadable: {where}: its annotations are no list of objects")
+    return annotations
+
+
+def _submitted(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The annotations that count: those that are not cancelled, of these the ground truth where one is marked."""
+    given = [one for one in annotations if not one.get("was_cancelled")]
+    return [one for one in given if one.get("ground_truth")] or given
+
+
+Content = tuple[tuple[Label, ...], tuple[int, int] | None]
+
+
+def _content(where: str, annotation: dict[str, Any], remarks: Counter[str]) -> Content:
+    """The labels of one annotation in order of their places, and the size of the picture that was labelled."""
+    results = annotation.get("result") or []
+    if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
+        raise LabelError(f"annotation unreadable: {where}: its result is no list of objects")
+    kinds = [(str(one.get("type")), one) for one in results]
+    remarks.update(kind for kind, _ in kinds if kind in REMARKS)
+    marks = [_mark(where, kind, one) for kind, one in kinds if kind not in REMARKS]
+    sizes = {size for _, size in marks if size}
+    if len(sizes) > 1:
+        raise LabelError(f"ambiguous: {where} gives the picture different sizes")
+    return tuple(sorted(label for label, _ in marks)), sizes.pop() if sizes else None
+
+
+def _mark(where: str, kind: str, result: dict[str, Any]) -> tuple[Label, tuple[int, int] | None]:
+    if kind != RECTANGLE:
+        raise LabelError(f"annotation unreadable: {where}: a mark of type {kind[:40]!r}; only {RECTANGLE} are boxes")
+    try:
+        value = result["value"]
+        (name,) = value[RECTANGLE]
+        x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
+        turned, picture_turned = float(value.get("rotation") or 0), float(result.get("image_rotation") or 0)
+        size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabelError(f"annotation unreadable: {where}: no box in percent with one label") from error
+    if not isinstance(name, str) or not name.strip():
+        raise LabelError(f"annotation unreadable: {where}: the label is no text")
+    if not all(map(math.isfinite, (x, y, width, height, turned))):
+        raise LabelError(f"NaN or infinite: {where}: {name}")
+    if turned:
+        raise LabelError(f"turned box: {where}: {name} is turned by {turned:g} degrees: draw it upright")
+    if picture_turned:
+        raise LabelError(f"turned picture: {where}: labelled when turned by {picture_turned:g} degrees: turn it back")
+    return Label(name, (x, y, x + width, y + height), normalised=True), size if all(size) else None
+
+
+# --- tasks and pictures ---
+
+
+def _records(folder: Folder, tasks: list[Task]) -> Iterator[Record]:
+    pictures = _Named(folder)
+    by_picture: dict[str, list[Task]] = {}
+    for task in tasks:
+        if not task.address:
+            yield Record(task.where, reason=task.reason or f"annotation unreadable: {task.where} names no picture")
+            continue
+        try:
+            by_picture.setdefault(pictures.find(task), []).append(task)
+        except LabelError as error:
+            yield Record(_path(task.address), reason=task.reason or str(error))
+    for picture, own in by_picture.items():
+        try:
+            task = _latest(own)
+        except LabelError as error:
+            yield Record(picture, reason=str(error))
+        else:
+            label_file = "" if task.labels is None else task.export
+            yield Record(picture, folder.path(picture), task.labels, label_file, size=task.size)
+
+
+def _latest(tasks: Iterable[Task]) -> Task:
+    """The task that counts for a picture.
+
+    Raises:
+        LabelError: it cannot be used, or which one counts cannot be told.
+    """
+    last: dict[str, Task] = {}
+    for task in tasks:
+        known = last.setdefault(task.address, task)
+        if task.changed == known.changed and (task.labels, task.reason) != (known.labels, known.reason):
+            raise LabelError(f"ambiguous: {known.where} and {task.where} label it differently")
+        if task.changed > known.changed:
+            last[task.address] = task
+    found = [task for task in last.values() if task.reason or task.labels is not None] or list(last.values())
+    if len({(task.labels, task.reason) for task in found}) > 1:
+        raise LabelError(f"ambiguous: {found[0].where} and {found[1].where} label it differently")
+    if found[0].reason:
+        raise LabelError(found[0].reason)
+    return found[0]
+
+
+class _Named:
+    """The pictures of a folder by their content, where their names tell it, and by name."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._pictures = Pictures(folder)
+        self._by_digest: dict[str, list[str]] = {}
+        for picture in folder.pictures:
+            for digest in _DIGEST.findall(picture.rpartition("/")[2]):
+                self._by_digest.setdefault(digest, []).append(picture)
+
+    def find(self, task: Task) -> str:
+        """The picture of a task.
+
+        Raises:
+            LabelError: there is none, or more than one.
+        """
+        path = PurePosixPath(_path(task.address))
+        digest = _DIGEST.search(path.name)
+        if digest:
+            return only(self._by_digest.get(digest[0], []), task.export)
+        for name in (path.name, _UPLOAD.sub("", path.name)):
+            found = self._pictures.named(name)
+            if found:
+                return only(_closest(found, path), task.export)
+        return only([], task.export)
+
+
+def _closest(pictures: list[str], path: PurePosixPath) -> list[str]:
+    """Of pictures with the same file name those that share the most folders before it with a path."""
+    shared = {picture: _shared(picture.split("/")[::-1], path.parts[::-1]) for picture in pictures}
+    return [picture for picture, count in shared.items() if count == max(shared.values())]
+
+
+def _shared(these: Iterable[str], those: Iterable[str]) -> int:
+    count = 0
+    for this, that in zip(these, those, strict=False):
+        if this != that:
+            break
+        count += 1
+    return count
+
+
+def _path(address: str) -> str:
+    """The path in an address; of local files, which Label Studio serves as ``/data/local-files/?d=path``, that one."""
+    address = address.replace("\\", "/")
+    if "://" not in address and not address.startswith("/data/"):
+        return address
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)

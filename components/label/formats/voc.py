@@ -1,0 +1,52 @@
+"""Pascal VOC, for LabelImg and others: one XML file per picture, coordinates as they stand, to a hundredth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+from components.core.to_label import ToLabel, Wanted
+from components.label.handoff import Prelabel, file_name, names_file, prelabels, writers
+
+
+@writers.register("voc")
+class Voc:
+    """The writer of Pascal VOC."""
+
+    pictures = "JPEGImages"
+    packed = True
+
+    @classmethod
+    def files(cls, wanted: ToLabel, address: Callable[[Wanted], str]) -> dict[str, bytes]:
+        """An XML file for every picture, without objects where nothing was found, and the class names."""
+        labels = {
+            f"Annotations/{picture.id}.xml": cls._annotation(picture, wanted.classes) for picture in wanted.pictures
+        }
+        return {**labels, "classes.txt": names_file(wanted)}
+
+    @classmethod
+    def _annotation(cls, picture: Wanted, classes: tuple[str, ...]) -> bytes:
+        root = ElementTree.Element("annotation")
+        _add(root, "folder", cls.pictures)
+        _add(root, "filename", file_name(picture))
+        size = ElementTree.SubElement(root, "size")
+        for name, pixels in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+            _add(size, name, pixels)
+        for box in prelabels(picture):
+            _add_object(root, box, classes[box.class_id])
+        ElementTree.indent(root)
+        return bytes(ElementTree.tostring(root, encoding="utf-8"))
+
+
+def _add_object(root: ElementTree.Element, prelabel: Prelabel, name: str) -> None:
+    item = ElementTree.SubElement(root, "object")
+    _add(item, "name", name)
+    _add(item, "difficult", 0)
+    box = ElementTree.SubElement(item, "bndbox")
+    corners = {"xmin": prelabel.x1, "ymin": prelabel.y1, "xmax": prelabel.x2, "ymax": prelabel.y2}
+    for corner, value in corners.items():
+        _add(box, corner, value)
+
+
+def _add(parent: ElementTree.Element, name: str, value: object) -> None:
+    ElementTree.SubElement(parent, name).text = str(value)

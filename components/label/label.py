@@ -1,0 +1,158 @@
+"""Label: hand a round's list of pictures to the people who label them, in the format of their tool.
+
+What a hand-off holds, and why its pictures are named as they are, says :mod:`components.label.handoff`. It lies in the
+job's root, as the folder ``labelling/r0003.label-studio`` or as ``labelling/r0003.coco.zip``, and is a data set by
+itself: with people's labels in it instead of the model's it can be taken in like any other. Taken in as it is, COCO,
+YOLO and VOC make labels of what the model guessed; of Label Studio's only what was submitted counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from components.core.errors import InputError, NotFoundError
+from components.core.parameters import parse_classes
+from components.core.store import RESERVED, Store, open_store, split
+from components.core.to_label import FOLDER, ToLabel, Wanted, read_lists
+from components.label.handoff import Writer, file_name, prelabels, writers
+
+log = logging.getLogger(__name__)
+
+HAND_OFFS = "labelling/"
+LATEST = -1  # instead of a round's number
+DOWNLOADS = 8  # at the same time
+
+
+@dataclass(frozen=True)
+class HandOff:
+    """What was handed over.
+
+    Attributes:
+        uri: the folder or zip file; empty where the list asks for nothing.
+        counts: ``pictures`` and ``boxes`` in it; ``left_out`` are the pictures of the list that are not.
+    """
+
+    uri: str
+    counts: dict[str, int]
+
+
+def label(
+    job_root: str, *, label_format: str = "label-studio", round_number: int = LATEST, classes: str = ""
+) -> HandOff:
+    """Write what a round asks for in the format of a labelling tool; the same list gives the same files.
+
+    Args:
+        job_root: the job's store.
+        label_format: name of a registered format.
+        round_number: whose list; ``LATEST`` for the newest.
+        classes: class names to offer besides those of the list, which has none before the job's first round; in the
+            same form as for ``ingest``, of which the new names count.
+
+    Raises:
+        NotFoundError: there is no such list.
+        InputError: no such format, no class names, or the store is out of reach.
+    """
+    writer = writers.get(label_format)
+    store = open_store(job_root)
+    wanted = _with_classes(_list(store, round_number), classes)
+    if not wanted.pictures:
+        log.info("the list of round %d asks for nothing: there is nothing to hand over", wanted.round)
+        return HandOff("", {"pictures": 0, "boxes": 0, "left_out": 0})
+    with tempfile.TemporaryDirectory(prefix=f"{RESERVED}label-") as temporary:
+        found = _bring(wanted.pictures, Path(temporary))
+        there = wanted.model_copy(update={"pictures": tuple(p for p in wanted.pictures if p.id in found)})
+        if not there.pictures:
+            raise InputError(
+                f"{store.uri}: none of the {len(wanted.pictures)} pictures of round {wanted.round} is there"
+            )
+        hand_over = _as_zip if writer.packed else _as_folder
+        uri = hand_over(store, f"{HAND_OFFS}r{wanted.round:04d}.{label_format}", writer, there, found)
+    boxes = sum(len(list(prelabels(picture))) for picture in there.pictures)
+    left_out = len(wanted.pictures) - len(there.pictures)
+    log.info("%d pictures with %d boxes for %s, %d left out: %s", len(found), boxes, label_format, left_out, uri)
+    return HandOff(uri, {"pictures": len(found), "boxes": boxes, "left_out": left_out})
+
+
+def _list(store: Store, round_number: int) -> ToLabel:
+    lists = {wanted.round: wanted for wanted in read_lists(store)}
+    number = max(lists, default=LATEST) if round_number == LATEST else round_number
+    if number not in lists:
+        there = ", ".join(map(str, lists)) or "none"
+        wanted = "a list" if number == LATEST else f"the list of round {number}"
+        raise NotFoundError(
+            f"{store.uri_of(FOLDER.rstrip('/'))}: {wanted} is not there (lists: {there}): run mine first"
+        )
+    return lists[number]
+
+
+def _with_classes(wanted: ToLabel, classes: str) -> ToLabel:
+    names = tuple(dict.fromkeys((*wanted.classes, *parse_classes(classes).values())))
+    if not names:
+        raise InputError(f"the list of round {wanted.round} has no class names: name them in classes")
+    return wanted.model_copy(update={"classes": names})
+
+
+def _bring(pictures: tuple[Wanted, ...], folder: Path) -> dict[str, Path]:
+    """The files of the pictures that are there and whole, by id."""
+    opened = functools.cache(open_store)
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        files = pool.map(lambda picture: _file(picture, folder, opened), pictures)
+        return {picture.id: file for picture, file in zip(pictures, files, strict=True) if file}
+
+
+def _file(picture: Wanted, folder: Path, opened: Callable[[str], Store]) -> Path | None:
+    root, key = split(picture.uri)
+    file = folder / file_name(picture)
+    try:
+        opened(root).download(key, file)
+    except NotFoundError:
+        log.warning("%s is gone: left out", picture.uri)
+        return None
+    with file.open("rb") as content:
+        if hashlib.file_digest(content, "sha256").hexdigest() == picture.id:
+            return file
+    log.warning("%s is damaged, its content is not what its name says: left out", picture.uri)
+    return None
+
+
+def _as_folder(store: Store, name: str, writer: Writer, wanted: ToLabel, pictures: Mapping[str, Path]) -> str:
+    """Write a folder, the pictures first."""
+    keys = {picture.id: f"{name}/{writer.pictures}/{file_name(picture)}" for picture in wanted.pictures}
+    for picture_id, file in pictures.items():
+        store.upload(file, keys[picture_id])
+    for path, content in writer.files(wanted, lambda picture: _address(store, keys[picture.id])).items():
+        store.write(f"{name}/{path}", content)
+    return store.uri_of(name)
+
+
+def _address(store: Store, key: str) -> str:
+    """Where Label Studio finds a picture: in a bucket, or among the local files it serves, below the job's folder."""
+    return store.uri_of(key) if store.local_path(key) is None else f"/data/local-files/?d={quote(key)}"
+
+
+def _as_zip(store: Store, name: str, writer: Writer, wanted: ToLabel, pictures: Mapping[str, Path]) -> str:
+    """Write one zip file; pictures are packed already, so they are stored as they are."""
+    with tempfile.NamedTemporaryFile(prefix=f"{RESERVED}label-", suffix=".zip") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for path, content in writer.files(wanted, file_name).items():
+                archive.writestr(_member(path), content, zipfile.ZIP_DEFLATED)
+            for picture in wanted.pictures:
+                path = f"{writer.pictures}/{file_name(picture)}"
+                archive.writestr(_member(path), pictures[picture.id].read_bytes(), zipfile.ZIP_STORED)
+        file.flush()
+        store.upload(Path(file.name), f"{name}.zip")
+    return store.uri_of(f"{name}.zip")
+
+
+def _member(path: str) -> zipfile.ZipInfo:
+    """A member without the time of its writing, so that the same list gives the same file."""
+    return zipfile.ZipInfo(path)  # of 1980

@@ -1,0 +1,302 @@
+"""What people's tools are handed, and that it comes back as it went out."""
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from components.core.errors import InputError, NotFoundError
+from components.core.job import Job
+from components.core.store import open_store
+from components.core.to_label import ToLabel, Wanted, write_list
+from components.ingest.feed import take_new
+from components.ingest.formats import label_studio  # noqa: F401 (registers it)
+from components.ingest.ingest import ingest
+from components.label.handoff import prelabels, writers
+from components.label.label import label
+from tests.pictures import jpeg, squares
+
+CLASSES = ("hat", "head", 'ä & "<1>"')
+WIDTH, HEIGHT = 96, 64
+FORMATS = ("label-studio", "coco", "yolo", "voc")
+
+
+def asked(job_root, seed, **more):
+    """A picture among the blobs of a job, wider than high, with boxes on hundredths of pixels."""
+    rng = np.random.default_rng(seed)
+    data = jpeg(squares(rng, WIDTH)[0][:HEIGHT])
+    identity = hashlib.sha256(data).hexdigest()
+    key = f"blobs/{identity[:2]}/{identity}.jpg"
+    open_store(str(job_root)).write(key, data)
+    corners = rng.uniform((0, 0), (WIDTH / 2, HEIGHT / 2), (seed % 4, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(1, 30, (seed % 4, 2))])
+    found = {
+        "boxes": boxes.tolist(),
+        "scores": rng.uniform(0.1, 1, seed % 4).tolist(),
+        "class_ids": rng.integers(0, len(CLASSES), seed % 4).tolist(),
+    }
+    return Wanted(
+        **{
+            "id": identity,
+            "uri": open_store(str(job_root)).uri_of(key),
+            "width": WIDTH,
+            "height": HEIGHT,
+            "source": f"gate: camera {seed}",
+            "share": "hardest",
+            "score": 0.75,
+            "reason": "2 boxes of doubt",
+            **found,
+            **more,
+        }
+    )
+
+
+@pytest.fixture
+def job(tmp_path):
+    return tmp_path / "job"
+
+
+def put_list(job, pictures, number=3, classes=CLASSES, model="r0003-89abcdef"):
+    wanted = ToLabel(round=number, model=model, miner="entropy", classes=classes, pictures=tuple(pictures))
+    write_list(open_store(str(job)), wanted)
+    return wanted
+
+
+@pytest.fixture
+def wanted(job):
+    """A list of six pictures, on two of which nothing was found."""
+    return put_list(job, [asked(job, seed) for seed in range(3, 9)])
+
+
+def submit(folder, pictures=None):
+    """What Label Studio exports when people submit each prediction as it is."""
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for number, task in enumerate(tasks, 1):
+        predictions = task.get("predictions", [])
+        result = predictions[0]["result"] if predictions else []
+        task["id"] = number
+        task["annotations"] = [
+            {"id": number, "result": result, "was_cancelled": False, "updated_at": f"2026-11-20T14:18:{number:02d}Z"}
+        ]
+        task["total_annotations"] = 1
+    (folder / "project-1.json").write_text(json.dumps(tasks))
+
+
+def taken_in(uri, root, label_format, classes=""):
+    return ingest(uri, str(root), data_format=label_format, classes=classes, max_bad_fraction=0).manifest
+
+
+def check_same(manifest, wanted):
+    """Same pictures, same names, and boxes to within half a pixel, whatever their order."""
+    rows = {row["id"]: row for row in manifest.rows()}
+    assert rows.keys() == {picture.id for picture in wanted.pictures}
+    for picture in wanted.pictures:
+        back = sorted((a["x1"], a["y1"], a["x2"], a["y2"], a["class_id"]) for a in rows[picture.id]["annotations"])
+        sent = sorted((*box, number) for box, number in zip(picture.boxes, picture.class_ids, strict=True))
+        assert [manifest.classes[int(box[4])] for box in back] == [wanted.classes[box[4]] for box in sent]
+        np.testing.assert_allclose([box[:4] for box in back], [box[:4] for box in sent], atol=0.02)
+    assert sum(not picture.boxes for picture in wanted.pictures) == 2
+
+
+@pytest.mark.parametrize("label_format", FORMATS)
+def test_what_goes_out_comes_back_the_same(job, wanted, tmp_path, label_format):
+    handed = label(str(job), label_format=label_format)
+    boxes = sum(len(picture.boxes) for picture in wanted.pictures)
+    assert handed.counts == {"pictures": 6, "boxes": boxes, "left_out": 0}
+    if label_format == "label-studio":
+        submit(Path(handed.uri.removeprefix("file://")))
+    manifest = taken_in(handed.uri, tmp_path / "other", label_format)
+    check_same(manifest, wanted)
+    assert set(manifest.table["split"]) == {""}  # nobody has decided it
+
+
+def test_nothing_submitted_is_nothing_labelled(job, wanted, tmp_path):
+    manifest = taken_in(label(str(job)).uri, tmp_path / "other", "label-studio")
+    assert len(manifest) == 6 and not len(manifest.labelled())
+
+
+def test_labels_find_their_pictures_whatever_the_tool_makes_of_the_names(job, wanted, tmp_path):
+    folder = Path(label(str(job)).uri.removeprefix("file://"))
+    submit(folder)
+    feed = tmp_path / "feed"
+    (feed / "deep").mkdir(parents=True)
+    text = (folder / "project-1.json").read_text()
+    (feed / "export.json").write_text(text.replace("/data/local-files/?d=labelling/", "https://host/x/331421fd-"))
+    for number, picture in enumerate(sorted((folder / "images").iterdir())):
+        shutil.copy(picture, feed / "deep" / f"{number:08x}__{picture.name}")
+    check_same(taken_in(str(feed), tmp_path / "other", "label-studio"), wanted)
+
+
+def test_a_picture_that_the_tool_wrote_anew_is_another_sample(job, wanted, tmp_path):
+    folder = Path(label(str(job)).uri.removeprefix("file://"))
+    submit(folder)
+    first = sorted((folder / "images").iterdir())[0]
+    first.write_bytes(jpeg(squares(np.random.default_rng(99), WIDTH)[0][:HEIGHT]))
+    manifest = taken_in(str(folder), tmp_path / "other", "label-studio")
+    assert len(manifest) == 6 and first.stem not in set(manifest.table["id"])
+
+
+def poll(feed, job_root, number):
+    """One poll of a feed, whose arrivals the job then has."""
+    arrivals = take_new(str(feed), str(job_root), data_format="label-studio", full=True)
+    job = Job.open(str(job_root))
+    state, etag = job.read()
+    key = f"manifests/{number}.parquet"
+    arrivals.manifest.write(job_root / key)
+    manifest = key if len(arrivals.manifest) else state.manifest
+    job.commit(state.model_copy(update={"round": number, "cursor": arrivals.cursor, "manifest": manifest}), etag)
+    return arrivals.counts
+
+
+def test_labels_come_back_through_a_feed(job, wanted, tmp_path):
+    folder, other = Path(label(str(job)).uri.removeprefix("file://")), tmp_path / "other"
+    counts = poll(folder, other, 1)
+    assert (counts["pictures"], counts["unlabelled"]) == (6, 6)
+    submit(folder)
+    counts = poll(folder, other, 2)
+    assert (counts["pictures"], counts["newly_labelled"], counts["negatives"], counts["quarantined"]) == (6, 6, 2, 0)
+    tasks = json.loads((folder / "project-1.json").read_text())
+    tasks[0]["annotations"][0] |= {"result": [], "updated_at": "2026-11-20T15:00:00Z"}
+    (folder / "project-2.json").write_text(json.dumps(tasks))
+    counts = poll(folder, other, 3)
+    assert (counts["pictures"], counts["relabelled"], counts["negatives"]) == (1, 1, 1)
+    assert poll(folder, other, 4)["pictures"] == 0
+
+
+@pytest.mark.parametrize("label_format", FORMATS)
+def test_the_same_list_gives_the_same_files(job, wanted, label_format):
+    def content():
+        label(str(job), label_format=label_format)
+        files = sorted((job / "labelling").rglob("*"))
+        return {file: file.read_bytes() for file in files if file.is_file()}
+
+    before = content()
+    assert content() == before and len(before) > 0
+
+
+def test_label_studio_is_given_tasks_with_predictions_and_a_configuration(job, wanted):
+    folder = Path(label(str(job)).uri.removeprefix("file://"))
+    assert folder == job / "labelling/r0003.label-studio"
+    view = ElementTree.parse(folder / "config.xml").getroot()
+    control = view.find("RectangleLabels")
+    assert [item.get("value") for item in control.iter("Label")] == list(CLASSES)
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for task, picture in zip(tasks, wanted.pictures, strict=True):
+        address = task["data"][view.find("Image").get("value").removeprefix("$")]
+        assert address == f"/data/local-files/?d=labelling/r0003.label-studio/images/{picture.id}.jpg"
+        assert hashlib.sha256((job / address.partition("?d=")[2]).read_bytes()).hexdigest() == picture.id
+        assert (task["data"]["reason"], task["data"]["score"]) == ("2 boxes of doubt", 0.75)
+        for prediction in task.get("predictions", []):
+            assert prediction["model_version"] == "r0003-89abcdef"
+            assert [result["score"] for result in prediction["result"]] == list(picture.scores)
+            assert prediction["score"] == pytest.approx(np.mean(picture.scores), abs=1e-6)
+            for result in prediction["result"]:
+                assert (result["from_name"], result["to_name"]) == (control.get("name"), control.get("toName"))
+                assert (result["original_width"], result["original_height"]) == (WIDTH, HEIGHT)
+        assert bool(task.get("predictions")) == bool(picture.boxes)
+
+
+@pytest.mark.parametrize("label_format", ["label-studio", "coco"])
+def test_a_job_in_a_bucket(s3, tmp_path, label_format):
+    wanted = put_list(s3, [asked(s3, seed) for seed in range(3, 9)])
+    handed = label(s3, label_format=label_format)
+    assert handed.uri.startswith(f"{s3}/labelling/r0003.{label_format}")
+    if label_format == "label-studio":
+        store = open_store(handed.uri)
+        store.download("tasks.json", tmp_path / "tasks.json")
+        addresses = [task["data"]["image"] for task in json.loads(store.read("tasks.json"))]
+        assert addresses == [f"{handed.uri}/images/{picture.id}.jpg" for picture in wanted.pictures]
+        submit(tmp_path)
+        store.upload(tmp_path / "project-1.json", "project-1.json")
+    check_same(taken_in(handed.uri, tmp_path / "other", label_format), wanted)
+
+
+def test_coco_keeps_the_scores(job, wanted):
+    with zipfile.ZipFile(label(str(job), label_format="coco").uri.removeprefix("file://")) as archive:
+        content = json.loads(archive.read("annotations/instances_default.json"))
+    scores = [score for picture in wanted.pictures for score in picture.scores]
+    assert [annotation["score"] for annotation in content["annotations"]] == scores
+    assert [image["file_name"] for image in content["images"]] == [f"{p.id}.jpg" for p in wanted.pictures]
+
+
+def test_boxes_are_cut_off_at_the_edges(job, tmp_path):
+    boxes = [(-5, -3, 20, 30), (90, 60, 120, 70), (96, 10, 99, 20)]
+    picture = asked(job, 4, boxes=boxes, scores=[0.5] * 3, class_ids=[0] * 3)
+    put_list(job, [picture])
+    assert [box[1:5] for box in prelabels(picture)] == [(0, 0, 20, 30), (90, 60, 96, 64)]
+    for label_format in ("coco", "yolo", "voc"):
+        handed = label(str(job), label_format=label_format)
+        assert handed.counts["boxes"] == 2
+        assert len(taken_in(handed.uri, tmp_path / label_format, label_format).truths()[0]) == 2
+
+
+@pytest.mark.parametrize("label_format", ["label-studio", "coco"])
+def test_pictures_that_are_gone_or_damaged_are_left_out(job, wanted, tmp_path, caplog, label_format):
+    gone, damaged = (Path(picture.uri.removeprefix("file://")) for picture in wanted.pictures[:2])
+    gone.unlink()
+    damaged.write_bytes(b"\xff\xd8\xff")
+    with caplog.at_level(logging.WARNING):
+        handed = label(str(job), label_format=label_format)
+    assert (handed.counts["pictures"], handed.counts["left_out"]) == (4, 2)
+    assert set(caplog.messages) == {
+        f"{gone.as_uri()} is gone: left out",
+        f"{damaged.as_uri()} is damaged, its content is not what its name says: left out",
+    }
+    assert len(taken_in(handed.uri, tmp_path / "other", label_format)) == 4
+    for picture in wanted.pictures[2:]:
+        Path(picture.uri.removeprefix("file://")).unlink()
+    with pytest.raises(InputError, match="none of the 6 pictures of round 3 is there"):
+        label(str(job), label_format=label_format)
+
+
+def test_the_latest_list_or_the_one_that_is_named(job, wanted):
+    put_list(job, wanted.pictures[:2], number=12)
+    assert label(str(job), label_format="yolo").uri == f"{job.as_uri()}/labelling/r0012.yolo.zip"
+    assert label(str(job), label_format="yolo", round_number=3).counts["pictures"] == 6
+    with pytest.raises(
+        NotFoundError, match="to-label: the list of round 4 is not there .lists: 3, 12.: run mine first"
+    ):
+        label(str(job), round_number=4)
+
+
+def test_without_a_list(job):
+    with pytest.raises(NotFoundError, match="to-label: a list is not there .lists: none.: run mine first"):
+        label(str(job))
+    put_list(job, [], classes=())
+    handed = label(str(job), classes="hat")
+    assert (handed.uri, handed.counts["pictures"]) == ("", 0) and not (job / "labelling").exists()
+
+
+def test_class_names_before_the_first_round(job):
+    put_list(job, [asked(job, 4)], number=0, classes=(), model=None)
+    with pytest.raises(InputError, match="the list of round 0 has no class names: name them in classes"):
+        label(str(job))
+    folder = Path(label(str(job), classes="hat:helmet,person:head").uri.removeprefix("file://"))
+    names = [item.get("value") for item in ElementTree.parse(folder / "config.xml").getroot().iter("Label")]
+    assert names == ["helmet", "head"]
+
+
+def test_classes_are_added_to_those_of_the_list(job, wanted):
+    with zipfile.ZipFile(
+        label(str(job), label_format="yolo", classes="hat,vest").uri.removeprefix("file://")
+    ) as archive:
+        assert archive.read("classes.txt").decode().splitlines() == [*CLASSES, "vest"]
+
+
+def test_unknown_formats_are_told(job, wanted):
+    assert writers.names() == sorted(FORMATS)
+    with pytest.raises(InputError, match="unknown label format 'cvat': known are coco, label-studio, voc, yolo"):
+        label(str(job), label_format="cvat")
+
+
+def test_the_step_needs_no_torch():
+    code = "import sys, components.label.label as x; x.writers.names(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
