@@ -55,6 +55,7 @@ class Size:
         frames: of each video.
         examples: hard ones to wait for.
         budget: how many of them are labelled.
+        least: new samples that a round waits for.
         first_epochs: of the training from nothing.
         epochs: of a round.
         hasty_epochs: of the candidate in a hurry.
@@ -66,6 +67,7 @@ class Size:
     frames: int = 150
     examples: int = 80
     budget: int = 70
+    least: int = 40
     first_epochs: int = 18
     epochs: int = 10
     hasty_epochs: int = 2
@@ -78,7 +80,6 @@ OPTIONS: dict[str, Any] = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epoc
 SETTINGS: dict[str, Any] = {
     "classes": "helmet,head", "batch": 16, "device": "cpu", "workers": 1, "patience": 0,
     "train_ratio": 0.7, "val_ratio": 0.1, "replay_ratio": 3.0, "recent_rounds": 1, "max_class_loss": -1.0,
-    "trigger_conditions": ["num_of_samples >= 40"],
     "gate_conditions": ["recent.map50_delta > 0", "core.map50_delta >= -0.05"],
     "label_budget": 0, "workers_timeout": 60.0,
 }  # fmt: skip
@@ -195,6 +196,7 @@ class _Story:
         """Poll the feed, which runs a round, and measure what it made."""
         began, before = time.monotonic(), self._job.read()[0]
         settings |= {"feed_url": str(self._feed.index), "seed": self._seed, "image_size": str(self._size.image_size)}
+        settings["trigger_conditions"] = [f"num_of_samples >= {self._size.least}"]
         self._run(incremental_learning, **SETTINGS | settings)
         state, _ = self._job.read()
         if state.round == before.round or state.candidate is None:
