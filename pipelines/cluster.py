@@ -13,6 +13,8 @@ CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
 # KFP has no parameter for the size of a memory-backed volume, so it is fixed when the pipeline is compiled.
 SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
 
+STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds; KFP has no parameter for it, either
+
 CREDENTIALS = (
     "AWS_ENDPOINT_URL",
     "AWS_ACCESS_KEY_ID",
@@ -36,7 +38,8 @@ def use_cache(task: dsl.PipelineTask, claim: Any) -> dsl.PipelineTask:
 
 
 def use_retries(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Let a task that was evicted, or whose node or store failed, try again twice; each goes on where it was."""
+    """Let a task that was evicted, that hangs, or whose node or store failed, try again twice, where it was."""
+    kubernetes.set_timeout(task, seconds=STEP_TIMEOUT)
     return task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
 
 
