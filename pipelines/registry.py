@@ -41,5 +41,5 @@ COMPONENTS: dict[str, Any] = {
 
 PIPELINES: dict[str, Any] = {
     pipeline.name: pipeline
-    for pipeline in (hard_example_mining, helmet_detection, incremental_learning, incremental_round)
+    for pipeline in (helmet_detection, incremental_learning, incremental_round, hard_example_mining)
 }

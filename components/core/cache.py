@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import logging
 import os
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -27,13 +29,26 @@ _DIGEST_IN_NAME = re.compile(r"[-/]([0-9a-f]{8,64})\.[a-z]+$")
 def cache_folder(job_root: str) -> Path:
     """Where this machine keeps copies of a job's blobs and unfinished work; nothing in it is needed again.
 
-    It is the folder that ``EDGE_CACHE_DIR`` names; without one ``cache`` in the job root, where that is a folder, or
+    It is the folder that ``EDGE_CACHE_DIR`` names, or a temporary one where that may not be written, as a volume that
+    belongs to root may not; without the variable ``cache`` in the job root, where that is a folder, or
     else ``~/.cache/edge-learning``. Jobs may share it: what lies in it is named by its content, or in ``own_folder``.
     """
     named = os.environ.get("EDGE_CACHE_DIR")
     if named:
-        return Path(named)
+        return _writable(Path(named))
     return open_store(job_root).local_path("cache") or Path.home() / ".cache" / "edge-learning"
+
+
+@functools.cache
+def _writable(folder: Path) -> Path:
+    with contextlib.suppress(OSError):  # what may not be made may not be written
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    instead = Path(tempfile.gettempdir()) / "edge-learning-cache"
+    log.warning("the cache %s may not be written by user %d: using %s, which ends with this step",
+                   folder, os.getuid(), instead)  # fmt: skip
+    return instead
 
 
 def own_folder(job_root: str) -> Path:

@@ -176,3 +176,14 @@ def test_a_damaged_object_of_this_machine(tmp_path, damage):
         store.write(key, damage)
     with pytest.raises(InputError, match=rf"job/{key}: (damaged|no such object)"):
         local_file(store, key, tmp_path / "cache")
+
+
+def test_a_cache_that_may_not_be_written_is_replaced_with_one_line(tmp_path, monkeypatch, caplog):
+    locked = tmp_path / "volume"
+    locked.mkdir()
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(locked))
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    first, second = cache_folder(str(tmp_path / "job")), cache_folder(str(tmp_path / "job"))
+    assert first == second != locked
+    (line,) = caplog.messages
+    assert line.startswith(f"the cache {locked} may not be written by user")

@@ -1,0 +1,68 @@
+"""What containers get to see of the machine they run on."""
+
+import os
+from pathlib import Path
+
+import pytest
+from docker.types import Mount
+
+from components.core.errors import InputError
+from pipelines import containers
+from pipelines.registry import PIPELINES
+
+
+@pytest.fixture
+def runner_for(tmp_path, monkeypatch):
+    """Makes a runner without an engine, and tells what it hands to each container."""
+    monkeypatch.setattr(containers, "_bring_images", lambda pipeline: None)
+    monkeypatch.delenv("EDGE_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def made(**arguments: str) -> dict:
+        return containers.docker_runner(PIPELINES["helmet-detection"], arguments, tmp_path / "runs").container_run_args
+
+    return made
+
+
+def seen(mounts: list[Mount]) -> dict[str, bool]:
+    """Mounted paths, the same inside and outside, and whether they can be written."""
+    assert all(mount["Source"] == mount["Target"] for mount in mounts)
+    return {mount["Target"]: not mount["ReadOnly"] for mount in mounts}
+
+
+def test_the_job_can_be_written_and_the_data_only_read(runner_for, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base.pt").write_bytes(b"")
+    given = runner_for(
+        job_root=str(tmp_path / "job"), data_url=(tmp_path / "data").as_uri(), base_model=f"{tmp_path}/models/base.pt"
+    )
+    assert seen(given["mounts"]) == {
+        f"{tmp_path}/data": False,
+        f"{tmp_path}/job": True,  # its cache is in it: between two mounts nothing could be linked
+        f"{tmp_path}/models": False,
+    }
+    assert given["environment"]["EDGE_CACHE_DIR"] == f"{tmp_path}/job/cache"
+
+
+def test_a_job_elsewhere_has_its_cache_here(runner_for, tmp_path, s3):
+    given = runner_for(job_root=f"{s3}/job", data_url=f"{s3}/data.zip", base_model="yolo11n.yaml")
+    cache = f"{tmp_path}/home/.cache/edge-learning"
+    assert seen(given["mounts"]) == {cache: True}
+    assert Path(cache).is_dir()
+
+
+def test_containers_run_as_who_started_them_and_get_what_stores_need_alone(runner_for, tmp_path, s3, monkeypatch):
+    monkeypatch.setenv("EDGE_STORE_PATIENCE", "3")
+    monkeypatch.setenv("SOMETHING_ELSE", "x")
+    given = runner_for(job_root=str(tmp_path / "job"), data_url=f"{s3}/data.zip")
+    assert given["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert given["environment"]["AWS_ENDPOINT_URL"] == os.environ["AWS_ENDPOINT_URL"]
+    assert given["environment"]["EDGE_STORE_PATIENCE"] == "3"
+    assert all(name.startswith(("AWS_", "EDGE_")) for name in given["environment"])
+
+
+def test_without_an_engine_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
+    with pytest.raises(InputError, match="no Docker engine answers here: start one"):
+        containers.docker_runner(PIPELINES["helmet-detection"], {"job_root": str(tmp_path)}, tmp_path)
