@@ -174,5 +174,5 @@ def test_a_runtime_of_ones_own_can_be_used(blobs, measure, monkeypatch):
     monkeypatch.setitem(runtimes._entries, "blind", Blind)
     evaluation = measure(good_rows(blobs, 2), runtime="blind")
     assert evaluation.metrics.map50 == evaluation.metrics.precision_micro == 0.0
-    with pytest.raises(InputError, match="unknown runtime 'deaf': known are blind, onnx"):
+    with pytest.raises(InputError, match="unknown runtime 'deaf': known are blind, .*onnx"):
         measure(good_rows(blobs, 2), runtime="deaf")

@@ -419,7 +419,7 @@ def test_readable_local_paths(tmp_path):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("gs://bucket/a", "'gs'"),
+        ("ftp://host/a", "'ftp'"),
         ("ftp://me:secret@host/a", "ftp://host/a: .*'ftp'"),
         ("https://host/job", "'https'"),
         ("file://host/a", "three slashes"),
