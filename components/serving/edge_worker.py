@@ -104,15 +104,24 @@ def run(options: Options) -> None:
 
 
 def _end_on_signals(stop: threading.Event) -> None:
-    """The first signal ends the worker as it should; the second one ends it now."""
+    """The first signal ends the worker as it should; the second one ends it now.
 
-    def handle(number: int, _: object) -> None:
+    A handler runs between any two instructions of the main thread, perhaps while that holds the event's own lock, and
+    would wait for it for ever. So the handlers do nothing, and a thread reads the signals' numbers from a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_take_signals, args=(reader, stop), name="signals", daemon=True).start()
+
+
+def _take_signals(reader: int, stop: threading.Event) -> None:
+    while number := os.read(reader, 1):
         if stop.is_set():
-            os._exit(128 + number)
+            os._exit(128 + number[0])
         stop.set()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
 
 
 def _parameters(given: list[str]) -> dict[str, object]:
