@@ -430,7 +430,7 @@ KILLS = 50
 def test_a_worker_killed_again_and_again_brings_what_an_undisturbed_one_brings(job, tmp_path, kind):
     source = video(tmp_path / "v.avi", 500) if kind == "video" else folder_of_pictures(tmp_path / "pictures", 500)
     mined = {"miner": "Random", "miner_parameters": {"random_ratio": "0.4"}, "audit_ratio": 0.1, "duplicate_bits": 20}
-    chosen = options(tmp_path, source, max_fps=60, **mined)
+    chosen = options(tmp_path, source, max_fps=20, **mined)  # slow enough to be killed often
     calm = replace(chosen, job_root=str(tmp_path / "calm"), folder=tmp_path / "calm-worker", max_fps=0)
     deploy(Job.open(calm.job_root), "v1", tmp_path / "bundles" / "calm")
     counts = work(calm)
