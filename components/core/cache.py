@@ -100,29 +100,61 @@ def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
         NotFoundError: a picture is not where the manifest says.
         InputError: a picture is out of reach, or its bytes are not those of its id.
     """
-    ids, uris = manifest.table["id"].to_list(), manifest.table["uri"].to_list()
+    return _fetch(manifest.table["id"].to_list(), manifest.table["uri"].to_list(), folder, workers, "pictures")
+
+
+def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
+    """Make the mask of every sample of a manifest readable as a local file.
+
+    As for ``fetch_blobs``; but masks are small, so those that lie on this machine are checked, too.
+
+    Args:
+        manifest: the samples, each with a mask.
+        folder: where the files go, as ``<digest[:2]>/<digest>.png``; it may be that of the pictures.
+        workers: how many masks are brought in at the same time.
+
+    Returns:
+        The mask of each sample, in table order.
+
+    Raises:
+        NotFoundError: a mask is not where the manifest says.
+        InputError: a sample has no mask, or a mask is out of reach, or its bytes are not those of its name.
+    """
+    uris = manifest.table["mask"].drop_nulls().to_list()
+    if len(uris) < len(manifest):
+        raise InputError(f"{len(manifest) - len(uris)} of {len(manifest)} samples have no mask")
+    digests = [PurePosixPath(uri).stem for uri in uris]
+    files = _fetch(digests, uris, folder, workers, "masks")
+    for file, digest, uri in zip(files, digests, uris, strict=True):
+        if not _holds(file, digest):
+            raise InputError(f"{uri}: damaged, its content is not what its name says: put it back from a copy")
+    return files
+
+
+def _fetch(digests: list[str], uris: list[str], folder: Path, workers: int, what: str) -> list[Path]:
+    """Bring blobs in, each under its digest."""
     opened = functools.cache(open_store)  # one store, and so one set of connections, for each bucket
     started = shown = time.monotonic()
     files: list[Path] = []
     with ThreadPoolExecutor(workers) as pool:
-        for file in pool.map(_bring, ids, uris, itertools.repeat(folder), itertools.repeat(opened)):
+        for file in pool.map(_bring, digests, uris, itertools.repeat(folder), itertools.repeat(opened)):
             files.append(file)
             if time.monotonic() - shown > PROGRESS_SECONDS:
                 shown = time.monotonic()
-                log.info("fetched %d of %d pictures, %.0f/s", len(files), len(ids), len(files) / (shown - started))
+                log.info("fetched %d of %d %s, %.0f/s", len(files), len(uris), what, len(files) / (shown - started))
     return files
 
 
-def _bring(sample_id: str, uri: str, folder: Path, opened: Callable[[str], Store]) -> Path:
-    """Link or download one picture and return its file."""
-    file = folder / sample_id[:2] / f"{sample_id}{PurePosixPath(uri).suffix.lower()}"
+def _bring(digest: str, uri: str, folder: Path, opened: Callable[[str], Store]) -> Path:
+    """Link or download one blob and return its file."""
+    file = folder / digest[:2] / f"{digest}{PurePosixPath(uri).suffix.lower()}"
     root, key = split(uri)
     store = opened(root)
     source = store.local_path(key)
     if source is not None:
         _link(source, file)
-    elif not _holds(file, sample_id):
-        store.download(key, file, sha256=sample_id)
+    elif not _holds(file, digest):
+        store.download(key, file, sha256=digest)
     return file
 
 
@@ -147,7 +179,7 @@ def _holds(file: Path, sha256: str) -> bool:
 def _link(source: Path, file: Path) -> None:
     """Make a file another name of a blob: a hard link, or a symbolic one where the disks differ."""
     if not source.is_file():
-        raise NotFoundError(f"{source}: no such picture")
+        raise NotFoundError(f"{source}: no such file")
     if file.exists() and file.samefile(source):
         return
     link = file.parent / f"{RESERVED}{uuid.uuid4().hex}"

@@ -14,11 +14,14 @@ split      string           ``train``, ``val``, ``test``, or empty before ``prep
 group      string           samples that must share a split (one video, one site); the id where there is none
 source     string           where it came from: the path inside the archive or folder
 round      int32            the round that brought it in; 0 for a first import
-annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: nobody has labelled it
+annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: nobody has drawn any
+mask       string           where the class of each pixel lies, as ``uri``; null: there is no mask
 ========== ================ ============================================================================
 
-Box coordinates are those of :class:`components.core.detections.Detections`. The class names, in the order of
-``class_id``, travel in the file's metadata.
+Box coordinates are those of :class:`components.core.detections.Detections`. A mask is a blob, too: a PNG of 8 bits and
+one channel, as wide and high as the picture is displayed, whose pixels are ``class_id``, or 255 where nobody says what
+is there; see :mod:`components.core.masks`. The names of the classes, in the order of ``class_id``, are metadata of the
+file.
 """
 
 from __future__ import annotations
@@ -48,7 +51,9 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "source": pl.String,
     "round": pl.Int32,
     "annotations": pl.List(ANNOTATION),
+    "mask": pl.String,
 }
+LABELLED = pl.col("annotations").is_not_null() | pl.col("mask").is_not_null()  # with boxes, or none to draw; or a mask
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,12 @@ class Manifest:
 
     @classmethod
     def of(cls, rows: Sequence[dict[str, Any]], classes: Sequence[str]) -> Manifest:
-        """Make a manifest from one dictionary per sample."""
+        """Make a manifest from one dictionary per sample; what a dictionary does not have is null."""
         return cls(pl.DataFrame(rows, schema=SCHEMA), tuple(classes))
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read a manifest and check that it is one.
+        """Read a manifest and check that it is one; older ones, from before there were masks, have none.
 
         Raises:
             NotFoundError: no such file.
@@ -79,7 +84,7 @@ class Manifest:
         if not Path(path).is_file():
             raise NotFoundError(f"manifest {path}: no such file")
         try:
-            table = pl.read_parquet(path)
+            table = with_masks(pl.read_parquet(path))
             metadata = pl.read_parquet_metadata(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"manifest {path}: not a readable Parquet file ({error})") from error
@@ -113,8 +118,13 @@ class Manifest:
         return self.where(pl.col("split") == name)
 
     def labelled(self) -> Manifest:
-        """The samples somebody has labelled, negatives among them."""
-        return self.where(pl.col("annotations").is_not_null())
+        """The samples somebody has labelled, with boxes or a mask; negatives are among them."""
+        return self.where(LABELLED)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether any sample has a mask."""
+        return bool(self.table["mask"].is_not_null().any())
 
     def boxes(self) -> pl.DataFrame:
         """One row per box, with its sample's id, width, height and split, and columns class_id, x1, y1, x2, y2."""
@@ -131,6 +141,11 @@ class Manifest:
     def truths(self) -> list[Detections]:
         """The labelled boxes of each sample, in table order; none for a sample nobody has labelled."""
         return [truth(annotations) for annotations in self.table["annotations"].to_list()]
+
+
+def with_masks(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the column ``mask``, which manifests did not always have."""
+    return table if "mask" in table.columns else table.with_columns(pl.lit(None, pl.String).alias("mask"))
 
 
 def truth(annotations: Sequence[dict[str, Any]] | None) -> Detections:

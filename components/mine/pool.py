@@ -6,10 +6,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import polars as pl
-
 from components.core.hard_examples import FOLDER, picture_key, read_sidecars
-from components.core.manifest import Manifest
+from components.core.manifest import LABELLED, Manifest
 from components.core.store import Store
 
 
@@ -95,7 +93,7 @@ def _samples(known: Manifest | None, examples: Container[str]) -> list[Candidate
     """The unlabelled samples of the job by round and id, without those that are hard examples too."""
     if known is None:
         return []
-    unlabelled = known.table.filter(pl.col("annotations").is_null()).sort("round", "id")
+    unlabelled = known.table.filter(~LABELLED).sort("round", "id")
     return [
         Candidate(row["id"], row["uri"], row["source"], row["group"], "unlabelled")
         for row in unlabelled.select("id", "uri", "source", "group").iter_rows(named=True)

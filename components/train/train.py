@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core import plugins, reports
@@ -158,7 +158,10 @@ def training_key(manifest: Manifest, settings: Mapping[str, Any]) -> str:
 def digest_of(manifest: Manifest) -> str:
     """A digest of what a manifest says of its samples, wherever their pictures lie."""
     rows = json.dumps(
-        [[r["id"], r["split"], r["annotations"]] for r in manifest.table.sort("id").iter_rows(named=True)]
+        [
+            [r["id"], r["split"], r["annotations"], *([PurePosixPath(r["mask"]).name] if r["mask"] else [])]
+            for r in manifest.table.sort("id").iter_rows(named=True)
+        ]
     )
     return hashlib.sha256(f"{list(manifest.classes)} {rows}".encode()).hexdigest()
 

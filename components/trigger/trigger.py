@@ -201,7 +201,7 @@ def _floats(values: pl.Series) -> Values:
 STATISTICS: dict[str, Callable[[Manifest], Values]] = {
     "width": lambda manifest: _floats(manifest.table["width"]),
     "height": lambda manifest: _floats(manifest.table["height"]),
-    "boxes": lambda manifest: _floats(manifest.labelled().table["annotations"].list.len()),
+    "boxes": lambda manifest: _floats(manifest.table["annotations"].drop_nulls().list.len()),
     "area": _box_areas,
 }
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from components.core import cache
-from components.core.cache import cache_folder, fetch_blobs, local_file, own_folder
+from components.core.cache import cache_folder, fetch_blobs, fetch_masks, local_file, own_folder
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import Manifest
 from components.core.store import open_store
@@ -187,3 +188,50 @@ def test_a_cache_that_may_not_be_written_is_replaced_with_one_line(tmp_path, mon
     assert first == second != locked
     (line,) = caplog.messages
     assert line.startswith(f"the cache {locked} may not be written by user")
+
+
+def with_masks_in(manifest, root):
+    """The manifest with a mask for each sample, which is any blob here."""
+    store = open_store(root)
+    uris = []
+    for number in range(len(manifest)):
+        data = b"mask %d" % (number // 2)  # two pictures may have the same mask
+        digest = hashlib.sha256(data).hexdigest()
+        store.write(f"blobs/{digest[:2]}/{digest}.png", data)
+        uris.append(store.uri_of(f"blobs/{digest[:2]}/{digest}.png"))
+    return Manifest(manifest.table.with_columns(pl.Series("mask", uris)), manifest.classes)
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_every_mask_in_table_order(kind, request, tmp_path):
+    root = request.getfixturevalue("s3") if kind == "s3" else str(tmp_path / "job")
+    manifest = with_masks_in(manifest_in(root), root)
+    folder = tmp_path / "cache"
+    pictures = fetch_blobs(manifest, folder)
+    masks = fetch_masks(manifest, folder)
+    assert [file.read_bytes() for file in masks] == [b"mask %d" % (number // 2) for number in range(30)]
+    assert [file.read_bytes() for file in pictures] == PICTURES
+    assert fetch_masks(manifest, folder) == masks
+
+
+def test_a_sample_without_a_mask_is_an_error(tmp_path):
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:3]), str(tmp_path / "job"))
+    table = manifest.table.with_columns(mask=pl.when(pl.int_range(3) > 0).then(pl.col("mask")))
+    with pytest.raises(InputError, match="1 of 3 samples have no mask"):
+        fetch_masks(Manifest(table, manifest.classes), tmp_path / "cache")
+
+
+def test_a_damaged_mask_is_an_error_that_names_it(tmp_path):
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:3]), str(tmp_path / "job"))
+    uri = manifest.table["mask"][2]
+    Path(uri.removeprefix("file://")).write_bytes(b"something else")
+    with pytest.raises(InputError, match=f"{uri}: damaged"):
+        fetch_masks(manifest, tmp_path / "cache")
+
+
+def test_a_mask_that_is_gone_is_an_error_that_names_it(tmp_path):
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:1]), str(tmp_path / "job"))
+    path = Path(manifest.table["mask"][0].removeprefix("file://"))
+    path.unlink()
+    with pytest.raises(NotFoundError, match=path.name):
+        fetch_masks(manifest, tmp_path / "cache")

@@ -57,3 +57,25 @@ def test_a_class_without_a_name_is_an_error(tmp_path):
     Manifest.of([row(1, [BOX])], ["only"]).write(tmp_path / "m.parquet")
     with pytest.raises(InputError, match="class 1 has no name"):
         Manifest.read(tmp_path / "m.parquet")
+
+
+def test_a_mask_is_a_label_too(tmp_path):
+    rows = [row(1, [BOX]), row(2, None) | {"mask": "file:///blobs/2.png"}, row(3, None)]
+    manifest = Manifest.of(rows, ["helmet", "head"])
+    manifest.write(tmp_path / "m.parquet")
+    read = Manifest.read(tmp_path / "m.parquet")
+    assert read.table.equals(manifest.table)
+    assert read.table["mask"].to_list() == [None, "file:///blobs/2.png", None], "a row without the key has none"
+    assert read.labelled().table["source"].to_list() == ["1.jpg", "2.jpg"]
+    assert (read.has_masks, read.where(pl.col("mask").is_null()).has_masks) == (True, False)
+    assert [len(truth) for truth in read.truths()] == [1, 0, 0]
+
+
+def test_a_manifest_from_before_there_were_masks_is_read(tmp_path):
+    manifest = Manifest.of([row(1, [BOX]), row(2, None)], ["helmet", "head"])
+    manifest.table.drop("mask").write_parquet(tmp_path / "m.parquet", metadata={"classes": '["helmet", "head"]'})
+    read = Manifest.read(tmp_path / "m.parquet")
+    assert read.table.equals(manifest.table)
+    assert read.classes == ("helmet", "head")
+    assert not read.has_masks
+    assert len(read.labelled()) == 1

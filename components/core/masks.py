@@ -1,0 +1,46 @@
+"""Masks: the class of every pixel of a picture.
+
+A mask (height, width) has the size of its picture as displayed. A pixel is the number of its class among those of the
+manifest, or ``VOID`` where nobody says what it is. Such numbers have no values in between: whoever resizes a mask takes
+the nearest pixel.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from components.core.errors import InputError
+
+ClassMap: TypeAlias = NDArray[np.uint8]
+
+VOID = 255
+
+
+def read_mask(path: Path) -> ClassMap:
+    """Read a mask (height, width) from a PNG.
+
+    Raises:
+        InputError: it cannot be read, or has colours, a palette or other than 8 bits a pixel.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            mode, mask = image.mode, np.array(image)
+    except Exception as error:  # a decoder may raise anything at all on a damaged file
+        raise InputError(f"mask {path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+    if mode != "L":
+        raise InputError(f"mask {path}: not one channel of 8 bits, but {mode}")
+    return mask.astype(np.uint8, copy=False)
+
+
+def encode_mask(mask: ClassMap) -> bytes:
+    """A mask (height, width) as PNG of one channel; the same mask gives the same bytes."""
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(mask)).save(content, "PNG")
+    return content.getvalue()
