@@ -50,8 +50,9 @@ from components.core.bundle import BoxesHead, Bundle  # noqa: E402
 from components.core.cache import cache_folder, fetch_blobs  # noqa: E402
 from components.core.detections import Detections  # noqa: E402
 from components.core.estimators.base import LocalSamples  # noqa: E402
+from components.core.estimators.ultralytics_model import ONNX_OPSET  # noqa: E402
 from components.core.estimators.ultralytics_offline import ultralytics_offline  # noqa: E402
-from components.core.estimators.yolo import ONNX_OPSET, lay_out  # noqa: E402
+from components.core.estimators.yolo import lay_out  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.core.reports import write_page  # noqa: E402
 from components.core.runtimes.decode import decode  # noqa: E402

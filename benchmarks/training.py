@@ -100,12 +100,12 @@ def bare(work: Path, epochs: int, image_size: int) -> float:
 def ours(work: Path, epochs: int, image_size: int) -> float:
     import shutil
 
-    from components.core.estimators import yolo
+    from components.core.estimators import ultralytics_model
     from components.core.manifest import Manifest
     from components.train import train as training
 
     times: list[float] = []
-    begin, progress = yolo._Follower.on_train_start, training.Progress.__call__
+    begin, progress = ultralytics_model._Follower.on_train_start, training.Progress.__call__
 
     def timed_begin(*words: Any) -> None:
         times.append(time.perf_counter())
@@ -115,7 +115,7 @@ def ours(work: Path, epochs: int, image_size: int) -> float:
         progress(*words)
         times.append(time.perf_counter())
 
-    yolo._Follower.on_train_start = timed_begin  # type: ignore[method-assign]
+    ultralytics_model._Follower.on_train_start = timed_begin  # type: ignore[method-assign]
     training.Progress.__call__ = timed_progress  # type: ignore[method-assign]
     shutil.rmtree(work / "model", ignore_errors=True)
     training.train(

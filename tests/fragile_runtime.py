@@ -8,15 +8,16 @@ import numpy as np
 
 from components.core.detections import Detections
 from components.core.runtimes.detector import runtimes
-from components.core.runtimes.onnx import OnnxDetector
+from components.core.runtimes.onnx import open_onnx
 
 
 @runtimes.register("fragile")
-class Fragile(OnnxDetector):
+class Fragile:
     """ONNX Runtime, and one fault: ``crash`` on loading, ``raise`` or ``nan`` once it has been warmed up."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
-        super().__init__(folder, threads)
+        self.detector = open_onnx(folder, threads)
+        self.bundle = self.detector.bundle
         self.fault, self.after = self.bundle.lineage.get("fault"), self.bundle.lineage.get("after", 0)
         self.seen = -1  # the first picture is that of the warm-up
         if self.fault == "crash":
@@ -28,4 +29,4 @@ class Fragile(OnnxDetector):
             raise RuntimeError("the device does not answer")
         if self.seen and self.seen > self.after and self.fault == "nan":
             return [Detections.of([[np.nan] * 4], [0], [0.9])]
-        return super().predict(images, confidence=confidence, nms=nms)
+        return self.detector.predict(images, confidence=confidence, nms=nms)

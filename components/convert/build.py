@@ -18,18 +18,21 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.detections import Detections
+from components.core.masks import ClassMap
+from components.core.runtimes.detector import Canvas, NetworkDetector
 from components.core.runtimes.letterbox import read_picture
-from components.core.runtimes.rknn import Canvas, RknnDetector
+from components.core.runtimes.network import as_described
 
 MODEL, PREDICTIONS, FACTS, FAILURE = "model.rknn", "predictions.npz", "facts.json", "failure.json"
 LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
@@ -105,9 +108,48 @@ def write_predictions(path: Path, predictions: Sequence[Detections]) -> None:
     )
 
 
-def read_predictions(path: Path) -> list[Detections]:
-    """What ``write_predictions`` wrote."""
+class ClassMaps(Sequence[ClassMap]):
+    """Class maps in a file, each read when it is asked for: all at once would take a gigabyte of large pictures.
+
+    Args:
+        path: what ``write`` wrote.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with np.load(path) as arrays:
+            self._names = sorted(arrays.files)
+
+    @staticmethod
+    def write(path: Path, maps: Iterable[ClassMap]) -> int:
+        """Write maps one after the other; how many there were."""
+        count = 0
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            for one in maps:
+                with file.open(f"{count:06d}.npy", "w") as part:
+                    np.lib.format.write_array(part, one, allow_pickle=False)
+                count += 1
+        return count
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> ClassMap: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ClassMap]: ...
+    def __getitem__(self, index: int | slice) -> ClassMap | list[ClassMap]:
+        """One map, or some."""
+        with np.load(self._path) as arrays:
+            names = self._names[index]
+            return arrays[names] if isinstance(names, str) else [arrays[name] for name in names]
+
+
+def read_predictions(path: Path) -> Sequence[Detections] | Sequence[ClassMap]:
+    """The boxes that ``write_predictions`` wrote, or the maps that ``ClassMaps.write`` did."""
     with np.load(path) as arrays:
+        if "counts" not in arrays:
+            return ClassMaps(path)
         everything = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
         ends = np.cumsum(arrays["counts"])
     return [everything[slice(end - count, end)] for end, count in zip(ends, np.diff(ends, prepend=0), strict=True)]
@@ -119,15 +161,14 @@ def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     rknn = _built(request, output / MODEL)
     built = time.monotonic()
     _asked("starting the simulator", rknn.init_runtime)
-    predictions = _look(bundle, rknn, request.pictures)
+    _look(bundle, rknn, request.pictures, output / PREDICTIONS)
     looked = time.monotonic()
-    write_predictions(output / PREDICTIONS, predictions)
     with (output / MODEL).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "sha256": digest,
         "build_seconds": built - started,
-        "pictures_per_second": len(predictions) / max(looked - built, 1e-9),
+        "pictures_per_second": len(request.pictures) / max(looked - built, 1e-9),
         "score_steps": _score_steps(rknn, bundle.outputs[1::2]),
     }
 
@@ -153,17 +194,19 @@ def _built(request: Request, path: Path) -> Any:
     return rknn
 
 
-def _look(bundle: Bundle, rknn: Any, pictures: Sequence[str]) -> list[Detections]:
+def _look(bundle: Bundle, rknn: Any, pictures: Sequence[str], path: Path) -> None:
+    """Run the model over pictures on the simulator and write what it sees."""
+
     def infer(canvas: Canvas) -> Sequence[NDArray[np.float32]]:
         outputs: Any = _asked("simulating", rknn.inference, inputs=[canvas], data_format=["nhwc"])
         return tuple(outputs)
 
-    detector = RknnDetector(bundle, infer)
-    return [
-        found
-        for picture in pictures
-        for found in detector.predict([read_picture(Path(picture))], confidence=LEAST_SCORE)
-    ]
+    model = as_described(bundle, infer)
+    images = ([read_picture(Path(picture))] for picture in pictures)
+    if isinstance(model, NetworkDetector):
+        write_predictions(path, [found for image in images for found in model.predict(image, confidence=LEAST_SCORE)])
+    else:
+        ClassMaps.write(path, (found for image in images for found in model.segment(image)))
 
 
 def _asked(doing: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from components.convert.build import FACTS, MODEL, Request
 from components.convert.calibration import write_canvases, write_list
 from components.convert.toolkit import Built, build, read_build
 from components.core.bundle import Bundle
-from components.core.cache import fetch_blobs
+from components.core.cache import fetch_blobs, fetch_masks
 from components.core.manifest import Manifest
 
 _FORMAT = 1  # of a cached build; another number makes the old ones unknown
@@ -79,6 +79,11 @@ class Builds:
     def pictures(self) -> list[Path]:
         """The files of the check samples."""
         return fetch_blobs(self._check, self._blobs)
+
+    @functools.cached_property
+    def masks(self) -> list[Path]:
+        """The files of the check samples' masks."""
+        return fetch_masks(self._check, self._blobs)
 
     def _build(self, target: str, precision: str, algorithm: str, work: Path) -> None:
         canvases = work / "canvases"

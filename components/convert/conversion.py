@@ -9,6 +9,7 @@ from typing import Any
 
 from components.convert.gate import Check
 from components.convert.measure import Measured
+from components.convert.measure_masks import MeasuredMasks
 from components.convert.toolkit import Built
 from components.core.bundle import Bundle
 from components.core.reports import Section
@@ -32,7 +33,7 @@ class Attempt:
     precision: str
     algorithm: str
     built: Built | None = None
-    measured: Measured | None = None
+    measured: Measured | MeasuredMasks | None = None
     checks: tuple[Check, ...] = ()
     error: str = ""
 
@@ -80,7 +81,7 @@ class Conversion:
     reasons: tuple[str, ...]
     bundle: Bundle
     attempts: Sequence[Attempt] = ()
-    reference: Measured | None = None
+    reference: Measured | MeasuredMasks | None = None
     sections: Sequence[Section] = ()
 
     def describe(self) -> str:
@@ -110,10 +111,5 @@ class Conversion:
         return {
             f"{name}[{target}]": value
             for target, measured in last.items()
-            for name, value in {
-                "map50": measured.metrics.map50,
-                "map50_95": measured.metrics.map50_95,
-                "f1_macro": measured.metrics.f1_macro,
-                "max_score": measured.max_score,
-            }.items()
+            for name, value in measured.figures().items()
         }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from components.convert import report
 from components.convert.build import LEAST_SCORE
@@ -17,15 +18,22 @@ from components.convert.conversion import Attempt, Conversion, Outcome
 from components.convert.gate import Limits, check_reference, judge
 from components.convert.graph import check_model
 from components.convert.measure import Measured, measure
+from components.convert.measure_masks import MeasuredMasks, measure_masks
 from components.convert.toolkit import PACKAGE, ToolkitError, toolkit_version
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.cache import cache_folder, own_folder
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.runtimes.detector import Detector, open_detector
+from components.core.masks import ClassMap
+from components.core.runtimes.detector import Detector, NetworkDetector
 from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.onnx import open_onnx
 from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
+from components.core.runtimes.segmenter import NetworkSegmenter, Segmenter
+
+Predictions = Iterable[Detections] | Iterable[ClassMap]
+AnyMeasured = Measured | MeasuredMasks
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +80,12 @@ def convert(
         return _skipped(bundle, model_folder, output, "no targets are asked for")
     check_precision(names, quantization)
     check_model(bundle, model_folder)
-    detector = open_detector("onnx", model_folder)
+    network = open_onnx(model_folder, 0)
     toolkit = toolkit_version()
     if not toolkit:
         why = f"{PACKAGE} is not installed here (it exists for Linux on x86-64): the model stays ONNX alone"
         return _skipped(bundle, model_folder, output, why)
-    samples = _check_samples(manifest, split, check_size, seed)
+    samples = _check_samples(manifest, split, check_size, seed, bundle)
     ways = _ways(quantization, retries)
     builds = Builds(
         model_folder,
@@ -88,15 +96,14 @@ def convert(
         toolkit=toolkit,
         time_limit=time_limit,
     )
-    reference = measure(samples, _look(detector, builds.pictures), bundle)
+    measured = functools.partial(_measured, builds, samples, bundle)
+    reference = measured(_look(network, builds.pictures))
     enough = check_reference(reference)
     if not enough.met:
         conversion = Conversion(Outcome.FAILED, (f"{enough.question}: {enough.reason}",), bundle, (), reference)
     else:
         attempts = [
-            attempt
-            for target in names
-            for attempt in _attempts(builds, target, ways, samples, reference, bundle, limits)
+            attempt for target in names for attempt in _attempts(builds, target, ways, measured, reference, limits)
         ]
         conversion = _decide(bundle, attempts, reference)
     written = _write(conversion, toolkit, model_folder, output)
@@ -119,14 +126,16 @@ def _ways(quantization: str, retries: Sequence[str]) -> list[tuple[str, str]]:
     return [("int8", "normal"), *(("fp16", "") if name == "fp16" else ("int8", name) for name in retries)]
 
 
-def _check_samples(manifest: Manifest, split: str, count: int, seed: int) -> Manifest:
+def _check_samples(manifest: Manifest, split: str, count: int, seed: int, bundle: Bundle) -> Manifest:
     if split == "train":
         raise InputError("split='train' calibrates; measure the conversion on val or test")
-    samples = manifest.split(split).labelled()
-    if not samples.truths() or not any(map(len, samples.truths())):
+    samples = manifest.split(split).labelled(bundle.task)
+    segments = bundle.task == "segmentation"
+    if not (len(samples) if segments else any(map(len, samples.truths()))):
         raise InputError(
-            f"split {split!r} has {len(samples)} labelled pictures and no box in them: nothing can be measured; "
-            "bring in more pictures or name another split"
+            f"split {split!r} has {len(manifest.split(split).labelled())} labelled pictures and no "
+            f"{'mask' if segments else 'box'} in them: nothing can be measured; bring in more pictures or name another "
+            "split"
         )
     return draw_samples(samples, count, seed)
 
@@ -135,9 +144,8 @@ def _attempts(
     builds: Builds,
     target: str,
     ways: Sequence[tuple[str, str]],
-    samples: Manifest,
-    reference: Measured,
-    bundle: Bundle,
+    measured: Callable[[Predictions], AnyMeasured],
+    reference: AnyMeasured,
     limits: Limits,
 ) -> Iterator[Attempt]:
     """Try one way after the other, until a file passes."""
@@ -150,16 +158,16 @@ def _attempts(
         except ToolkitError as error:
             attempt = replace(attempt, error=str(error))
         else:
-            measured = measure(samples, built.predictions, bundle)
-            checks = judge(measured, reference, built.score_steps, limits)
-            attempt = replace(attempt, built=built, measured=measured, checks=checks)
+            found = measured(built.predictions)
+            checks = judge(found, reference, built.score_steps, limits)
+            attempt = replace(attempt, built=built, measured=found, checks=checks)
         log.info("%s %s: %s", target, attempt.how, "; ".join(attempt.reasons) or "passed")
         yield attempt
         if attempt.passed:
             return
 
 
-def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: Measured) -> Conversion:
+def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: AnyMeasured) -> Conversion:
     last = {attempt.target: attempt for attempt in attempts}
     lost = [attempt for attempt in last.values() if not attempt.passed]
     if lost:
@@ -181,7 +189,7 @@ def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Pat
                 "algorithm": attempt.algorithm,
                 "toolkit": toolkit,
                 "compiler": attempt.built.compiler,
-                "simulated_map50": attempt.measured.metrics.map50,
+                **{f"simulated_{name}": value for name, value in list(attempt.measured.figures().items())[:1]},
             }
     lineage = conversion.bundle.lineage | ({"rknn": told} if told else {})
     return replace(conversion, bundle=replace(conversion.bundle, lineage=lineage).write(output))
@@ -193,5 +201,15 @@ def _copy(bundle: Bundle, model_folder: Path, output: Path) -> None:
         shutil.copyfile(model_folder / name, output / name)
 
 
-def _look(detector: Detector, pictures: Sequence[Path]) -> list[Detections]:
-    return [detector.predict([read_picture(path)], confidence=LEAST_SCORE)[0] for path in pictures]
+def _look(network: Detector | Segmenter, pictures: Sequence[Path]) -> Predictions:
+    """What the float model sees; class maps are made one at a time, since all at once take much memory."""
+    if isinstance(network, NetworkDetector):
+        return [network.predict([read_picture(path)], confidence=LEAST_SCORE)[0] for path in pictures]
+    assert isinstance(network, NetworkSegmenter)
+    return (network.segment([read_picture(path)])[0] for path in pictures)
+
+
+def _measured(builds: Builds, samples: Manifest, bundle: Bundle, predictions: Predictions) -> AnyMeasured:
+    if bundle.task == "segmentation":
+        return measure_masks(samples, builds.masks, cast(Iterable[ClassMap], predictions), bundle)
+    return measure(samples, cast(Sequence[Detections], predictions), bundle)

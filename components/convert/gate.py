@@ -13,6 +13,15 @@ score steps            no score output has coarser steps than 1/255, as it has w
 
 All are asked, because each sees what the others miss: noise as calibration costs a point of mAP50 and caps every score
 at 0.5; and how alike the outputs are (their cosine) tells nothing, a dead detector has the best one.
+
+Of a segmentation it asks:
+
+====================== ==========================================================================================
+mean IoU               it fell by at most ``max_map_loss``
+correct pixels         their share fell by at most ``max_map_loss``
+enough pictures        the change in mean IoU is known to within ``max_map_loss``, with 95 % confidence
+IoU of a class         it fell by at most ``max_f1_loss``, if the class is in enough pictures to tell
+====================== ==========================================================================================
 """
 
 from __future__ import annotations
@@ -21,11 +30,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from components.convert.measure import Measured, map50_change
+from components.convert.measure_masks import MeasuredMasks, miou_change
 from components.core.errors import InputError
 
 LEAST_MAP50 = 0.05  # of the float model; below it there is nothing that could be lost
+LEAST_MIOU = 0.05  # likewise
 _COARSEST_STEP = 1.01 / 255  # scores are 0..1; the hundredth is rounding
 _BOXES_OF_CHANCE = 2  # so many boxes at the edge of the confidence are no evidence
+_PICTURES_OF_CHANCE = 5  # the IoU of a class in fewer is that of a few objects
 
 
 @dataclass(frozen=True)
@@ -33,8 +45,8 @@ class Limits:
     """How much a conversion may cost.
 
     Attributes:
-        max_map_loss: most that mAP50 and mAP50-95 may fall, 0..1.
-        max_f1_loss: most that the F1 of any class may fall, 0..1.
+        max_map_loss: most that mAP50 and mAP50-95 may fall, 0..1; of a segmentation, mean IoU and correct pixels.
+        max_f1_loss: most that the F1 of any class may fall, 0..1; of a segmentation, its IoU.
         min_score_ratio: least ratio of the highest scores, 0..1.
     """
 
@@ -63,29 +75,56 @@ class Check:
     reason: str
 
 
-def check_reference(reference: Measured) -> Check:
+def check_reference(reference: Measured | MeasuredMasks) -> Check:
     """Whether the float model finds enough for a comparison to mean something."""
-    have = reference.metrics.map50
-    return Check("float model", have >= LEAST_MAP50, f"its mAP50 is {have:.3f}, need >= {LEAST_MAP50:g} to compare")
+    if isinstance(reference, MeasuredMasks):
+        name, have, least = "mean IoU", reference.metrics.miou, LEAST_MIOU
+    else:
+        name, have, least = "mAP50", reference.metrics.map50, LEAST_MAP50
+    return Check("float model", have >= least, f"its {name} is {have:.3f}, need >= {least:g} to compare")
 
 
 def judge(
-    converted: Measured, reference: Measured, score_steps: Mapping[str, float], limits: Limits
+    converted: Measured | MeasuredMasks,
+    reference: Measured | MeasuredMasks,
+    score_steps: Mapping[str, float],
+    limits: Limits,
 ) -> tuple[Check, ...]:
-    """Ask all questions of the module.
+    """Ask all questions of the module that are for the model's task.
 
     Args:
-        converted: measured on the same pictures as the reference.
-        reference: the float model.
-        score_steps: from one level of a score to the next, by output; empty where scores are not quantised.
+        converted: what was built, on the check pictures.
+        reference: the float model on the same.
+        score_steps: difference between two neighbouring 8-bit levels of each score output; empty for fp16.
         limits: what is allowed.
     """
+    if isinstance(converted, MeasuredMasks) and isinstance(reference, MeasuredMasks):
+        return (*_masks(converted, reference, limits.max_map_loss), *_ious(converted, reference, limits.max_f1_loss))
+    assert isinstance(converted, Measured) and isinstance(reference, Measured)
     return (
         *_average_precision(converted, reference, limits.max_map_loss),
         *_f1(converted, reference, limits.max_f1_loss),
         _highest_score(converted, reference, limits.min_score_ratio),
         *_steps(score_steps),
     )
+
+
+def _masks(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> Iterator[Check]:
+    for title, name in (("mean IoU", "miou"), ("correct pixels", "pixel_accuracy")):
+        new, old = getattr(converted.metrics, name), getattr(reference.metrics, name)
+        yield Check(title, old - new <= most, f"{old:.3f} -> {new:.3f}, may fall by {most:g}")
+    low, high = miou_change(converted, reference)
+    reason = f"the change in mean IoU lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
+    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.metrics.images} pictures: {reason}")
+
+
+def _ious(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> Iterator[Check]:
+    pairs = zip(converted.metrics.per_class, reference.metrics.per_class, strict=True)
+    for index, (new, old) in enumerate(pairs):
+        if old.iou is not None and reference.pictures_with(index) >= _PICTURES_OF_CHANCE:
+            now = new.iou or 0.0
+            reason = f"{old.iou:.3f} -> {now:.3f}, may fall by {most:g}"
+            yield Check(f"IoU of {old.name}", old.iou - now <= most, reason)
 
 
 def _average_precision(converted: Measured, reference: Measured, most: float) -> Iterator[Check]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import BoxesHead, Bundle
 from components.core.errors import InputError
 
 NEWEST_OPSET = 19  # that rknn-toolkit2 2.5.0 reads
@@ -19,7 +19,7 @@ def check_model(bundle: Bundle, folder: Path) -> None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if not isinstance(bundle.head, Head):
+    if isinstance(bundle.head, BoxesHead):
         raise InputError(
             f"model {folder}: it gives finished boxes (an estimator such as fpn), which Rockchip's toolkit cannot "
             "convert: train with estimator=yolo, or leave targets empty"

@@ -28,6 +28,15 @@ class Measured:
     matches: Matches
     max_score: float
 
+    def figures(self) -> dict[str, float]:
+        """The main figures by name."""
+        return {
+            "map50": self.metrics.map50,
+            "map50_95": self.metrics.map50_95,
+            "f1_macro": self.metrics.f1_macro,
+            "max_score": self.max_score,
+        }
+
 
 def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle) -> Measured:
     """Measure predictions against the labels.

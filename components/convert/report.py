@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from components.convert.conversion import Attempt, Conversion
 from components.convert.measure import Measured
+from components.convert.measure_masks import MeasuredMasks
 from components.convert.toolkit import Operators
 from components.core import reports
 from components.core.reports import Section
@@ -21,7 +22,10 @@ def sections(conversion: Conversion, split: str, confidence: float) -> list[Sect
     pages = [_verdict(conversion)]
     if conversion.reference and conversion.attempts:
         last = list({attempt.target: attempt for attempt in conversion.attempts}.values())
-        pages += [_accuracy(conversion.reference, last, split, confidence), _classes(conversion.reference, last)]
+        if isinstance(conversion.reference, MeasuredMasks):
+            pages += [_mask_accuracy(conversion.reference, last, split), _ious(conversion.reference, last)]
+        else:
+            pages += [_accuracy(conversion.reference, last, split, confidence), _classes(conversion.reference, last)]
         if any(attempt.built for attempt in last):
             pages.append(_chips(last))
     return pages
@@ -56,7 +60,7 @@ def _accuracy(reference: Measured, last: Sequence[Attempt], split: str, confiden
         ["float32 ONNX", old.map50, NONE, old.map50_95, NONE, old.f1_macro, NONE, reference.max_score, NONE, counts[0]]
     ]
     for attempt in last:
-        if attempt.measured:
+        if isinstance(attempt.measured, Measured):
             new = attempt.measured.metrics
             rows.append(
                 [
@@ -79,13 +83,57 @@ def _accuracy(reference: Measured, last: Sequence[Attempt], split: str, confiden
 
 
 def _classes(reference: Measured, last: Sequence[Attempt]) -> Section:
-    measured = [(attempt.target, attempt.measured.metrics.per_class) for attempt in last if attempt.measured]
+    measured = [
+        (attempt.target, attempt.measured.metrics.per_class)
+        for attempt in last
+        if isinstance(attempt.measured, Measured)
+    ]
     headers = ("class", "true boxes", "float32", *(target for target, _ in measured))
     rows = [
         [old.name, old.truths, _figure(old.f1), *(_change(per_class[index].f1, old.f1) for _, per_class in measured)]
         for index, old in enumerate(reference.metrics.per_class)
     ]
     return Section("F1 of each class at the deployed confidence", reports.table(headers, rows))
+
+
+def _mask_accuracy(reference: MeasuredMasks, last: Sequence[Attempt], split: str) -> Section:
+    headers = ("model", "mean IoU", "change", "correct pixels", "change")
+    old = reference.metrics
+    rows: list[list[object]] = [["float32 ONNX", old.miou, NONE, old.pixel_accuracy, NONE]]
+    for attempt in last:
+        if isinstance(attempt.measured, MeasuredMasks):
+            new = attempt.measured.metrics
+            changes = [
+                cell
+                for name in ("miou", "pixel_accuracy")
+                for cell in (getattr(new, name), f"{getattr(new, name) - getattr(old, name):+.3f}")
+            ]
+            rows.append([f"{attempt.target} {attempt.how}", *changes])
+    caption = (
+        f"On {old.images} pictures of the {split} split with {old.pixels:,} labelled pixels. Computed by the toolkit's "
+        "simulator, on no chip."
+    )
+    return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
+
+
+def _ious(reference: MeasuredMasks, last: Sequence[Attempt]) -> Section:
+    measured = [
+        (attempt.target, attempt.measured.metrics.per_class)
+        for attempt in last
+        if isinstance(attempt.measured, MeasuredMasks)
+    ]
+    headers = ("class", "true pixels", "pictures", "float32", *(target for target, _ in measured))
+    rows = [
+        [
+            old.name,
+            old.truths,
+            reference.pictures_with(index),
+            _figure(old.iou),
+            *(_change(per_class[index].iou, old.iou) for _, per_class in measured),
+        ]
+        for index, old in enumerate(reference.metrics.per_class)
+    ]
+    return Section("IoU of each class", reports.table(headers, rows))
 
 
 def _chips(last: Sequence[Attempt]) -> Section:

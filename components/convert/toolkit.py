@@ -18,6 +18,7 @@ from typing import IO
 import components
 from components.convert.build import FACTS, FAILURE, MODEL, PREDICTIONS, Request, read_predictions
 from components.core.detections import Detections
+from components.core.masks import ClassMap
 
 PACKAGE = "rknn-toolkit2"
 REQUEST, LOG = "request.json", "toolkit.log"
@@ -60,7 +61,7 @@ class Built:
     Attributes:
         file: the ``.rknn``.
         sha256: of its bytes.
-        predictions: of each picture, with scores from 0.001, in the model's classes.
+        predictions: of each picture in the model's classes, boxes with scores from 0.001, or a class map.
         score_steps: how much a score goes up from one 8-bit level to the next, by output; empty for fp16.
         operators: of the compiler's report; None where that cannot be read.
         compiler: its version.
@@ -70,7 +71,7 @@ class Built:
 
     file: Path
     sha256: str
-    predictions: Sequence[Detections]
+    predictions: Sequence[Detections] | Sequence[ClassMap]
     score_steps: dict[str, float]
     operators: Operators | None
     compiler: str

@@ -83,12 +83,37 @@ class BoxesHead:
         return "" if len(outputs) == 3 else f"{len(outputs)} outputs: boxes need three, boxes, scores and classes"
 
 
+@dataclass(frozen=True, config=_STRICT)
+class SemanticHead:
+    """The model scores each class for each cell of a grid: one output of logits, (1, classes, height, width).
+
+    Attributes:
+        stride: pixels of the canvas per grid cell.
+        kind: tells this head from others in ``model.json``.
+    """
+
+    stride: PositiveInt
+    kind: Literal["semantic"] = "semantic"
+
+    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
+        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
+        if len(outputs) != 1:
+            return f"{len(outputs)} outputs: class scores need one"
+        if any(side % self.stride for side in image_size):
+            return f"image_size {image_size} is not a multiple of the stride {self.stride}"
+        return ""
+
+
 def _kind(head: Any) -> Any:
     """Bundles were first written for one kind of head, without saying which."""
     return head.get("kind", "split") if isinstance(head, dict) else getattr(head, "kind", None)
 
 
-AnyHead = Annotated[Annotated[Head, Tag("split")] | Annotated[BoxesHead, Tag("boxes")], Discriminator(_kind)]
+AnyHead = Annotated[
+    Annotated[Head, Tag("split")] | Annotated[BoxesHead, Tag("boxes")] | Annotated[SemanticHead, Tag("semantic")],
+    Discriminator(_kind),
+]
+Task = Literal["detection", "segmentation"]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -99,12 +124,13 @@ class Bundle:
         classes: class names in the order of the model's class scores.
         image_size: height and width of the model's canvas in pixels.
         estimator: the plug-in that trained it and can train it on.
-        head: how its outputs become boxes.
-        confidence_threshold: score from which a box counts where the model is deployed.
-        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        head: how its outputs become boxes, or a class for each pixel.
+        confidence_threshold: score from which a box counts where the model is deployed; a segmentation needs none.
+        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped; likewise.
         outputs: names of its outputs. Of a ``Head``: for each stride the boxes ``(1, 4 * reg_max, h, w)``, then the
-            class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes.
-        task: what the model does.
+            class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes. Of a
+            ``SemanticHead``: the logits.
+        task: what the model does: find objects, or say of every pixel what it shows.
         pad: grey value around a picture on the canvas.
         colour: order of the canvas' channels.
         files: name of every other file of the folder, and its SHA-256.
@@ -120,7 +146,7 @@ class Bundle:
     confidence_threshold: _Fraction
     nms_threshold: _Fraction
     outputs: tuple[str, ...] = ("box0", "cls0", "box1", "cls1", "box2", "cls2")
-    task: Literal["detection"] = "detection"
+    task: Task = "detection"
     pad: Annotated[NonNegativeInt, Field(le=255)] = 114
     colour: Literal["RGB"] = "RGB"
     files: dict[_FileName, _Digest] = Field(default_factory=dict)
@@ -130,6 +156,8 @@ class Bundle:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {list(self.classes)} name one twice")
+        if isinstance(self.head, SemanticHead) != (self.task == "segmentation"):
+            raise ValueError(f"a model for {self.task} has no head of the kind {self.head.kind}")
         wrong = self.head.problem(self.image_size, self.outputs)
         if wrong:
             raise ValueError(wrong)

@@ -35,6 +35,7 @@ from typing import Any
 
 import polars as pl
 
+from components.core.bundle import Task
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.transfer import landing, os_errors
@@ -117,9 +118,15 @@ class Manifest:
         """The samples of one split."""
         return self.where(pl.col("split") == name)
 
-    def labelled(self) -> Manifest:
-        """The samples somebody has labelled, with boxes or a mask; negatives are among them."""
-        return self.where(LABELLED)
+    def labelled(self, task: Task | None = None) -> Manifest:
+        """The samples somebody has labelled, with boxes or a mask; negatives are among them.
+
+        Args:
+            task: only those whose labels are for it: boxes (or none to draw) for detection, a mask for segmentation.
+        """
+        if task is None:
+            return self.where(LABELLED)
+        return self.where(pl.col("mask" if task == "segmentation" else "annotations").is_not_null())
 
     @property
     def has_masks(self) -> bool:

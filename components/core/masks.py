@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from components.core.errors import InputError
 
@@ -28,6 +27,8 @@ def read_mask(path: Path) -> ClassMap:
     Raises:
         InputError: it cannot be read, or has colours, a palette or other than 8 bits a pixel.
     """
+    from PIL import Image  # the edge worker, which reads no mask, does without Pillow
+
     try:
         with Image.open(path, formats=("PNG",)) as image:
             image.load()
@@ -41,6 +42,8 @@ def read_mask(path: Path) -> ClassMap:
 
 def encode_mask(mask: ClassMap) -> bytes:
     """A mask (height, width) as PNG of one channel; the same mask gives the same bytes."""
+    from PIL import Image
+
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(mask)).save(content, "PNG")
     return content.getvalue()

@@ -7,6 +7,7 @@ Kubeflow UI shows it in a sandboxed frame. Text is escaped by markupsafe unless 
 from __future__ import annotations
 
 import base64
+import colorsys
 import io
 import json
 import re
@@ -72,6 +73,8 @@ figure { margin: 0 0 12px; } figure svg { max-width: 100%; height: auto; }
 .pictures img { width: 100%; border-radius: 6px; display: block; }
 .note { border-left: 4px solid var(--accent); background: var(--ground); padding: 8px 14px; margin: 0 0 12px; }
 .note.warn { border-color: #d9730d; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 12px; font-size: 13px; }
+.swatch i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 6px; }
 details { margin: 0 0 12px; } summary { cursor: pointer; color: var(--accent); }
 </style>
 </head>
@@ -200,6 +203,33 @@ def draw(image: Picture, detections: Detections, names: Sequence[str], truth: De
         for ink, width in (((255, 255, 255), 3 * thickness), (colour, thickness)):  # a white rim keeps it legible
             cv2.putText(canvas, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4 * thickness, ink, width, cv2.LINE_AA)
     return canvas
+
+
+def paint(image: Picture, classes: NDArray[np.uint8]) -> Picture:
+    """A copy of a picture with the colour of a class laid over every pixel; 255 leaves it as it is.
+
+    Args:
+        image: (height, width, 3) RGB.
+        classes: (height, width), index of each pixel's class.
+    """
+    table = np.array([_rgb(colour_of(index)) for index in range(256)], dtype=np.float32)
+    mixed = np.where((classes == 255)[..., None], image, 0.45 * image + 0.55 * table[classes])
+    return np.asarray(mixed, dtype=np.uint8)
+
+
+def legend(names: Sequence[str]) -> Markup:
+    """What the colours of ``paint`` mean."""
+    swatch = Markup('<span class="swatch"><i style="background:{}"></i>{}</span>')
+    listed = Markup(" ").join(swatch.format(colour_of(index), name) for index, name in enumerate(names))
+    return Markup('<p class="legend">{}</p>').format(listed)
+
+
+def colour_of(index: int) -> str:
+    """A colour for a class; behind those of the palette come hues as far apart as the golden angle puts them."""
+    if index < len(PALETTE):
+        return PALETTE[index]
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.85)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def _rectangle(

@@ -24,7 +24,8 @@ def evaluate(
         manifest: Samples with splits, from `prepare`.
         model: A bundle.
         job_root: Where the job's state lies.
-        metrics: mAP50, mAP50-95, precision, recall and F1 per class, false positives per image.
+        metrics: mAP50, mAP50-95, precision, recall and F1 per class, false positives per image; of a segmentation mIoU,
+            correct pixels, and IoU, precision and recall per class.
         report: The figures, the curves, the best and the worst pictures, as a page.
         confidence_threshold: Score, 0 to 1, at which precision, recall and F1 are taken.
         nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
@@ -41,7 +42,7 @@ def evaluate(
         from components.core.cache import cache_folder
         from components.core.manifest import Manifest
         from components.core.reports import write_page
-        from components.evaluate.evaluate import evaluate as measure
+        from components.evaluate.measure import measure
 
         registry.load(plugins)
         evaluation = measure(

@@ -12,7 +12,7 @@ from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.manifest import SPLITS, Manifest
+from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import map50_interval
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
 from components.core.reports import Section
@@ -20,11 +20,11 @@ from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.detector import Detector, open_detector
 from components.core.runtimes.letterbox import Picture, read_picture
 from components.evaluate import report
+from components.evaluate.samples import PROGRESS_SECONDS, labelled_samples
 
 log = logging.getLogger(__name__)
 
 LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
-PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def evaluate(
         InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
             bundle cannot run, or a picture is not the one in the manifest.
     """
-    samples = _samples(manifest, split)
+    samples = labelled_samples(manifest, split, "detection")
     detector = open_detector(runtime, model_folder)
     places = _places(detector.bundle, manifest, model_folder)
     paths = fetch_blobs(samples, cache_folder)
@@ -110,18 +110,6 @@ def evaluate(
         *_examples(samples, paths, predictions, matches, confidence_threshold),
     ]
     return Evaluation(metrics, interval, samples, predictions, sections)
-
-
-def _samples(manifest: Manifest, split: str) -> Manifest:
-    samples = manifest.split(split).labelled()
-    if len(samples) == 0:
-        counts = {name: len(manifest.split(name).labelled()) for name in (*SPLITS, "")}
-        listed = ", ".join(f"{name or 'undecided'} {count}" for name, count in counts.items() if name or count)
-        raise InputError(
-            f"split {split!r} has no labelled sample to evaluate on; labelled samples are {listed}: "
-            "bring in more pictures, change the ratios of the splits or name another split"
-        )
-    return samples
 
 
 def _places(bundle: Bundle, manifest: Manifest, folder: Path) -> list[int]:

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core import plugins, reports
-from components.core.bundle import Bundle
-from components.core.cache import cache_folder, fetch_blobs, own_folder
+from components.core.bundle import Bundle, Task
+from components.core.cache import cache_folder, fetch_blobs, fetch_masks, own_folder
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
 from components.core.job import Job
@@ -110,8 +110,8 @@ def train(
     blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings)
     with _only_one(own_folder(job_root) / "training" / key) as folder:
-        samples = {split: _local(manifest, split, blobs) for split in ("train", "val")}
-        if not sum(map(len, samples["train"].manifest.truths())):
+        samples = {split: _local(manifest, split, blobs, model.task) for split in ("train", "val")}
+        if model.task == "detection" and not sum(map(len, samples["train"].manifest.truths())):
             raise InputError(f"none of the {len(samples['train'].manifest)} training samples has a box to learn from")
         checkpoints = Checkpoints(open_store(job_root), key)
         history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
@@ -167,7 +167,7 @@ def digest_of(manifest: Manifest) -> str:
 
 
 def report(
-    history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator, val: LocalSamples
+    history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator[Any], val: LocalSamples
 ) -> list[reports.Section]:
     """Curves of the training, and what the model sees on some pictures of the validation split."""
     body = reports.facts(
@@ -184,25 +184,40 @@ def report(
     paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
     images = [read_picture(paths[identity]) for identity in shown]
     found = model.predict(images, confidence_threshold=bundle.confidence_threshold, nms_threshold=bundle.nms_threshold)
-    pictures = [
-        (reports.draw(image, detections, bundle.classes), f"{len(detections)} found")
-        for image, detections in zip(images, found, strict=True)
-    ]
+    if bundle.task == "segmentation":
+        painted = [(reports.paint(image, one), "") for image, one in zip(images, found, strict=True)]
+        predictions = reports.legend(bundle.classes) + reports.pictures(painted)
+    else:
+        predictions = reports.pictures(
+            [
+                (reports.draw(image, detections, bundle.classes), f"{len(detections)} found")
+                for image, detections in zip(images, found, strict=True)
+            ]
+        )
     return [
         reports.Section("Training", body),
-        reports.Section("Predictions on validation pictures", reports.pictures(pictures)),
+        reports.Section("Predictions on validation pictures", predictions),
     ]
 
 
-def _local(manifest: Manifest, split: str, folder: Path) -> LocalSamples:
-    samples = manifest.split(split).labelled()
-    if not len(samples):
+def _local(manifest: Manifest, split: str, folder: Path, task: Task) -> LocalSamples:
+    """The samples of a split with labels for the task, on this machine."""
+    labelled = manifest.split(split).labelled()
+    if not len(labelled):
         raise InputError(f"the manifest has no labelled samples in split {split!r}: run prepare first")
-    return LocalSamples(samples, fetch_blobs(samples, folder))
+    samples = labelled.labelled(task)
+    if not len(samples):
+        have = {
+            "detection": "masks and no boxes: estimator=segmentation learns from these",
+            "segmentation": "boxes and no masks: an estimator that finds objects, such as yolo, learns from these",
+        }
+        raise InputError(f"the labelled samples in split {split!r} have {have[task]}")
+    masks = fetch_masks(samples, folder) if task == "segmentation" else []
+    return LocalSamples(samples, fetch_blobs(samples, folder), masks)
 
 
 def _fit(
-    model: Estimator,
+    model: Estimator[Any],
     samples: Mapping[str, LocalSamples],
     folder: Path,
     checkpoints: Checkpoints,
@@ -281,7 +296,7 @@ def _local_base(base_model: str, folder: Path, job_root: str) -> str:
 
 
 def _save(
-    model: Estimator,
+    model: Estimator[Any],
     output: Path,
     image_size: tuple[int, int],
     confidence_threshold: float,
@@ -329,7 +344,7 @@ def _only_one(folder: Path) -> Iterator[Path]:
 def _curves(history: Sequence[Mapping[str, float]]) -> Any:
     figure = reports.new_figure(8.4, 2.9)
     losses, scores = figure.subplots(1, 2)
-    for axes, wanted in ((losses, "train/"), (scores, "metrics/mAP")):
+    for axes, wanted in ((losses, "train/"), (scores, "metrics/m")):
         for name in [name for name in history[0] if name.startswith(wanted)]:
             axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name), marker=".")
         axes.set_xlabel("epoch")
@@ -340,7 +355,7 @@ def _curves(history: Sequence[Mapping[str, float]]) -> Any:
 
 
 def _shown(name: str) -> bool:
-    return name.startswith("train/") or "mAP" in name
+    return name.startswith("train/") or "mAP" in name or "mIoU" in name
 
 
 def _short(name: str) -> str:

@@ -19,8 +19,8 @@ from components.core.bundle import BoxesHead
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
+from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.letterbox import read_picture
-from components.core.runtimes.rknn import RknnDetector
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets, rknn_file
 from tests.models import BUNDLE, colour_model, write_bundle
 from tests.pictures import job_with_pictures
@@ -208,7 +208,7 @@ def orange_picture(path):
     return cv2.imencode(path.suffix, picture)[1].tobytes()
 
 
-def test_the_rknn_detector_feeds_bytes_and_reads_split_outputs():
+def test_a_detector_feeds_bytes_and_reads_split_outputs():
     seen = []
 
     def infer(canvas):
@@ -218,7 +218,7 @@ def test_the_rknn_detector_feeds_bytes_and_reads_split_outputs():
         outputs[1][0, 1, 2, 3] = 0.9
         return outputs
 
-    (found,) = RknnDetector(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
+    (found,) = NetworkDetector(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
     assert (seen[0].shape, seen[0].dtype, seen[0].max()) == ((1, 64, 96, 3), np.uint8, 7)
     np.testing.assert_array_equal(found.boxes, [[24, 16, 32, 24]])
     assert (found.classes.tolist(), found.scores.tolist()) == ([1], [pytest.approx(0.9)])

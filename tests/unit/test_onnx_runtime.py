@@ -8,7 +8,6 @@ from components.core.bundle import Head
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
 from components.core.runtimes.detector import open_detector
-from components.core.runtimes.onnx import OnnxDetector
 from tests.models import BUNDLE, colour_model, model, port, write_bundle
 
 
@@ -52,14 +51,16 @@ def test_a_concatenated_output_is_refused(tmp_path):
     answer = numpy_helper.from_array(np.zeros((1, 6, 120), np.float32), "answer")
     graph = model(nodes, [port("images", 1, 3, 64, 96)], [port("output0", 1, 6, 120)], [answer])
     with pytest.raises(InputError, match=r"output0 \(1, 6, 120\), but .*box0 \(1, 4, 8, 12\).* not concatenated"):
-        OnnxDetector(write_bundle(tmp_path / "version", graph))
+        open_detector("onnx", write_bundle(tmp_path / "version", graph))
 
 
 def test_a_model_of_another_size_or_with_other_classes_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"images \(1, 3, 32, 32\)"):
-        OnnxDetector(write_bundle(tmp_path / "size", colour_model(32, 32)))
+        open_detector("onnx", write_bundle(tmp_path / "size", colour_model(32, 32)))
     with pytest.raises(InputError, match=r"cls0 \(1, 3, 8, 12\).* needed"):
-        OnnxDetector(write_bundle(tmp_path / "classes", colour_model(), replace(BUNDLE, classes=("a", "b", "c"))))
+        open_detector(
+            "onnx", write_bundle(tmp_path / "classes", colour_model(), replace(BUNDLE, classes=("a", "b", "c")))
+        )
 
 
 def test_a_model_in_half_precision_is_refused(tmp_path):
@@ -68,28 +69,28 @@ def test_a_model_in_half_precision_is_refused(tmp_path):
     half.graph.node.insert(0, helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT))
     half.graph.node[1].input[0] = "pixels"
     with pytest.raises(InputError, match=r"takes tensor\(float16\): export it in float32"):
-        OnnxDetector(write_bundle(tmp_path / "version", half))
+        open_detector("onnx", write_bundle(tmp_path / "version", half))
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     BUNDLE.write(tmp_path)
     with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime cannot load it"):
-        OnnxDetector(tmp_path)
+        open_detector("onnx", tmp_path)
 
 
 def test_a_changed_model_is_not_loaded(tmp_path):
     folder = write_bundle(tmp_path / "version", colour_model())
     (folder / "model.onnx").write_bytes(b"other")
     with pytest.raises(InputError, match="SHA-256"):
-        OnnxDetector(folder)
+        open_detector("onnx", folder)
 
 
 def test_a_bundle_without_onnx_is_refused(tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     BUNDLE.write(tmp_path)
     with pytest.raises(NotFoundError, match=r"no model\.onnx in it"):
-        OnnxDetector(tmp_path)
+        open_detector("onnx", tmp_path)
 
 
 def test_an_unknown_runtime_is_named(tmp_path):
@@ -144,7 +145,7 @@ def test_detections_are_those_of_ultralytics(tmp_path, ultralytics):
     torch.onnx.export(network, (pixels,), path, input_names=["images"], output_names=outputs, dynamo=False)
     bundle = replace(BUNDLE, outputs=outputs, head=Head((8, 16, 32), 16, False), nms_threshold=0.6)
     bundle.write(tmp_path)
-    (actual,) = OnnxDetector(tmp_path).predict([image], confidence=0.6)
+    (actual,) = open_detector("onnx", tmp_path).predict([image], confidence=0.6)
     assert len(actual) == visible.sum() > 20
     assert isinstance(actual, Detections)
     np.testing.assert_allclose(actual.scores, found[visible, 4], atol=1e-4)

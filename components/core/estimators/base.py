@@ -13,18 +13,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Bundle
-from components.core.detections import Detections
+from components.core.bundle import Bundle, Task
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.metrics.detection import DetectionMetrics, evaluate_detections
+from components.core.metrics.detection import evaluate_detections
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import read_picture
+
+Found = TypeVar("Found")  # what a model says of one picture: `Detections`, or a `ClassMap`
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,20 @@ class LocalSamples:
     Attributes:
         manifest: the samples.
         paths: where each one's picture lies, in table order. The files belong to the store: never write to them.
+        masks: where each one's mask lies; none where the samples are labelled with boxes.
     """
 
     manifest: Manifest
     paths: Sequence[Path]
+    masks: Sequence[Path] = ()
+
+
+class Metrics(Protocol):
+    """What was measured, whatever the task."""
+
+    def as_flat(self) -> dict[str, float]:
+        """Every figure under one name; each is finite."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,14 @@ class Epoch:
     finished: bool
 
 
-class Estimator(ABC):
-    """A detection model that can be trained."""
+class Estimator(ABC, Generic[Found]):
+    """A model that can be trained.
+
+    Attributes:
+        task: what it does; a detector unless it says otherwise.
+    """
+
+    task: ClassVar[Task] = "detection"
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
@@ -122,8 +139,8 @@ class Estimator(ABC):
     @abstractmethod
     def predict(
         self, images: Sequence[NDArray[np.uint8]], *, confidence_threshold: float, nms_threshold: float
-    ) -> list[Detections]:
-        """Find objects.
+    ) -> list[Found]:
+        """Find objects, or say of each pixel what it shows.
 
         Args:
             images: pictures, each (height, width, 3) RGB.
@@ -131,7 +148,7 @@ class Estimator(ABC):
             nms_threshold: of two boxes of one class with a higher intersection over union, the better one stays.
 
         Returns:
-            The boxes of each picture, in its own pixels.
+            The boxes of each picture, in its own pixels; or of each its class map.
         """
 
     @abstractmethod
@@ -154,9 +171,9 @@ class Estimator(ABC):
             lineage: what the model was made from.
         """
 
-    def evaluate(self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float) -> DetectionMetrics:
+    def evaluate(self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float) -> Metrics:
         """Measure the model on labelled samples, with the evaluator that all model formats share."""
-        predictions = [
+        predictions: list[Any] = [
             self.predict([read_picture(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)[0]
             for path in samples.paths
         ]
@@ -169,8 +186,9 @@ class Estimator(ABC):
         )
 
 
-estimators: Registry[type[Estimator]] = Registry(
-    "estimator", built_in=["components.core.estimators.yolo", "components.core.estimators.fpn"]
+estimators: Registry[type[Estimator[Any]]] = Registry(
+    "estimator",
+    built_in=[f"components.core.estimators.{name}" for name in ("yolo", "fpn", "segmentation")],
 )
 
 

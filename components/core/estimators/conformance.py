@@ -117,7 +117,7 @@ class _Examination:
     """One estimator and what is wrong with it."""
 
     name: str
-    make: Callable[[], Estimator]
+    make: Callable[[], Estimator[Any]]
     base_model: str
     image_size: tuple[int, int]
     options: dict[str, Any]
@@ -183,13 +183,13 @@ class _Examination:
         self._epochs("train with resume", again.epochs, 2)
         self._predictions(self._loaded(again.epochs[-1].best))
 
-    def _loaded(self, model: Path) -> Estimator:
+    def _loaded(self, model: Path) -> Estimator[Any]:
         with self._step(f"load of {model.name}"):
             estimator = self.make()
             estimator.load(model)
         return estimator
 
-    def _predictions(self, model: Estimator) -> None:
+    def _predictions(self, model: Estimator[Any]) -> None:
         """What a model finds, which must be boxes on the pictures, no box worse than asked for."""
         with self._step("predict"):
             none = model.predict([], confidence_threshold=0.5, nms_threshold=0.5)
@@ -217,7 +217,7 @@ class _Examination:
             all((one.scores >= middle - 1e-6).all() for one in fewer), "predict: leaves boxes below the confidence"
         )
 
-    def _bundle(self, model: Estimator) -> None:
+    def _bundle(self, model: Estimator[Any]) -> None:
         """The saved model must be a bundle that says what it is, runs elsewhere and comes back the same."""
         folder = self.folder / "model"
         with self._step("save"):
@@ -281,7 +281,7 @@ class _Examination:
                 self.problems.append(f"{complaint}: in picture {index + 1}, {difference}")
                 return
 
-    def _all_boxes(self, model: Estimator) -> list[Detections]:
+    def _all_boxes(self, model: Estimator[Any]) -> list[Detections]:
         """Without suppression, in which rounding decides between equals."""
         return model.predict(self._images(), confidence_threshold=LEAST_CONFIDENCE, nms_threshold=1.0)
 

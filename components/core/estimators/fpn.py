@@ -121,7 +121,7 @@ class State:
 
 
 @estimators.register(NAME)
-class Fpn(Estimator):
+class Fpn(Estimator[Detections]):
     """A Faster R-CNN detector on a feature pyramid."""
 
     def __init__(self) -> None:
@@ -195,11 +195,12 @@ class Fpn(Estimator):
             optimizer.load_state_dict(state.optimizer)
         for number in range(state.epoch + 1, epochs + 1):
             losses = self._fit(train, optimizer, chosen, number, epochs, batch, workers, seed)
-            metrics = self.evaluate(val, confidence_threshold=VALIDATION_CONFIDENCE, nms_threshold=VALIDATION_NMS)
-            state = state.after(number, metrics.map50_95, optimizer.state_dict())
+            measured = self.evaluate(val, confidence_threshold=VALIDATION_CONFIDENCE, nms_threshold=VALIDATION_NMS)
+            metrics = measured.as_flat()
+            state = state.after(number, metrics["map50_95"], optimizer.state_dict())
             finished = number == epochs or 0 < patience <= number - state.best
             last, best = self._write_checkpoints(folder, state)
-            scores = {"metrics/mAP50(B)": metrics.map50, "metrics/mAP50-95(B)": metrics.map50_95}
+            scores = {"metrics/mAP50(B)": metrics["map50"], "metrics/mAP50-95(B)": metrics["map50_95"]}
             on_epoch(Epoch(number, {**losses, **scores}, last, best, finished))
             if finished:
                 break

@@ -7,25 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from components.core.bundle import BoxesHead, Bundle
-from components.core.detections import Detections
+from components.core.bundle import BoxesHead, Bundle, SemanticHead
 from components.core.errors import InputError
-from components.core.runtimes.decode import decode
-from components.core.runtimes.detector import on_picture, runtimes
-from components.core.runtimes.letterbox import Picture, letterbox
+from components.core.runtimes.detector import Canvas, NetworkDetector, runtimes
+from components.core.runtimes.network import as_described
+from components.core.runtimes.segmenter import NetworkSegmenter
 
 FILE = "model.onnx"
 INPUT = "images"
 
 Shape = tuple[int | str, ...]
+_ADVICE = {
+    "split": "no dynamic axes, and boxes and class scores of every scale as outputs of their own, not concatenated",
+    "boxes": "and the boxes, their scores and their classes as outputs",
+    "semantic": "no dynamic axes, and the logits of the classes as its one output, before they are enlarged",
+}
 
 
 @runtimes.register("onnx")
-class OnnxDetector:
-    """A detector that runs everywhere.
+def open_onnx(folder: Path, threads: int = 0) -> NetworkDetector | NetworkSegmenter:
+    """Load a bundle's ``model.onnx``, which runs everywhere.
 
-    Its model takes ``images``, float32 (1, 3, height, width), RGB in 0..1, and gives the outputs that the bundle names.
+    It takes ``images``, float32 (1, 3, height, width), RGB in 0..1, and gives the outputs that the bundle names.
 
     Args:
         folder: the bundle.
@@ -35,25 +40,17 @@ class OnnxDetector:
         NotFoundError: the folder is no bundle, or has no ``model.onnx``.
         InputError: the bundle is damaged, or its model has other inputs or outputs than it says.
     """
+    bundle = Bundle.read(folder)
+    session = _session(bundle.file(folder, FILE), threads)
+    _check_ports(session, bundle, folder)
+    outputs = list(bundle.outputs)
 
-    def __init__(self, folder: Path, threads: int = 0) -> None:
-        self.bundle = Bundle.read(folder)
-        self._session = _session(self.bundle.file(folder, FILE), threads)
-        _check_ports(self._session, self.bundle, folder)
+    def infer(canvas: Canvas) -> Sequence[NDArray[np.float32]]:
+        pixels = np.ascontiguousarray(canvas.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+        found: Sequence[NDArray[np.float32]] = session.run(outputs, {INPUT: pixels})
+        return found
 
-    def predict(
-        self, images: Sequence[Picture], *, confidence: float | None = None, nms: float | None = None
-    ) -> list[Detections]:
-        """Find objects; see :class:`components.core.runtimes.detector.Detector`."""
-        least = self.bundle.confidence_threshold if confidence is None else confidence
-        overlap = self.bundle.nms_threshold if nms is None else nms
-        return [self._predict_one(image, least, overlap) for image in images]
-
-    def _predict_one(self, image: Picture, confidence: float, nms: float) -> Detections:
-        canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
-        pixels = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None], dtype=np.float32) / np.float32(255)
-        outputs = self._session.run(list(self.bundle.outputs), {INPUT: pixels})
-        return on_picture(decode(outputs, self.bundle.head, confidence=confidence, nms=nms), placement)
+    return as_described(bundle, infer)
 
 
 def _session(path: Path, threads: int) -> Any:
@@ -74,14 +71,9 @@ def _check_ports(session: Any, bundle: Bundle, folder: Path) -> None:
     given = {port.name: _shape(port) for port in (*session.get_inputs(), *session.get_outputs())}
     wanted = _ports(bundle)
     if given != wanted:
-        outputs = (
-            "and the boxes, their scores and their classes as outputs"
-            if isinstance(bundle.head, BoxesHead)
-            else "no dynamic axes, and boxes and class scores of every scale as outputs of their own, not concatenated"
-        )
         raise InputError(
             f"bundle {folder}: {FILE} has {_listed(given)}, but {_listed(wanted)} are needed: "
-            f"export it with batch 1, {outputs}"
+            f"export it with batch 1, {_ADVICE[bundle.head.kind]}"
         )
     if session.get_inputs()[0].type != "tensor(float)":
         raise InputError(f"bundle {folder}: {FILE} takes {session.get_inputs()[0].type}: export it in float32")
@@ -95,6 +87,9 @@ def _shape(port: Any) -> Shape:
 def _ports(bundle: Bundle) -> dict[str, Shape]:
     height, width = bundle.image_size
     ports: dict[str, Shape] = {INPUT: (1, 3, height, width)}
+    if isinstance(bundle.head, SemanticHead):
+        stride = bundle.head.stride
+        return ports | {bundle.outputs[0]: (1, len(bundle.classes), height // stride, width // stride)}
     if isinstance(bundle.head, BoxesHead):
         return ports | dict(zip(bundle.outputs, (("N", 4), ("N",), ("N",)), strict=True))
     channels = (4 * bundle.head.reg_max, len(bundle.classes))

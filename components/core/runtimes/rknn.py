@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
-from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.runtimes.decode import decode
-from components.core.runtimes.detector import on_picture, runtimes
-from components.core.runtimes.letterbox import Picture, letterbox
+from components.core.runtimes.detector import Canvas, Detector, runtimes
+from components.core.runtimes.network import as_described
 from components.core.runtimes.rockchip import TARGETS, rknn_file
+from components.core.runtimes.segmenter import Segmenter
 
 COMPATIBLE = Path("/proc/device-tree/compatible")  # what a board says it is, such as rockchip,rk3588s rockchip,rk3588
 
-# An .rknn takes (1, height, width, 3) uint8 RGB, 0..255: the division by 255 is inside the model. Numbers in 0..1 would
-# raise no error and find nothing.
-Canvas = NDArray[np.uint8]
-Infer = Callable[[Canvas], Sequence[NDArray[np.float32]]]
-
-
-class RknnDetector:
-    """A detector that quantised numbers are computed for elsewhere.
-
-    Args:
-        bundle: what the model is; its head is a split one.
-        infer: runs the model on one canvas, (1, height, width, 3) uint8 RGB, and gives the outputs that the bundle
-            names, float32, in its order.
-    """
-
-    def __init__(self, bundle: Bundle, infer: Infer) -> None:
-        self.bundle = bundle
-        self._infer = infer
-
-    def predict(
-        self, images: Sequence[Picture], *, confidence: float | None = None, nms: float | None = None
-    ) -> list[Detections]:
-        """Find objects; see :class:`components.core.runtimes.detector.Detector`."""
-        least = self.bundle.confidence_threshold if confidence is None else confidence
-        overlap = self.bundle.nms_threshold if nms is None else nms
-        return [self._predict_one(image, least, overlap) for image in images]
-
-    def _predict_one(self, image: Picture, confidence: float, nms: float) -> Detections:
-        canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
-        outputs = self._infer(canvas[None])
-        return on_picture(decode(outputs, self.bundle.head, confidence=confidence, nms=nms), placement)
-
 
 @runtimes.register("rknn")
-def open_on_board(folder: Path, threads: int = 0) -> RknnDetector:
+def open_on_board(folder: Path, threads: int = 0) -> Detector | Segmenter:
     """Load a bundle's ``.rknn`` on the NPU of the board that this runs on.
+
+    It takes (1, height, width, 3) uint8 RGB, 0..255: the division by 255 is inside the model. Numbers in 0..1 would
+    raise no error and find nothing.
 
     Args:
         folder: the bundle.
@@ -76,7 +46,7 @@ def open_on_board(folder: Path, threads: int = 0) -> RknnDetector:
             f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit "
             "that the model was converted with, which model.json names"
         )
-    return RknnDetector(bundle, lambda canvas: _run(lite, canvas))
+    return as_described(bundle, lambda canvas: _run(lite, canvas))
 
 
 def this_board() -> str:

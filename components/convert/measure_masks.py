@@ -1,0 +1,79 @@
+"""How good the class maps of a model are, and how they compare with those of the model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.masks import VOID, ClassMap, read_mask
+from components.core.metrics.segmentation import (
+    Counts,
+    SegmentationMetrics,
+    confusion,
+    evaluate_segmentation,
+    miou_delta_interval,
+)
+
+
+@dataclass(frozen=True)
+class MeasuredMasks:
+    """One model on the check pictures.
+
+    Attributes:
+        metrics: over their labelled pixels.
+        matrices: of each picture, true class by found class.
+    """
+
+    metrics: SegmentationMetrics
+    matrices: Sequence[Counts]
+
+    def pictures_with(self, class_id: int) -> int:
+        """In how many of the pictures a class is to be seen."""
+        return sum(bool(one[class_id].any()) for one in self.matrices)
+
+    def figures(self) -> dict[str, float]:
+        """The main figures by name."""
+        return {"miou": self.metrics.miou, "pixel_accuracy": self.metrics.pixel_accuracy}
+
+
+def measure_masks(
+    samples: Manifest, masks: Sequence[Path], predictions: Iterable[ClassMap], bundle: Bundle
+) -> MeasuredMasks:
+    """Measure predictions against the masks.
+
+    Args:
+        samples: that have a mask.
+        masks: of each sample in table order.
+        predictions: of each sample, (H, W), in the model's classes.
+        bundle: tells the classes.
+
+    Raises:
+        InputError: nobody labels a class of the model, or no pixel is labelled.
+    """
+    unknown = [name for name in bundle.classes if name not in samples.classes]
+    if unknown:
+        raise InputError(
+            f"the model tells {', '.join(unknown)} apart, which nobody labels in this manifest; its classes are "
+            f"{', '.join(samples.classes)}: convert with the data that the model was trained for"
+        )
+    places = np.full(256, VOID, np.uint8)
+    places[: len(bundle.classes)] = [samples.classes.index(name) for name in bundle.classes]
+    try:
+        matrices = [
+            confusion(read_mask(mask), places[found], len(samples.classes))
+            for mask, found in zip(masks, predictions, strict=True)
+        ]
+        return MeasuredMasks(evaluate_segmentation(matrices, samples.classes), matrices)
+    except ValueError as error:
+        raise InputError(f"the masks of the check pictures: {error}") from error
+
+
+def miou_change(converted: MeasuredMasks, reference: MeasuredMasks) -> tuple[float, float]:
+    """The 95 % interval of the change in mean IoU, both models being measured on the same pictures."""
+    return miou_delta_interval(converted.matrices, reference.matrices)

@@ -1,0 +1,114 @@
+"""What a model that segments can do, and the way from its scores to a class for each pixel.
+
+A network for semantic segmentation ends at its logits, at an eighth of the canvas or so: the largest of them is looked
+for here, because Rockchip's compiler aborts on a network that does it itself, and because enlarging them on the board's
+processor costs the NPU a sixth of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.masks import ClassMap
+from components.core.runtimes.detector import Infer, runtimes
+from components.core.runtimes.letterbox import Picture, Placement, letterbox
+
+
+class Segmenter(Protocol):
+    """A bundle that has been loaded and can say of each pixel what it shows."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What the model is."""
+        ...
+
+    def segment(self, images: Sequence[Picture]) -> list[ClassMap]:
+        """Say what each pixel shows.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any size.
+
+        Returns:
+            For each picture (H, W) uint8, index into the bundle's classes.
+        """
+        ...
+
+
+class NetworkSegmenter:
+    """A segmenter whose network is run by something else.
+
+    Args:
+        bundle: what the model is.
+        infer: runs it on one canvas.
+    """
+
+    def __init__(self, bundle: Bundle, infer: Infer) -> None:
+        self.bundle = bundle
+        self._infer = infer
+
+    def segment(self, images: Sequence[Picture]) -> list[ClassMap]:
+        """Say what each pixel shows; see :class:`Segmenter`."""
+        maps = []
+        for image in images:
+            canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
+            (logits,) = self._infer(canvas[None])
+            maps.append(on_picture(classes_of(logits, self.bundle.image_size), placement))
+        return maps
+
+
+def open_segmenter(runtime: str, folder: Path, threads: int = 0) -> Segmenter:
+    """Load a bundle that segments into a runtime.
+
+    Args:
+        runtime: name of a plug-in, such as ``onnx``.
+        folder: the bundle.
+        threads: processor threads to use; 0 lets the runtime decide.
+
+    Raises:
+        InputError: no such runtime, the bundle cannot run on it, or its model finds objects.
+    """
+    model = runtimes.get(runtime)(folder, threads)
+    if not hasattr(model, "segment"):
+        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for segmentation is needed")
+    return model  # type: ignore[return-value]
+
+
+def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> ClassMap:
+    """The class of each pixel of a canvas.
+
+    The scores are enlarged, not the classes: a class between two others must not appear where they meet.
+
+    Args:
+        logits: (1, classes, h, w).
+        image_size: height and width of the canvas.
+
+    Returns:
+        (height, width) uint8.
+    """
+    height, width = image_size
+    best = np.full((height, width), -np.inf, np.float32)
+    classes = np.zeros((height, width), np.uint8)
+    for index, scores in enumerate(logits[0]):
+        larger = cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_LINEAR)
+        won = larger > best
+        best[won] = larger[won]
+        classes[won] = index
+    return classes
+
+
+def on_picture(canvas: ClassMap, placement: Placement) -> ClassMap:
+    """The classes of a canvas, (h, w), as those of the picture that lies on it."""
+    across, down = placement.scale
+    bottom = placement.top + round(placement.height * down)
+    right = placement.left + round(placement.width * across)
+    covered = canvas[placement.top : bottom, placement.left : right]
+    size = (placement.width, placement.height)
+    return np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)

@@ -1,0 +1,93 @@
+"""The pages of an evaluation of a segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from components.core import reports
+from components.core.masks import ClassMap
+from components.core.metrics.segmentation import Counts, SegmentationMetrics
+from components.core.reports import Section
+from components.core.runtimes.letterbox import Picture, read_picture
+
+WORST = 6  # pictures shown
+BEST = 3
+_NONE = "–"  # noqa: RUF001
+_MOST_NAMED = 24  # classes whose names fit beside the matrix
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with what it shows and what was found.
+
+    Attributes:
+        source: name of the picture.
+        path: where it lies.
+        truth: (H, W), 255 where nobody says.
+        found: (H, W).
+        correct: share of the labelled pixels that are right, 0..1.
+    """
+
+    source: str
+    path: Path
+    truth: ClassMap
+    found: ClassMap
+    correct: float
+
+
+def summary(metrics: SegmentationMetrics, interval: tuple[float, float], facts: Mapping[str, object]) -> Section:
+    """The main figures, and under what settings they were measured."""
+    figures = {
+        "mIoU": metrics.miou,
+        "mIoU, 95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}",
+        "correct pixels": metrics.pixel_accuracy,
+        "mean recall": metrics.mean_recall,
+        "IoU by frequency": metrics.fwiou,
+        "pictures": metrics.images,
+        "labelled pixels": metrics.pixels,
+    }
+    return Section("Evaluation", reports.facts(figures) + reports.facts(facts))
+
+
+def classes(metrics: SegmentationMetrics, total: Counts) -> Section:
+    """Every class in a table, and what each is taken for."""
+    headers = ("class", "IoU", "precision", "recall", "true pixels", "predicted pixels")
+    rows = [[_NONE if value is None else value for value in vars(one).values()] for one in metrics.per_class]
+    return Section("Classes", reports.table(headers, rows) + _matrix(total, [one.name for one in metrics.per_class]))
+
+
+def examples(worst: Sequence[Example], best: Sequence[Example], names: Sequence[str]) -> list[Section]:
+    """The pictures with the fewest correct pixels, and those with the most; truth on the left."""
+    return [
+        Section(title, reports.legend(names) + reports.pictures([(_drawn(one), _caption(one)) for one in shown]))
+        for title, shown in (("Worst pictures", worst), ("Best pictures", best))
+        if shown
+    ]
+
+
+def _matrix(total: Counts, names: Sequence[str]) -> Markup:
+    shares = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
+    side = min(2.2 + 0.32 * len(names), 8.0)
+    fig = reports.new_figure(side + 0.8, side)
+    axes = fig.subplots()
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    if len(names) <= _MOST_NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="taken for", ylabel="is")
+    fig.colorbar(image)
+    return reports.figure(fig, "What the pixels of each class (rows) are taken for (columns), as shares of the row.")
+
+
+def _drawn(example: Example) -> Picture:
+    image = read_picture(example.path)
+    return np.concatenate([reports.paint(image, example.truth), reports.paint(image, example.found)], axis=1)
+
+
+def _caption(example: Example) -> str:
+    return f"{example.source}: {example.correct:.1%} of the pixels correct"

@@ -1,0 +1,124 @@
+"""Conversions of a segmentation by the real toolkit."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from components.convert import builds
+from components.convert.build import ClassMaps, read_predictions
+from components.convert.convert import convert
+from components.convert.gate import Limits, judge
+from components.convert.measure_masks import MeasuredMasks
+from components.convert.toolkit import toolkit_version
+from components.core.bundle import Bundle
+from components.core.errors import InputError
+from components.core.metrics.segmentation import evaluate_segmentation
+from components.core.reports import read_sections, write_page
+from tests.tiny_segmenter import CLASSES, job_with_masks, train_network, write_bundle
+
+needs_toolkit = pytest.mark.skipif(not toolkit_version(), reason="rknn-toolkit2 is for Linux on x86-64 alone")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return train_network()
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    root = tmp_path_factory.mktemp("job")
+    return root, job_with_masks(root, {"train": 25, "test": 60})
+
+
+@pytest.fixture
+def run(job, network, tmp_path):
+    def converted(manifest=None, **options):
+        root, usual = job
+        model = write_bundle(tmp_path / "model", network)
+        settings = {"targets": "rk3588", "quantization_retries": "", "limits": Limits(), **options}
+        return convert(manifest or usual, model, tmp_path / "out", job_root=str(root), **settings)
+
+    return converted
+
+
+@pytest.mark.slow
+@needs_toolkit
+def test_int8_says_of_the_pixels_what_the_model_says(run, tmp_path):
+    done = run(targets="rk3588,rv1106")
+    assert done.outcome == "converted", done.describe()
+    assert done.reference.metrics.miou > 0.8
+    assert done.as_flat()["miou[rv1106]"] == pytest.approx(done.reference.metrics.miou, abs=0.02)
+    assert [check.question for check in done.attempts[0].checks] == [
+        "mean IoU", "correct pixels", "enough pictures", "IoU of ground", "IoU of red", "IoU of blue",
+    ]  # fmt: skip
+    bundle = Bundle.read(tmp_path / "out")
+    assert {"model.rk3588.rknn", "model.rv1106.rknn"} <= set(bundle.files)
+    assert bundle.task == "segmentation"
+    assert bundle.lineage["rknn"]["rk3588"]["simulated_miou"] == done.as_flat()["miou[rk3588]"]
+    write_page(tmp_path / "page.html", "Convert", done.sections)
+    titles = [section.title for section in read_sections(tmp_path / "page.html")]
+    assert titles == ["Conversion", "Accuracy on the simulator", "IoU of each class", "On the chip"]
+
+
+@pytest.mark.slow
+@needs_toolkit
+def test_calibration_with_black_pictures_fails(run, monkeypatch, tmp_path):
+    import cv2
+
+    usual = builds.write_canvases
+
+    def write(paths, folder, bundle):
+        names = usual(paths, folder, bundle)
+        for name in names:
+            cv2.imwrite(str(folder / name), np.zeros((96, 96, 3), np.uint8))
+        return names
+
+    monkeypatch.setattr(builds, "write_canvases", write)
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+    done = run()
+    assert done.outcome == "failed"
+    assert "mean IoU" in [check.question for check in done.attempts[-1].checks if not check.met]
+
+
+def test_without_masks_nothing_can_be_measured(run, job):
+    _, manifest = job
+    bare = replace(manifest, table=manifest.table.with_columns(mask=pl.lit(None, pl.String)))
+    boxes = pl.Series("annotations", [[]] * len(manifest), dtype=manifest.table.schema["annotations"])
+    with pytest.raises(InputError, match=r"split 'test' has 60 labelled pictures and no mask|not installed"):
+        done = run(replace(bare, table=bare.table.with_columns(boxes)))
+        raise InputError(done.describe())  # where there is no toolkit
+
+
+def test_maps_are_read_one_at_a_time(tmp_path):
+    maps = [np.full((3 + index, 5), index, np.uint8) for index in range(12)]
+    assert ClassMaps.write(tmp_path / "maps.npz", iter(maps)) == 12
+    found = read_predictions(tmp_path / "maps.npz")
+    assert isinstance(found, ClassMaps)
+    assert len(found) == 12
+    assert all((a == b).all() for a, b in zip(found, maps, strict=True))
+    assert [one.shape for one in found[10:]] == [(13, 5), (14, 5)]
+
+
+def measured(*matrices):
+    counts = [np.array(one, np.int64) for one in matrices]
+    return MeasuredMasks(evaluate_segmentation(counts, CLASSES), counts)
+
+
+def test_a_class_that_is_lost_fails_though_the_pixels_are_nearly_all_right():
+    before = measured(*[[[9000, 0, 0], [0, 50, 0], [0, 0, 50]]] * 8)
+    after = measured(*[[[9000, 0, 0], [50, 0, 0], [0, 0, 50]]] * 8)
+    checks = {check.question: check.met for check in judge(after, before, {}, Limits())}
+    assert checks["correct pixels"]
+    assert not checks["IoU of red"]
+    assert not checks["mean IoU"]
+    assert checks["IoU of blue"]
+    assert all(check.met for check in judge(before, before, {}, Limits()))
+
+
+def test_a_class_in_few_pictures_is_not_asked_for():
+    rare = [[[9000, 0, 0], [0, 5, 0], [0, 0, 50]]] * 2 + [[[9000, 0, 0], [0, 0, 0], [0, 0, 50]]] * 8
+    asked = [check.question for check in judge(measured(*rare), measured(*rare), {}, Limits())]
+    assert "IoU of blue" in asked
+    assert "IoU of red" not in asked
