@@ -19,7 +19,8 @@ class Classes:
 
     Args:
         classes: ``hat:helmet,person:head`` or plain names; empty: what the data set declares, or else what is found.
-        ignore_classes: classes whose boxes are left out, separated by commas; ``*``: all that ``classes`` names not.
+        ignore_classes: classes whose boxes are left out and whose pixels are void, separated by commas; ``*``: all that
+            ``classes`` names not.
 
     Raises:
         InputError: they contradict each other.

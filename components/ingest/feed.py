@@ -153,7 +153,8 @@ def take_new(
         data_format: name of a registered format, or ``auto`` to tell it by the files.
         classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all. Give them,
             since names that are found come in the order in which the feed brings them.
-        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
+            name.
         max_bad_fraction: share of bad files among the new ones, 0 to 1, above which this fails, once; fewer than
             ``FEW_BAD`` never do, and what an earlier poll told of does not count.
         max_files: most files in an archive.

@@ -88,7 +88,8 @@ def ingest(
         data_path: sub-folder or index file inside it.
         data_format: name of a registered format, or ``auto`` to tell it by the files.
         classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all.
-        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
+            name.
         max_bad_fraction: share of quarantined files, 0 to 1, above which this fails.
         max_files: most files in an archive.
         max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
