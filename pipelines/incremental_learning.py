@@ -94,10 +94,11 @@ def incremental_learning(
         feed_url: Where new samples arrive: folder, `s3://bucket/prefix`, index file or archive.
         job_root: Where the job's state lies: `s3://bucket/prefix`, or on one machine a folder.
         data_path: Folder or file inside the feed where the data set lies.
-        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `folder`, or a format of a
-            plug-in.
+        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `masks`, `folder`, or a
+            format of a plug-in.
         classes: Class names in order, `helmet,head`, or with renaming, `hat:helmet,person:head`.
-        ignore_classes: Classes whose boxes are left out; `*` for all that `classes` does not name.
+        ignore_classes: Classes whose boxes are left out and whose pixels are void; `*` for all that `classes` does not
+            name.
         max_bad_fraction: Share of unusable new files, 0 to 1, above which the run fails.
         max_files: Most files an archive may hold.
         max_unpacked_gb: Most gigabytes an archive may unpack to.

@@ -1,10 +1,12 @@
 """Small drawn pictures for tests: red and blue squares on grey noise."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from components.core.manifest import Manifest
 
@@ -54,3 +56,14 @@ def job_with_pictures(job_root: Path, counts: dict[str, int], seed: int = 0, siz
                 }
             )  # fmt: skip
     return Manifest.of(rows, CLASSES)
+
+
+def mask_png(values: np.ndarray, mode: str = "L") -> bytes:
+    """A mask (height, width) as PNG: ``L`` grey of 8 bits, ``P`` with a palette, or ``I;16`` grey of 16 bits."""
+    image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.uint8))
+    if mode == "P":
+        image.putpalette([255 - channel for channel in range(256) for _ in range(3)])  # colours say nothing
+    assert image.mode == mode
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

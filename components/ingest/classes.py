@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from components.core.errors import InputError
+from components.core.masks import VOID
 from components.core.parameters import parse_classes
 from components.ingest.dataset import Label, Record
+from components.ingest.masks import Values
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +19,8 @@ class Classes:
 
     Args:
         classes: ``hat:helmet,person:head`` or plain names; empty: what the data set declares, or else what is found.
-        ignore_classes: classes whose boxes are left out, separated by commas; ``*``: all that ``classes`` names not.
+        ignore_classes: classes whose boxes are left out and whose pixels are void, separated by commas; ``*``: all that
+            ``classes`` names not.
 
     Raises:
         InputError: they contradict each other.
@@ -65,6 +68,41 @@ class Classes:
             absent = self._renamed.keys() - self._met - set(self._declared or ())
             if absent:
                 logger.warning("classes names %s, which the data set does not have", ", ".join(sorted(absent)))
+        return self._order(found)
+
+    def values(self, named: Mapping[int, str], known: Iterable[str] = ()) -> Values:
+        """What the values of masks mean. Ignored classes become void; what a mask holds of unknown ones makes it bad.
+
+        Args:
+            named: what the data set calls the values; empty: they have the names of ``classes``, in its order.
+            known: classes that the job has already, whose numbers stay as they are.
+
+        Raises:
+            InputError: nobody names the values, or there are more classes than a mask has numbers for.
+        """
+        if not named:
+            if not self._renamed:
+                raise InputError(
+                    "what the values of the masks mean is not in the data: name them in classes, in order from 0, or "
+                    "put a classes.txt with one name a line beside the pictures"
+                )
+            named = dict(enumerate(self._renamed))
+            self._declared = tuple(self._renamed)
+        order = list(dict.fromkeys((*known, *self._order(()))))
+        if len(order) > VOID:
+            raise InputError(f"{len(order)} classes: a mask has numbers for {VOID}")
+        places = {VOID: VOID}
+        for value in range(VOID):
+            name = named.get(value, f"number {value}")
+            target = None if name in self._ignored else self._target(name)
+            if target is not None:
+                places[value] = order.index(target)
+            elif not name or name in self._ignored or "*" in self._ignored:
+                places[value] = VOID
+        return Values(named, places)
+
+    def _order(self, found: Iterable[str]) -> tuple[str, ...]:
+        if self._renamed:
             return tuple(dict.fromkeys(self._renamed.values()))
         if self._declared is not None:
             return tuple(name for name in self._declared if name not in self._ignored)

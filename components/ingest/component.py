@@ -30,14 +30,15 @@ def ingest(
         job_root: Where the job's state lies: `s3://bucket/prefix` or, on one machine, a folder.
         manifest: Table of samples (Parquet).
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: How many pictures, boxes, duplicates and quarantined files there are.
+        counts: How many pictures, boxes, masks, duplicates and quarantined files there are.
         report: What came in, as a page.
         data_path: Folder or file inside the archive or folder where the data set lies.
-        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `folder`, or a format of a
-            plug-in.
+        data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `masks`, `folder`, or a
+            format of a plug-in.
         classes: Class names in order, `helmet,head`, or with renaming, `hat:helmet,person:head`; empty for all that
             the data set declares.
-        ignore_classes: Classes whose boxes are left out; `*` for all that `classes` does not name.
+        ignore_classes: Classes whose boxes are left out and whose pixels are void; `*` for all that `classes` does not
+            name.
         max_bad_fraction: Share of quarantined files, 0 to 1, above which the step fails.
         max_files: Most files an archive may hold.
         max_unpacked_gb: Most gigabytes an archive may unpack to.
@@ -102,7 +103,7 @@ def collect(
         manifest: Samples that the job does not have yet, or has with other labels; its metadata says which round they
             are for and how far the feed has been read.
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: How many pictures, boxes, duplicates and quarantined files there are.
+        counts: How many pictures, boxes, masks, duplicates and quarantined files there are.
         report: What came in, as a page.
         data_path: See `ingest`.
         data_format: See `ingest`.

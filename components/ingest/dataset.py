@@ -13,7 +13,7 @@ truncated JPEG, a missing picture or a box outside the picture.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,8 @@ MAX_LABEL_BYTES = 16 * 2**20  # the label file of one picture; a larger one is a
 # Data sets keep pictures and labels in sibling folders with names such as these, or both in one folder.
 PICTURE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
 LABEL_FOLDERS = frozenset({"annotations", "annotation", "labels", "label", "xml", "xmls"})
+MASK_FOLDERS = frozenset({"masks", "mask"}) | LABEL_FOLDERS
+MASK_ENDING = "annot"  # SegNet keeps the masks of ``train`` in ``trainannot``
 
 
 class Label(NamedTuple):
@@ -58,6 +60,7 @@ class Record(NamedTuple):
         split: ``train``, ``val`` or ``test`` if the data set says so, else empty.
         size: width and height in pixels that the label claims for the picture; None: it claims nothing.
         left_out: boxes that the format marks as no single object (COCO's crowds) and that are not in ``labels``.
+        mask: the file of its mask; empty where there is none. A file that is not there is none, too.
         reason: why the picture cannot be used, ``kind: details``; empty if it can.
     """
 
@@ -69,6 +72,7 @@ class Record(NamedTuple):
     size: tuple[int, int] | None = None
     left_out: int = 0
     reason: str = ""
+    mask: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,13 @@ class DataSet:
     Attributes:
         classes: the names that the data set declares, in its order; None: it declares none, so those found count.
         records: its pictures, read while they are iterated.
+        values: what the values of its masks are called; an empty name: nobody says what is there; no names at all: the
+            user names them in order. None: it has no masks.
     """
 
     classes: tuple[str, ...] | None
     records: Iterable[Record]
+    values: Mapping[int, str] | None = None
 
 
 class Format(Protocol):
@@ -102,7 +109,7 @@ formats: Registry[Format] = Registry(
     "format",
     [
         f"components.ingest.formats.{name}"
-        for name in ("voc", "yolo", "coco", "label_studio", "sedna", "table", "folder")
+        for name in ("voc", "yolo", "coco", "label_studio", "sedna", "table", "masks", "folder")
     ],
 )
 
@@ -212,15 +219,22 @@ class Pairs:
     pictures: dict[str, list[str]]
 
     @classmethod
-    def of(cls, pictures: Iterable[str], labels: Iterable[str]) -> Pairs:
-        """Pair files that have the same stem in the same folder, or in folders such as ``images`` and ``labels``."""
+    def of(cls, pictures: Iterable[str], labels: Iterable[str], key: Callable[[str], str] | None = None) -> Pairs:
+        """Pair files that have the same stem in the same folder, or in folders such as ``images`` and ``labels``.
+
+        Args:
+            pictures: paths.
+            labels: paths.
+            key: what the paths of a picture and of its label have in common; None: ``pair_key``.
+        """
+        key = key or pair_key
         by_key: dict[str, list[str]] = {}
         for label in labels:
-            by_key.setdefault(pair_key(label), []).append(label)
+            by_key.setdefault(key(label), []).append(label)
         label_files: dict[str, list[str]] = {}
         picture_files: dict[str, list[str]] = {}
         for picture in pictures:
-            for label in by_key.get(pair_key(picture), ()):
+            for label in by_key.get(key(picture), ()):
                 label_files.setdefault(picture, []).append(label)
                 picture_files.setdefault(label, []).append(picture)
         return cls(label_files, picture_files)
@@ -244,6 +258,42 @@ def pair_key(name: str) -> str:
     *folders, last = name.split("/")
     kept = ["*" if part.lower() in PICTURE_FOLDERS | LABEL_FOLDERS else part for part in folders]
     return "/".join([*kept, last.rpartition(".")[0] or last])
+
+
+def mask_key(name: str) -> str:
+    """What the path of a mask has in common with ``picture_key`` of its picture; empty: it is not named like a mask.
+
+    A mask is a PNG in a folder such as ``masks`` beside ``images``, or ``trainannot`` beside ``train``.
+    """
+    *folders, last = name.split("/")
+    if suffix_of(last) != ".png":
+        return ""
+    for place in reversed(range(len(folders))):
+        folder = folders[place].lower()
+        if folder in PICTURE_FOLDERS:
+            return ""
+        if folder in MASK_FOLDERS:
+            folders[place] = "*"
+        elif folder.endswith(MASK_ENDING) and folder != MASK_ENDING:
+            folders[place] = folders[place][: -len(MASK_ENDING)]
+        else:
+            continue
+        return picture_key("/".join([*folders, last]))
+    return ""
+
+
+def picture_key(name: str) -> str:
+    """A path without its suffix and with ``*`` for the folders that only say that pictures are in them."""
+    *folders, last = name.split("/")
+    kept = ["*" if part.lower() in PICTURE_FOLDERS else part for part in folders]
+    return "/".join([*kept, last.rpartition(".")[0] or last])
+
+
+def has_masks(folder: Folder) -> bool:
+    """Whether a folder of pictures has a folder of masks beside it."""
+    keys = {name: mask_key(name) for name in folder.pictures}
+    beside = {picture_key(name).rpartition("/")[0] for name, key in keys.items() if not key}
+    return any(key and key.rpartition("/")[0] in beside for key in keys.values())
 
 
 def suffix_of(name: str) -> str:

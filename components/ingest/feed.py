@@ -13,6 +13,8 @@ pictures and label files   a picture or label file that appeared or changed, tog
                            give it an empty label file, also with YOLO. Another list of class names reads all again.
 an index among the files   an entry that appeared, whose labels changed, or whose picture changed
 (COCO, Sedna, plug-ins)
+pictures and masks         a picture that appeared or changed, or whose mask did; before its mask it is unlabelled.
+                           Give ``data_format`` if masks may come before any picture: alone they look like pictures.
 a text file as the feed    a line that appeared or changed; the picture behind a line that stays is not looked at again
 an archive                 all of it, whenever its size, time, etag or (from the web) content is another
 ========================== ============================================================================================
@@ -51,7 +53,7 @@ import polars as pl
 from components.core.cache import cache_folder, local_file
 from components.core.errors import InputError
 from components.core.job import Job, State
-from components.core.manifest import Manifest
+from components.core.manifest import Manifest, with_masks
 from components.core.parameters import parse_classes
 from components.core.store import Store, fetch, open_store, split
 from components.ingest import quarantine as lists
@@ -72,11 +74,13 @@ from components.ingest.ingest import (
     Pair,
     choose,
     count_up,
+    pixels_of,
     row_of,
     watched,
     without_duplicates,
     workspace_of,
 )
+from components.ingest.masks import Values
 from components.ingest.origin import local_path, opened
 from components.ingest.pictures import Outcome, Picture, boxes_in_pixels, take_in
 from components.ingest.places import BucketPlace, LocalPlace, Place, latest, place_of
@@ -92,6 +96,7 @@ MEMORY, PENDING = "feed/memory.json", "feed/pending.parquet"
 
 # Formats with a label file for each picture. In the others, and in those of plug-ins, any file may label any picture.
 FORMATS_BY_FILE = {"voc", "yolo", UNLABELLED_FORMAT}
+MASKS_FORMAT = "masks"
 LINES_FORMAT, LINES_SUFFIX, LINES_NAMES = "sedna", ".txt", "classes.txt"
 NAMES_FILES = {"classes.txt", "obj.names"}
 
@@ -112,6 +117,7 @@ class Arrivals:
         cursor: key of the table of what has been seen, this poll included.
         quarantine_uri: where the list lies in the job's store; empty if nothing on it is new.
         complete: whether everything in the feed was listed.
+        pixels: of the masks in the manifest; see :func:`components.ingest.ingest.pixels_of`.
     """
 
     manifest: Manifest
@@ -120,6 +126,7 @@ class Arrivals:
     cursor: str
     quarantine_uri: str = ""
     complete: bool = True
+    pixels: dict[str, int] = field(default_factory=dict)
 
 
 def take_new(
@@ -146,7 +153,8 @@ def take_new(
         data_format: name of a registered format, or ``auto`` to tell it by the files.
         classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all. Give them,
             since names that are found come in the order in which the feed brings them.
-        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
+            name.
         max_bad_fraction: share of bad files among the new ones, 0 to 1, above which this fails, once; fewer than
             ``FEW_BAD`` never do, and what an earlier poll told of does not count.
         max_files: most files in an archive.
@@ -174,7 +182,9 @@ def take_new(
         # Few of the wanted classes are in a single poll, so what the user names counts as declared.
         wanted.declare(tuple(parse_classes(classes)) or haul.classes)
         records = [wanted.apply(_unlabelled(record)) for record in haul.records]
-        outcomes = _outcomes(haul, records, store)
+        before = _Known.of(store, state, cache, []).classes
+        values = None if haul.values is None else wanted.values(haul.values, before)
+        outcomes = _outcomes(haul, records, store, values)
         cursor = haul.seen.extended(store, *haul.remembered(outcomes))
     kept, quarantined = without_duplicates(outcomes)
     fresh_bad = memory.not_told(_bad_marks(haul, outcomes))
@@ -186,11 +196,12 @@ def take_new(
     names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
     manifest = Manifest.of([row_of(record, outcome, names, store, number) for record, outcome in kept], names)
     new, changes = known.compared(manifest)
-    counts = count_up(outcomes, [pair for pair, is_new in zip(kept, new, strict=True) if is_new], quarantined)
+    news = [pair for pair, is_new in zip(kept, new, strict=True) if is_new]
+    counts = count_up(outcomes, news, quarantined)
     counts |= changes | {"quarantined_before": _bad(outcomes) - len(fresh_bad)}
     logger.info("%s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
     fresh = Manifest(manifest.table.filter(pl.Series(new, dtype=pl.Boolean)), names)
-    return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete)
+    return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete, pixels_of(news, names))
 
 
 def take_nothing(job_root: str) -> Arrivals:
@@ -218,6 +229,7 @@ class _Haul:
         seen: what was seen before.
         data_format: name of the format; empty: not told yet.
         classes: the names that the data set declares.
+        values: the names of its masks' values; None: it has no masks.
         records: the new ones.
         stamps: of each source, what changes when anything about it does.
         files: versions of the new files, by name.
@@ -230,6 +242,7 @@ class _Haul:
     seen: Seen
     data_format: str = ""
     classes: tuple[str, ...] | None = ()
+    values: Mapping[int, str] | None = None
     records: list[Record] = field(default_factory=list)
     stamps: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, int] = field(default_factory=dict)
@@ -245,11 +258,21 @@ class _Haul:
         """The file of a record's picture, as a path inside the feed."""
         return record.path.removeprefix(f"{self.place.root}/")
 
+    def mask(self, record: Record) -> str:
+        """The file of a record's mask, as a path inside the feed; empty: it has none."""
+        return record.mask.removeprefix(f"{self.place.root}/")
+
+    def wanted(self, records: Iterable[Record]) -> dict[str, int]:
+        """The files that must be there to take records in, by name, each with its version."""
+        good = [record for record in records if not record.reason]
+        names = [*map(self.name, good), *filter(None, map(self.mask, good))]
+        return {name: self.versions.get(name, 0) for name in names}
+
     def remembered(self, outcomes: Iterable[Pair]) -> tuple[pl.DataFrame, Notes]:
         """What is to be remembered as seen."""
         if not self.files and not self.lines:
             return file_rows({}), self.seen.notes
-        failed = {record.source for record, outcome in outcomes if outcome.reason}
+        failed = {record.source for record, outcome in outcomes if outcome.reason or _waits_for_mask(record)}
         lines = {name: version for name, version in self.lines.items() if name not in failed}
         landmarks = dict(self.seen.notes.landmarks)
         if self.data_format in FORMATS_BY_FILE:
@@ -277,7 +300,7 @@ def _hauled(
             with _archive(feed_url, data_path, seen, data_format, limits) as haul:
                 yield haul
         elif place.index.lower().endswith(LINES_SUFFIX):
-            yield _by_line(place, seen, LINES_FORMAT if data_format == "auto" else data_format)
+            yield _by_line(place, seen, data_format)
         else:
             yield _by_listing(place, seen, data_format, full)
         if isinstance(place, BucketPlace):
@@ -377,7 +400,7 @@ def _by_entry(place: Place, seen: Seen, data_format: str, fresh: dict[str, int])
         everything |= zip(names, map(int, versions), strict=True)
     place.bring(_labels(everything))
     found = formats.get(data_format).read(Folder(place.root, tuple(sorted(everything)), place.index))
-    haul = _Haul(place, seen, data_format, found.classes, files=everything | fresh, versions=everything)
+    haul = _Haul(place, seen, data_format, found.classes, found.values, files=everything | fresh, versions=everything)
     return _with_entries(haul, found)
 
 
@@ -388,10 +411,15 @@ def _by_line(place: Place, seen: Seen, data_format: str) -> _Haul:
     if unchanged and not seen.notes.pending:
         return _Haul(place, seen, data_format)
     place.bring(files)
-    found = formats.get(data_format).read(_Promised(place.root, tuple(files), place.index))
-    haul = _with_entries(_Haul(place, seen, data_format, found.classes, files=files), found)
+    folder = _Promised(place.root, tuple(files), place.index)
+    if data_format == "auto":
+        data_format = choose(folder, "auto") if formats.get(MASKS_FORMAT).detect(folder) else LINES_FORMAT
+    reader = formats.get(data_format)
+    found = reader.read(folder)
+    told = data_format if reader.detect(folder) else ""  # the first lines may have no labels yet
+    haul = _with_entries(_Haul(place, seen, told, found.classes, found.values, files=files), found)
     if isinstance(place, BucketPlace):
-        return replace(haul, versions=place.versions({haul.name(r) for r in haul.records if not r.reason}))
+        return replace(haul, versions=place.versions(haul.wanted(haul.records)))
     return haul
 
 
@@ -410,6 +438,8 @@ def _with_entries(haul: _Haul, found: DataSet) -> _Haul:
     stamps: dict[str, int] = {}
     for record in found.records:
         content = repr((record.labels, record.split, record.size, record.left_out, record.reason))
+        if record.mask:
+            content += repr((haul.mask(record), haul.versions.get(haul.mask(record), 0)))
         version = hash_of(content) + haul.versions.get(record.source, 0)
         stamps[record.source] = (stamps.get(record.source, 0) + version) & _ALL
         records.setdefault(record.source, []).append(record)
@@ -434,7 +464,8 @@ def _archive(url: str, data_path: str, seen: Seen, data_format: str, limits: Lim
         with opened(path, data_path, Path(temporary), limits) as folder:
             name = choose(folder, data_format)
             found = formats.get(name).read(folder)
-            haul = _Haul(LocalPlace(folder.root), seen, name, found.classes, list(found.records), lines={"": version})
+            records = list(found.records)
+            haul = _Haul(LocalPlace(folder.root), seen, name, found.classes, found.values, records, lines={"": version})
             yield replace(haul, stamps={record.source: version for record in haul.records})
 
 
@@ -461,23 +492,32 @@ def _unlabelled(record: Record) -> Record:
     return record._replace(labels=None) if record.labels == () and not record.label_file else record
 
 
-def _outcomes(haul: _Haul, records: list[Record], store: Store) -> list[Pair]:
-    """What becomes of each record, sorted by source; pictures that an earlier poll checked are not opened again."""
+def _waits_for_mask(record: Record) -> bool:
+    """Whether an index names a mask that is not there yet."""
+    return bool(record.mask) and not Path(record.mask).is_file()
+
+
+def _outcomes(haul: _Haul, records: list[Record], store: Store, values: Values | None) -> list[Pair]:
+    """What becomes of each record, sorted by source; pictures that an earlier poll checked are not opened again.
+
+    Those with a mask are: of a mask no poll remembers what it found.
+    """
     pending = _read_pending(store, haul.seen.cursor)
-    checked = {id(record): pending[mark] for record in records if (mark := haul.mark(record)) in pending}
+    checked = {
+        id(record): pending[mark] for record in records if not record.mask and (mark := haul.mark(record)) in pending
+    }
     outcomes = [(record, _checked(record, checked[id(record)])) for record in records if id(record) in checked]
     rest = [record for record in records if id(record) not in checked]
-    wanted = {haul.name(record): haul.versions.get(haul.name(record), 0) for record in rest if not record.reason}
-    missing = haul.place.bring(wanted)
+    missing = haul.place.bring(haul.wanted(rest))
     there = [
         record._replace(path="", reason="label without picture: the picture is not there")
         if not record.reason and haul.name(record) in missing
         else record
         for record in rest
     ]
-    outcomes += watched(take_in(there, store), len(there))
+    outcomes += watched(take_in(there, store, values=values), len(there))
     outcomes.sort(key=lambda pair: pair[0].source)
-    good = {haul.mark(record): outcome.picture for record, outcome in outcomes if outcome.picture}
+    good = {haul.mark(record): found for record, outcome in outcomes if (found := outcome.picture) and not record.mask}
     _write_pending(store, haul.seen.cursor, pending, good)
     return outcomes
 
@@ -521,11 +561,11 @@ class _Known:
 
     Attributes:
         classes: the job's class names.
-        annotations: by picture id.
+        labels: boxes and mask by picture id.
     """
 
     classes: tuple[str, ...]
-    annotations: dict[str, list[dict[str, Any]] | None]
+    labels: dict[str, tuple[list[dict[str, Any]] | None, str | None]]
 
     @classmethod
     def of(cls, store: Store, state: State, folder: Path, ids: list[str]) -> _Known:
@@ -536,10 +576,11 @@ class _Known:
             classes = tuple(json.loads(pl.read_parquet_metadata(path).get("classes", "[]")))
             if not ids:
                 return cls(classes, {})
-            rows = pl.scan_parquet(path).filter(pl.col("id").is_in(ids)).select("id", "annotations").collect()
+            rows = with_masks(pl.scan_parquet(path).filter(pl.col("id").is_in(ids)).collect())
         except (pl.exceptions.PolarsError, ValueError, OSError) as error:
             raise InputError(f"manifest {store.uri_of(state.manifest)}: cannot be read ({error})") from error
-        return cls(classes, dict(rows.iter_rows()))
+        labels = rows.select("id", "annotations", "mask").iter_rows()
+        return cls(classes, {sample: (boxes, mask) for sample, boxes, mask in labels})
 
     def classes_with(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """The job's classes, whose ids stay as they are, and then those that are new."""
@@ -549,15 +590,13 @@ class _Known:
         """Which samples are news to the job, and how many are not, or are news about a sample that it has."""
         new = []
         counts = {"known": 0, "newly_labelled": 0, "relabelled": 0}
-        for sample, labels in manifest.table.select("id", "annotations").iter_rows():
-            before = self.annotations.get(sample)
-            if sample in self.annotations and (labels is None or _same(labels, before)):
-                counts["known"] += 1
-                new.append(False)
-                continue
-            if sample in self.annotations:
-                counts["newly_labelled" if before is None else "relabelled"] += 1
-            new.append(True)
+        for sample, boxes, mask in manifest.table.select("id", "annotations", "mask").iter_rows():
+            boxes_before, mask_before = self.labels.get(sample, (None, None))
+            same = (boxes is None or _same(boxes, boxes_before)) and mask in (None, mask_before)
+            if sample in self.labels:
+                labelled_before = boxes_before is not None or mask_before is not None
+                counts["known" if same else "relabelled" if labelled_before else "newly_labelled"] += 1
+            new.append(sample not in self.labels or not same)
         return new, counts
 
 

@@ -11,12 +11,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core.errors import InputError
 from components.core.manifest import Manifest
+from components.core.masks import VOID
 from components.core.store import Store, open_store
 from components.ingest import quarantine as lists
 from components.ingest.archive import Limits
@@ -45,10 +46,11 @@ class Ingested:
         quarantine: what did not come in, sorted by source.
         counts: ``found`` files (pictures, and labels without one); of these ``pictures`` that came in, ``duplicates``,
             and ``quarantined``; of the pictures ``negatives`` (nothing to see), ``without_label_file`` (the negatives
-            among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``; and ``unlisted``,
-            the pictures that lie in the data without belonging to the data set.
+            among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``, ``masks``; and
+            ``unlisted``, the pictures that lie in the data without belonging to the data set.
         format: name of the data format.
         quarantine_uri: where the list lies in the job's store; empty if it is empty.
+        pixels: see :func:`pixels_of`.
     """
 
     manifest: Manifest
@@ -56,6 +58,7 @@ class Ingested:
     counts: dict[str, int]
     format: str
     quarantine_uri: str = ""
+    pixels: dict[str, int] = field(default_factory=dict)
 
 
 Row = dict[str, Any]
@@ -85,7 +88,8 @@ def ingest(
         data_path: sub-folder or index file inside it.
         data_format: name of a registered format, or ``auto`` to tell it by the files.
         classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all.
-        ignore_classes: classes whose boxes are left out; ``*``: all that ``classes`` does not name.
+        ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
+            name.
         max_bad_fraction: share of quarantined files, 0 to 1, above which this fails.
         max_files: most files in an archive.
         max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
@@ -106,8 +110,10 @@ def ingest(
         found = formats.get(name).read(data)
         wanted.declare(found.classes)
         logger.info("reading %s: %d pictures", name, len(data.pictures))
+        values = None if found.values is None else wanted.values(found.values)
         records = map(wanted.apply, found.records)
-        outcomes = sorted(watched(take_in(records, store), len(data.pictures)), key=lambda pair: pair[0].source)
+        pairs = watched(take_in(records, store, values=values), len(data.pictures))
+        outcomes = sorted(pairs, key=lambda pair: pair[0].source)
     kept, quarantined = without_duplicates(outcomes)
     quarantine_uri = lists.write(quarantined, store)
     _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri)
@@ -115,7 +121,7 @@ def ingest(
     rows = [row_of(record, outcome, names, store, round_number) for record, outcome in kept]
     counts = count_up(outcomes, kept, quarantined) | {"unlisted": _unlisted(data, outcomes)}
     logger.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
-    return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri)
+    return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri, pixels_of(kept, names))
 
 
 def choose(data: Folder, data_format: str) -> str:
@@ -205,6 +211,7 @@ def without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantin
         if first is not record:
             same = sorted(outcome.boxes or ()) == sorted(first_outcome.boxes or ())
             same = same and (outcome.boxes is None) == (first_outcome.boxes is None)
+            same = same and outcome.mask_key == first_outcome.mask_key
             reason = f"same picture as {printable(first.source)}"
             if not same:
                 reason += f"; different labels: kept those of {printable(first.source)}"
@@ -247,6 +254,7 @@ def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Stor
         "source": printable(record.source),
         "round": round_number,
         "annotations": None if outcome.boxes is None else [_annotation(box, names) for box in outcome.boxes],
+        "mask": store.uri_of(outcome.mask.key) if outcome.mask else None,
     }
 
 
@@ -272,11 +280,21 @@ def count_up(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantin
         "quarantined": kinds[BAD],
         "negatives": len(negatives),
         "without_label_file": sum(not record.label_file for record in negatives),
-        "unlabelled": sum(outcome.boxes is None for _, outcome in kept),
+        "unlabelled": sum(not outcome.labelled for _, outcome in kept),
         "boxes": sum(len(outcome.boxes or ()) for _, outcome in kept),
         "ignored_boxes": sum(record.left_out for record, _ in kept),
+        "masks": sum(outcome.mask is not None for _, outcome in kept),
     }
 
 
+def pixels_of(kept: list[Pair], names: tuple[str, ...]) -> dict[str, int]:
+    """How many pixels of the masks each class has, in the order of ``names``, and how many are void; empty: no mask."""
+    counts = Counter[int]()
+    for _, outcome in kept:
+        for number, count in outcome.mask.pixels if outcome.mask else ():
+            counts[number] += count
+    return {**{name: counts[number] for number, name in enumerate(names)}, "void (255)": counts[VOID]} if counts else {}
+
+
 def _unlisted(data: Folder, outcomes: list[Pair]) -> int:
-    return len(set(data.pictures) - {record.source for record, _ in outcomes})
+    return len(set(data.pictures) - {name for record, _ in outcomes for name in (record.source, record.label_file)})

@@ -1,4 +1,4 @@
-"""Read each picture once: check it, measure it, name it by its content, and put it among the job's blobs.
+"""Read each picture once: check it, measure it, name it by its content, and put it among the job's blobs; and its mask.
 
 Several processes share the work. Each is started afresh (``spawn``), because forking a process that has threads can
 lock up, and because a decoder that crashes on a hostile file must not take the step with it.
@@ -19,13 +19,16 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, UnidentifiedImageError
 
 from components.core.errors import InputError
+from components.core.masks import VOID, encode_mask
 from components.core.store import RESERVED, Store
 from components.core.stores.transfer import os_reason
 from components.ingest.dataset import Label, LabelError, Record
+from components.ingest.masks import Values, decode
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more pictures behind the first
@@ -65,6 +68,18 @@ class Picture(NamedTuple):
         return f"blobs/{self.id[:2]}/{self.id}{self.suffix}"
 
 
+class Mask(NamedTuple):
+    """A mask among the blobs.
+
+    Attributes:
+        key: its place there.
+        pixels: how many pixels each class has, and ``VOID``, by number; those that have any.
+    """
+
+    key: str
+    pixels: tuple[tuple[int, int], ...]
+
+
 class Outcome(NamedTuple):
     """What became of one record: a picture whose boxes are in pixels, or a reason.
 
@@ -73,25 +88,40 @@ class Outcome(NamedTuple):
         boxes: its boxes, class name and ``x1, y1, x2, y2``, inside the picture; None: nobody has labelled it.
         bytes: size of the file.
         reason: why it cannot be used, ``kind: details``.
+        mask: its mask, with the numbers of the manifest's classes; None: there is none.
     """
 
     picture: Picture | None = None
     boxes: tuple[Box, ...] | None = None
     bytes: int = 0
     reason: str = ""
+    mask: Mask | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether somebody has drawn boxes or a mask, or has said that there is nothing to draw."""
+        return self.boxes is not None or self.mask is not None
+
+    @property
+    def mask_key(self) -> str:
+        """The mask's place among the blobs; empty if there is none."""
+        return self.mask.key if self.mask else ""
 
 
 class PictureError(Exception):
     """A picture cannot be used; the message is the reason, ``kind: details``."""
 
 
-def take_in(records: Iterable[Record], store: Store, processes: int | None = None) -> Iterator[tuple[Record, Outcome]]:
-    """Check each record's picture and labels and put the good pictures among the blobs.
+def take_in(
+    records: Iterable[Record], store: Store, processes: int | None = None, values: Values | None = None
+) -> Iterator[tuple[Record, Outcome]]:
+    """Check each record's picture and labels and put the good pictures and their masks among the blobs.
 
     Args:
         records: what to take in; read ahead only a little.
         store: the job's root.
         processes: how many; None: as many as there are processors, 2 to 5.
+        values: what the values of masks mean; None: there are no masks.
 
     Yields:
         Each record with what became of it, in the order of the records.
@@ -102,15 +132,15 @@ def take_in(records: Iterable[Record], store: Store, processes: int | None = Non
     chunks = _chunks(records)
     first = next(chunks, [])
     if len(first) < CHUNK:  # starting processes takes longer than this
-        yield from zip(first, _take_in_chunk(first, store), strict=True)
+        yield from zip(first, _take_in_chunk(first, store, values), strict=True)
         return
     count = processes or max(2, min(MOST_PROCESSES, os.cpu_count() or 2))
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(store,))
+    pool = ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(store, values))
     waiting: deque[tuple[list[Record], Future[list[Outcome]]]] = deque()
     try:
         for chunk in itertools.chain([first], chunks):
-            waiting.append((chunk, pool.submit(_take_in_chunk, chunk)))
+            waiting.append((chunk, pool.submit(_take_in_chunk_here, chunk)))
             if len(waiting) > 3 * count:
                 yield from _finished(waiting)
         while waiting:
@@ -193,24 +223,27 @@ def _box_in_pixels(label: Label, width: int, height: int) -> tuple[float, float,
     return x1, y1, x2, y2
 
 
-_store_of_process: Store | None = None
+_of_process: tuple[Store, Values | None] | None = None
 
 
-def _start_process(store: Store) -> None:
-    global _store_of_process  # noqa: PLW0603 (a connection cannot be sent along with every chunk)
-    _store_of_process = store
+def _start_process(store: Store, values: Values | None) -> None:
+    global _of_process  # noqa: PLW0603 (a connection cannot be sent along with every chunk)
+    _of_process = store, values
 
 
-def _take_in_chunk(records: list[Record], store: Store | None = None) -> list[Outcome]:
-    store = store or _store_of_process
-    assert store is not None
+def _take_in_chunk_here(records: list[Record]) -> list[Outcome]:
+    assert _of_process is not None
+    return _take_in_chunk(records, *_of_process)
+
+
+def _take_in_chunk(records: list[Record], store: Store, values: Values | None) -> list[Outcome]:
     if store.local_path("blobs") is not None:
-        return [_take_in(record, store) for record in records]
+        return [_take_in(record, store, values) for record in records]
     with ThreadPoolExecutor(UPLOADS) as pool:
-        return list(pool.map(_take_in, records, itertools.repeat(store)))
+        return list(pool.map(_take_in, records, itertools.repeat(store), itertools.repeat(values)))
 
 
-def _take_in(record: Record, store: Store) -> Outcome:
+def _take_in(record: Record, store: Store, values: Values | None) -> Outcome:
     if record.reason:
         return Outcome(reason=record.reason)
     try:
@@ -220,10 +253,32 @@ def _take_in(record: Record, store: Store) -> Outcome:
             claimed = "x".join(map(str, record.size))
             raise LabelError(f"size contradicts the picture: {claimed} in the label, {picture.width}x{picture.height}")
         boxes = None if record.labels is None else boxes_in_pixels(record.labels, picture.width, picture.height)
+        mask = _mask(record, picture, values)
     except (PictureError, LabelError) as error:
         return Outcome(reason=str(error))
     _put(store, picture.key, data)
-    return Outcome(picture, boxes, len(data))
+    if mask is None:
+        return Outcome(picture, boxes, len(data))
+    found, content = mask
+    _put(store, found.key, content)
+    return Outcome(picture, boxes, len(data), mask=found)
+
+
+def _mask(record: Record, picture: Picture, values: Values | None) -> tuple[Mask, bytes] | None:
+    """A record's mask and its bytes among the blobs; None if there is none, or one that says nothing of any pixel."""
+    if not record.mask or not Path(record.mask).is_file():
+        return None
+    if values is None:
+        raise InputError(f"{record.mask}: its data format does not say what the values of masks mean")
+    read = decode(_read(record.mask), Path(record.mask).name, (picture.width, picture.height))
+    mask = values.apply(read)
+    if (mask == VOID).all():
+        return None
+    content = encode_mask(mask)
+    digest = hashlib.sha256(content).hexdigest()
+    numbers, counts = np.unique(mask, return_counts=True)
+    pixels = tuple(zip(numbers.tolist(), counts.tolist(), strict=True))
+    return Mask(f"blobs/{digest[:2]}/{digest}.png", pixels), content
 
 
 def _read(path: str) -> bytes:

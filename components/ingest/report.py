@@ -34,15 +34,23 @@ class Intake(Protocol):
     def quarantine_uri(self) -> str:
         """Where the whole list lies."""
 
+    @property
+    def pixels(self) -> Mapping[str, int]:
+        """How many pixels of the masks each class has; empty if there are no masks."""
+
 
 def sections(ingested: Intake) -> list[Section]:
-    """Counts, the faults by kind, and the quarantine list line by line."""
+    """Counts, the classes' shares of the masks, the faults by kind, and the quarantine list line by line."""
     body = reports.facts(
         {
             "classes": ", ".join(ingested.manifest.classes) or "none",
             **{name.replace("_", " "): count for name, count in ingested.counts.items()},
         }
     )
+    if ingested.pixels:
+        everywhere = sum(ingested.pixels.values())
+        shares = [[name, count / everywhere] for name, count in ingested.pixels.items()]
+        body += reports.table(["class", "share of the masks"], shares)
     if not ingested.quarantine:
         return [Section("Ingest", body + reports.note("Every file came in."))]
     faults = Counter(entry.reason.partition(":")[0] for entry in ingested.quarantine if entry.kind == BAD)

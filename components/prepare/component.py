@@ -24,7 +24,7 @@ def prepare(
         samples: Manifest from `ingest`.
         job_root: Where the job's state lies.
         manifest: The same samples with their splits.
-        counts: Samples per split, negatives, and the unlabelled.
+        counts: Samples per split, negatives, those with masks, and the unlabelled.
         report: Class balance, box sizes and labelled pictures, as a page.
         train_ratio: Share of groups to train on, 0 to 1.
         val_ratio: Share of groups to choose the best epoch by, 0 to 1; the rest is for testing.

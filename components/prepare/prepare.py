@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from components.core import reports
-from components.core.cache import fetch_blobs
+from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
-from components.core.manifest import SPLITS, Manifest
+from components.core.manifest import LABELLED, SPLITS, Manifest
+from components.core.masks import VOID, ClassMap, read_mask
 from components.core.parameters import parse_group_pattern
 from components.core.runtimes.letterbox import read_picture
 
@@ -36,7 +39,7 @@ class Prepared:
 
     Attributes:
         manifest: labelled and unlabelled samples; the unlabelled have no split.
-        counts: samples per split, negatives and the unlabelled.
+        counts: samples per split, negatives, those with masks, and the unlabelled.
         warnings: what may go wrong in training, one line each.
     """
 
@@ -81,8 +84,7 @@ def prepare(
                 .otherwise(own)
             )
         decided = pl.when(pl.col("split") != "").then(own).otherwise(decided)
-    labelled = pl.col("annotations").is_not_null()
-    table = grouped.with_columns(pl.when(labelled).then(decided).otherwise(pl.lit("")).alias("split"))
+    table = grouped.with_columns(pl.when(LABELLED).then(decided).otherwise(pl.lit("")).alias("split"))
     prepared = Manifest(table, manifest.classes)
     counts = {split: len(prepared.split(split)) for split in SPLITS}
     empty = [split for split in SPLITS if not counts[split]]
@@ -94,6 +96,7 @@ def prepare(
         )
     counts["unlabelled"] = len(manifest) - len(manifest.labelled())
     counts["negatives"] = len(prepared.where(pl.col("annotations").list.len() == 0))
+    counts["masks"] = len(prepared.where(pl.col("mask").is_not_null()))
     return Prepared(prepared, counts, _warnings(prepared))
 
 
@@ -124,7 +127,10 @@ def balance(manifest: Manifest) -> pl.DataFrame:
 
 
 def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
-    """What the report shows of the data: counts, class balance, box sizes, and some labelled pictures."""
+    """What the report shows of the data: counts, class balance, box sizes, and some labelled pictures.
+
+    Where there are masks and no boxes, nothing is said of boxes.
+    """
     manifest = prepared.manifest
     rows = [
         [manifest.classes[row["class_id"]], *(row[split] for split in SPLITS), sum(row[split] for split in SPLITS)]
@@ -133,8 +139,9 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     body = reports.facts(prepared.counts)
     for warning in prepared.warnings:
         body += reports.note(warning, "warn")
-    body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
-    body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
+    if not _only_masks(manifest):
+        body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
+        body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
     return [reports.Section("Data", body), reports.Section("Labelled pictures", _examples(manifest, cache_folder))]
 
 
@@ -146,13 +153,19 @@ def _regroup(table: pl.DataFrame, group_pattern: str) -> pl.DataFrame:
 
 
 def _warnings(manifest: Manifest) -> list[str]:
-    found = []
+    found: list[str] = []
+    if _only_masks(manifest):
+        return found
     for row in balance(manifest).iter_rows(named=True):
         name = manifest.classes[row["class_id"]]
         if row["train"] < FEW_BOXES:
             found.append(f"class {name} has {row['train']} boxes to train on; a detector needs hundreds")
         found += [f"class {name} has no box in {split}" for split in ("val", "test") if not row[split]]
     return found
+
+
+def _only_masks(manifest: Manifest) -> bool:
+    return manifest.has_masks and manifest.boxes().is_empty()
 
 
 def _shares(counts: dict[str, int]) -> str:
@@ -182,9 +195,19 @@ def _examples(manifest: Manifest, cache_folder: Path) -> Markup:
     # Ids are hashes, so the first by id are a fair draw, and the same on every run.
     shown = Manifest(table.sort("id").head(SHOWN_PICTURES), manifest.classes)
     paths = fetch_blobs(shown, cache_folder)
-    return reports.pictures(
-        [
-            (reports.draw(read_picture(path), truth, manifest.classes), Path(row["source"]).name)
-            for row, truth, path in zip(shown.rows(), shown.truths(), paths, strict=True)
-        ]
-    )
+    masked = shown.where(pl.col("mask").is_not_null())
+    masks = dict(zip(masked.table["id"], fetch_masks(masked, cache_folder), strict=True))
+    pictures = []
+    for row, truth, path in zip(shown.rows(), shown.truths(), paths, strict=True):
+        image = read_picture(path)
+        if row["id"] in masks:
+            image = _painted(image, read_mask(masks[row["id"]]))
+        pictures.append((reports.draw(image, truth, manifest.classes), Path(row["source"]).name))
+    return reports.pictures(pictures)
+
+
+def _painted(image: NDArray[np.uint8], mask: ClassMap) -> NDArray[np.uint8]:
+    """A picture (height, width, 3) half covered by the colours of its mask's classes; void stays as it is."""
+    hues = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in _colours(VOID)]
+    colours = np.array([*hues, [0, 0, 0]], dtype=np.uint8)[mask]
+    return np.where((mask == VOID)[..., None], image, image // 2 + colours // 2)

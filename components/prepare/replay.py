@@ -4,8 +4,8 @@ Three rules hold over all rounds:
 
 - A sample that has once been given a split keeps it, whatever the ratios and the seed are later; a new sample goes
   where its group went. So no picture is ever trained on in one round and measured on in another.
-- The round of a sample is the one that brought its first label. A label that comes again with other boxes replaces the
-  old boxes and nothing else; the sample is trained on as a new one.
+- The round of a sample is the one that brought its first label. A label that comes again with other boxes, or another
+  mask, replaces the old ones and nothing else; the sample is trained on as a new one.
 - The core set is frozen: the test samples of the first rounds. Later rounds add nothing to it and take nothing away.
   Corrected labels are corrected there too, since candidate and champion are both measured on it anew in each round.
 """
@@ -24,6 +24,8 @@ from components.core import reports
 from components.core.errors import InputError
 from components.core.manifest import SCHEMA, Manifest
 from components.prepare.prepare import assign
+
+LABELS = ("annotations", "mask")  # columns that are null where nobody has labelled
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def round_manifest(
     arrived = [*({**row, "split": sides.of(row)} for row in fresh), *relabelled]
     everything = _merge(before, arrived, renamed.classes)
 
-    labelled = [row["id"] for row in arrived if row["annotations"] is not None]
+    labelled = [row["id"] for row in arrived if _is_labelled(row)]
     is_new = pl.col("id").is_in(labelled)
     train, val = everything.split("train"), everything.split("val")
     new_train = train.where(is_new)
@@ -136,8 +138,8 @@ def draw(pool: Manifest, size: int, key: str) -> Manifest:
     """Draw labelled samples, rare classes more often than common ones.
 
     A sample weighs the sum, over the classes in it, of one divided by the number of samples with that class. Those
-    without any box keep their share of the pool. What is drawn depends on the ids, the labels and the key, not on the
-    order of the rows.
+    without any box keep their share of the pool and weigh the same, with a mask or without one. What is drawn depends
+    on the ids, the labels and the key, not on the order of the rows.
 
     Args:
         pool: labelled samples.
@@ -170,17 +172,26 @@ class _Sides:
         self._ratios = train_ratio, val_ratio, seed
 
     def of(self, row: Mapping[str, Any]) -> str:
-        if row["annotations"] is None:
+        if not _is_labelled(row):
             return ""
         return self._found.setdefault(row["group"], assign(row["group"], *self._ratios))
 
 
 def _join_classes(known: Manifest, new: Manifest) -> Manifest:
-    """The new samples with the classes of the known ones, followed by those that nobody knew."""
+    """The new samples with the classes of the known ones, followed by those that nobody knew.
+
+    Raises:
+        InputError: that would change the numbers of classes, and the new samples have masks, which are blobs.
+    """
     classes = (*known.classes, *(name for name in new.classes if name not in known.classes))
     places = [classes.index(name) for name in new.classes]
     if places == list(range(len(places))):
         return Manifest(new.table, classes)
+    if new.has_masks:
+        raise InputError(
+            f"the new masks number their classes {list(new.classes)}, and the job {list(known.classes)}: take them in "
+            "again through the job's feed, which gives them the job's numbers"
+        )
     rows = [{**row, "annotations": _renumbered(row["annotations"], places)} for row in new.rows()]
     return Manifest.of(rows, classes)
 
@@ -192,16 +203,24 @@ def _renumbered(annotations: Sequence[Mapping[str, Any]] | None, places: Sequenc
 
 
 def _sort_out(known: Manifest, new: Manifest, number: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows that are new or labelled for the first time, and those whose boxes have changed."""
+    """The rows that are new or labelled for the first time, and those whose boxes or mask have changed."""
     before = {row["id"]: row for row in known.where(pl.col("id").is_in(new.table["id"].to_list())).rows()}
     fresh, relabelled = [], []
     for row in new.rows():
-        old, boxes = before.get(row["id"]), row["annotations"]
-        if old is None or (old["annotations"] is None and boxes is not None):
+        old = before.get(row["id"])
+        if old is None or (not _is_labelled(old) and _is_labelled(row)):
             fresh.append({**row, "round": number})
-        elif boxes is not None and boxes != old["annotations"]:
-            relabelled.append({**row, **{kept: old[kept] for kept in ("split", "group", "round")}})
+            continue
+        changed = {label: row[label] for label in LABELS if row[label] is not None and row[label] != old[label]}
+        if changed:
+            relabelled.append(
+                {**row, **{label: old[label] for label in (*LABELS, "split", "group", "round")}, **changed}
+            )
     return fresh, relabelled
+
+
+def _is_labelled(row: Mapping[str, Any]) -> bool:
+    return any(row[label] is not None for label in LABELS)
 
 
 def _merge(known: Manifest, arrived: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:

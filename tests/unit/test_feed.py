@@ -12,18 +12,22 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from components.core.cache import fetch_masks
 from components.core.errors import InputError, NotFoundError
 from components.core.job import Job
 from components.core.manifest import Manifest
+from components.core.masks import VOID, read_mask
 from components.core.store import open_store
 from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
 from components.ingest.places import branch_of, latest
 from components.prepare.prepare import assign
+from tests.pictures import mask_png
 
 WIDTH, HEIGHT = 60, 40
 
@@ -156,7 +160,7 @@ def test_pictures_of_waiting_and_of_known_entries_are_not_opened_again(feed, job
     yolo(feed, 1)
     take_new(str(feed), str(job))
     opened = []
-    monkeypatch.setattr(feed_module, "take_in", lambda records, store: opened.extend(records) or iter(()))
+    monkeypatch.setattr(feed_module, "take_in", lambda records, store, values: opened.extend(records) or iter(()))
     assert names(take_new(str(feed), str(job))) == ["001.jpg"], "it waits for a round"
     assert opened == []
 
@@ -713,3 +717,132 @@ def test_pictures_and_labels_have_last_keys_of_their_own():
     last = latest({}, ["images/2.jpg", "images/1.jpg", "labels/0.txt", "data.yaml"])
     assert last == {"": "labels/0.txt", "images/": "images/2.jpg", "labels/": "labels/0.txt"}
     assert len(latest({}, [f"{n}/images/x.jpg" for n in range(1000)])) <= 17
+
+
+# --- masks ---
+
+
+def halves(above, below):
+    values = np.full((HEIGHT, WIDTH), above)
+    values[HEIGHT // 2 :] = below
+    return mask_png(values)
+
+
+def segnet(folder, number, mask=None):
+    put(folder, f"train/{number:03d}.jpg", jpeg(number))
+    if mask:
+        put(folder, f"trainannot/{number:03d}.png", mask)
+
+
+def masks_of(arrivals, cache):
+    """The upper and the lower class of each mask, by the name of its picture; None where there is none."""
+    found = {}
+    for row in arrivals.manifest.rows():
+        one = arrivals.manifest.where(pl.col("id") == row["id"])
+        mask = read_mask(fetch_masks(one, cache)[0])[[0, -1], 0] if row["mask"] else None
+        found[row["source"].rpartition("/")[2]] = mask if mask is None else tuple(map(int, mask))
+    return found
+
+
+def into(place, feed, bucket):
+    """Make a prefix of a bucket what a folder is; or nothing, where the folder is the feed."""
+    if place == "s3":
+        store = open_store(bucket)
+        for path in feed.rglob("*"):
+            key = str(path.relative_to(feed))
+            if path.is_file() and (store.stat(key) is None or store.read(key) != path.read_bytes()):
+                store.write(key, path.read_bytes())
+        return bucket
+    return str(feed)
+
+
+@pytest.mark.parametrize("place", ["file", "s3"])
+def test_masks_poll_by_poll(feed, job, cache, place, request):
+    bucket = request.getfixturevalue("s3") if place == "s3" else ""
+    options = {"classes": "sky,road,car", "ignore_classes": "*", "full": place == "s3"}
+    segnet(feed, 1)
+    first = take_and_commit(into(place, feed, bucket), job, **options)
+    assert (first.counts["unlabelled"], first.counts["masks"]) == (1, 0)
+
+    segnet(feed, 1, halves(0, 1))
+    segnet(feed, 2, halves(2, 11))
+    segnet(feed, 3)
+    second = take_and_commit(into(place, feed, bucket), job, **options)
+    assert masks_of(second, cache) == {"001.jpg": (0, 1), "002.jpg": (2, VOID), "003.jpg": None}
+    assert (second.counts["newly_labelled"], second.counts["masks"], second.counts["unlabelled"]) == (1, 2, 1)
+    assert second.pixels["void (255)"] == WIDTH * HEIGHT / 2
+
+    assert take_and_commit(into(place, feed, bucket), job, **options).counts["found"] == 0
+
+    segnet(feed, 2, halves(2, 1))
+    segnet(feed, 3, halves(1, 1))
+    segnet(feed, 4, mask_png(np.zeros((5, 5))))
+    fourth = take_new(into(place, feed, bucket), str(job), **options)
+    again = take_new(into(place, feed, bucket), str(job), **options)
+    for arrivals in (fourth, again):  # what is not committed is found again
+        assert masks_of(arrivals, cache) == {"002.jpg": (2, 1), "003.jpg": (1, 1)}
+        assert (arrivals.counts["relabelled"], arrivals.counts["newly_labelled"]) == (1, 1)
+        assert [q.reason for q in arrivals.quarantine] == ["size contradicts the picture: 5x5 in the mask, 60x40"]
+    commit(job, again)
+
+    segnet(feed, 4, halves(0, 0))
+    fifth = take_and_commit(into(place, feed, bucket), job, **options)
+    assert masks_of(fifth, cache) == {"004.jpg": (0, 0)}
+    assert everything(job).table["mask"].is_not_null().all()
+
+
+@pytest.mark.parametrize("place", ["file", "s3"])
+def test_an_index_of_masks_line_by_line(feed, job, cache, place, request):
+    bucket = request.getfixturevalue("s3") if place == "s3" else ""
+    put(feed, "train.txt", "")
+    put(feed, "classes.txt", "sky\nroad\ncar\n")
+
+    def poll():
+        return take_and_commit(f"{into(place, feed, bucket)}/train.txt", job)
+
+    assert poll().counts["found"] == 0
+    put(feed, "rgb/1.jpg", jpeg(1))
+    put(feed, "gt/1.png", halves(0, 1))
+    put(feed, "rgb/2.jpg", jpeg(2))
+    put(feed, "train.txt", "rgb/1.jpg gt/1.png\nrgb/2.jpg d/2.png gt/2.png\n")
+    first = poll()
+    assert masks_of(first, cache) == {"1.jpg": (0, 1), "2.jpg": None}
+    assert poll().counts["pictures"] == 0, "a mask that is missing is waited for, and the picture is known meanwhile"
+    put(feed, "gt/2.png", halves(2, 2))
+    third = poll()
+    assert (masks_of(third, cache), third.counts["newly_labelled"]) == ({"2.jpg": (2, 2)}, 1)
+    assert poll().counts["found"] == 0
+
+
+def test_masks_take_the_jobs_numbers_for_classes(feed, job, cache):
+    segnet(feed, 1, halves(0, 1))
+    take_and_commit(feed, job, classes="sky,road", ignore_classes="*")
+    segnet(feed, 2, halves(0, 1))
+    other = take_and_commit(feed, job, classes="road:car,sky:road", ignore_classes="*")  # value 0 is a car, 1 a road
+    assert other.manifest.classes == ("sky", "road", "car")
+    assert masks_of(other, cache)["002.jpg"] == (2, 1)
+
+
+def test_an_archive_of_masks(tmp_path, job, cache):
+    with zipfile.ZipFile(tmp_path / "feed.zip", "w") as archive:
+        archive.writestr("images/1.jpg", jpeg(1))
+        archive.writestr("masks/1.png", halves(1, 0))
+        archive.writestr("classes.txt", "sky\nroad\n")
+    arrivals = take_and_commit(tmp_path / "feed.zip", job)
+    assert masks_of(arrivals, cache) == {"1.jpg": (1, 0)}
+    assert take_and_commit(tmp_path / "feed.zip", job).counts["found"] == 0
+
+
+def test_a_job_from_before_there_were_masks_goes_on(feed, job):
+    yolo(feed, 1)
+    take_and_commit(feed, job)
+    opened = Job.open(str(job))
+    path = Path(opened.store.local_path(opened.read()[0].manifest))
+    old = pl.read_parquet(path).drop("mask")
+    old.write_parquet(path, metadata={"classes": '["0"]'})
+    yolo(feed, 2)
+    assert names(take_new(str(feed), str(job))) == ["002.jpg"]
+    put(feed, "labels/001.txt", "0 0.5 0.5 0.4 0.4")
+    arrivals = take_and_commit(feed, job)
+    assert (names(arrivals), arrivals.counts["relabelled"]) == (["001.jpg", "002.jpg"], 1)
+    assert len(everything(job)) == 2

@@ -117,6 +117,7 @@ def test_a_data_set_becomes_a_manifest_and_blobs(tmp_path, job, make):
         "source": "VOC/JPEGImages/003.jpg",
         "round": 3,
         "annotations": [{"class_id": 0, "x1": 3, "y1": 5, "x2": 13, "y2": 20}],
+        "mask": None,
     }
     assert {open_store(str(job)).read(f"blobs/{i[:2]}/{i}.jpg") for i in ingested.manifest.table["id"]} == {
         jpeg(n) for n in range(5)
@@ -125,7 +126,7 @@ def test_a_data_set_becomes_a_manifest_and_blobs(tmp_path, job, make):
     assert (ingested.quarantine, ingested.quarantine_uri) == ([], "")
     assert ingested.counts == {
         "found": 5, "pictures": 5, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
-        "unlabelled": 0, "boxes": 5, "ignored_boxes": 0, "unlisted": 0,
+        "unlabelled": 0, "boxes": 5, "ignored_boxes": 0, "masks": 0, "unlisted": 0,
     }  # fmt: skip
 
 

@@ -85,6 +85,9 @@ LABEL_STUDIO = {
     "project-1.json": '[{"id":1,"annotations":[{"id":1,"result":[],"was_cancelled":false}],"predictions":[],"data":'
     '{"image":"/data/upload/1/331421fd-a.jpg"},"meta":{}}]',
 }
+SEGNET = {"train/a.png": "", "trainannot/a.png": "", "val/b.png": "", "valannot/b.png": ""}
+MASKS = {"images/train/a.jpg": "", "masks/train/a.png": ""}
+MASK_INDEX = {"rgb/a.png": "", "d/a.png": "", "gt/a.png": "", "all.txt": "rgb/a.png d/a.png gt/a.png\n"}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,22 @@ LABEL_STUDIO = {
         (LABEL_STUDIO, "label-studio"),
         (VOC | {"quarantine.csv": "kind,source,reason\nbad,a.jpg,cut short\n"}, "voc"),
         ({"a.jpg": "", "README.txt": "x"}, "folder"),
+        (SEGNET, "masks"),
+        ({f"CamVid/{name}": "" for name in SEGNET}, "masks"),
+        (SEGNET | {"train.txt": "/SegNet/train/a.png /SegNet/trainannot/a.png"}, "masks"),
+        (MASKS, "masks"),
+        ({"images/a.jpg": "", "labels/a.png": ""}, "masks"),
+        ({"images/validation/a.jpg": "", "annotations/validation/a.png": "", "README.txt": "x"}, "masks"),
+        ({"train/images/a.jpg": "", "train/masks/a.png": ""}, "masks"),
+        (MASKS | {"classes.txt": "sky\nroad"}, "masks"),
+        (MASKS | {"data.yaml": "names: [sky]\ntrain: images/train"}, "masks"),
+        (MASK_INDEX, "masks"),
+        (MASK_INDEX | {"classes.txt": "sky"}, "masks"),
+        (VOC | {"VOC/SegmentationClass/a.png": ""}, "voc"),
+        ({"masks/a.png": "", "masks/b.png": ""}, "folder"),
+        ({"annot/a.png": "", "a.png": "", "cannot/a.png": ""}, "folder"),
+        ({"labels/images/a.png": "", "labels/images/b.png": ""}, "folder"),
+        (YOLO | {"train.txt": "images/a.jpg\n"}, "yolo"),
     ],
 )
 def test_the_format_is_told_by_the_files(data, files, name):
@@ -116,6 +135,9 @@ def test_the_format_is_told_by_the_files(data, files, name):
         (CSV | JSONL | VOC, "labels.jsonl", "jsonl"),
         (LABEL_STUDIO | COCO, "project-1.json", "label-studio"),
         (LABEL_STUDIO | COCO, "x.json", "coco"),
+        (MASK_INDEX | VOC | YOLO, "all.txt", "masks"),
+        (MASKS | SEDNA, "train.txt", "sedna"),
+        (MASKS | {"data.yaml": "names: [sky]"}, "data.yaml", "masks"),
     ],
 )
 def test_an_index_that_is_named_decides(data, files, index, name):
@@ -134,6 +156,11 @@ def test_several_formats_are_not_guessed_at(data):
         (COCO | LABEL_STUDIO, "coco or label-studio"),
         (CSV | JSONL, "csv or jsonl"),
         (CSV | SEDNA, "csv or sedna"),
+        (YOLO | MASKS, "masks or yolo"),
+        (YOLO | {"labels/a.png": ""}, "masks or yolo"),
+        (VOC | SEGNET, "masks or voc"),
+        (SEDNA | MASK_INDEX, "masks or sedna"),
+        (COCO | MASKS, "coco or masks"),
     ],
 )
 def test_several_indexes_are_not_guessed_at(data, files, names):
@@ -148,7 +175,7 @@ def test_labels_that_nobody_knows_do_not_make_their_pictures_unlabelled(data, na
 
 
 def test_no_format_says_what_is_there_and_what_is_known(data):
-    known = "coco, csv, folder, jsonl, label-studio, sedna, voc, yolo"
+    known = "coco, csv, folder, jsonl, label-studio, masks, sedna, voc, yolo"
     with pytest.raises(InputError, match=rf"no known format \(2 .jpg, 1 .csv\): known are {known}"):
         choose(data({"a.jpg": "", "b.jpg": "", "labels.csv": "a,b"}), "auto")
     with pytest.raises(InputError, match="nothing"):
@@ -565,3 +592,91 @@ def test_sedna_numbers_without_a_name(data, number):
 def test_plain_pictures_are_unlabelled(data):
     classes, records = read(data({"a.jpg": "", "b/c.png": "", "notes.md": ""}), "folder")
     assert classes == () and [record.labels for record in records.values()] == [None, None]
+
+
+# --- masks ---
+
+
+def masks_by_picture(records):
+    return {source: (record.label_file, record.split) for source, record in records.items() if not record.reason}
+
+
+def test_masks_in_folders(data):
+    classes, records = read(data(SEGNET | {"test/c.png": "", "testannot/d.png": ""}), "masks")
+    assert classes is None
+    assert masks_by_picture(records) == {
+        "train/a.png": ("trainannot/a.png", "train"), "val/b.png": ("valannot/b.png", "val"),
+        "test/c.png": ("", "test"),
+    }  # fmt: skip
+    assert records["train/a.png"].mask.endswith("/trainannot/a.png")
+    assert (records["test/c.png"].mask, records["test/c.png"].labels) == ("", None)
+    assert reasons(records) == {"testannot/d.png": "label without picture"}
+
+
+def test_masks_beside_images(data):
+    pictures = {"images/a.jpg": "", "images/valid/a.jpg": "", "images/training/a.PNG": "", "images/train/val/c.jpg": ""}
+    masks = {"masks/a.png": "", "masks/valid/a.png": "", "masks/training/a.png": "", "masks/train/val/c.png": ""}
+    _, records = read(data(pictures | masks | {"masks/notes.jpg": ""}), "masks")
+    assert masks_by_picture(records) == {
+        "images/a.jpg": ("masks/a.png", ""), "images/valid/a.jpg": ("masks/valid/a.png", "val"),
+        "images/training/a.PNG": ("masks/training/a.png", "train"),
+        "images/train/val/c.jpg": ("masks/train/val/c.png", ""), "masks/notes.jpg": ("", ""),
+    }  # fmt: skip
+
+
+def test_masks_that_fit_no_single_picture(data):
+    _, records = read(data({"images/a.jpg": "", "images/a.png": "", "masks/a.png": "", "images/b.jpg": "",
+                            "masks/b.png": "", "labels/b.png": ""}), "masks")  # fmt: skip
+    assert reasons(records) == {
+        "images/a.jpg": "ambiguous: masks/a.png fits several pictures: images/a.jpg, images/a.png",
+        "images/a.png": "ambiguous: masks/a.png fits several pictures: images/a.jpg, images/a.png",
+        "images/b.jpg": "ambiguous: 2 label files fit: labels/b.png, masks/b.png",
+    }
+
+
+def test_an_index_of_masks(data):
+    lines = "rgb/a.png d/a.png gt/a.png\n./rgb/b.png gt\\b.png\nrgb/c.png\nrgb/d.png gt/d.png\n../x.png gt/a.png\n"
+    files = dict.fromkeys(("rgb/a.png", "gt/a.png", "rgb/b.png", "gt/b.png", "rgb/c.png", "rgb/d.png"), "")
+    _, records = read(data(files | {"all.txt": lines}), "masks")
+    assert masks_by_picture(records) == {
+        "rgb/a.png": ("gt/a.png", ""), "rgb/b.png": ("gt/b.png", ""), "rgb/c.png": ("", ""), "rgb/d.png": ("", ""),
+    }  # fmt: skip
+    assert reasons(records) == {"../x.png": "label without picture: all.txt lists it"}
+
+
+def test_folders_go_before_an_index_that_is_not_named(data):
+    index = {"all.txt": "train/a.png valannot/b.png\n"}
+    _, records = read(data(SEGNET | index), "masks")
+    assert records["train/a.png"].label_file == "trainannot/a.png"
+    _, records = read(data(SEGNET | index, "all.txt"), "masks")
+    assert {source: record.label_file for source, record in records.items()} == {"train/a.png": "valannot/b.png"}
+
+
+@pytest.mark.parametrize(
+    ("files", "classes", "values"),
+    [
+        ({}, None, {}),
+        ({"classes.txt": "sky\n\nroad\n"}, ("sky", "road"), {0: "sky", 2: "road"}),
+        ({"data.yaml": "names: [sky, road]"}, ("sky", "road"), {0: "sky", 1: "road"}),
+        (
+            {"data.yaml": "names: {3: sky, 7: road, 9: sky, 255: void}"},
+            ("sky", "road"),
+            {3: "sky", 7: "road", 9: "sky"},
+        ),
+        (
+            {"data.yaml": "names: [sky, road]\nlabel_mapping: {0: ignore_label, 4: 0, 5: '1', 6: null}"},
+            ("sky", "road"),
+            {0: "", 1: "road", 4: "sky", 5: "road", 6: ""},
+        ),
+    ],
+)
+def test_names_of_values(data, files, classes, values):
+    found = formats.get("masks").read(data(MASKS | files))
+    assert (found.classes, found.values) == (classes, values)
+
+
+def test_several_descriptions_of_masks_are_not_guessed_at(data):
+    files = MASKS | {"a.yaml": "names: [sky]", "b.yaml": "names: [road]"}
+    with pytest.raises(InputError, match=r"several data sets in the data: name one of a.yaml, b.yaml in data_path"):
+        read(data(files), "masks")
+    assert read(data(files, "b.yaml"), "masks")[0] == ("road",)

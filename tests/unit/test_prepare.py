@@ -1,12 +1,17 @@
 import collections
+import hashlib
 import random
 
+import numpy as np
 import polars as pl
 import pytest
 
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.prepare.prepare import assign, balance, prepare
+from components.core.masks import VOID, encode_mask
+from components.core.reports import PALETTE
+from components.prepare.prepare import _painted, assign, balance, prepare, sections
+from tests.pictures import job_with_pictures
 
 CLASSES = ["helmet", "head"]
 
@@ -95,3 +100,46 @@ def test_balance_counts_boxes_per_class_and_split():
     assert table.select(pl.sum("train", "val", "test")).row(0) == tuple(
         2 * sum(assign(f"{n:064x}", 0.8, 0.1, 0) == split for n in range(400)) for split in ("train", "val", "test")
     )
+
+
+def masked(number: int, split: str = "") -> dict:
+    return sample(number, boxes=None, split=split) | {"mask": f"file:///b/{number % 3}.png"}
+
+
+def test_masks_are_labels_and_nothing_is_said_of_boxes():
+    prepared = prepare(Manifest.of([*(masked(n) for n in range(100)), sample(500, boxes=None)], CLASSES))
+    assert (prepared.counts["masks"], prepared.counts["unlabelled"], prepared.counts["negatives"]) == (100, 1, 0)
+    assert sum(prepared.counts[split] for split in ("train", "val", "test")) == 100
+    assert prepared.warnings == []
+    mixed = prepare(Manifest.of([*(masked(n) for n in range(100)), *(sample(n) for n in range(100, 200))], CLASSES))
+    assert any("class head has 0 boxes to train on" in warning for warning in mixed.warnings)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_the_report_shows_masks(tmp_path, masks):
+    manifest = job_with_pictures(tmp_path / "job", {"train": 4, "val": 2, "test": 2})
+    if masks:
+        rows = []
+        for number, row in enumerate(manifest.rows()):
+            data = encode_mask(np.full((row["height"], row["width"]), (0, 1, VOID)[number % 3], dtype=np.uint8))
+            digest = hashlib.sha256(data).hexdigest()
+            path = tmp_path / "job" / "blobs" / digest[:2] / f"{digest}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            rows.append(row | {"annotations": None, "mask": path.as_uri()})
+        manifest = Manifest.of(rows, manifest.classes)
+    prepared = prepare(manifest, split_by="source")
+    data, pictures = sections(prepared, tmp_path / "cache")
+    assert ("train boxes" in data.body) is not masks
+    assert pictures.body.count("<figure>") == 4
+
+
+def test_a_mask_is_painted_over_its_picture_except_where_it_is_void():
+    image = np.full((2, 3, 3), 101, dtype=np.uint8)
+    mask = np.array([[0, 1, VOID], [8, 0, VOID]], dtype=np.uint8)
+    painted = _painted(image, mask)
+    red, green, blue = (int(PALETTE[0][place : place + 2], 16) for place in (1, 3, 5))
+    assert painted[0, 0].tolist() == [50 + red // 2, 50 + green // 2, 50 + blue // 2]
+    assert painted[1, 0].tolist() == painted[0, 0].tolist(), "colours begin again after the last"
+    assert (painted[:, 2] == 101).all()
+    assert painted.dtype == np.uint8

@@ -279,3 +279,67 @@ def test_the_report_tells_the_counts():
     body = section(data, epochs=10).body
     assert "new labels</dt><dd>200<" in body
     assert f"core</dt><dd>{data.counts['core']}<" in body
+
+
+# --- masks ---
+
+
+def masked(start, count, mask="1", classes=CLASSES):
+    uri = f"file:///blobs/{mask}.png"
+    return Manifest.of([row(n, None) | {"mask": uri} for n in range(start, start + count)], classes)
+
+
+def test_masks_alone_are_replayed_without_favour():
+    first, second = rounds([masked(0, 300), masked(300, 100)], replay_ratio=0.5)
+    assert (first.counts["new_labels"], first.counts["unlabelled"]) == (300, 0)
+    replayed = ids(second.training.split("train")) & ids(first.training)
+    assert len(replayed) == second.counts["replayed"] == round(0.5 * second.counts["new_train"])
+    assert second.training.table["mask"].is_not_null().all()
+    pool = first.manifest.split("train")
+    assert ids(draw(pool, 20, "a")) != ids(draw(pool, 20, "b"))
+    shuffled = Manifest(pool.table.sample(fraction=1, shuffle=True, seed=1), CLASSES)
+    assert ids(draw(shuffled, 20, "a")) == ids(draw(pool, 20, "a"))
+
+
+def test_samples_with_masks_keep_their_share_beside_samples_with_boxes():
+    pool = Manifest(pl.concat([masked(0, 100).table, batch(100, 300).table]), CLASSES)
+    assert draw(pool, 40, "a").table["mask"].is_not_null().sum() == 10
+
+
+def test_a_mask_that_changes_replaces_the_old_one_and_nothing_else():
+    first = round_manifest(None, masked(0, 100), round_number=1)
+    again = Manifest.of([row(n, None) | {"mask": "file:///blobs/2.png"} for n in range(3)], CLASSES)
+    same = masked(3, 5)
+    unlabelled = Manifest.of([row(n, None) for n in range(8, 12)], CLASSES)
+    new = Manifest(pl.concat([again.table, same.table, unlabelled.table, masked(100, 60).table]), CLASSES)
+    second = round_manifest(first.manifest, new, round_number=2)
+    assert second.counts["relabelled"] == 3
+    before = {r["id"]: r for r in first.manifest.rows()}
+    for found in second.manifest.where(pl.col("id").is_in(list(before))).rows():
+        changed = found["id"] in ids(again)
+        assert found == before[found["id"]] | ({"mask": "file:///blobs/2.png"} if changed else {})
+
+
+def test_boxes_and_a_mask_of_one_picture_are_kept_together():
+    first = round_manifest(None, batch(0, 100), round_number=1)
+    second = round_manifest(first.manifest, Manifest(pl.concat([masked(0, 3).table, batch(100, 60).table]), CLASSES),
+                            round_number=2)  # fmt: skip
+    both = second.manifest.where(pl.col("mask").is_not_null())
+    assert (len(both), second.counts["relabelled"]) == (3, 3)
+    assert both.table["annotations"].list.len().to_list() == [1, 1, 1]
+
+
+def test_a_mask_that_comes_later_labels_its_sample():
+    unlabelled = Manifest(pl.concat([batch(0, 100).table, batch(100, 40, None).table]), CLASSES)
+    first = round_manifest(None, unlabelled, round_number=1)
+    second = round_manifest(first.manifest, masked(100, 40), round_number=2)
+    assert (first.counts["unlabelled"], second.counts["unlabelled"], second.counts["new_labels"]) == (40, 0, 40)
+    assert set(second.manifest.where(pl.col("mask").is_not_null()).table["round"]) == {2}
+
+
+def test_masks_with_other_numbers_for_the_jobs_classes_are_refused():
+    first = round_manifest(None, masked(0, 100), round_number=1)
+    with pytest.raises(InputError, match=r"the new masks number their classes \['head', 'helmet'\], and the job"):
+        round_manifest(first.manifest, masked(100, 60, classes=("head", "helmet")), round_number=2)
+    more = round_manifest(first.manifest, masked(100, 60, classes=(*CLASSES, "vest")), round_number=2)
+    assert more.manifest.classes == (*CLASSES, "vest")

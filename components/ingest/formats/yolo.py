@@ -20,7 +20,18 @@ from typing import Any
 import yaml
 
 from components.core.errors import InputError
-from components.ingest.dataset import DataSet, Folder, Label, LabelError, Pairs, Record, few, formats, pair_key
+from components.ingest.dataset import (
+    DataSet,
+    Folder,
+    Label,
+    LabelError,
+    Pairs,
+    Record,
+    few,
+    formats,
+    has_masks,
+    pair_key,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,21 +49,21 @@ class Yolo:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """There is a ``data.yaml``, or a text file of five numbers a line beside a picture."""
-        if folder.index:
-            return folder.index in _yamls(folder)
-        if _yamls(folder):
-            return True
+        """There is a text file of five numbers a line beside a picture; or a ``data.yaml``, and no masks."""
+        if folder.index and folder.index not in yamls(folder):
+            return False
         pairs = Pairs.of(folder.pictures, folder.named(".txt"))
-        return any(_looks_right(folder, name) for name in list(pairs.pictures)[:LOOKED_AT])
+        if any(_looks_right(folder, name) for name in list(pairs.pictures)[:LOOKED_AT]):
+            return True
+        return bool(yamls(folder)) and not has_masks(folder)
 
     @staticmethod
     def read(folder: Folder) -> DataSet:
         """Read what ``data.yaml`` names, or else every picture."""
-        yamls = [folder.index] if folder.index else _yamls(folder)
-        if len(yamls) > 1:
-            raise InputError(f"several YOLO data sets in the data: name one of {few(yamls)} in data_path")
-        described = _described(folder, yamls[0]) if yamls else _undescribed(folder)
+        found = [folder.index] if folder.index else yamls(folder)
+        if len(found) > 1:
+            raise InputError(f"several YOLO data sets in the data: name one of {few(found)} in data_path")
+        described = _described(folder, found[0]) if found else _undescribed(folder)
         classes = tuple(dict.fromkeys(described.names.values())) if described.names else None
         return DataSet(classes, _records(folder, described))
 
@@ -138,14 +149,15 @@ def _is_label(text: str) -> bool:
     return stem not in {"classes", *SPLIT_KEYS} and not stem.startswith(("readme", "license"))
 
 
-def _yamls(folder: Folder) -> list[str]:
+def yamls(folder: Folder) -> list[str]:
     """The descriptions of a data set in the folder that lie highest."""
-    found = [name for name in folder.named(".yaml", ".yml") if "names" in _yaml(folder, name)]
+    found = [name for name in folder.named(".yaml", ".yml") if "names" in description(folder, name)]
     top = min((name.count("/") for name in found), default=0)
     return [name for name in found if name.count("/") == top]
 
 
-def _yaml(folder: Folder, name: str) -> dict[str, Any]:
+def description(folder: Folder, name: str) -> dict[str, Any]:
+    """What a ``data.yaml`` says; nothing if it cannot be read."""
     try:
         content = yaml.load(folder.text(name, MAX_YAML_BYTES), Loader=_LOADER)
     except (LabelError, yaml.YAMLError, RecursionError, ValueError):
@@ -153,19 +165,23 @@ def _yaml(folder: Folder, name: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _undescribed(folder: Folder) -> _Described:
+def listed_names(folder: Folder) -> dict[int, str]:
+    """Class names by the number of their line, from 0, in ``classes.txt``; none if there is no such file."""
     names_file = next((n for n in folder.files if PurePosixPath(n).name in NAMES_FILES), None)
     try:
         lines = folder.text(names_file).splitlines() if names_file else []
     except LabelError as error:
         raise InputError(f"YOLO class names: {error}") from error
-    names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
-    return _Described(names, dict.fromkeys(folder.pictures, ""))
+    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+
+
+def _undescribed(folder: Folder) -> _Described:
+    return _Described(listed_names(folder), dict.fromkeys(folder.pictures, ""))
 
 
 def _described(folder: Folder, name: str) -> _Described:
-    content = _yaml(folder, name)
-    described = _Described(_names(name, content.get("names")))
+    content = description(folder, name)
+    described = _Described(numbered_names(name, content.get("names")))
     entries = [(split, entry) for key, split in SPLIT_KEYS.items() for entry in _texts(content.get(key))]
     path = "".join(_texts(content.get("path")))
     absent = [entry for split, entry in entries if not _add_entry(folder, name, path, split, entry, described)]
@@ -179,7 +195,16 @@ def _described(folder: Folder, name: str) -> _Described:
     return described
 
 
-def _names(name: str, given: object) -> dict[int, str]:
+def numbered_names(name: str, given: object) -> dict[int, str]:
+    """The class names of a ``data.yaml`` by number.
+
+    Args:
+        name: of the file, for messages.
+        given: what it has under ``names``.
+
+    Raises:
+        InputError: neither a list of names nor names by number.
+    """
     named = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(named, dict) or not named:
         raise InputError(f"{name}: 'names' must list the classes, or give them by number")

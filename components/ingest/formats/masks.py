@@ -1,0 +1,155 @@
+"""Masks: beside each picture a PNG of its size whose pixels are numbers of classes.
+
+Three ways to say which mask is whose:
+
+- SegNet's: ``train/x.png`` and ``trainannot/x.png``, and so for ``val`` and ``test``;
+- Ultralytics': ``images/train/x.jpg`` and ``masks/train/x.png``, with or without folders for splits; ``labels`` or
+  ``annotations`` instead of ``masks`` will do;
+- the text index of Sedna's lifelong learning, ``rgb.png depth.png label.png`` a line, with paths relative to the index:
+  the first is the picture, the last its mask, and what is between them is left out. An index is read if ``data_path``
+  names it, or if no folders are named as above.
+
+A folder with the name of a split says the split. The names of the classes stand in ``data.yaml`` (with Ultralytics'
+``label_mapping``, if it has one) or, one a line from 0, in ``classes.txt``; or the user gives them in order. 255 is
+where nobody says what is there. A picture without a mask is unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from components.core.errors import InputError
+from components.core.masks import VOID
+from components.ingest.dataset import (
+    PICTURE_SUFFIXES,
+    DataSet,
+    Folder,
+    LabelError,
+    Pairs,
+    Record,
+    few,
+    formats,
+    has_masks,
+    mask_key,
+    picture_key,
+    suffix_of,
+)
+from components.ingest.formats.yolo import (
+    NAMES_FILES,
+    SPLIT_KEYS,
+    description,
+    listed_names,
+    numbered_names,
+    yamls,
+)
+
+MAX_INDEX_BYTES = 2**30
+LOOKED_AT_BYTES = 65536  # of a text file, to tell the format
+SPLIT_FOLDERS = {**SPLIT_KEYS, "training": "train", "validation": "val"}
+IGNORED = "ignore_label"  # what Ultralytics writes for 255
+
+
+@formats.register("masks")
+class Masks:
+    """The reader of masks."""
+
+    @staticmethod
+    def detect(folder: Folder) -> bool:
+        """There are folders of pictures and of masks, or an index at the top, or the one that was named."""
+        if folder.index and not _indexes(folder):
+            return folder.index in yamls(folder) and has_masks(folder)
+        return (not folder.index and has_masks(folder)) or bool(_indexes(folder))
+
+    @staticmethod
+    def read(folder: Folder) -> DataSet:
+        """Read the named index, or else the folders, or else every index at the top."""
+        values, classes = _values(folder)
+        named = suffix_of(folder.index) == ".txt"
+        indexes = [folder.index] if named else _indexes(folder)
+        if named or (indexes and not has_masks(folder)):
+            try:
+                texts = {name: folder.text(name, MAX_INDEX_BYTES) for name in indexes}
+            except LabelError as error:
+                raise InputError(f"index of masks: {error}") from error
+            return DataSet(classes, (r for name in indexes for r in _listed(folder, name, texts[name])), values)
+        return DataSet(classes, _records(folder), values)
+
+
+def _records(folder: Folder) -> Iterator[Record]:
+    pictures = [name for name in folder.pictures if not mask_key(name)]
+    masks = [name for name in folder.pictures if mask_key(name)]
+    pairs = Pairs.of(pictures, masks, lambda name: mask_key(name) or picture_key(name))
+    for picture in pictures:
+        try:
+            mask = pairs.label(picture)
+        except LabelError as error:
+            yield Record(picture, reason=str(error))
+        else:
+            yield _record(folder, picture, mask)
+    for mask in masks:
+        if mask not in pairs.pictures:
+            yield Record(mask, reason="label without picture")
+
+
+def _listed(folder: Folder, index: str, text: str) -> Iterator[Record]:
+    for line in filter(None, map(_paths, text.splitlines())):
+        picture, mask = line[0], line[-1] if len(line) > 1 else ""
+        if picture not in folder:
+            yield Record(picture, reason=f"label without picture: {index} lists it")
+        elif picture == mask:
+            yield Record(picture, reason=f"annotation unreadable: {index} gives the picture itself as its mask")
+        else:
+            yield _record(folder, picture, mask if mask in folder else "")
+
+
+def _record(folder: Folder, picture: str, mask: str) -> Record:
+    splits = {SPLIT_FOLDERS.get(part.lower(), "") for part in picture.split("/")[:-1]} - {""}
+    split = splits.pop() if len(splits) == 1 else ""
+    return Record(picture, folder.path(picture), None, mask, split, mask=folder.path(mask) if mask else "")
+
+
+def _paths(line: str) -> list[str]:
+    return [str(PurePosixPath(path)) for path in line.replace("\\", "/").split()]
+
+
+def _indexes(folder: Folder) -> list[str]:
+    texts = [folder.index] if folder.index else folder.files
+    return [name for name in texts if "/" not in name and suffix_of(name) == ".txt" and _looks_right(folder, name)]
+
+
+def _looks_right(folder: Folder, name: str) -> bool:
+    """Whether a line has two paths or more, of pictures all of them, the last one of a PNG."""
+    if name in NAMES_FILES:
+        return False
+    lines = folder.head(name, LOOKED_AT_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    return any(
+        len(line) > 1 and suffix_of(line[-1]) == ".png" and all(suffix_of(path) in PICTURE_SUFFIXES for path in line)
+        for line in map(_paths, lines)
+    )
+
+
+def _values(folder: Folder) -> tuple[dict[int, str], tuple[str, ...] | None]:
+    """The names of the values, and the classes in their order; None: nobody names them."""
+    found = [folder.index] if folder.index in yamls(folder) else yamls(folder)
+    if len(found) > 1:
+        raise InputError(f"several data sets in the data: name one of {few(found)} in data_path")
+    if not found:
+        names = listed_names(folder)
+        return names, tuple(dict.fromkeys(names.values())) or None
+    content = description(folder, found[0])
+    names = numbered_names(found[0], content.get("names"))
+    names.pop(VOID, None)
+    return {**names, **_mapped(found[0], content.get("label_mapping"), names)}, tuple(dict.fromkeys(names.values()))
+
+
+def _mapped(name: str, mapping: Any, names: dict[int, str]) -> dict[int, str]:
+    """The names of values that stand for the number of another class, or for none."""
+    if mapping is None:
+        return {}
+    try:
+        numbers = {int(value): VOID if number in (IGNORED, None) else int(number) for value, number in mapping.items()}
+        return {value: "" if number == VOID else names[number] for value, number in numbers.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: 'label_mapping' must give numbers of named classes, or {IGNORED}") from error
