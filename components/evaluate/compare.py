@@ -9,18 +9,60 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from components.core.bundle import Bundle
+from components.core.bundle import Bundle, Task
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import delta_interval
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.metrics.segmentation import (
+    SegmentationMetrics,
+    accuracy_delta_interval,
+    evaluate_segmentation,
+    miou_delta_interval,
+)
 from components.core.reports import Section
 from components.core.runtimes.decode import MAX_DETECTIONS
-from components.evaluate.evaluate import Evaluation, evaluate
+from components.evaluate.evaluate import Evaluation
+from components.evaluate.measure import measure
+from components.evaluate.segmentation import SegmentationEvaluation
 
 MODEL = "model.onnx"  # two bundles with the same are the same model
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Which figures of a task the two models are held against each other by.
+
+    Attributes:
+        overall: names and titles of figures over all classes; the first is the one that matters.
+        of_class: of figures of each class; the one that must not fall comes first.
+        counted: what a class' ``truths`` are.
+    """
+
+    overall: Mapping[str, str]
+    of_class: Mapping[str, str]
+    counted: str
+
+    @property
+    def main(self) -> str:
+        """The name of the figure that matters."""
+        return next(iter(self.overall))
+
+
+FIGURES: Mapping[Task, Figures] = {
+    "detection": Figures(
+        {"map50": "mAP50", "map50_95": "mAP50-95"},
+        {"ap50": "AP50", "ap50_95": "AP50-95", "precision": "precision", "recall": "recall"},
+        "true boxes",
+    ),
+    "segmentation": Figures(
+        {"miou": "mIoU", "pixel_accuracy": "correct pixels"},
+        {"iou": "IoU", "precision": "precision", "recall": "recall"},
+        "true pixels",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +87,11 @@ class SetScores:
     Attributes:
         candidate: what it scored.
         champion: what the champion scored; None where there is none.
-        deltas: by metric, ``map50`` and ``map50_95``; empty without a champion.
+        deltas: by metric, ``map50`` and ``map50_95``, or ``miou`` and ``pixel_accuracy``; empty without a champion.
     """
 
-    candidate: DetectionMetrics
-    champion: DetectionMetrics | None
+    candidate: DetectionMetrics | SegmentationMetrics
+    champion: DetectionMetrics | SegmentationMetrics | None
     deltas: Mapping[str, Delta]
 
 
@@ -59,8 +101,9 @@ class Comparison:
 
     Attributes:
         classes: class names of the samples. A model that does not know one scores 0 for it.
+        task: of both models.
         sets: by name: ``all`` is the union of the other two, ``core`` and ``recent``. A set in which nobody has drawn a
-            box cannot be measured and is left out.
+            box, or labelled a pixel, cannot be measured and is left out.
         empty: names of the sets that were left out.
         candidate_digest: SHA-256 of the candidate's ``model.onnx``.
         champion_digest: the same of the champion; None where there is none.
@@ -68,11 +111,17 @@ class Comparison:
     """
 
     classes: tuple[str, ...]
+    task: Task
     sets: Mapping[str, SetScores]
     empty: tuple[str, ...]
     candidate_digest: str | None
     champion_digest: str | None
     sections: Sequence[Section]
+
+    @property
+    def figures(self) -> Figures:
+        """What the models are held against each other by."""
+        return FIGURES[self.task]
 
     @property
     def images(self) -> int:
@@ -131,10 +180,11 @@ def compare(
             f"candidate {candidate_folder} and champion {champion_folder} are the same model ({MODEL} has SHA-256 "
             f"{digest[:8]}...): there is nothing to compare; train a candidate or give another champion"
         )
+    task = _task(candidate_folder, champion_folder)
     joined = _union(core, recent)
 
-    def run(folder: Path) -> Evaluation:
-        return evaluate(
+    def run(folder: Path) -> Evaluation | SegmentationEvaluation:
+        return measure(
             joined,
             folder,
             confidence_threshold=confidence_threshold,
@@ -147,14 +197,34 @@ def compare(
     champion = run(champion_folder) if champion_folder else None
     samples = candidate.samples
     members = {"core": _places(samples, core), "recent": _places(samples, recent), "all": list(range(len(samples)))}
-    truths = samples.truths()
-    sets = {
-        name: _measure(samples, places, candidate, champion, confidence_threshold)
-        for name, places in members.items()
-        if any(len(truths[place]) for place in places)
-    }
+    if isinstance(candidate, SegmentationEvaluation):
+        assert champion is None or isinstance(champion, SegmentationEvaluation)
+        sets = {
+            name: _scores_of_masks(places, candidate, champion)
+            for name, places in members.items()
+            if any(candidate.matrices[place].any() for place in places)
+        }
+    else:
+        assert champion is None or isinstance(champion, Evaluation)
+        truths = samples.truths()
+        sets = {
+            name: _scores(samples, places, candidate, champion, confidence_threshold)
+            for name, places in members.items()
+            if any(len(truths[place]) for place in places)
+        }
     empty = tuple(name for name in members if name not in sets)
-    return Comparison(samples.classes, sets, empty, digest, champion_digest, candidate.sections)
+    return Comparison(samples.classes, task, sets, empty, digest, champion_digest, candidate.sections)
+
+
+def _task(candidate_folder: Path, champion_folder: Path | None) -> Task:
+    task = Bundle.read(candidate_folder).task
+    other = Bundle.read(champion_folder).task if champion_folder else task
+    if other != task:
+        raise InputError(
+            f"the candidate is for {task}, the champion for {other}: they cannot take each other's place; "
+            "give the new task a job_root of its own"
+        )
+    return task
 
 
 def _digest(folder: Path) -> str | None:
@@ -176,7 +246,7 @@ def _places(samples: Manifest, part: Manifest) -> list[int]:
     return samples.table["id"].is_in(part.table["id"].to_list()).arg_true().to_list()
 
 
-def _measure(
+def _scores(
     samples: Manifest, places: Sequence[int], candidate: Evaluation, champion: Evaluation | None, confidence: float
 ) -> SetScores:
     """Both models on some of the samples."""
@@ -184,7 +254,7 @@ def _measure(
     truths = chosen.truths()
     sizes = list(chosen.table.select("width", "height").iter_rows())
 
-    def measure(found: Sequence[Detections]) -> DetectionMetrics:
+    def measured(found: Sequence[Detections]) -> DetectionMetrics:
         return evaluate_detections(
             truths,
             found,
@@ -196,13 +266,31 @@ def _measure(
 
     ours = [candidate.predictions[place] for place in places]
     if champion is None:
-        return SetScores(measure(ours), None, {})
+        return SetScores(measured(ours), None, {})
     theirs = [champion.predictions[place] for place in places]
-    new, old = measure(ours), measure(theirs)
+    new, old = measured(ours), measured(theirs)
     matches = [_matches(truths, found, len(chosen.classes)) for found in (ours, theirs)]
     deltas = {
         "map50": _delta(new.map50, old.map50, *(every[:1] for every in matches)),
         "map50_95": _delta(new.map50_95, old.map50_95, *matches),
+    }
+    return SetScores(new, old, deltas)
+
+
+def _scores_of_masks(
+    places: Sequence[int], candidate: SegmentationEvaluation, champion: SegmentationEvaluation | None
+) -> SetScores:
+    """Both models on the masks of some of the samples."""
+    names = candidate.samples.classes
+    ours = [candidate.matrices[place] for place in places]
+    new = evaluate_segmentation(ours, names)
+    if champion is None:
+        return SetScores(new, None, {})
+    theirs = [champion.matrices[place] for place in places]
+    old = evaluate_segmentation(theirs, names)
+    deltas = {
+        "miou": Delta(new.miou - old.miou, *miou_delta_interval(ours, theirs)),
+        "pixel_accuracy": Delta(new.pixel_accuracy - old.pixel_accuracy, *accuracy_delta_interval(ours, theirs)),
     }
     return SetScores(new, old, deltas)
 
@@ -216,7 +304,7 @@ def _delta(new: float, old: float, ours: Sequence[Matches], theirs: Sequence[Mat
     return Delta(new - old, *delta_interval(ours, theirs, max_detections=MAX_DETECTIONS))
 
 
-def _named(measured: Iterable[tuple[str, DetectionMetrics]]) -> Iterator[tuple[str, float]]:
+def _named(measured: Iterable[tuple[str, DetectionMetrics | SegmentationMetrics]]) -> Iterator[tuple[str, float]]:
     for name, metrics in measured:
         yield from ((f"{_prefix(name)}{metric}", value) for metric, value in metrics.as_flat().items())
 

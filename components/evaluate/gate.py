@@ -8,8 +8,8 @@ question                met when
 enough samples          as many labelled test pictures were measured as are asked for
 conditions              the user's conditions hold; plain names are of all test samples, ``core.map50`` and
                         ``min(recent.recall_delta)`` of one set
-no class regresses      no class lost more AP50 than the tolerance, over all test samples
-beyond chance           the lower end of the paired 95 % interval of the gain in mAP50 lies above the bound
+no class regresses      no class lost more AP50 (IoU, of a segmentation) than the tolerance, over all test samples
+beyond chance           the lower end of the paired 95 % interval of the gain in mAP50 (mIoU) lies above the bound
 window open             the deploy window is open; if this alone stands in the way, the candidate waits
 ======================= =========================================================================================
 
@@ -34,8 +34,6 @@ from components.core.conditions import Condition
 from components.core.errors import InputError
 from components.core.window import Window
 from components.evaluate.compare import Comparison
-
-REGRESSION_METRIC = "ap50"
 
 
 class Outcome(StrEnum):
@@ -195,18 +193,20 @@ def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
     )
     reason = verdict.describe().removeprefix(f"{verdict.outcome}: ")
     if verdict.outcome == rules.Outcome.ERROR and comparison.empty:
-        reason += f"; nobody has drawn a box in the {' and the '.join(comparison.empty)} set"
+        reason += f"; nobody has labelled anything in the {' and the '.join(comparison.empty)} set"
     return Check(question, verdict.outcome, reason)
 
 
 def _regression(comparison: Comparison, tolerance: float) -> Check:
     measured = [one.name for one in comparison.sets["all"].candidate.per_class if one.truths]
-    return _rule("no class regresses", rules.no_regression(REGRESSION_METRIC, measured, tolerance), comparison)
+    metric = next(iter(comparison.figures.of_class))
+    return _rule("no class regresses", rules.no_regression(metric, measured, tolerance), comparison)
 
 
 def _chance(comparison: Comparison, bound: float) -> Check:
-    delta = comparison.sets["all"].deltas["map50"]
-    reason = f"the gain in mAP50 is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, need > {bound:g}"
+    delta = comparison.sets["all"].deltas[comparison.figures.main]
+    title = comparison.figures.overall[comparison.figures.main]
+    reason = f"the gain in {title} is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, need > {bound:g}"
     return Check("beyond chance", _met(delta.low > bound), reason)
 
 

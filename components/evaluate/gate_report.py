@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from components.core import reports
 from components.core.metrics.detection import ClassMetrics
+from components.core.metrics.segmentation import ClassScores
 from components.core.reports import Section
 from components.evaluate.compare import Comparison, Delta
 from components.evaluate.gate import Judgement, Outcome
 
-METRICS = {"map50": "mAP50", "map50_95": "mAP50-95"}
-CLASS_METRICS = {"ap50": "AP50", "ap50_95": "AP50-95", "precision": "precision", "recall": "recall"}
+AnyClass = ClassMetrics | ClassScores
 NONE = "–"  # noqa: RUF001
 
 
@@ -41,7 +41,7 @@ def _verdict(judgement: Judgement) -> Section:
 def _models(comparison: Comparison) -> Section:
     headers = ("metric", "samples", "pictures", "candidate", "champion", "difference", "95 % interval")
     rows = []
-    for metric, title in METRICS.items():
+    for metric, title in comparison.figures.overall.items():
         for name, scores in comparison.sets.items():
             old = NONE if scores.champion is None else getattr(scores.champion, metric)
             delta = scores.deltas.get(metric)
@@ -52,10 +52,10 @@ def _models(comparison: Comparison) -> Section:
     caption = "core: the frozen samples of the first rounds. recent: those of the last rounds. all: both together."
     body = reports.table(headers, rows, caption)
     for name in comparison.empty:
-        body += reports.note(f"Nobody has drawn a box in the {name} set: nothing can be measured on it.", "warn")
+        body += reports.note(f"Nobody has labelled anything in the {name} set: nothing can be measured on it.", "warn")
     deltas = {
-        f"{METRICS[metric]}, {name}": delta
-        for metric in METRICS
+        f"{title}, {name}": delta
+        for metric, title in comparison.figures.overall.items()
         for name, scores in comparison.sets.items()
         for delta in [scores.deltas.get(metric)]
         if delta is not None
@@ -67,18 +67,19 @@ def _models(comparison: Comparison) -> Section:
 
 def _classes(comparison: Comparison) -> Section:
     scores = comparison.sets["all"]
-    new = scores.candidate.per_class
-    old: tuple[ClassMetrics | None, ...] = scores.champion.per_class if scores.champion else (None,) * len(new)
-    headers = ("class", "true boxes", *CLASS_METRICS.values())
+    new: Sequence[AnyClass] = scores.candidate.per_class
+    old: Sequence[AnyClass | None] = scores.champion.per_class if scores.champion else (None,) * len(new)
+    figures = comparison.figures
+    headers = ("class", figures.counted, *figures.of_class.values())
     rows = [
-        [ours.name, ours.truths, *(_change(name, ours, theirs) for name in CLASS_METRICS)]
+        [ours.name, ours.truths, *(_change(name, ours, theirs) for name in figures.of_class)]
         for ours, theirs in zip(new, old, strict=True)
     ]
     caption = "Over all test samples: the candidate, and how far it lies from the champion."
     return Section("Classes, candidate against champion", reports.table(headers, rows, caption))
 
 
-def _change(metric: str, ours: ClassMetrics, theirs: ClassMetrics | None) -> str:
+def _change(metric: str, ours: AnyClass, theirs: AnyClass | None) -> str:
     new, old = getattr(ours, metric), getattr(theirs, metric, None)
     if new is None:
         return NONE

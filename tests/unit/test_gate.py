@@ -41,7 +41,7 @@ def compared(new, old, low=None, high=None, images=40, empty=()) -> Comparison:
         deltas = {"map50": delta, "map50_95": delta}
     scores = SetScores(candidate, champion, deltas)
     sets = {name: scores for name in ("core", "recent", "all") if name not in empty}
-    return Comparison(CLASSES, sets, empty, "aa", "bb" if champion else None, ())
+    return Comparison(CLASSES, "detection", sets, empty, "aa", "bb" if champion else None, ())
 
 
 BETTER = compared((0.9, 0.8), (0.8, 0.7))
@@ -141,7 +141,7 @@ def test_a_question_without_an_answer_is_an_error_and_rejects_nobody():
     without = compared((0.9, 0.8), (0.8, 0.7), empty=("recent",))
     judgement = judge(without, now=NOON, conditions=Condition.parse("recent.map50_delta > 0"))
     assert judgement.outcome == "error"
-    assert judgement.reasons[0].endswith("nobody has drawn a box in the recent set")
+    assert judgement.reasons[0].endswith("nobody has labelled anything in the recent set")
     assert judge(without, now=NOON, conditions=Condition.parse("core.map50_delta > 0")).outcome == "promoted"
     failed = Judgement.failed(InputError("bundle x: cannot run"))
     assert (failed.outcome, failed.reasons) == ("error", ("bundle x: cannot run",))
@@ -210,6 +210,6 @@ def test_the_report_of_a_first_model_and_of_an_error():
     first = replace(FIRST, sets={"all": FIRST.sets["all"]}, empty=("recent",))
     both = sections(first, judge(first, now=NOON))[1].body
     assert "<svg" not in both
-    assert "Nobody has drawn a box in the recent set" in both
+    assert "Nobody has labelled anything in the recent set" in both
     (only,) = verdict(Judgement.failed(InputError("bundle <x>: cannot run")))
     assert "bundle &lt;x&gt;: cannot run" in only.body

@@ -139,6 +139,18 @@ def miou_delta_interval(candidate: Sequence[Counts], champion: Sequence[Counts],
     return _interval(_mious(candidate, draws) - _mious(champion, draws))
 
 
+def accuracy_delta_interval(
+    candidate: Sequence[Counts], champion: Sequence[Counts], seed: int = 0
+) -> tuple[float, float]:
+    """The same of the share of correct pixels."""
+    draws = _draws(len(candidate), seed)
+    ours, theirs = (
+        _ratio(*(draws @ np.array([of(one) for one in model]) for of in (np.trace, np.sum)))
+        for model in (candidate, champion)
+    )
+    return _interval(ours - theirs)
+
+
 def _draws(pictures: int, seed: int) -> Counts:
     """How often each picture is drawn in each resample, (resamples, pictures)."""
     return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
