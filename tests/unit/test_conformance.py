@@ -40,7 +40,12 @@ def examine(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "base_model", "options"),
-    [("yolo", "yolov8n.yaml", {}), ("fpn", LIGHT, {"samples_per_image": 8}), ("quick", "nothing", {})],
+    [
+        ("yolo", "yolov8n.yaml", {}),
+        ("fpn", LIGHT, {"samples_per_image": 8}),
+        ("quick", "nothing", {}),
+        ("segmentation", "yolo26n-sem.yaml", {}),
+    ],
 )
 def test_the_estimators_of_the_suite_conform(tmp_path, caplog, name, base_model, options):
     before = Path.cwd(), socket.getaddrinfo, socket.socket.connect

@@ -17,7 +17,7 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -79,8 +79,13 @@ def check_estimator(
     if any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty: name a new one")
     make = estimators.get(name)
-    samples = draw_samples(folder / "pictures")
-    exam = _Examination(name, make, _local(base_model), image_size, dict(options or {}), folder, samples)
+    kind = Examination
+    if make.task == "segmentation":
+        from components.core.estimators.conformance_masks import MaskExamination
+
+        kind = MaskExamination
+    samples = kind.draw_samples(folder / "pictures")
+    exam = kind(name, make, _local(base_model), image_size, dict(options or {}), folder, samples)
     with _enclosed(folder, exam.problems):
         exam.run()
     return exam.problems
@@ -108,13 +113,15 @@ def draw_samples(folder: Path) -> dict[str, LocalSamples]:
     return samples
 
 
-class _StopError(Exception):
+class StopError(Exception):
     """Ends an examination, or a training in the midst."""
 
 
 @dataclass
-class _Examination:
+class Examination:
     """One estimator and what is wrong with it."""
+
+    classes: ClassVar[tuple[str, ...]] = CLASSES
 
     name: str
     make: Callable[[], Estimator[Any]]
@@ -125,23 +132,28 @@ class _Examination:
     samples: Mapping[str, LocalSamples]
     problems: list[str] = field(default_factory=list)
 
+    @staticmethod
+    def draw_samples(folder: Path) -> dict[str, LocalSamples]:
+        """What to train on and to look at."""
+        return draw_samples(folder)
+
     def run(self) -> None:
         """Try every promise in turn."""
         try:
             self._refusals()
             whole = self._whole_training()
-            model = self._loaded(whole[-1].best)
-            self._predictions(model)
+            model = self.loaded(whole[-1].best)
+            self.predictions(model)
             self._bundle(model)
             self._broken_off_training(whole)
-        except _StopError:
+        except StopError:
             pass
 
     def _refusals(self) -> None:
         """What is wrong must be said to be wrong, and what is right must not."""
-        with self._step("check"):
+        with self.step("check"):
             complaints = self.make().check(self.base_model, self.options)
-        self._expect(not complaints, f"check: complains of what it is to be tried with: {'; '.join(complaints)}")
+        self.expect(not complaints, f"check: complains of what it is to be tried with: {'; '.join(complaints)}")
         for name, content in (("missing.pt", None), ("junk.pt", b"PK\x03\x04 not a model")):
             path = self.folder / name
             if content:
@@ -149,7 +161,7 @@ class _Examination:
             self._refuses(f"load: takes {name}, which is no model", partial(self.make().load, path))
             path.unlink(missing_ok=True)
         unknown = {**self.options, "no_such_option": 1}
-        with self._step("check"):
+        with self.step("check"):
             complaints = self.make().check(self.base_model, unknown)
         if not complaints:
             self._refuses(
@@ -159,7 +171,7 @@ class _Examination:
 
     def _whole_training(self) -> list[Epoch]:
         recorder = _Recorder(self.folder / "whole", self.problems)
-        with self._step("train"):
+        with self.step("train"):
             self._train("whole", recorder)
         self._epochs("train", recorder.epochs, 1)
         return recorder.epochs
@@ -167,10 +179,10 @@ class _Examination:
     def _broken_off_training(self, whole: Sequence[Epoch]) -> None:
         """The same training ended after an epoch, as a failing store or a kill does, and resumed elsewhere."""
         recorder = _Recorder(self.folder / "begun", self.problems, keep=self.folder / "kept")
-        with self._step("train, broken off"):
+        with self.step("train, broken off"):
             try:
                 self._train("begun", recorder)
-            except _StopError:
+            except StopError:
                 pass
             else:
                 self.problems.append("train: goes on after on_epoch has raised an error: let errors of on_epoch pass")
@@ -178,69 +190,70 @@ class _Examination:
             logger.warning("%s: the same seed does not give the same first epoch", self.name)
         again = _Recorder(self.folder / "resumed", self.problems)
         (self.folder / "kept").rename(self.folder / "resumed")
-        with self._step("train with resume"):
+        with self.step("train with resume"):
             self._train("resumed", again, resume=self.folder / "resumed" / "last.pt")
         self._epochs("train with resume", again.epochs, 2)
-        self._predictions(self._loaded(again.epochs[-1].best))
+        self.predictions(self.loaded(again.epochs[-1].best))
 
-    def _loaded(self, model: Path) -> Estimator[Any]:
-        with self._step(f"load of {model.name}"):
+    def loaded(self, model: Path) -> Estimator[Any]:
+        """An estimator that has taken over a model."""
+        with self.step(f"load of {model.name}"):
             estimator = self.make()
             estimator.load(model)
         return estimator
 
-    def _predictions(self, model: Estimator[Any]) -> None:
+    def predictions(self, model: Estimator[Any]) -> None:
         """What a model finds, which must be boxes on the pictures, no box worse than asked for."""
-        with self._step("predict"):
+        with self.step("predict"):
             none = model.predict([], confidence_threshold=0.5, nms_threshold=0.5)
-            found = self._all_boxes(model)
+            found = self.all_found(model)
             scores = np.concatenate([one.scores for one in found]) if found else np.zeros(0)
             middle = float(np.median(scores)) if len(scores) else 0.5
-            fewer = model.predict(self._images(), confidence_threshold=middle, nms_threshold=1.0)
-        self._expect(len(none) == 0, "predict: finds something on no pictures")
-        if not self._expect(
-            len(found) == len(self._images()), f"predict: {len(found)} results for {len(self._images())} pictures"
+            fewer = model.predict(self.images(), confidence_threshold=middle, nms_threshold=1.0)
+        self.expect(len(none) == 0, "predict: finds something on no pictures")
+        if not self.expect(
+            len(found) == len(self.images()), f"predict: {len(found)} results for {len(self.images())} pictures"
         ):
-            raise _StopError
+            raise StopError
         boxes = np.concatenate([one.boxes for one in found])
         classes = np.concatenate([one.classes for one in found])
         limit = np.array([WIDTH, HEIGHT] * 2) + 1e-3
-        self._expect(bool(len(boxes)), f"predict: no box with a score of {LEAST_CONFIDENCE:g}: nothing can be compared")
-        self._expect(
+        self.expect(bool(len(boxes)), f"predict: no box with a score of {LEAST_CONFIDENCE:g}: nothing can be compared")
+        self.expect(
             bool(np.isfinite(boxes).all() and (boxes >= -1e-3).all() and (boxes <= limit).all()),
             f"predict: boxes reach beyond their picture of {WIDTH} x {HEIGHT} pixels",
         )
-        self._expect(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "predict: boxes are not x1, y1, x2, y2")
-        self._expect(bool(((scores >= 0) & (scores <= 1)).all()), "predict: scores are not in 0..1")
-        self._expect(bool(((classes >= 0) & (classes < len(CLASSES))).all()), "predict: classes that there are not")
-        self._expect(
+        self.expect(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "predict: boxes are not x1, y1, x2, y2")
+        self.expect(bool(((scores >= 0) & (scores <= 1)).all()), "predict: scores are not in 0..1")
+        self.expect(bool(((classes >= 0) & (classes < len(CLASSES))).all()), "predict: classes that there are not")
+        self.expect(
             all((one.scores >= middle - 1e-6).all() for one in fewer), "predict: leaves boxes below the confidence"
         )
 
     def _bundle(self, model: Estimator[Any]) -> None:
         """The saved model must be a bundle that says what it is, runs elsewhere and comes back the same."""
         folder = self.folder / "model"
-        with self._step("save"):
+        with self.step("save"):
             saved = model.save(folder, image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
-        with self._step("save: the bundle cannot be read"):
+        with self.step("save: the bundle cannot be read"):
             bundle = Bundle.read(folder)
-        self._expect(saved == bundle, "save: what it returns is not what model.json says")
-        expected = {"classes": CLASSES, "image_size": self.image_size, "estimator": self.name, **THRESHOLDS}
+        self.expect(saved == bundle, "save: what it returns is not what model.json says")
+        expected = {"classes": self.classes, "image_size": self.image_size, "estimator": self.name, **THRESHOLDS}
         for name, value in expected.items():
             given = getattr(bundle, name)
-            self._expect(given == value, f"save: {name} in model.json is {given!r}, not {value!r}")
-        self._expect(LINEAGE.items() <= bundle.lineage.items(), "save: the lineage it was given is not in model.json")
-        self._expect("model.pt" in bundle.files, "save: writes no model.pt to train on from")
-        with self._step("predict after save"):
-            found = self._all_boxes(model)
-        with self._step("the bundle in the runtime onnx"):
-            run = open_detector("onnx", folder).predict(self._images(), confidence=LEAST_CONFIDENCE, nms=1.0)
-        self._same("save: the runtime onnx finds other boxes than the estimator", found, run)
-        again = self._loaded(folder)
-        with self._step("predict after load of a bundle"):
-            refound = self._all_boxes(again)
-        self._same("load: a model that was saved and loaded finds other boxes", found, refound)
-        with self._step("save after load of a bundle"):
+            self.expect(given == value, f"save: {name} in model.json is {given!r}, not {value!r}")
+        self.expect(LINEAGE.items() <= bundle.lineage.items(), "save: the lineage it was given is not in model.json")
+        self.expect("model.pt" in bundle.files, "save: writes no model.pt to train on from")
+        with self.step("predict after save"):
+            found = self.all_found(model)
+        with self.step("the bundle in the runtime onnx"):
+            run = self.run_bundle(folder)
+        self.same("save: the runtime onnx finds something else than the estimator", found, run)
+        again = self.loaded(folder)
+        with self.step("predict after load of a bundle"):
+            refound = self.all_found(again)
+        self.same("load: a model that was saved and loaded finds something else", found, refound)
+        with self.step("save after load of a bundle"):
             again.save(self.folder / "model-again", image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
             Bundle.read(self.folder / "model-again")
 
@@ -265,27 +278,37 @@ class _Examination:
     def _epochs(self, step: str, epochs: Sequence[Epoch], first: int) -> None:
         numbers = [epoch.number for epoch in epochs]
         expected = list(range(first, EPOCHS + 1))
-        self._expect(numbers == expected, f"{step}: tells of epochs {numbers}, not {expected}")
+        self.expect(numbers == expected, f"{step}: tells of epochs {numbers}, not {expected}")
         ends = [epoch.number for epoch in epochs if epoch.finished]
-        self._expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, not at the last alone")
+        self.expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, not at the last alone")
         if not epochs:
-            raise _StopError
+            raise StopError
 
-    def _same(self, complaint: str, expected: Sequence[Detections], found: Sequence[Detections]) -> None:
+    def same(self, complaint: str, expected: Sequence[Any], found: Sequence[Any]) -> None:
+        """Expect two results to be the same but for rounding."""
         if len(expected) != len(found):
             self.problems.append(f"{complaint}: on {len(found)} pictures instead of {len(expected)}")
             return
         for index, (one, other) in enumerate(zip(expected, found, strict=True)):
-            difference = differences(one, other)
+            difference = self.difference(one, other)
             if difference:
                 self.problems.append(f"{complaint}: in picture {index + 1}, {difference}")
                 return
 
-    def _all_boxes(self, model: Estimator[Any]) -> list[Detections]:
-        """Without suppression, in which rounding decides between equals."""
-        return model.predict(self._images(), confidence_threshold=LEAST_CONFIDENCE, nms_threshold=1.0)
+    def difference(self, expected: Any, found: Any) -> str:
+        """How two results for one picture differ; empty if they are the same but for rounding."""
+        return differences(expected, found)
 
-    def _images(self) -> list[Picture]:
+    def run_bundle(self, folder: Path) -> list[Any]:
+        """What a bundle finds in the runtime that runs everywhere."""
+        return list(open_detector("onnx", folder).predict(self.images(), confidence=LEAST_CONFIDENCE, nms=1.0))
+
+    def all_found(self, model: Estimator[Any]) -> list[Any]:
+        """Without suppression, in which rounding decides between equals."""
+        return model.predict(self.images(), confidence_threshold=LEAST_CONFIDENCE, nms_threshold=1.0)
+
+    def images(self) -> list[Picture]:
+        """The pictures that are looked at."""
         return [read_picture(path) for path in self.samples["val"].paths]
 
     def _refuses(self, complaint: str, act: Callable[[], None]) -> None:
@@ -298,22 +321,23 @@ class _Examination:
         else:
             self.problems.append(complaint)
 
-    def _expect(self, kept: bool, complaint: str) -> bool:
+    def expect(self, kept: bool, complaint: str) -> bool:
+        """Note a complaint unless a promise is kept."""
         if not kept:
             self.problems.append(complaint)
         return kept
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[None]:
+    def step(self, name: str) -> Iterator[None]:
         """Try one method; one that fails ends the examination."""
         try:
             yield
-        except _StopError:
+        except StopError:
             raise
         except Exception as error:
             logger.debug("%s", name, exc_info=True)
             self.problems.append(f"{name}: {type(error).__name__}: {error}")
-            raise _StopError from error
+            raise StopError from error
         if Path.cwd() != self.folder / "here":
             self.problems.append(f"{name}: changes the working directory")
             os.chdir(self.folder / "here")
@@ -340,7 +364,7 @@ class _Recorder:
         for name, path in (("last", epoch.last), ("best", epoch.best)):
             if not path.is_file():
                 self._problems.append(f"train: the checkpoint {name} of epoch {epoch.number} is not there: {path}")
-                raise _StopError
+                raise StopError
             if self._folder not in path.resolve().parents:
                 self._problems.append(f"train: the checkpoint {name} lies outside the folder it was given: {path}")
         wrong = [name for name, value in epoch.values.items() if not _is_figure(value)]
@@ -350,7 +374,7 @@ class _Recorder:
             self._keep.mkdir()
             shutil.copy(epoch.last, self._keep / "last.pt")
             shutil.copy(epoch.best, self._keep / "best.pt")
-            raise _StopError
+            raise StopError
 
 
 def differences(expected: Detections, found: Detections) -> str:
