@@ -291,9 +291,11 @@ def picture_key(name: str) -> str:
 
 def has_masks(folder: Folder) -> bool:
     """Whether a folder of pictures has a folder of masks beside it."""
-    keys = {name: mask_key(name) for name in folder.pictures}
-    beside = {picture_key(name).rpartition("/")[0] for name, key in keys.items() if not key}
-    return any(key and key.rpartition("/")[0] in beside for key in keys.values())
+    masks = {name: key for name in folder.pictures if (key := mask_key(name))}
+    beside = {key.rpartition("/")[0] for key in masks.values()}
+    return bool(masks) and any(
+        picture_key(name).rpartition("/")[0] in beside for name in folder.pictures if name not in masks
+    )
 
 
 def suffix_of(name: str) -> str:

@@ -40,7 +40,7 @@ class Values:
         Raises:
             LabelError: a value is unknown.
         """
-        unknown = [value for value in np.unique(mask).tolist() if value not in self.places]
+        unknown = [value for value in np.flatnonzero(np.bincount(mask.ravel())).tolist() if value not in self.places]
         if unknown:
             raise LabelError(f"unknown class: {few(self.names.get(value) or f'number {value}' for value in unknown)}")
         table = np.full(VOID + 1, VOID, dtype=np.uint8)

@@ -276,8 +276,7 @@ def _mask(record: Record, picture: Picture, values: Values | None) -> tuple[Mask
         return None
     content = encode_mask(mask)
     digest = hashlib.sha256(content).hexdigest()
-    numbers, counts = np.unique(mask, return_counts=True)
-    pixels = tuple(zip(numbers.tolist(), counts.tolist(), strict=True))
+    pixels = tuple((number, count) for number, count in enumerate(np.bincount(mask.ravel()).tolist()) if count)
     return Mask(f"blobs/{digest[:2]}/{digest}.png", pixels), content
 
 

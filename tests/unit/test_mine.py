@@ -119,6 +119,13 @@ def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_
     assert (mined.wanted.model, mined.wanted.round, mined.wanted.classes) == (CHAMPION, 1, ("red", "blue"))
 
 
+def test_a_sample_with_a_mask_is_labelled(any_root, tmp_path):
+    job = Job.open(any_root)
+    masked, unlabelled = sample(job, 10, PALE) | {"mask": "file:///x/1.png"}, sample(job, 11, PALE)
+    commit(job, tmp_path, [masked, unlabelled])
+    assert chosen(mine(any_root, label_budget=2)) == [unlabelled["id"]]
+
+
 def test_the_list_lies_in_the_job_and_its_pictures_can_be_fetched(any_root, tmp_path):
     job = Job.open(any_root)
     for number in range(4):

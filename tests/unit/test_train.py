@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 
 from components.core.bundle import Bundle
@@ -209,6 +210,15 @@ def test_a_killed_training_goes_on_with_at_most_one_epoch_lost(job, tmp_path):
     assert "resuming" in output
     assert Bundle.read(tmp_path / "out").lineage["epochs"] == 4
     assert not list((tmp_path / "killed" / "checkpoints").rglob("*.pt"))
+
+
+def test_the_mask_decides_what_a_training_comes_to(job):
+    _, manifest = job
+    masks = [Manifest(manifest.table.with_columns(mask=pl.lit(uri)), manifest.classes) for uri in
+             ("file:///a/1.png", "s3://b/1.png", "file:///a/2.png")]  # fmt: skip
+    first, elsewhere, other = (training_key(masked, {}) for masked in masks)
+    assert first == elsewhere, "wherever it lies"
+    assert len({training_key(manifest, {}), first, other}) == 3
 
 
 def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, caplog):

@@ -138,6 +138,15 @@ def test_no_drift_between_alike_and_full_drift_between_unlike():
     assert drift(Manifest.of(large, ("helmet",)), known) == {"width": 1, "height": 1, "boxes": 1, "area": 1}
 
 
+def test_masks_count_as_labels_and_have_no_part_in_the_drift_of_boxes():
+    masked = [sample(n, None) | {"mask": "file:///x/1.png"} for n in range(5)]
+    metrics = metrics_of(Arrived(Manifest.of([*masked, sample(9, None)], ("helmet",))))
+    assert (metrics["num_of_samples"], metrics["num_of_new_images"]) == (5, 6)
+    known = Manifest.of([sample(n) for n in range(20)], ("helmet",))
+    mixed = Manifest.of([*masked, sample(9)], ("helmet",))
+    assert drift(mixed, known) == {"width": 0, "height": 0, "boxes": 0, "area": 0}
+
+
 def test_drift_is_the_largest_distance_of_the_shares():
     known = Manifest.of([sample(n, width=width) for n, width in enumerate([1, 2, 3, 4])], ())
     new = Manifest.of([sample(n, width=width) for n, width in enumerate([3, 4, 4, 5])], ())
