@@ -257,7 +257,7 @@ BROKEN = {
     Generous: "predict: leaves boxes below the confidence",
     Merging: "predict: 1 results for 4 pictures",
     Blind: "predict: no box with a score",
-    Different: "save: the runtime onnx finds other boxes than the estimator",
+    Different: "save: the runtime onnx finds something else than the estimator",
     Undescribed: "save: the bundle cannot be read: InputError: .*SHA-256",
     Stubborn: "save: confidence_threshold in model.json is 0.9, not 0.3",
     Careless: "train: takes the option no_such_option",
