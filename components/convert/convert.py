@@ -24,6 +24,7 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.runtimes.detector import Detector, open_detector
+from components.core.runtimes.golden import golden_file
 from components.core.runtimes.letterbox import read_picture
 from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
 
@@ -51,7 +52,7 @@ def convert(
     Args:
         manifest: samples with splits; ``train`` calibrates.
         model_folder: the bundle.
-        output: folder of the bundle with the ``.rknn`` files that passed; created.
+        output: folder of the bundle with the ``.rknn`` files that passed, and golden tensors beside each; created.
         job_root: where the job's state lies; builds are kept in its cache.
         targets: chips, ``rk3588,rk3568``; empty to convert for none.
         quantization: ``int8`` or ``fp16``.
@@ -176,6 +177,7 @@ def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Pat
     for attempt in conversion.attempts:
         if attempt.passed and attempt.built and attempt.measured:
             shutil.copyfile(attempt.built.file, output / rknn_file(attempt.target))
+            shutil.copyfile(attempt.built.golden, output / golden_file(attempt.target))
             told[attempt.target] = {
                 "precision": attempt.precision,
                 "algorithm": attempt.algorithm,
