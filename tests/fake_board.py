@@ -53,7 +53,7 @@ def _outputs(golden, place, faults, rng):
         if "rounding" in faults:
             levels = rng.integers(-3, 4, outputs[index].shape)
         elif "noise" in faults:
-            levels = rng.integers(-90, 91, outputs[index].shape)
+            levels = rng.integers(-120, 121, outputs[index].shape)
         outputs[index] = (outputs[index] + (levels * step).astype(np.float32)).clip(0, None if index % 2 == 0 else 1)
         if "zeros" in faults or ("blind" in faults and index % 2):
             outputs[index] = np.zeros_like(outputs[index])

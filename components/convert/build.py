@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.convert.golden import choose
+from components.convert.golden import choose, steps_of
 from components.core.bundle import Bundle
 from components.core.detections import Detections
-from components.core.runtimes.golden import Golden, steps_of
+from components.core.runtimes.golden import Golden
 from components.core.runtimes.letterbox import letterbox, read_picture
 from components.core.runtimes.rknn import Canvas, Infer, RknnDetector
 

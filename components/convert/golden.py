@@ -1,8 +1,9 @@
-"""Which of the check pictures go along to the board, to see that it computes what the simulator did."""
+"""What goes along to the board, so that it can be seen to compute what the simulator did."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from components.core.detections import Detections
 
@@ -32,3 +33,14 @@ def choose(predictions: Sequence[Detections], confidence: float, count: int = CO
         if known == every:
             known = frozenset()  # once more round
     return sorted(chosen)
+
+
+def steps_of(names: Sequence[str], quantised: Mapping[str, Any]) -> tuple[float, ...]:
+    """From one 8-bit level of each output to the next; 0 where it is not quantised.
+
+    Args:
+        names: of the outputs.
+        quantised: what the toolkit's quantiser tells of each tensor by name; ``<output>_int8`` is there for an output
+            that is quantised.
+    """
+    return tuple(float(quantised[f"{name}_int8"]["scale"][0]) if f"{name}_int8" in quantised else 0.0 for name in names)

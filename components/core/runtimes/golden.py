@@ -12,14 +12,14 @@ array             meaning
 ================= =====================================================================================
 
 The simulator computes an fp16 model's outputs in float16, so that half the bytes hold them exactly. Those of an int8
-model are 256 levels, which pack to a fifth: as float16 they would save 6 % of the file and move each by up to a tenth
-of a level. Four canvases of 640 x 640 and their outputs take about 3 MB, two thirds of it the canvases.
+model are 256 levels, which pack to a sixth: as float16 they would save 6 % of the file and move each by up to an eighth
+of a level. Four photos on 640 x 640 with their outputs take about 4 MB for a YOLO11n of two classes, 5.5 MB as fp16,
+half of it the photos; on 160 x 160 it is 0.3 and 0.4 MB.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,17 +80,6 @@ class Golden:
         if canvases.ndim != 4 or canvases.dtype != np.uint8 or not 0 < len(canvases) == len(outputs):
             raise InputError(f"{path}: canvases and outputs do not belong together: convert the model again")
         return cls(canvases, names, steps, outputs)
-
-
-def steps_of(names: Sequence[str], quantised: dict[str, Any]) -> tuple[float, ...]:
-    """The step of each output.
-
-    Args:
-        names: of the outputs.
-        quantised: what the toolkit's quantiser tells of each tensor by name; ``<output>_int8`` is there for an output
-            that is quantised.
-    """
-    return tuple(float(quantised[f"{name}_int8"]["scale"][0]) if f"{name}_int8" in quantised else 0.0 for name in names)
 
 
 def _packed(values: Array) -> NDArray[np.float16] | Array:
