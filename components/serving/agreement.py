@@ -121,7 +121,7 @@ def _differences(golden: Golden, given: ByName, wanted: ByName, units: Mapping[s
     largest = float(apart[worst].max())
     same = float(np.mean(np.concatenate([one.ravel() for one in apart.values()]) < 0.5))
     reason = (
-        f"at most {largest:.1f} steps of 8 bits, in {worst} ({MAX_STEPS:g} are rounding); "
+        f"at most {largest:.1f} steps of 8 bits, in {worst} (up to {MAX_STEPS:g} pass as rounding); "
         f"{same:.1%} of the numbers are the same"
     )
     met = largest <= MAX_STEPS
