@@ -4,8 +4,8 @@ A file that was built cannot be loaded into the simulator again, so both happen 
 
     python -m components.convert.build request.json
 
-The request is a :class:`Request`. In its folder appear ``model.rknn``, ``predictions.npz`` and ``facts.json``, or
-``failure.json``; what the toolkit prints goes to standard output and error.
+The request is a :class:`Request`. In its folder appear ``model.rknn``, ``predictions.npz``, ``golden.npz`` and
+``facts.json``, or ``failure.json``; what the toolkit prints goes to standard output and error.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from components.convert.golden import choose, steps_of
 from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.masks import ClassMap
-from components.core.runtimes.detector import Canvas, NetworkDetector
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.detector import Canvas, Infer, NetworkDetector
+from components.core.runtimes.golden import Golden
+from components.core.runtimes.letterbox import letterbox, read_picture
 from components.core.runtimes.network import as_described
 
 MODEL, PREDICTIONS, FACTS, FAILURE = "model.rknn", "predictions.npz", "facts.json", "failure.json"
+GOLDEN = "golden.npz"
 LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
 
 # These two rules of toolkit 2.5.0 crash on YOLOv8, YOLO11 and YOLO26; a version that does not know them ignores them.
@@ -161,12 +164,15 @@ def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     rknn = _built(request, output / MODEL)
     built = time.monotonic()
     _asked("starting the simulator", rknn.init_runtime)
-    _look(bundle, rknn, request.pictures, output / PREDICTIONS)
+    infer = _simulator(rknn)
+    shown = _look(bundle, infer, request.pictures, output / PREDICTIONS)
     looked = time.monotonic()
-    with (output / MODEL).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    chosen = [request.pictures[place] for place in choose(shown)]
+    steps = steps_of(bundle.outputs, rknn.rknn_base.quantizer.quant_tab)
+    _golden(bundle, infer, chosen, steps).write(output / GOLDEN)
     return {
-        "sha256": digest,
+        "sha256": _sha256(output / MODEL),
+        "golden_sha256": _sha256(output / GOLDEN),
         "build_seconds": built - started,
         "pictures_per_second": len(request.pictures) / max(looked - built, 1e-9),
         "score_steps": _score_steps(rknn, bundle.outputs[1::2]),
@@ -194,19 +200,31 @@ def _built(request: Request, path: Path) -> Any:
     return rknn
 
 
-def _look(bundle: Bundle, rknn: Any, pictures: Sequence[str], path: Path) -> None:
-    """Run the model over pictures on the simulator and write what it sees."""
-
+def _simulator(rknn: Any) -> Infer:
     def infer(canvas: Canvas) -> Sequence[NDArray[np.float32]]:
         outputs: Any = _asked("simulating", rknn.inference, inputs=[canvas], data_format=["nhwc"])
         return tuple(outputs)
 
+    return infer
+
+
+def _look(bundle: Bundle, infer: Infer, pictures: Sequence[str], path: Path) -> list[frozenset[int]]:
+    """Run the model over pictures, write what it sees, and return the classes that it sees in each."""
     model = as_described(bundle, infer)
     images = ([read_picture(Path(picture))] for picture in pictures)
     if isinstance(model, NetworkDetector):
-        write_predictions(path, [found for image in images for found in model.predict(image, confidence=LEAST_SCORE)])
-    else:
-        ClassMaps.write(path, (found for image in images for found in model.segment(image)))
+        found = [one for image in images for one in model.predict(image, confidence=LEAST_SCORE)]
+        write_predictions(path, found)
+        return [frozenset(one.classes[one.scores >= bundle.confidence_threshold].tolist()) for one in found]
+    ClassMaps.write(path, (one for image in images for one in model.segment(image)))
+    return [frozenset(np.unique(one).tolist()) for one in ClassMaps(path)]
+
+
+def _golden(bundle: Bundle, infer: Infer, pictures: Sequence[str], steps: tuple[float, ...]) -> Golden:
+    """Once more, because the outputs of all pictures would not fit into memory."""
+    canvases = [letterbox(read_picture(Path(path)), bundle.image_size, bundle.pad)[0] for path in pictures]
+    outputs = tuple(tuple(infer(canvas[None])) for canvas in canvases)
+    return Golden(np.stack(canvases), bundle.outputs, steps, outputs)
 
 
 def _asked(doing: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -224,6 +242,11 @@ def _score_steps(rknn: Any, outputs: Sequence[str]) -> Mapping[str, float]:
     """By how much the scores of each output go up from one 8-bit level to the next; empty where none is quantised."""
     levels = rknn.rknn_base.quantizer.quant_tab
     return {name: float(levels[f"{name}_int8"]["scale"][0]) for name in outputs if f"{name}_int8" in levels}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _last_line(text: str) -> str:

@@ -13,14 +13,14 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from components.convert.build import FACTS, MODEL, Request
+from components.convert.build import FACTS, GOLDEN, MODEL, Request
 from components.convert.calibration import write_canvases, write_list
 from components.convert.toolkit import Built, build, read_build
 from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.manifest import Manifest
 
-_FORMAT = 1  # of a cached build; another number makes the old ones unknown
+_FORMAT = 2  # of a cached build; another number makes the old ones unknown
 
 
 class Builds:
@@ -137,10 +137,12 @@ def _note(bundle: Bundle) -> str:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        recorded = json.loads((folder / FACTS).read_text(encoding="utf-8"))["sha256"]
-        with (folder / MODEL).open("rb") as file:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == recorded)
-    except (FileNotFoundError, ValueError):
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == facts[recorded]
+            for name, recorded in ((MODEL, "sha256"), (GOLDEN, "golden_sha256"))
+        )
+    except (FileNotFoundError, KeyError, ValueError):
         return False
 
 

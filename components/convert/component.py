@@ -32,7 +32,8 @@ def convert(
         manifest: Samples with splits; `train` calibrates.
         model: A bundle.
         job_root: Where the job's state lies; builds are kept in this machine's cache of it.
-        converted: The bundle with a `model.<target>.rknn` for each target that passed.
+        converted: The bundle with a `model.<target>.rknn` for each target that passed, and beside it a
+            `model.<target>.golden.npz`, which a board is checked with.
         conversion: Outcome (converted, failed or skipped) with every reason and attempt, as JSON.
         metrics: What each target's model scored.
         report: Float against converted, what runs where, and the verdict, as a page.

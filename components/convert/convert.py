@@ -27,6 +27,7 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import ClassMap
 from components.core.runtimes.detector import Detector, NetworkDetector
+from components.core.runtimes.golden import golden_file
 from components.core.runtimes.letterbox import read_picture
 from components.core.runtimes.onnx import open_onnx
 from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
@@ -59,7 +60,7 @@ def convert(
     Args:
         manifest: samples with splits; ``train`` calibrates.
         model_folder: the bundle.
-        output: folder of the bundle with the ``.rknn`` files that passed; created.
+        output: folder of the bundle with the ``.rknn`` files that passed, and golden tensors beside each; created.
         job_root: where the job's state lies; builds are kept in its cache.
         targets: chips, ``rk3588,rk3568``; empty to convert for none.
         quantization: ``int8`` or ``fp16``.
@@ -184,6 +185,7 @@ def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Pat
     for attempt in conversion.attempts:
         if attempt.passed and attempt.built and attempt.measured:
             shutil.copyfile(attempt.built.file, output / rknn_file(attempt.target))
+            shutil.copyfile(attempt.built.golden, output / golden_file(attempt.target))
             told[attempt.target] = {
                 "precision": attempt.precision,
                 "algorithm": attempt.algorithm,

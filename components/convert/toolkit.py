@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import components
-from components.convert.build import FACTS, FAILURE, MODEL, PREDICTIONS, Request, read_predictions
+from components.convert.build import FACTS, FAILURE, GOLDEN, MODEL, PREDICTIONS, Request, read_predictions
 from components.core.detections import Detections
 from components.core.masks import ClassMap
 
@@ -61,6 +61,8 @@ class Built:
     Attributes:
         file: the ``.rknn``.
         sha256: of its bytes.
+        golden: what a board should compute, see :mod:`components.core.runtimes.golden`.
+        golden_sha256: of its bytes.
         predictions: of each picture in the model's classes, boxes with scores from 0.001, or a class map.
         score_steps: how much a score goes up from one 8-bit level to the next, by output; empty for fp16.
         operators: of the compiler's report; None where that cannot be read.
@@ -71,6 +73,8 @@ class Built:
 
     file: Path
     sha256: str
+    golden: Path
+    golden_sha256: str
     predictions: Sequence[Detections] | Sequence[ClassMap]
     score_steps: dict[str, float]
     operators: Operators | None
@@ -128,6 +132,7 @@ def read_build(folder: Path) -> Built:
     printed = _printed(folder)
     return Built(
         file=folder / MODEL,
+        golden=folder / GOLDEN,
         predictions=read_predictions(folder / PREDICTIONS),
         operators=parse_operators(printed),
         compiler=parse_compiler(printed),

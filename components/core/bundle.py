@@ -5,7 +5,8 @@ file            meaning
 =============== =====================================================================================
 ``model.json``  this description, with the SHA-256 of every other file
 ``model.pt``    the trainer's own weights, to train on from
-``model.onnx``  what runs everywhere; later files, such as ``model.rk3588.rknn``, are for one chip
+``model.onnx``  what runs everywhere; later files, such as ``model.rk3588.rknn``, are for one chip, and
+                ``model.rk3588.golden.npz`` tells what that chip should compute for some pictures
 =============== =====================================================================================
 
 Whoever opens a file of a bundle reads the description first, which checks the digests; nothing is unpickled here.

@@ -62,6 +62,10 @@ def main(
     ] = "",
     runtime: Annotated[str, typer.Option(help="What the models run on.")] = "onnx",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads of the model; 0: all.")] = 0,
+    board_check: Annotated[
+        bool,
+        typer.Option(help="With runtime rknn: refuse models that run here otherwise than simulated."),
+    ] = True,
     plugins: Annotated[str, typer.Option(help="Modules of your own to load, separated by commas.")] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
     loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
@@ -76,6 +80,7 @@ def main(
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, port=port, loop=loop,
+            board_check=board_check,
         )  # fmt: skip
         run(options)
     except InputError as error:

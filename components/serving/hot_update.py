@@ -34,15 +34,20 @@ class Loader:
         runtime: name of the runtime.
         threads: processor threads; 0 lets the runtime decide.
         modules: of plug-ins, separated by commas.
+        board_check: hold a model that brings golden tensors for this board against them when it is tried.
     """
 
     runtime: str
     threads: int = 0
     modules: str = ""
+    board_check: bool = True
 
     def try_out(self, model: ShelvedModel, stop: threading.Event) -> None:
         """Run a model once in a process of its own; see :func:`try_model`."""
-        try_model(model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop)
+        try_model(
+            model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop,
+            board_check=self.board_check,
+        )  # fmt: skip
 
     def load(self, model: ShelvedModel, order: Order | None) -> LoadedModel:
         """Load a model and run it once.

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.errors import InputError, NotFoundError
+from components.core.runtimes.golden import golden_file
 from components.core.runtimes.onnx import FILE
 from components.core.runtimes.rknn import this_board
 from components.core.runtimes.rockchip import rknn_file
@@ -76,13 +77,15 @@ class Shelf:
     Args:
         folder: of the shelf; made when the first model comes.
         runtime: what the models run on, which decides the files that are fetched.
+        golden: fetch golden tensors for this board, too, where a bundle has them.
 
     Raises:
         InputError: this machine cannot have such a runtime.
     """
 
-    def __init__(self, folder: Path, runtime: str) -> None:
+    def __init__(self, folder: Path, runtime: str, *, golden: bool = True) -> None:
         self._folder, self._runtime, self._own_file = folder, runtime, _own_file(runtime)
+        self._golden = golden_file(this_board()) if golden and runtime == "rknn" else ""
         self._state = _read(folder / STATE)
 
     def good(self) -> list[ShelvedModel]:
@@ -175,7 +178,7 @@ class Shelf:
             return [name for name in files if name not in TRAINERS_FILES]
         if self._own_file not in files:
             raise UnfitModelError(f"there is no {self._own_file} in it, which the runtime {self._runtime!r} needs")
-        return [self._own_file]
+        return [self._own_file, *(name for name in files if name == self._golden)]
 
     def _shelved(self, entry: _Entry) -> ShelvedModel:
         return ShelvedModel(entry.version, self._folder / f"{entry.version}-{entry.digest[:16]}", entry.digest)

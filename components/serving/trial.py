@@ -1,7 +1,7 @@
 """Try a model before it is trusted: load it and run it once, in a process of its own that it may bring down.
 
-``python -m components.serving.trial FOLDER RUNTIME THREADS SECONDS [PLUGINS]`` exits 0 if the model works, and else
-prints why it does not.
+``python -m components.serving.trial FOLDER RUNTIME THREADS SECONDS BOARD_CHECK [PLUGINS]`` exits 0 if the model works,
+and else prints why it does not; ``BOARD_CHECK`` is ``on`` or ``off``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from components.core import plugins
 from components.core.bundle import Head
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.runtimes.detector import Detector, open_detector
+from components.core.runtimes.detector import Detector, NetworkDetector, open_detector
+from components.serving.board import find_golden, hold_against
 from components.serving.shelf import UnfitModelError
 
 TRIAL_SECONDS = 120
@@ -36,7 +37,14 @@ class InterruptedTrialError(Exception):
 
 
 def try_model(
-    folder: Path, runtime: str, *, threads: int, modules: str, stop: threading.Event, seconds: int = TRIAL_SECONDS
+    folder: Path,
+    runtime: str,
+    *,
+    threads: int,
+    modules: str,
+    stop: threading.Event,
+    seconds: int = TRIAL_SECONDS,
+    board_check: bool = True,
 ) -> None:
     """Run a model once in another process.
 
@@ -47,13 +55,15 @@ def try_model(
         modules: of plug-ins, separated by commas.
         stop: ends the trial early.
         seconds: it may take.
+        board_check: hold it against golden tensors for this board, where it brings some.
 
     Raises:
         UnfitModelError: it does not work.
         InterruptedTrialError: ``stop`` was set.
         InputError: the system ended the trial, most likely for want of memory; a later one may do.
     """
-    command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds), modules]
+    command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds)]
+    command += ["on" if board_check else "off", modules]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             code = _wait(process, stop, time.monotonic() + seconds)
@@ -84,6 +94,19 @@ def warm_up(detector: Detector) -> None:
     check_numbers(found)
 
 
+def check_board(detector: Detector, folder: Path) -> None:
+    """Hold a model on an NPU against the golden tensors that it brings for this board, if it does.
+
+    Raises:
+        UnfitModelError: the board computes something else than the toolkit's simulator did.
+    """
+    golden = find_golden(detector, folder)
+    if golden is not None and isinstance(detector, NetworkDetector):
+        checked = hold_against(detector, golden)
+        if not checked.passed:
+            raise UnfitModelError(f"on this board it is not what was measured: {checked.verdict}")
+
+
 def check_numbers(found: Detections) -> None:
     """Raise ``UnfitModelError`` unless boxes are finite and scores in 0..1."""
     if not (np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()):
@@ -98,13 +121,16 @@ def one_line(error: Exception) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """The trial itself; 0 if the model works."""
-    folder, runtime, threads, seconds, modules = arguments
+    folder, runtime, threads, seconds, board_check, modules = arguments
     os.nice(_NICENESS)  # the loop goes on meanwhile, on the same processor
     signal.alarm(int(seconds))  # a worker that is gone cannot end it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
     try:
         plugins.load(modules)
-        warm_up(open_detector(runtime, Path(folder), int(threads)))
+        detector = open_detector(runtime, Path(folder), int(threads))
+        if board_check == "on":  # first, because it knows better what is wrong
+            check_board(detector, Path(folder))
+        warm_up(detector)
     except Exception as error:  # a broken model ends in whatever its runtime raises
         print(one_line(error))
         return 1

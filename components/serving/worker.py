@@ -70,6 +70,7 @@ class Options:
     plugins: str = ""
     port: int = 0
     loop: bool = False
+    board_check: bool = True
 
 
 class Worker:
@@ -155,8 +156,8 @@ class Worker:
         pointer = SednaPointer(options.model_config) if options.model_config else JobPointer(self._store, options.node)
         return HotUpdate(
             pointer,
-            Shelf(options.folder / "models", options.runtime),
-            Loader(options.runtime, options.threads, options.plugins),
+            Shelf(options.folder / "models", options.runtime, golden=options.board_check),
+            Loader(options.runtime, options.threads, options.plugins, options.board_check),
             self.slot,
             StatusReport(self._store, options.node, lambda: self.slot.frames),
             poll_s=options.poll_s,

@@ -16,6 +16,9 @@ from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.metrics.segmentation import evaluate_segmentation
 from components.core.reports import read_sections, write_page
+from components.core.runtimes.golden import Golden, golden_file
+from components.core.runtimes.segmenter import open_segmenter
+from components.serving.agreement import compare
 from tests.tiny_segmenter import CLASSES, job_with_masks, train_network, write_bundle
 
 needs_toolkit = pytest.mark.skipif(not toolkit_version(), reason="rknn-toolkit2 is for Linux on x86-64 alone")
@@ -55,6 +58,10 @@ def test_int8_says_of_the_pixels_what_the_model_says(run, tmp_path):
     ]  # fmt: skip
     bundle = Bundle.read(tmp_path / "out")
     assert {"model.rk3588.rknn", "model.rv1106.rknn"} <= set(bundle.files)
+    golden = Golden.read(tmp_path / "out" / golden_file("rk3588"))
+    float_outputs = [[open_segmenter("onnx", tmp_path / "out").infer(canvas[None])[0]] for canvas in golden.canvases]
+    findings = compare(bundle, golden, float_outputs)
+    assert all(finding.met for finding in findings), findings
     assert bundle.task == "segmentation"
     assert bundle.lineage["rknn"]["rk3588"]["simulated_miou"] == done.as_flat()["miou[rk3588]"]
     write_page(tmp_path / "page.html", "Convert", done.sections)

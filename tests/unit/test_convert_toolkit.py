@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from components.convert import builds
@@ -16,8 +17,11 @@ from components.convert.measure import measure
 from components.convert.toolkit import ToolkitError, toolkit_version
 from components.core.bundle import Bundle
 from components.core.reports import read_sections, write_page
+from components.core.runtimes.decode import decode
 from components.core.runtimes.detector import open_detector
+from components.core.runtimes.golden import Golden
 from components.core.runtimes.letterbox import read_picture
+from components.serving.agreement import compare
 from tests.pictures import job_with_pictures
 from tests.tiny_detector import through_one_tensor, train_network, write_bundle
 
@@ -101,7 +105,8 @@ def test_int8_keeps_what_the_model_finds_and_is_not_built_twice(run, model, tmp_
     assert done.as_flat()["map50[rk3576]"] > 0.9
 
     bundle = Bundle.read(tmp_path / "out")
-    assert {"model.pt", "model.onnx", "model.rk3588.rknn", "model.rk3576.rknn"} == set(bundle.files)
+    chips = {f"model.{chip}.{kind}" for chip in ("rk3588", "rk3576") for kind in ("rknn", "golden.npz")}
+    assert {"model.pt", "model.onnx"} | chips == set(bundle.files)
     assert bundle.files["model.onnx"] == Bundle.read(model).files["model.onnx"]
     told = bundle.lineage["rknn"]["rk3588"]
     assert (told["precision"], told["algorithm"], told["toolkit"]) == ("int8", "normal", toolkit_version())
@@ -122,6 +127,57 @@ def test_int8_keeps_what_the_model_finds_and_is_not_built_twice(run, model, tmp_
 
     monkeypatch.setattr(builds, "build", lambda *_: pytest.fail("what is in the cache was built again"))
     assert run(model, "rk3588,rk3576").as_flat() == done.as_flat()
+
+
+def float_boxes(model, canvas):
+    """What the ONNX finds on a canvas, which is a picture that needs no letterbox."""
+    return open_detector("onnx", model).predict([canvas])[0]
+
+
+@pytest.mark.parametrize("quantization", ["int8", "fp16"])
+def test_golden_tensors_tell_what_a_board_should_compute(run, model, tmp_path, quantization):
+    assert run(model, quantization=quantization).outcome == "converted"
+    bundle = Bundle.read(tmp_path / "out")
+    golden = Golden.read(bundle.file(tmp_path / "out", "model.rk3588.golden.npz"))
+    assert golden.canvases.shape == (4, 96, 96, 3)
+    assert golden.names == ("box0", "cls0")
+    assert [one.shape for one in golden.outputs[0]] == [(1, 4, 12, 12), (1, 2, 12, 12)]
+    for name_index, step in enumerate(golden.steps):
+        assert (step > 0) == (quantization == "int8")
+        levels = np.stack([one[name_index] for one in golden.outputs]) / (step or 1)
+        assert not step or np.abs(levels - np.rint(levels)).max() < 1e-3
+
+    # Canvases, outputs, decoder and float model belong together: each finds what the others find.
+    classes = set()
+    for canvas, outputs in zip(golden.canvases, golden.outputs, strict=True):
+        found = decode(outputs, bundle.head, confidence=bundle.confidence_threshold, nms=bundle.nms_threshold)
+        expected = float_boxes(model, canvas)
+        assert len(found) >= 1
+        assert matched(found, expected) == len(found)
+        assert matched(expected, found) == len(expected)
+        classes |= set(found.classes.tolist())
+    assert classes == {0, 1}
+
+    findings = compare(bundle, golden, [float_outputs(model, canvas) for canvas in golden.canvases])
+    assert all(finding.met for finding in findings), findings
+    wrong_colours = [float_outputs(model, canvas[:, :, ::-1]) for canvas in golden.canvases]
+    assert [one.question for one in compare(bundle, golden, wrong_colours) if not one.met] == ["differences", "boxes"]
+
+
+def float_outputs(model, canvas):
+    session = onnxruntime.InferenceSession(str(model / "model.onnx"))
+    return session.run(["box0", "cls0"], {"images": canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255})
+
+
+def matched(found, others):
+    """How many have one of the same class nearly there, with nearly the same score."""
+    return sum(
+        any(
+            kind == other_kind and abs(score - other_score) < 0.1 and np.abs(box - other).max() < 3
+            for other, other_kind, other_score in zip(others.boxes, others.classes, others.scores, strict=True)
+        )
+        for box, kind, score in zip(found.boxes, found.classes, found.scores, strict=True)
+    )
 
 
 def test_fp16_is_the_float_model(run, model):
@@ -245,6 +301,9 @@ def test_a_damaged_build_is_made_again(builder):
     again = builder().get("rk3588", "int8", "normal")
     assert again.file == first.file
     assert hashlib.sha256(again.file.read_bytes()).hexdigest() == again.sha256
+    again.golden.write_bytes(again.golden.read_bytes()[:-1])
+    last = builder().get("rk3588", "int8", "normal")
+    assert hashlib.sha256(last.golden.read_bytes()).hexdigest() == last.golden_sha256
 
 
 def test_a_network_that_the_toolkit_chokes_on_is_built(ultralytics, builder, tmp_path):

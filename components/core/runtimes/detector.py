@@ -61,7 +61,7 @@ class NetworkDetector:
             raise ValueError("the outputs of a model that segments are no boxes")
         self.bundle = bundle
         self._head = bundle.head
-        self._infer = infer
+        self.infer = infer
 
     def predict(
         self, images: Sequence[Picture], *, confidence: float | None = None, nms: float | None = None
@@ -73,7 +73,7 @@ class NetworkDetector:
 
     def _predict_one(self, image: Picture, confidence: float, nms: float) -> Detections:
         canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
-        outputs = self._infer(canvas[None])
+        outputs = self.infer(canvas[None])
         return on_picture(decode(outputs, self._head, confidence=confidence, nms=nms), placement)
 
 

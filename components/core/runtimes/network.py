@@ -6,8 +6,10 @@ from components.core.bundle import Bundle
 from components.core.runtimes.detector import Infer, NetworkDetector
 from components.core.runtimes.segmenter import NetworkSegmenter
 
+Network = NetworkDetector | NetworkSegmenter
 
-def as_described(bundle: Bundle, infer: Infer) -> NetworkDetector | NetworkSegmenter:
+
+def as_described(bundle: Bundle, infer: Infer) -> Network:
     """What a bundle's network can do.
 
     Args:

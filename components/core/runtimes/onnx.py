@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from components.core.bundle import BoxesHead, Bundle, SemanticHead
 from components.core.errors import InputError
-from components.core.runtimes.detector import Canvas, NetworkDetector, runtimes
-from components.core.runtimes.network import as_described
-from components.core.runtimes.segmenter import NetworkSegmenter
+from components.core.runtimes.detector import Canvas, runtimes
+from components.core.runtimes.network import Network, as_described
 
 FILE = "model.onnx"
 INPUT = "images"
@@ -27,7 +26,7 @@ _ADVICE = {
 
 
 @runtimes.register("onnx")
-def open_onnx(folder: Path, threads: int = 0) -> NetworkDetector | NetworkSegmenter:
+def open_onnx(folder: Path, threads: int = 0) -> Network:
     """Load a bundle's ``model.onnx``, which runs everywhere.
 
     It takes ``images``, float32 (1, 3, height, width), RGB in 0..1, and gives the outputs that the bundle names.

@@ -3,25 +3,64 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError
-from components.core.runtimes.detector import Canvas, Detector, runtimes
-from components.core.runtimes.network import as_described
+from components.core.runtimes.detector import Canvas, runtimes
+from components.core.runtimes.network import Network, as_described
 from components.core.runtimes.rockchip import TARGETS, rknn_file
-from components.core.runtimes.segmenter import Segmenter
 
 COMPATIBLE = Path("/proc/device-tree/compatible")  # what a board says it is, such as rockchip,rk3588s rockchip,rk3588
 
+_RUNTIME = re.compile(r"API: *(\d+(?:\.\d+)+)")  # of "RKNN VERSION: API: 1.5.2 (71720f3fc@2023-08-21) DRV: 0.7.2"
+
+
+class BoardModel:
+    """An ``.rknn`` on the NPU of the board that this runs on.
+
+    Args:
+        path: the file.
+        toolkit: version of the toolkit that made it; empty where that is not known.
+
+    Raises:
+        InputError: the board's runtime is missing, or refuses the file.
+    """
+
+    def __init__(self, path: Path, toolkit: str = "") -> None:
+        self.toolkit = toolkit
+        try:
+            self._lite = importlib.import_module("rknnlite.api").RKNNLite()
+        except ImportError as error:
+            raise InputError("runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it") from error
+        if self._lite.load_rknn(str(path)) != 0 or self._lite.init_runtime() != 0:
+            raise InputError(
+                f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit "
+                f"that the model was converted with, {toolkit or 'which model.json names'}"
+            )
+
+    def __call__(self, canvas: Canvas) -> Sequence[NDArray[np.float32]]:
+        """The outputs for one canvas; see :data:`Infer`."""
+        outputs: Sequence[NDArray[np.float32]] | None = self._lite.inference(inputs=[canvas], data_format=["nhwc"])
+        if outputs is None:
+            raise RuntimeError("the NPU's runtime gave no outputs")
+        return outputs
+
+    def runtime(self) -> str:
+        """The version of the board's librknnrt.so, such as ``2.3.0``; empty where it does not say."""
+        try:
+            return "".join(_RUNTIME.findall(str(self._lite.get_sdk_version()))[:1])
+        except Exception:  # it is told for information alone, and not every version of the library can
+            return ""
+
 
 @runtimes.register("rknn")
-def open_on_board(folder: Path, threads: int = 0) -> Detector | Segmenter:
+def open_on_board(folder: Path, threads: int = 0) -> Network:
     """Load a bundle's ``.rknn`` on the NPU of the board that this runs on.
 
     It takes (1, height, width, 3) uint8 RGB, 0..255: the division by 255 is inside the model. Numbers in 0..1 would
@@ -36,17 +75,8 @@ def open_on_board(folder: Path, threads: int = 0) -> Detector | Segmenter:
         InputError: this is no Rockchip board, its runtime is missing, or it refuses the file.
     """
     bundle = Bundle.read(folder)
-    path = bundle.file(folder, rknn_file(this_board()))
-    try:
-        lite = importlib.import_module("rknnlite.api").RKNNLite()
-    except ImportError as error:
-        raise InputError("runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it") from error
-    if lite.load_rknn(str(path)) != 0 or lite.init_runtime() != 0:
-        raise InputError(
-            f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit "
-            "that the model was converted with, which model.json names"
-        )
-    return as_described(bundle, lambda canvas: _run(lite, canvas))
+    target = this_board()
+    return as_described(bundle, BoardModel(bundle.file(folder, rknn_file(target)), toolkit_of(bundle, target)))
 
 
 def this_board() -> str:
@@ -65,8 +95,8 @@ def this_board() -> str:
     )
 
 
-def _run(lite: Any, canvas: Canvas) -> Sequence[NDArray[np.float32]]:
-    outputs: Sequence[NDArray[np.float32]] | None = lite.inference(inputs=[canvas], data_format=["nhwc"])
-    if outputs is None:
-        raise RuntimeError("the NPU's runtime gave no outputs")
-    return outputs
+def toolkit_of(bundle: Bundle, target: str) -> str:
+    """The version of the toolkit that made a chip's file; empty where the bundle does not say."""
+    told = bundle.lineage.get("rknn")
+    about = told.get(target) if isinstance(told, dict) else None
+    return str(about.get("toolkit", "")) if isinstance(about, dict) else ""

@@ -52,14 +52,14 @@ class NetworkSegmenter:
 
     def __init__(self, bundle: Bundle, infer: Infer) -> None:
         self.bundle = bundle
-        self._infer = infer
+        self.infer = infer
 
     def segment(self, images: Sequence[Picture]) -> list[ClassMap]:
         """Say what each pixel shows; see :class:`Segmenter`."""
         maps = []
         for image in images:
             canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
-            (logits,) = self._infer(canvas[None])
+            (logits,) = self.infer(canvas[None])
             maps.append(on_picture(classes_of(logits, self.bundle.image_size), placement))
         return maps
 

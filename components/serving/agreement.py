@@ -1,0 +1,235 @@
+"""Does a board compute what the toolkit's simulator computed? Judged on the outputs and on the boxes they become.
+
+How alike two outputs are (their cosine) is not asked: a dead detector has the best one. Two things decide.
+
+**The largest difference, in 8-bit steps.** A step is what the chip itself can tell apart, so it means the same for box
+distances and for scores, and for every model.
+
+**The boxes above the deployed confidence**, which are what the board is there for: each that the simulator finds must
+be found on the board, and the other way round, with the same class, nearly the same place and nearly the same score.
+Suppression is left out on the other side, so that two boxes which are nearly as good do not count as a loss when they
+change places; nor does a box at the edge of the confidence, since its score may be a little lower there. Of a
+segmentation it is the class of each pixel instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.core.bundle import Bundle, SemanticHead
+from components.core.detections import Detections
+from components.core.runtimes.decode import candidates, decode
+from components.core.runtimes.golden import Golden
+from components.core.runtimes.segmenter import classes_of
+
+# How far two faithful computations are apart can be measured on the simulator, which rounds in two ways, that of rk3588
+# and that of rk3576. Over 60 pictures the outputs of a YOLO11n of 160 x 160, half trained, were 15 steps apart at most,
+# the scores of its boxes 0.05; int8 against fp16, which is all that quantising costs, was 54 steps apart at most. So 64
+# steps, a quarter of the range, leave room for a deeper model. Outputs that are mixed up are further apart, and what
+# lies between is left to the boxes.
+MAX_STEPS = 64.0
+MAX_SCORE_CHANGE = 0.1  # 26 steps of 1/255
+LEAST_SAME_PIXELS = 0.95  # of a segmentation; they differ where classes meet
+LEAST_OVERLAP = 0.7  # a box of 16 pixels may be 2.8 pixels beside the other, one of 100 pixels 17
+
+Array = NDArray[np.float32]
+Outputs = Sequence[Sequence[Array]]  # of each canvas, in the bundle's order
+ByName = Mapping[str, Array]
+
+_LEVELS = 255  # from the lowest of 8 bits to the highest
+_LEAST_UNIT = 1e-6
+_MOST_ORDERED = 6  # outputs, whose every order is tried
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question and its answer.
+
+    Attributes:
+        question: in a word or two.
+        met: whether it is as it should be.
+        reason: one line, with what there is.
+    """
+
+    question: str
+    met: bool
+    reason: str
+
+
+def compare(bundle: Bundle, golden: Golden, outputs: Outputs) -> list[Finding]:
+    """Hold a board's outputs against the simulator's.
+
+    Args:
+        bundle: the model.
+        golden: what the simulator gave.
+        outputs: what the board gave for the same canvases.
+
+    Returns:
+        The answers, in order; after one that is not met those are left out that would only say the same again.
+    """
+    found = [_shapes(golden, outputs)]
+    if found[-1].met:
+        found.append(_numbers(golden, outputs))
+    if found[-1].met:
+        given, wanted = _by_name(golden, outputs), _by_name(golden, golden.outputs)
+        units = _units(bundle, golden, wanted)
+        found.append(_alive(golden, given, wanted, units))
+    if found[-1].met:
+        found.append(_differences(golden, given, wanted, units))
+        segments = isinstance(bundle.head, SemanticHead)
+        found.append(_pixels(bundle, golden, outputs) if segments else _boxes(bundle, golden, outputs))
+    return found
+
+
+def _shapes(golden: Golden, outputs: Outputs) -> Finding:
+    wanted, given = _shapes_of(golden.outputs), _shapes_of(outputs)
+    if given == wanted:
+        return Finding("outputs", True, f"{len(wanted)}, of the simulator's shapes")
+    if given == [(shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape for shape in wanted]:
+        why = "the board gives them channels last (NHWC), where the decoder needs channels first (NCHW)"
+    elif sorted(given) == sorted(wanted):
+        why = "they come in another order: the .rknn on the board and model.json are of two conversions"
+    else:
+        why = "the .rknn on the board is of another model: fetch or convert it again"
+    return Finding("outputs", False, f"{why}; the board gives {_listed(given)}, the simulator gave {_listed(wanted)}")
+
+
+def _numbers(golden: Golden, outputs: Outputs) -> Finding:
+    wrong = [name for name, values in _by_name(golden, outputs).items() if not np.isfinite(values).all()]
+    return Finding("numbers", not wrong, f"{', '.join(wrong)}: NaN or infinite" if wrong else "all finite")
+
+
+def _alive(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, float]) -> Finding:
+    """An output that is the same everywhere has lost everything, unless there was nothing to lose."""
+    told = [name for name in golden.names if np.ptp(wanted[name]) > MAX_STEPS * units[name]]
+    dead = [name for name in told if np.ptp(given[name]) == 0]
+    if not dead:
+        return Finding("alive", True, "no output is the same everywhere")
+    if dead == told:
+        why = f"every output is the same everywhere ({dead[0]}: {given[dead[0]].flat[0]:g}): the NPU computes nothing"
+    else:
+        why = "; ".join(
+            f"{name} is {given[name].flat[0]:g} everywhere, the simulator's reaches {wanted[name].max():.3g}"
+            for name in dead
+        )
+    return Finding("alive", False, f"{why}; such a model finds nothing, or everything")
+
+
+def _differences(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, float]) -> Finding:
+    apart = {name: np.abs(given[name] - wanted[name]) / units[name] for name in golden.names}
+    worst = max(apart, key=lambda name: float(apart[name].max()))
+    largest = float(apart[worst].max())
+    same = float(np.mean(np.concatenate([one.ravel() for one in apart.values()]) < 0.5))
+    reason = (
+        f"at most {largest:.1f} steps of 8 bits, in {worst} (up to {MAX_STEPS:g} pass as rounding); "
+        f"{same:.1%} of the numbers are the same"
+    )
+    met = largest <= MAX_STEPS
+    return Finding("differences", met, reason if met else reason + _guess(golden, given, wanted, units))
+
+
+def _units(bundle: Bundle, golden: Golden, wanted: ByName) -> dict[str, float]:
+    """One step of the chip for each output; for one that is not quantised, what it would be if it were."""
+    whole = {name: 1.0 if name in bundle.outputs[1::2] else float(np.ptp(wanted[name])) for name in golden.names}
+    return {
+        name: step or max(whole[name] / _LEVELS, _LEAST_UNIT)
+        for name, step in zip(golden.names, golden.steps, strict=True)
+    }
+
+
+def _guess(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, float]) -> str:
+    """What else the numbers would fit: one picture alone, another layout in the same shape, or another order."""
+
+    def fits(values: Array, name: str) -> bool:
+        same_shape = values.shape == wanted[name].shape
+        return same_shape and bool(np.abs(values - wanted[name]).max() <= MAX_STEPS * units[name])
+
+    if len(golden.canvases) > 1 and all((values == values[:1]).all() for values in given.values()):
+        return "; the board gives the same for every picture: the pictures do not reach the NPU"
+    off = [name for name in golden.names if not fits(given[name], name)]
+    if all(fits(_channels_first(given[name]), name) for name in off):
+        return f"; {', '.join(off)} would fit if read channels last: the board gives NHWC in the shape of NCHW"
+    for order in permutations(off) if len(off) <= _MOST_ORDERED else ():
+        if all(fits(given[other], name) for name, other in zip(off, order, strict=True)):
+            pairs = ", ".join(f"{name} comes in the place of {other}" for name, other in zip(off, order, strict=True))
+            return f"; they would fit in another order: {pairs}"
+    return ""
+
+
+def _channels_first(values: Array) -> Array:
+    """(N, 1, C, H, W) whose numbers lie as (N, 1, H, W, C), put right."""
+    pictures, one, channels, height, width = values.shape
+    return values.reshape(pictures, one, height, width, channels).transpose(0, 1, 4, 2, 3)
+
+
+def _pixels(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
+    shares = [
+        float((classes_of(theirs[0], bundle.image_size) == classes_of(ours[0], bundle.image_size)).mean())
+        for theirs, ours in zip(golden.outputs, outputs, strict=True)
+    ]
+    place = int(np.argmin(shares))
+    reason = f"{shares[place]:.1%} of them are of the same class in picture {place + 1}, the least alike"
+    return Finding("pixels", shares[place] >= LEAST_SAME_PIXELS, f"{reason}; {LEAST_SAME_PIXELS:.0%} are needed")
+
+
+def _boxes(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
+    assert not isinstance(bundle.head, SemanticHead)
+    head, confidence = bundle.head, bundle.confidence_threshold
+    count, lost, changes = 0, list[str](), [0.0]
+    for place, (theirs, ours) in enumerate(zip(golden.outputs, outputs, strict=True)):
+        count += len(decode(theirs, head, confidence=confidence, nms=bundle.nms_threshold))
+        for kept, other, where in ((theirs, ours, "on the board"), (ours, theirs, "on the simulator")):
+            found = decode(kept, head, confidence=confidence, nms=bundle.nms_threshold)
+            near = candidates(other, head, max(confidence - MAX_SCORE_CHANGE, 0.0))
+            for one in (found[slice(index, index + 1)] for index in range(len(found))):
+                change = _change(one, near)
+                if change > MAX_SCORE_CHANGE:
+                    lost.append(f"{_told(one, bundle)} of picture {place + 1} has no like {where}")
+                else:
+                    changes.append(change)
+    total = f"the simulator finds {count} at the deployed confidence, {confidence:g}"
+    if lost:
+        return Finding("boxes", False, f"{lost[0]}{f', and {len(lost) - 1} more' if lost[1:] else ''}; {total}")
+    if not count:
+        return Finding("boxes", True, f"{total}, and so does the board: the differences alone decide")
+    return Finding("boxes", True, f"{total}, and so does the board; scores change by {max(changes):.3f} at most")
+
+
+def _change(one: Detections, others: Detections) -> float:
+    """The change in score to the most alike box of the same class in the same place; infinite where there is none."""
+    near = others[(others.classes == one.classes[0]) & (_overlaps(one.boxes[0], others.boxes) >= LEAST_OVERLAP)]
+    return float(np.abs(near.scores - one.scores[0]).min(initial=np.inf))
+
+
+def _overlaps(box: Array, others: Array) -> Array:
+    """Intersection over union (N,) of one box with others (N, 4)."""
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    intersection = sides.clip(0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).clip(0).prod(axis=1)
+    overlaps: Array = intersection / np.maximum((box[2:] - box[:2]).clip(0).prod() + areas - intersection, 1e-9)
+    return overlaps
+
+
+def _told(one: Detections, bundle: Bundle) -> str:
+    x1, y1, x2, y2 = one.boxes[0].round().astype(int)
+    return f"{bundle.classes[one.classes[0]]} {one.scores[0]:.2f} at {x1},{y1} to {x2},{y2}"
+
+
+def _by_name(golden: Golden, outputs: Outputs) -> ByName:
+    """Each output over all canvases, (N, 1, C, H, W)."""
+    return {name: np.stack([one[index] for one in outputs]) for index, name in enumerate(golden.names)}
+
+
+def _shapes_of(outputs: Outputs) -> list[tuple[int, ...]]:
+    """Of the first canvas whose outputs differ in shape from those of the others, if there is one."""
+    shapes = [[tuple(one.shape) for one in each] for each in outputs]
+    return next((one for one in shapes[1:] if one != shapes[0]), shapes[0])
+
+
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)

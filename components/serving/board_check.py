@@ -1,0 +1,101 @@
+"""``python -m components.serving.board_check``: does this Rockchip board compute what the toolkit's simulator did?
+
+Conversions are measured on the simulator, and boards are known to disagree with it. The check runs a bundle's
+``model.<chip>.rknn`` on this board's NPU over the golden canvases that ``convert`` has put beside it, prints a line for
+each question, the milliseconds a picture takes, and a verdict, and exits with 0 or 1. The edge worker does the same
+before it takes over a model.
+
+Every option can be given as an environment variable, as those of the edge worker: ``--job-root`` as ``EDGE_JOB_ROOT``.
+
+It was written without a board at hand and has never run on one: the tests play the board's library.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.core.errors import InputError
+from components.core.runtimes.golden import golden_file
+from components.core.runtimes.network import Network
+from components.core.runtimes.rknn import open_on_board, this_board
+from components.core.store import open_store
+from components.serving.board import BoardCheck, find_golden, hold_against, milliseconds
+from components.serving.pointers import JobPointer
+from components.serving.shelf import Shelf
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
+
+
+@app.command()
+def main(
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the model to check.")] = None,
+    job_root: Annotated[str, typer.Option(help="The job's root: check its champion, where no folder is given.")] = "",
+    node: Annotated[
+        str, typer.Option(help="Name of this worker, for a model on trial.", show_default="host name")
+    ] = "",
+    runs: Annotated[int, typer.Option(min=1, help="How often to run the model for its time.")] = 50,
+) -> None:
+    """Compare what this board's NPU computes with what the toolkit's simulator did, and tell how long it takes."""
+    os.environ.setdefault("EDGE_STORE_PATIENCE", "3")  # seconds, as in the edge worker
+    try:
+        if bundle is None and not job_root:
+            raise InputError("nothing to check: give --bundle FOLDER, or --job-root for the job's champion")
+        with tempfile.TemporaryDirectory() as folder:
+            passed = run(bundle or _champion(job_root, node or socket.gethostname(), Path(folder)), runs)
+    except (InputError, RuntimeError) as error:  # the second where the NPU gives nothing
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if passed else 1)
+
+
+def run(folder: Path, runs: int) -> bool:
+    """Check a bundle and print what comes of it.
+
+    Args:
+        folder: the bundle.
+        runs: how often to run the model for its time.
+
+    Returns:
+        Whether the board computes what the simulator did.
+
+    Raises:
+        InputError: this is no Rockchip board, its runtime refuses the model, or there are no golden tensors for it.
+    """
+    model = open_on_board(folder, 0)
+    golden = find_golden(model, folder)
+    if golden is None or not isinstance(model, Network):
+        raise InputError(
+            f"bundle {folder}: no {golden_file(this_board())} in it: it was converted before there were golden "
+            "tensors; convert it again"
+        )
+    checked = hold_against(model, golden)
+    print(f"model: {folder} on {this_board()}, {len(golden.canvases)} pictures")
+    print(f"{'ok  ' if not checked.outdated else 'note'}  versions: {_versions(checked)}")
+    for finding in checked.findings:
+        print(f"{'ok  ' if finding.met else 'FAIL'}  {finding.question}: {finding.reason}")
+    print(f"time: {milliseconds(model, golden, runs):.1f} ms a picture on the NPU, median of {runs} runs")
+    print(f"verdict: {'passed' if checked.passed else 'FAILED'}: {checked.verdict}")
+    return checked.passed
+
+
+def _champion(job_root: str, node: str, folder: Path) -> Path:
+    order = JobPointer(open_store(job_root), node).read()
+    if order is None:
+        raise InputError(f"job_root {job_root}: there is no champion in it yet")
+    return Shelf(folder, "rknn").bring(order).folder
+
+
+def _versions(checked: BoardCheck) -> str:
+    told = f"toolkit {checked.toolkit or 'unknown'}, librknnrt.so of the board {checked.runtime or 'unknown'}"
+    return f"{told}, which is older: update it if anything fails" if checked.outdated else told
+
+
+if __name__ == "__main__":
+    app()
