@@ -115,4 +115,5 @@ def modules():
 
 if "FAKE_BOARD" in os.environ:
     rknn.COMPATIBLE = Path(os.environ["FAKE_BOARD"])
+    rknn.NEEDED = (rknn.COMPATIBLE,)  # which is there
     sys.modules.update(modules())

@@ -36,6 +36,8 @@ from components.core.errors import InputError, NotFoundError
 
 DESCRIPTION = "model.json"
 
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # what a job calls a bundle
+
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.core.job import Version
+from components.core.bundle import Version
 
 POINTER = "champion.json"
 SEDNA_POINTER = "model_config.json"

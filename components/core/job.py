@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.core.bundle import DESCRIPTION, Bundle
+from components.core.bundle import DESCRIPTION, Bundle, Version
 from components.core.cache import local_file
 from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.manifest import Manifest
@@ -23,8 +23,6 @@ from components.core.store import Store, open_store
 
 STATE = "state.json"
 REMEMBERED_RUNS = 20
-
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class _Record(BaseModel):

@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from components.core.bundle import Version
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.job import Version
 from components.core.store import Store, shown
 
 FOLDER = "to-label/"

@@ -1,9 +1,14 @@
 """What holds in every image, whoever runs it; and the edge worker in its own."""
 
+import atexit
+import functools
 import json
 import os
 import platform
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +17,34 @@ from components.core.bundle import Bundle
 from components.core.hard_examples import read_sidecars
 from components.core.job import Job
 from tests.edge import deploy, folder_of_pictures
+from tests.models import BUNDLE, colour_model
+from tests.models import write_bundle as write_split_bundle
 from tests.pictures import job_with_pictures
 from tests.tiny_detector import train_network, write_bundle
 
-IMAGES = ("trigger", "train", "convert", "edge")
-MOST_MB = {"trigger": 560, "train": 5_700, "convert": 5_900, "edge": 780}
+ON_ARM64 = pytest.mark.skipif(
+    not os.environ.get("EDGE_TEST_ARM64"),
+    reason="no edge image was built for arm64: EDGE_TEST_ARM64=1 make test-docker, where qemu is registered",
+)
+EDGE = ("edge", pytest.param("edge-arm64", marks=ON_ARM64))
+IMAGES = ("trigger", "train", "convert", *EDGE)
+MOST_MB = {"trigger": 560, "train": 5_700, "convert": 5_900, "edge": 580, "edge-arm64": 530}
 SOMEBODY = "4711:4711"
+CORTEX_A76 = """processor\t: {number}
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 0
+
+"""
 
 
 def image_of(name: str) -> str:
-    return images.TRIGGER.replace("/trigger:", f"/{name}:")
+    """An image as it is called; ``edge-arm64`` is another build of ``edge``."""
+    image, _, machine = name.partition("-")
+    return images.TRIGGER.replace("/trigger:", f"/{image}:") + (f"-{machine}" if machine else "")
 
 
 def docker(*words: str) -> str:
@@ -30,17 +53,41 @@ def docker(*words: str) -> str:
     return done.stdout
 
 
+def run(name: str, *command: str, options: tuple[str, ...] = ("--user", SOMEBODY)) -> str:
+    """Run a command in an image and give what it prints; no command is the image's own."""
+    machine = on_arm64() if name == "edge-arm64" else ()
+    return docker("run", "--rm", *machine, *options, image_of(name), *command)
+
+
+@functools.cache
+def on_arm64() -> tuple[str, ...]:
+    """What `docker run` has to be told for another machine, which is emulated unless this one is of its kind.
+
+    Qemu (7.2) lets programs see this machine's ``/proc/cpuinfo``, and ONNX Runtime, which looks there for the parts of
+    an arm64 processor, crashes when it is imported. So it gets to see a board's.
+    """
+    chosen = ("--platform", "linux/arm64")
+    if platform.machine() == "aarch64":
+        return chosen
+    file = Path(tempfile.mkdtemp()) / "cpuinfo"
+    atexit.register(shutil.rmtree, file.parent)
+    file.write_text("".join(CORTEX_A76.format(number=number) for number in range(os.cpu_count() or 1)))
+    # Where qemu is a container's first process, what it emulates cannot kill itself, and a crash would not end.
+    return (*chosen, "--init", "--volume", f"{file}:/proc/cpuinfo:ro")
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_any_user_can_import_the_code_and_write_where_it_has_to(name):
+    used = "components.serving.worker" if name.startswith("edge") else "components.core.job"
     code = (
-        "import os, pathlib, sys, tempfile, zoneinfo, components.core.job;"
+        f"import os, pathlib, sys, tempfile, zoneinfo, {used};"
         "zoneinfo.ZoneInfo('Europe/Berlin');"
         "(pathlib.Path(os.environ['EDGE_CACHE_DIR']) / 'x').write_text('');"
         "(pathlib.Path.home() / 'x').write_text('');"
         "tempfile.mkstemp();"
         "print(sys.version_info[:2], os.getuid())"
     )
-    told = docker("run", "--rm", "--user", SOMEBODY, "--workdir", "/", image_of(name), "python3", "-c", code)
+    told = run(name, "python3", "-c", code, options=("--user", SOMEBODY, "--workdir", "/"))
     assert told == "(3, 11) 4711\n"
 
 
@@ -51,7 +98,7 @@ def test_an_image_runs_as_nobody_in_particular_and_keeps_no_secret_of_its_buildi
     assert not described["Config"]["Entrypoint"]
     assert described["Config"]["Labels"]["org.opencontainers.image.version"] == images.VERSION
     certificates = "find / -xdev -path '/run/secrets*' 2>/dev/null; true"
-    assert docker("run", "--rm", image_of(name), "sh", "-c", certificates) == ""
+    assert run(name, "sh", "-c", certificates, options=()) == ""
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -62,7 +109,7 @@ def test_an_image_is_no_larger_than_is_said(name):
 
 def test_torch_works_for_any_user():
     code = "import torch, torchvision; print(torchvision.ops.nms(torch.eye(4), torch.ones(4), 0.5).shape)"
-    assert "Size" in docker("run", "--rm", "--user", SOMEBODY, image_of("train"), "python3", "-c", code)
+    assert "Size" in run("train", "python3", "-c", code)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="rknn-toolkit2 is for x86-64 alone")
@@ -79,22 +126,42 @@ done = convert(Manifest.read(here / "manifest.parquet"), here / "model", here / 
                targets="rk3588", quantization_retries="", limits=Limits())
 print(done.outcome)
 """
-    told = docker(
-        "run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{tmp_path}:{tmp_path}",
-        image_of("convert"), "python3", "-c", code,
-    )  # fmt: skip
+    me = f"{os.getuid()}:{os.getgid()}"
+    told = run("convert", "python3", "-c", code, options=("--user", me, "--volume", f"{tmp_path}:{tmp_path}"))
     assert told.endswith("converted\n")
     assert "model.rk3588.rknn" in Bundle.read(tmp_path / "out").files
 
 
-def test_the_edge_worker_looks_at_pictures_and_sends_home_the_hard_ones(s3, tmp_path):
+@pytest.mark.parametrize("name", EDGE)
+def test_the_edge_worker_looks_at_pictures_and_sends_home_the_hard_ones(s3, tmp_path, name):
     job = Job.open(s3)
     deploy(job, "v1", tmp_path / "bundle")
     folder = folder_of_pictures(tmp_path / "pictures", 5)
     given = [word for name in sorted(os.environ) if name.startswith("AWS_") for word in ("--env", name)]
-    docker(
-        "run", "--rm", "--user", SOMEBODY, "--network", "host", *given, "--env", f"EDGE_JOB_ROOT={s3}",
+    options = (
+        "--user", SOMEBODY, "--network", "host", *given, "--env", f"EDGE_JOB_ROOT={s3}",
         "--env", "EDGE_SOURCE=/pictures", "--env", "EDGE_MINER=CloudOnly", "--env", "EDGE_DUPLICATE_BITS=-1",
-        "--volume", f"{folder}:/pictures:ro", image_of("edge"),
+        "--volume", f"{folder}:/pictures:ro",
     )  # fmt: skip
+    run(name, options=options)
     assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == list(range(5))
+
+
+@ON_ARM64
+def test_what_a_board_lacks_is_told_by_rockchips_own_library_in_one_line(tmp_path):
+    folder = write_split_bundle(tmp_path / "bundle", colour_model())
+    (folder / "model.rk3588.rknn").write_bytes(b"no model, which nobody gets to see")
+    BUNDLE.write(folder)
+    code = """
+import pathlib, rknnlite.api
+from components.core.errors import InputError
+from components.core.runtimes import rknn
+rknn.COMPATIBLE = pathlib.Path("/tmp/compatible")
+rknn.COMPATIBLE.write_text("rockchip,rk3588")
+try:
+    rknn.open_on_board(pathlib.Path("/bundle"))
+except InputError as error:
+    print(error)
+"""
+    told = run("edge-arm64", "python3", "-c", code, options=("--volume", f"{folder}:/bundle:ro"))
+    assert "there is no /usr/lib/librknnrt.so and /dev/dri/renderD129 here" in told.splitlines()[-1]

@@ -36,6 +36,7 @@ def board(tmp_path, monkeypatch):
     compatible.write_text("vendor,board\0rockchip,rk3588\0")
     monkeypatch.setenv("FAKE_BOARD", str(compatible))
     monkeypatch.setattr(rknn, "COMPATIBLE", compatible)
+    monkeypatch.setattr(rknn, "NEEDED", (compatible,))
     for name, module in modules().items():
         monkeypatch.setitem(sys.modules, name, module)
 

@@ -27,16 +27,22 @@ def board(tmp_path, monkeypatch):
     compatible = tmp_path / "compatible"
     compatible.write_text("vendor,board\0rockchip,rk3588s\0rockchip,rk3588\0")
     monkeypatch.setattr(rknn, "COMPATIBLE", compatible)
+    monkeypatch.setattr(rknn, "NEEDED", (tmp_path / "librknnrt.so", tmp_path / "renderD129"))
+    for path in rknn.NEEDED:
+        path.touch()
 
     class Lite:
         code = 0
+        started = 0
 
         def load_rknn(self, path):
             self._session = onnxruntime.InferenceSession(path)
             return self.code
 
         def init_runtime(self):
-            return 0
+            if isinstance(self.started, Exception):
+                raise self.started
+            return self.started
 
         def inference(self, inputs, data_format):
             assert (inputs[0].dtype, data_format) == (np.uint8, ["nhwc"])
@@ -69,7 +75,11 @@ def test_a_board_that_the_model_was_not_converted_for_is_told(folder, board):
 
 def test_another_machine_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rknn, "COMPATIBLE", tmp_path / "none")
-    with pytest.raises(InputError, match=r"no Rockchip board \(no device tree\): use the runtime onnx"):
+    with pytest.raises(InputError, match=r"no Rockchip board \(no device tree\): use the runtime onnx") as told:
+        open_detector("rknn", folder)
+    assert "systempaths=unconfined" in str(told.value)  # it may be one, seen from a container
+    rknn.COMPATIBLE.write_text("raspberrypi,4-model-b\0brcm,bcm2711\0")
+    with pytest.raises(InputError, match=r"\(raspberrypi,4-model-b, brcm,bcm2711\): use the runtime onnx$"):
         open_detector("rknn", folder)
 
 
@@ -77,6 +87,22 @@ def test_a_library_that_is_missing_or_too_old_is_told(folder, board, monkeypatch
     monkeypatch.setattr(board, "code", -1)
     with pytest.raises(InputError, match=r"librknnrt\.so on the board must be as new as the toolkit"):
         open_detector("rknn", folder)
+    monkeypatch.setattr(board, "code", 0)
+    monkeypatch.setattr(board, "started", RuntimeError("rknn_init\nfailed"))
+    with pytest.raises(InputError, match=r"as new as the toolkit .*\(rknn_init failed\)$"):
+        open_detector("rknn", folder)
     monkeypatch.setitem(sys.modules, "rknnlite.api", None)
     with pytest.raises(InputError, match="rknn-toolkit-lite2 is not installed"):
         open_detector("rknn", folder)
+
+
+@pytest.mark.parametrize("missing", [[0], [1], [0, 1]])
+def test_what_is_missing_for_the_npu_is_named_in_one_line(folder, board, monkeypatch, missing):
+    monkeypatch.setattr(board, "started", -1)
+    for place in missing:
+        rknn.NEEDED[place].unlink()
+    with pytest.raises(InputError) as told:
+        open_detector("rknn", folder)
+    named = " and ".join(str(rknn.NEEDED[place]) for place in missing)
+    assert f"there is no {named} here; a container of Docker needs --device /dev/dri " in str(told.value)
+    assert "\n" not in str(told.value)

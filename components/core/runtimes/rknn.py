@@ -17,6 +17,12 @@ from components.core.runtimes.network import Network, as_described
 from components.core.runtimes.rockchip import TARGETS, rknn_file
 
 COMPATIBLE = Path("/proc/device-tree/compatible")  # what a board says it is, such as rockchip,rk3588s rockchip,rk3588
+NEEDED = (Path("/usr/lib/librknnrt.so"), Path("/dev/dri/renderD129"))  # where rknn-toolkit-lite2 2.5.0 looks for an NPU
+# Docker hides the device tree from containers, and whoever mounts it finds it hidden all the same.
+_HOW_IN_A_CONTAINER = (
+    "a container of Docker needs --device /dev/dri --security-opt systempaths=unconfined "
+    f"--volume {NEEDED[0]}:{NEEDED[0]}:ro"
+)
 
 _RUNTIME = re.compile(r"API: *(\d+(?:\.\d+)+)")  # of "RKNN VERSION: API: 1.5.2 (71720f3fc@2023-08-21) DRV: 0.7.2"
 
@@ -38,11 +44,12 @@ class BoardModel:
             self._lite = importlib.import_module("rknnlite.api").RKNNLite()
         except ImportError as error:
             raise InputError("runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it") from error
-        if self._lite.load_rknn(str(path)) != 0 or self._lite.init_runtime() != 0:
-            raise InputError(
-                f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit "
-                f"that the model was converted with, {toolkit or 'which model.json names'}"
-            )
+        try:
+            ready = self._lite.load_rknn(str(path)) == 0 and self._lite.init_runtime() == 0
+        except Exception as error:  # most of what goes wrong is a number, the rest is a bare Exception
+            raise InputError(f"model {path}: {_why_refused(toolkit)} ({' '.join(str(error).split())})") from error
+        if not ready:
+            raise InputError(f"model {path}: {_why_refused(toolkit)}")
 
     def __call__(self, canvas: Canvas) -> Sequence[NDArray[np.float32]]:
         """The outputs for one canvas; see :data:`Infer`."""
@@ -89,9 +96,21 @@ def this_board() -> str:
     for target in TARGETS:
         if f"rockchip,{target}" in names:
             return target
+    told = ", ".join(filter(None, names))
     raise InputError(
-        f"runtime rknn: this machine is no Rockchip board ({', '.join(filter(None, names)) or 'no device tree'}): "
-        "use the runtime onnx"
+        f"runtime rknn: this machine is no Rockchip board ({told or 'no device tree'}): use the runtime onnx"
+        + ("" if told else f"; if it is one, {_HOW_IN_A_CONTAINER}")
+    )
+
+
+def _why_refused(toolkit: str) -> str:
+    """Why the board's runtime most likely refuses a model; the library itself says so in its log alone."""
+    missing = " and ".join(str(path) for path in NEEDED if not path.exists())
+    if missing:
+        return f"no NPU's runtime: there is no {missing} here; {_HOW_IN_A_CONTAINER}"
+    return (
+        "the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit that the model was "
+        f"converted with, {toolkit or 'which model.json names'}"
     )
 
 

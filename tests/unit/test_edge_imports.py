@@ -1,0 +1,51 @@
+"""What the edge worker loads on a device: nothing that reads tables, trains or draws."""
+
+import subprocess
+import sys
+import textwrap
+
+from components.core.job import Job
+from tests.edge import deploy, folder_of_pictures, uploaded
+
+TOO_LARGE = ("polars", "torch", "torchvision", "ultralytics", "matplotlib", "scipy", "kfp", "kubernetes", "onnx", "PIL")
+
+
+def loaded_by(code: str) -> str:
+    """Run code in a fresh interpreter; those of the large packages that it then has, in one line."""
+    told = f"import sys; print('loaded:', *(name for name in {TOO_LARGE!r} if name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{textwrap.dedent(code)}\n{told}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].removeprefix("loaded:").strip()
+
+
+def test_no_module_of_the_worker_and_no_plugin_that_it_can_be_told_to_use_loads_a_large_package():
+    assert not loaded_by("""
+        import importlib, pkgutil
+        import components.serving
+        for module in pkgutil.iter_modules(components.serving.__path__, "components.serving."):
+            importlib.import_module(module.name)
+        import components.core.stores.s3
+        from components.core.miners.base import miners
+        from components.core.runtimes.detector import runtimes
+        assert [registry.get(name) for registry in (miners, runtimes) for name in registry.names()]
+    """)
+
+
+def test_a_life_of_a_worker_loads_no_large_package(s3, tmp_path):
+    job = Job.open(s3)
+    deploy(job, "v1", tmp_path / "bundle")
+    folder = folder_of_pictures(tmp_path / "pictures", 3)
+    assert not loaded_by(f"""
+        from pathlib import Path
+        from components.serving.edge_worker import run
+        from components.serving.worker import Options
+        run(Options(job_root={s3!r}, source={str(folder)!r}, node="edge-1", folder=Path({str(tmp_path / "worker")!r}),
+                    miner="CloudOnly", duplicate_bits=-1, poll_s=0.1, threads=1))
+    """)
+    assert len(uploaded(job)) == 3
+
+
+def test_a_large_package_is_noticed():
+    assert loaded_by("import components.core.manifest") == "polars"
