@@ -85,7 +85,7 @@ def helmet_detection(
         split_by: `hash`, or `source` to keep the splits that the data set itself has.
         group_pattern: Regular expression over the source path with one group; the same match means the same split.
         seed: Of the split and of training.
-        estimator: Kind of model: `yolo`, or one of a plug-in.
+        estimator: Kind of model: `yolo`, `fpn`, `segmentation`, or one of a plug-in.
         base_model: `.pt` weights, a bundle folder, a URL ending in `#sha256=<digest>`, or a model YAML such as
             `yolo11n.yaml`, which trains from nothing. Nothing is downloaded by name.
         epochs: Passes over the training samples.
@@ -101,8 +101,8 @@ def helmet_detection(
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
         calibration_size: Most training pictures that int8 takes its ranges from.
         check_size: Most labelled pictures to measure on.
-        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1.
-        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1.
+        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
+        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
         conversion_timeout: Seconds that one build with its measurement may take.
         confidence_threshold: Score, 0 to 1, the model is to be deployed with.

@@ -115,7 +115,7 @@ def incremental_learning(
         replay_limit: Most samples to replay.
         core_rounds: How many of the first rounds give the frozen test set.
         recent_rounds: How many of the last rounds give the sliding test set.
-        estimator: Kind of model: `yolo`, or one of a plug-in.
+        estimator: Kind of model: `yolo`, `fpn`, `segmentation`, or one of a plug-in.
         base_model: What a candidate starts from: the `champion`, the last `candidate`, or as in `helmet-detection`.
         initial_model: What it starts from while there is none.
         epochs: Passes over the training samples of a round.
@@ -131,8 +131,8 @@ def incremental_learning(
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
         calibration_size: Most training pictures that int8 takes its ranges from.
         check_size: Most labelled pictures to measure on.
-        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1.
-        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1.
+        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
+        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
         conversion_timeout: Seconds that one build with its measurement may take.
         confidence_threshold: Score, 0 to 1, the model is to be deployed with.

@@ -42,8 +42,8 @@ def convert(
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
         calibration_size: Most training pictures that int8 takes its ranges from.
         check_size: Most labelled pictures to measure on.
-        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1.
-        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1.
+        max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
+        max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
         conversion_timeout: Seconds that one build with its measurement may take.
         split: Whose pictures are measured on: `test` or `val`.

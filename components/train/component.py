@@ -37,7 +37,7 @@ def train(
         model: The candidate as a bundle: `model.pt`, `model.onnx`, `model.json`.
         training: Figures of the last epoch.
         report: Curves and sample predictions, as a page.
-        estimator: Kind of model: `yolo`, or one of a plug-in.
+        estimator: Kind of model: `yolo`, `fpn`, `segmentation`, or one of a plug-in.
         base_model: What to start from: `.pt` weights, a bundle folder, a URL ending in `#sha256=<digest>`, or a model
             YAML such as `yolo11n.yaml`, which trains from nothing; or the job's `champion` or last `candidate`. Nothing
             is downloaded by name.
