@@ -65,7 +65,7 @@ h2 { font-size: 18px; margin: 0 0 12px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.text { text-align: left; }
+th.text, td.text { text-align: left; }
 caption, figcaption { color: var(--soft); font-size: 13px; text-align: left; }
 caption { caption-side: bottom; padding-top: 6px; }
 figure { margin: 0 0 12px; } figure svg { max-width: 100%; height: auto; }
@@ -130,9 +130,14 @@ def facts(pairs: Mapping[str, object]) -> Markup:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
-    """A table; numbers are set right, and text beyond the first column left."""
-    head = Markup().join(Markup("<th>{}</th>").format(name) for name in headers)
-    body = Markup().join(Markup("<tr>{}</tr>").format(Markup().join(map(_cell, row))) for row in rows)
+    """A table; columns of figures are set right, those with words left."""
+    shown = [list(row) for row in rows]
+    words = [any(_is_text(row[place]) for row in shown) for place in range(len(headers))]
+    head = Markup().join(_cell("th", name, text) for name, text in zip(headers, words, strict=True))
+    body = Markup().join(
+        Markup("<tr>{}</tr>").format(Markup().join(_cell("td", *pair) for pair in zip(row, words, strict=True)))
+        for row in shown
+    )
     foot = Markup("<caption>{}</caption>").format(caption) if caption else ""
     return Markup('<div class="scroll"><table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
         foot, head, body
@@ -262,9 +267,13 @@ def _trimmed(value: Any) -> object:
     return str(text).rstrip("0").rstrip(".") if isinstance(value, float) and "." in str(text) else text
 
 
-def _cell(value: Any) -> Markup:
-    text = isinstance(value, str)
-    return Markup("<td{}>{}</td>").format(Markup(' class="text"') if text else "", number(value))
+def _is_text(value: Any) -> bool:
+    """Whether a cell holds words; "+0.012" and "0.931 (-0.002)" are figures, and a dash stands for a missing one."""
+    return isinstance(value, str) and not re.fullmatch(r"[-+–]?|[-+]?\d.*", value)  # noqa: RUF001
+
+
+def _cell(tag: str, value: Any, text: bool) -> Markup:
+    return Markup("<{}{}>{}</{}>").format(tag, Markup(' class="text"') if text else "", number(value), tag)
 
 
 def _jpeg(image: Picture, longest: int = SHOWN_PIXELS) -> str:

@@ -8,6 +8,8 @@ from components.core import reports
 from components.core.detections import Detections
 from components.core.errors import InputError
 
+NONE = "\N{EN DASH}"
+
 
 def test_a_page_is_self_contained_escapes_text_and_reads_back(tmp_path):
     figure = reports.new_figure()
@@ -27,6 +29,14 @@ def test_a_page_is_self_contained_escapes_text_and_reads_back(tmp_path):
     assert 'src="http' not in text and "<link" not in text
     assert reports.read_sections(tmp_path / "page.html") == sections
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_columns_of_words_are_set_left_and_those_of_figures_right():
+    rows = [["helmet", "rk3588 int8", 0.5, "+0.012", NONE], ["head", NONE, 1, "0.9 (-0.1)", 2]]
+    page = reports.table(["class", "model", "AP", "change", "n"], rows)
+    assert '<th class="text">model</th><th>AP</th><th>change</th><th>n</th>' in page
+    assert f'<td class="text">{NONE}</td><td>1</td><td>0.9 (-0.1)</td><td>2</td>' in page
+    assert reports.table(["class"], []) == reports.table(["class"], iter([]))
 
 
 def test_the_same_figure_gives_the_same_bytes():
