@@ -98,18 +98,19 @@ def compile_(
 def plugins_(
     modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
 ) -> None:
-    """List the estimators, data formats, miners and runtimes that are known."""
+    """List the estimators, data formats, miners, runtimes and metrics of one's own that are known."""
     with one_line_errors():
         from components.core.estimators.base import estimators
         from components.core.miners.base import miners
+        from components.core.own_metrics import gate_metrics, trigger_metrics
         from components.core.runtimes.detector import runtimes
         from components.ingest.dataset import formats
 
         plugins.load(modules)
-        for registry in (estimators, formats, miners, runtimes):
+        for registry in (estimators, formats, miners, runtimes, trigger_metrics, gate_metrics):
             for name, entry in registry.items():
                 first = (entry.__doc__ or "").strip().split("\n")[0]
-                print(f"{registry.kind:10} {name:10} {first}")
+                print(f"{registry.kind:14} {name:12} {first}")
 
 
 @app.command()

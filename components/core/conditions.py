@@ -189,6 +189,10 @@ class Condition(ABC):
         """The condition as a mapping for JSON, which ``parse`` reads."""
 
     @abstractmethod
+    def metrics(self) -> frozenset[str]:
+        """The metrics that it names, without ``_delta`` or ``_rel``, classes and reducers."""
+
+    @abstractmethod
     def _judge(self, ours: _Scores, theirs: _Scores | None, *, wanted: bool) -> tuple[bool, list[Clause]]:
         """Whether it holds, and its clauses.
 
@@ -293,6 +297,9 @@ class _Comparison(Condition):
     def to_dict(self) -> dict[str, Any]:
         return {"metric": str(self.metric), "operator": self.operator, "threshold": self.threshold}
 
+    def metrics(self) -> frozenset[str]:
+        return frozenset({self.metric.name})
+
     def _judge(self, ours: _Scores, theirs: _Scores | None, *, wanted: bool) -> tuple[bool, list[Clause]]:
         have = None
         try:
@@ -330,6 +337,9 @@ class _Joined(Condition):
     def to_dict(self) -> dict[str, Any]:
         parts = [part.to_dict() for part in self.parts]
         return {self.how: parts[0] if self.how == "not" else parts}
+
+    def metrics(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.metrics() for part in self.parts))
 
     def _judge(self, ours: _Scores, theirs: _Scores | None, *, wanted: bool) -> tuple[bool, list[Clause]]:
         wanted = wanted != (self.how == "not")

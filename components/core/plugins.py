@@ -1,4 +1,4 @@
-"""Named things a user can add to: estimators, data formats and, as the suite grows, miners and conditions.
+"""Named things a user can add to: estimators, data formats, miners, runtimes, metrics for conditions.
 
 A plug-in is registered with a decorator, found through an entry point of the same group, or imported because the
 ``plugins`` parameter names its module::

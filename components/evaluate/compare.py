@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from components.core.metrics.segmentation import (
     evaluate_segmentation,
     miou_delta_interval,
 )
+from components.core.own_metrics import Seen, gate_metrics, own_values
 from components.core.reports import Section
 from components.core.runtimes.decode import MAX_DETECTIONS
 from components.evaluate.evaluate import Evaluation
@@ -88,11 +89,15 @@ class SetScores:
         candidate: what it scored.
         champion: what the champion scored; None where there is none.
         deltas: by metric, ``map50`` and ``map50_95``, or ``miou`` and ``pixel_accuracy``; empty without a champion.
+        own: the candidate's values of the user's own metrics.
+        champion_own: the champion's.
     """
 
     candidate: DetectionMetrics | SegmentationMetrics
     champion: DetectionMetrics | SegmentationMetrics | None
     deltas: Mapping[str, Delta]
+    own: Mapping[str, float] = field(default_factory=dict)
+    champion_own: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,11 @@ class Comparison:
 
     def candidate_metrics(self) -> dict[str, float]:
         """The candidate's figures by name: ``map50`` is of all samples, ``core.map50`` of the core set."""
-        return dict(_named((name, scores.candidate) for name, scores in self.sets.items()))
+        return dict(_named((name, {**s.own, **s.candidate.as_flat()}) for name, s in self.sets.items()))
 
     def champion_metrics(self) -> dict[str, float] | None:
         """The champion's under the same names; None where there is none."""
-        measured = [(name, scores.champion) for name, scores in self.sets.items() if scores.champion is not None]
+        measured = [(name, {**s.champion_own, **s.champion.as_flat()}) for name, s in self.sets.items() if s.champion]
         return dict(_named(measured)) if measured else None
 
     def as_flat(self) -> dict[str, float]:
@@ -157,6 +162,7 @@ def compare(
     nms_threshold: float,
     cache_folder: Path,
     runtime: str = "onnx",
+    named: Collection[str] = (),
 ) -> Comparison:
     """Run both models over the same pictures, each once, and measure what they find.
 
@@ -169,6 +175,7 @@ def compare(
         nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
         cache_folder: where pictures are brought to.
         runtime: plug-in that runs the models.
+        named: metrics that the gate's conditions name; the user's own among them are computed.
 
     Raises:
         InputError: both are the same model, a bundle cannot run, or there is no labelled box to measure on.
@@ -212,8 +219,24 @@ def compare(
             for name, places in members.items()
             if any(len(truths[place]) for place in places)
         }
+    names = {name.rpartition(".")[2] for name in named}
+    for name, scores in sets.items():
+        own = [
+            own_values(gate_metrics, names, _seen(one, members[name], confidence_threshold)) if one else {}
+            for one in (candidate, champion)
+        ]
+        sets[name] = replace(scores, own=own[0], champion_own=own[1])
     empty = tuple(name for name in members if name not in sets)
     return Comparison(samples.classes, task, sets, empty, digest, champion_digest, candidate.sections)
+
+
+def _seen(evaluation: Evaluation | SegmentationEvaluation, places: Sequence[int], confidence: float) -> Seen:
+    """What a model found on some of the samples."""
+    samples = evaluation.samples
+    chosen = Manifest(samples.table[places], samples.classes)
+    if isinstance(evaluation, SegmentationEvaluation):
+        return Seen(chosen, [evaluation.matrices[place] for place in places], confidence)
+    return Seen(chosen, [evaluation.predictions[place] for place in places], confidence)
 
 
 def _task(candidate_folder: Path, champion_folder: Path | None) -> Task:
@@ -304,9 +327,9 @@ def _delta(new: float, old: float, ours: Sequence[Matches], theirs: Sequence[Mat
     return Delta(new - old, *delta_interval(ours, theirs, max_detections=MAX_DETECTIONS))
 
 
-def _named(measured: Iterable[tuple[str, DetectionMetrics | SegmentationMetrics]]) -> Iterator[tuple[str, float]]:
+def _named(measured: Iterable[tuple[str, Mapping[str, float]]]) -> Iterator[tuple[str, float]]:
     for name, metrics in measured:
-        yield from ((f"{_prefix(name)}{metric}", value) for metric, value in metrics.as_flat().items())
+        yield from ((f"{_prefix(name)}{metric}", value) for metric, value in metrics.items())
 
 
 def _prefix(name: str) -> str:

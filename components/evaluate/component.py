@@ -132,6 +132,7 @@ def judge(
         champion = own_folder(job_root) / "champion" / state.champion if state.champion else None
         if champion and state.champion:
             job.fetch_bundle(state.champion, champion)
+        conditions = Condition.parse(gate_conditions) if gate_conditions else None
         comparison = compare(
             Path(candidate.path),
             champion,
@@ -141,11 +142,12 @@ def judge(
             nms_threshold=nms_threshold,
             cache_folder=cache_folder(job_root) / "blobs",
             runtime=runtime,
+            named=conditions.metrics() if conditions else (),
         )
         decided = decide(
             comparison,
             now=datetime.now(UTC),
-            conditions=Condition.parse(gate_conditions) if gate_conditions else None,
+            conditions=conditions,
             no_regression=max_class_loss if max_class_loss >= 0 else None,
             min_samples=int(min_samples),
             require_significant=require_significant,

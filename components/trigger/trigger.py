@@ -16,7 +16,8 @@ metric                  its value
                         ``drift[width]``; see :func:`drift`
 ======================= ============================================================================================
 
-Shares of nothing are 0. What has never been is ``NEVER`` hours ago, so that an age never stands in a first round's way.
+A user's own are those that :mod:`components.core.own_metrics` knows. Shares of nothing are 0. What has never been is
+``NEVER`` hours ago, so that an age never stands in a first round's way.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from components.core.conditions import Outcome as Judged
 from components.core.hard_examples import FOLDER
 from components.core.job import State
 from components.core.manifest import Manifest
+from components.core.own_metrics import Arrival, own_values, trigger_metrics
 from components.core.window import Window
 
 DEFAULT_CONDITION = "num_of_samples >= 50"
@@ -108,7 +110,7 @@ def decide(
         now: the time, with its time zone.
         window: the hours in which rounds may run, as :class:`Window` reads it; None or empty: always.
         conditions: as :class:`Condition` reads them; None or empty: ``num_of_samples >= 50``.
-        known: what the job has; only ``drift`` needs it, see :func:`compares_with_known`.
+        known: what the job has; see :func:`compares_with_known`.
         round_at: when the last round was committed; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
         force: run in any case.
@@ -119,6 +121,8 @@ def decide(
     condition = Condition.parse(conditions or DEFAULT_CONDITION, "conditions")
     hours = Window.parse(window) if window else None
     metrics = measure(state, arrived, known=known, round_at=round_at, now=now)
+    arrival = Arrival(arrived.manifest, known, arrived.counts, now)
+    metrics = {**own_values(trigger_metrics, condition.metrics() - metrics.keys(), arrival), **metrics}
     verdict = condition.evaluate(metrics, classes=arrived.manifest.classes)
     opens = None if hours is None or hours.contains(now) else hours.opens_next(now)
     reasons = [f"{clause.text}: {clause.reason}" for clause in verdict.clauses]
@@ -144,7 +148,8 @@ def compares_with_known(conditions: object) -> bool:
     Raises:
         InputError: they cannot be read.
     """
-    return "drift" in Condition.parse(conditions or DEFAULT_CONDITION, "conditions").describe()
+    named = Condition.parse(conditions or DEFAULT_CONDITION, "conditions").metrics()
+    return not named.isdisjoint({"drift", *trigger_metrics.names()})
 
 
 def measure(
