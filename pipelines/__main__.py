@@ -205,10 +205,14 @@ def _show(figures: Mapping[str, float]) -> None:
     metrics = list(dict.fromkeys(found[1] for found in split if found))
     for metric, value in whole.items():
         print(f"  {metric:{max(map(len, whole))}}  {value:.4g}")
-    print("\n  " + "".join(f"{title:>17}" for title in ["class", *metrics]))
+    rows = [["class", *metrics]]
     for name in dict.fromkeys(found[2] for found in split if found):
-        row = [f"{figures.get(f'{metric}[{name}]', float('nan')):.4g}" for metric in metrics]
-        print("  " + "".join(f"{cell:>17}" for cell in [name, *row]))
+        values = [figures.get(f"{metric}[{name}]") for metric in metrics]
+        rows.append([name, *("-" if value is None else f"{value:.4g}" for value in values)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print()
+    for row in rows:
+        print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
 def _pipeline(name: str) -> Any:

@@ -153,9 +153,16 @@ def _typed(value: Any, kind: str) -> Any:
         return str(value)
     if isinstance(value, str):
         try:
-            return yaml.safe_load(value)  # numbers, true and false, and JSON are YAML
+            value = yaml.safe_load(value)  # numbers, true and false, and JSON are YAML
         except yaml.YAMLError:
             return value
+    # KFP takes no whole number where it wants a fraction, no 30.0 where it wants 30, and no 1 for true.
+    if kind == "Float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind == "Integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind == "Boolean" and value in (0, 1):
+        return bool(value)
     return value
 
 

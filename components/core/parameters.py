@@ -21,6 +21,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -174,6 +175,14 @@ ObjectName = Annotated[str, AfterValidator(_object_name)]
 
 class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes true for 1, which KFP does not."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (float, int):
+            raise ValueError("Input should be a valid number")
+        return value
 
 
 class StoreParameters(_Parameters):

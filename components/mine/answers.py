@@ -44,7 +44,7 @@ def answers(lists: Iterable[ToLabel], known: Manifest) -> list[Answers]:
         One entry for each share of which something is labelled; those asked for without a model are left out.
     """
     asked = {picture.id: (picture, one.classes) for one in lists if one.model is not None for picture in one.pictures}
-    labelled = known.labelled().where(pl.col("id").is_in(list(asked)))
+    labelled = known.labelled("detection").where(pl.col("id").is_in(list(asked)))
     found = [asked[id_] for id_ in labelled.table["id"]]
     mistakes = _mistakes(labelled, found)
     tally = []

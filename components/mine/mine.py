@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
+from components.core.bundle import Bundle
 from components.core.cache import cache_folder, own_folder
 from components.core.job import Job
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports import Section
-from components.core.runtimes.detector import Detector, open_detector
+from components.core.runtimes.detector import open_detector
 from components.core.to_label import ToLabel, Wanted, read_lists
 from components.mine import report
 from components.mine.answers import answers
@@ -84,7 +86,8 @@ def mine(
     """Choose the pictures to label next out of the workers' hard examples and the job's unlabelled samples.
 
     Nothing is written. What has a label in the job's manifest is not asked for; what was asked for before and has none
-    may be asked for again. Without a champion there is nothing to rank by, and all are drawn at random.
+    may be asked for again. Without a champion there is nothing to rank by, nor with one that segments, since the rules
+    rank by boxes: then all are drawn at random.
 
     Args:
         job_root: the job's store.
@@ -108,7 +111,9 @@ def mine(
     state, _ = job.read()
     known = job.manifest(state, cache)
     pool = gather(job.store, known, pool_limit) if label_budget else Pool((), 0, 0)
-    champion = _fetched(job, state.champion, runtime) if state.champion and pool.candidates else None
+    folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
+    segments = folder is not None and Bundle.read(folder).task == "segmentation"
+    champion = open_detector(runtime, folder) if folder and not segments else None
     view = look(pool.candidates, champion, rule, least_score, cache / "blobs")
     selection = choose(
         view.seen,
@@ -118,13 +123,14 @@ def mine(
     )
     wanted = ToLabel(
         round=state.round,
-        model=state.champion,
+        model=None if segments else state.champion,
         miner=miner,
         classes=champion.bundle.classes if champion else known.classes if known else (),
         pictures=tuple(_wanted(pick) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)
-    told = _told(counts, label_budget, miner, state.champion)
+    no_ranking = "the champion segments" if segments else "" if state.champion else "there is no champion yet"
+    told = _told(counts, label_budget, miner, no_ranking)
     log.info("%s", told)
     settings = {
         "round": state.round,
@@ -155,10 +161,10 @@ def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     return rule
 
 
-def _fetched(job: Job, version: str, runtime: str) -> Detector:
+def _fetched(job: Job, version: str) -> Path:
     folder = own_folder(job.store.uri) / "champion" / version
     job.fetch_bundle(version, folder)
-    return open_detector(runtime, folder)
+    return folder
 
 
 def _wanted(pick: Pick) -> Wanted:
@@ -192,8 +198,8 @@ def _counts(pool: Pool, view: View, selection: Selection) -> dict[str, int]:
     }
 
 
-def _told(counts: Mapping[str, int], budget: int, miner: str, champion: str | None) -> str:
-    """What came of it, in one line."""
+def _told(counts: Mapping[str, int], budget: int, miner: str, no_ranking: str) -> str:
+    """What came of it, in one line; ``no_ranking`` is why nothing could be ranked, empty if it could."""
     if not budget:
         return "label_budget=0: nothing is asked for"
     if not counts["pool"]:
@@ -201,8 +207,8 @@ def _told(counts: Mapping[str, int], budget: int, miner: str, champion: str | No
             f"no unlabelled picture to ask for: {counts['labelled']} hard examples are labelled already, "
             f"{counts['unreadable']} pictures are unreadable"
         )
-    if champion is None:
-        chosen = "drawn at random since there is no champion yet"
+    if no_ranking:
+        chosen = f"drawn at random since {no_ranking}"
     else:
         chosen = f"{counts['hardest']} hardest by {miner}, {counts['empty']} empty, {counts['random']} random"
     left_out = f"{counts['near_duplicates']} near-duplicates and {counts['unreadable']} unreadable left out"

@@ -1,15 +1,18 @@
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 from kfp import dsl
 
 from components.core import cache
+from components.core.bundle import SemanticHead
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.hard_examples import picture_key, sidecar_key
@@ -23,7 +26,7 @@ from components.mine import look
 from components.mine.component import mine as component
 from components.mine.mine import make_rule, mine
 from tests.hard_examples import example
-from tests.models import colour_model, write_bundle
+from tests.models import BUNDLE, colour_model, model, port, write_bundle
 
 # What the champion scores 0.95, 0.75, 0.68 and, with half of what it is deployed with, 0.3.
 RED, ROSE, PALE, FAINT = (250, 0, 0), (175, 0, 0), (160, 0, 0), (92, 0, 0)
@@ -243,6 +246,22 @@ def test_without_a_champion_pictures_are_drawn_at_random(root, tmp_path, caplog)
     assert [picture.share for picture in mined.wanted.pictures] == ["random"] * 4
     assert mined.wanted.model is None
     assert "asking for 4 of 9 pictures: drawn at random since there is no champion yet" in caplog.text
+
+
+def test_with_a_champion_that_segments_pictures_are_drawn_at_random(root, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    job = Job.open(root)
+    for number in range(9):
+        hard(job, number)
+    logits = onnx.helper.make_node("Constant", [], ["logits"], value_floats=[0.0])
+    segmenter = model([logits], [port("images", 1, 3, 64, 96)], [port("logits", 1)])
+    described = replace(BUNDLE, task="segmentation", head=SemanticHead(stride=8), outputs=("logits",))
+    job.publish_bundle(write_bundle(tmp_path / "s1", segmenter, described), "s1")
+    commit(job, tmp_path, champion="s1", rows=[sample(job, 100, labelled=True)])
+    mined = mine(root, label_budget=4)
+    assert [picture.share for picture in mined.wanted.pictures] == ["random"] * 4
+    assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
+    assert "asking for 4 of 9 pictures: drawn at random since the champion segments" in caplog.text
 
 
 def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):

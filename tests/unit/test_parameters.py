@@ -83,3 +83,9 @@ def test_a_password_in_a_url_is_not_told():
     (problem,) = parameters.problems({**GOOD, "base_model": "https://me:secret@example.com/a.pt"}, PHASES)
     assert "secret" not in problem
     assert "https://example.com/a.pt" in problem
+
+
+@pytest.mark.parametrize("value", [True, "true"])
+def test_true_is_no_number(value):
+    assert parameters.problems({**GOOD, "train_ratio": value}, PHASES)
+    assert parameters.problems({**GOOD, "epochs": value}, PHASES)
