@@ -11,7 +11,6 @@ The request is a :class:`Request`. In its folder appear ``model.rknn``, ``predic
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import importlib
 import json
 import re
@@ -19,7 +18,7 @@ import signal
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -28,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.convert.golden import choose, steps_of
-from components.core.bundle import Bundle
+from components.core.bundle import Bundle, sha256_of
 from components.core.detections import Detections
 from components.core.masks import ClassMap
 from components.core.runtimes.detector import Canvas, Infer, NetworkDetector
@@ -171,11 +170,11 @@ def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     steps = steps_of(bundle.outputs, rknn.rknn_base.quantizer.quant_tab)
     _golden(bundle, infer, chosen, steps).write(output / GOLDEN)
     return {
-        "sha256": _sha256(output / MODEL),
-        "golden_sha256": _sha256(output / GOLDEN),
+        "sha256": sha256_of(output / MODEL),
+        "golden_sha256": sha256_of(output / GOLDEN),
         "build_seconds": built - started,
         "pictures_per_second": len(request.pictures) / max(looked - built, 1e-9),
-        "score_steps": _score_steps(rknn, bundle.outputs[1::2]),
+        "score_steps": {name: step for name, step in zip(bundle.outputs[1::2], steps[1::2], strict=True) if step},
     }
 
 
@@ -236,17 +235,6 @@ def _asked(doing: str, function: Callable[..., Any], *arguments: Any, **options:
     if answer is None or (isinstance(answer, int) and answer != 0):
         raise _RefusedError(doing, "")
     return answer
-
-
-def _score_steps(rknn: Any, outputs: Sequence[str]) -> Mapping[str, float]:
-    """By how much the scores of each output go up from one 8-bit level to the next; empty where none is quantised."""
-    levels = rknn.rknn_base.quantizer.quant_tab
-    return {name: float(levels[f"{name}_int8"]["scale"][0]) for name in outputs if f"{name}_int8" in levels}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _last_line(text: str) -> str:

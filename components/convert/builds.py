@@ -16,7 +16,7 @@ from pathlib import Path
 from components.convert.build import FACTS, GOLDEN, MODEL, Request
 from components.convert.calibration import write_canvases, write_list
 from components.convert.toolkit import Built, build, read_build
-from components.core.bundle import Bundle
+from components.core.bundle import Bundle, sha256_of
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.manifest import Manifest
 
@@ -139,7 +139,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         return all(
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() == facts[recorded]
+            sha256_of(folder / name) == facts[recorded]
             for name, recorded in ((MODEL, "sha256"), (GOLDEN, "golden_sha256"))
         )
     except (FileNotFoundError, KeyError, ValueError):

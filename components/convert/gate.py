@@ -32,11 +32,15 @@ from dataclasses import dataclass
 from components.convert.measure import Measured, map50_change
 from components.convert.measure_masks import MeasuredMasks, miou_change
 from components.core.errors import InputError
+from components.core.metrics.detection import DetectionMetrics
+from components.core.metrics.segmentation import SegmentationMetrics
 
 LEAST_MAP50 = 0.05  # of the float model; below it there is nothing that could be lost
 LEAST_MIOU = 0.05  # likewise
 _COARSEST_STEP = 1.01 / 255  # scores are 0..1; the hundredth is rounding
 _BOXES_OF_CHANCE = 2  # so many boxes at the edge of the confidence are no evidence
+_OF_BOXES = {"map50": "mAP50", "map50_95": "mAP50-95"}
+_OF_MASKS = {"miou": "mean IoU", "pixel_accuracy": "correct pixels"}
 _PICTURES_OF_CHANCE = 5  # the IoU of a class in fewer is that of a few objects
 
 
@@ -99,23 +103,37 @@ def judge(
         limits: what is allowed.
     """
     if isinstance(converted, MeasuredMasks) and isinstance(reference, MeasuredMasks):
-        return (*_masks(converted, reference, limits.max_map_loss), *_ious(converted, reference, limits.max_f1_loss))
+        change = miou_change(converted, reference)
+        return (
+            *_kept(_OF_MASKS, converted.metrics, reference.metrics, change, limits.max_map_loss),
+            *_ious(converted, reference, limits.max_f1_loss),
+        )
     assert isinstance(converted, Measured) and isinstance(reference, Measured)
     return (
-        *_average_precision(converted, reference, limits.max_map_loss),
+        *_kept(
+            _OF_BOXES, converted.metrics, reference.metrics, map50_change(converted, reference), limits.max_map_loss
+        ),
         *_f1(converted, reference, limits.max_f1_loss),
         _highest_score(converted, reference, limits.min_score_ratio),
         *_steps(score_steps),
     )
 
 
-def _masks(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> Iterator[Check]:
-    for title, name in (("mean IoU", "miou"), ("correct pixels", "pixel_accuracy")):
-        new, old = getattr(converted.metrics, name), getattr(reference.metrics, name)
+def _kept(
+    titles: Mapping[str, str],
+    converted: DetectionMetrics | SegmentationMetrics,
+    reference: DetectionMetrics | SegmentationMetrics,
+    change: tuple[float, float],
+    most: float,
+) -> Iterator[Check]:
+    """Whether the figures over all classes fell too far, and whether the first one's change is known well enough."""
+    for name, title in titles.items():
+        new, old = getattr(converted, name), getattr(reference, name)
         yield Check(title, old - new <= most, f"{old:.3f} -> {new:.3f}, may fall by {most:g}")
-    low, high = miou_change(converted, reference)
-    reason = f"the change in mean IoU lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
-    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.metrics.images} pictures: {reason}")
+    low, high = change
+    main = next(iter(titles.values()))
+    reason = f"the change in {main} lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
+    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.images} pictures: {reason}")
 
 
 def _ious(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> Iterator[Check]:
@@ -125,15 +143,6 @@ def _ious(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> It
             now = new.iou or 0.0
             reason = f"{old.iou:.3f} -> {now:.3f}, may fall by {most:g}"
             yield Check(f"IoU of {old.name}", old.iou - now <= most, reason)
-
-
-def _average_precision(converted: Measured, reference: Measured, most: float) -> Iterator[Check]:
-    for title, name in (("mAP50", "map50"), ("mAP50-95", "map50_95")):
-        new, old = getattr(converted.metrics, name), getattr(reference.metrics, name)
-        yield Check(title, old - new <= most, f"{old:.3f} -> {new:.3f}, may fall by {most:g}")
-    low, high = map50_change(converted, reference)
-    reason = f"the change in mAP50 lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
-    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.metrics.images} pictures: {reason}")
 
 
 def _f1(converted: Measured, reference: Measured, most: float) -> Iterator[Check]:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from components.core.bundle import Bundle
 from components.core.detections import Detections
-from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import delta_interval
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
 from components.core.runtimes.decode import MAX_DETECTIONS
+
+WITH_ITS_DATA = "convert with the data that the model was trained for"
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,7 @@ def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle
     Raises:
         InputError: nobody labels a class of the model, or there is no box to measure by.
     """
-    unknown = [name for name in bundle.classes if name not in samples.classes]
-    if unknown:
-        raise InputError(
-            f"the model finds {', '.join(unknown)}, which nobody labels in this manifest; its classes are "
-            f"{', '.join(samples.classes)}: convert with the data that the model was trained for"
-        )
-    places = [samples.classes.index(name) for name in bundle.classes]
+    places = bundle.places(samples.classes, "the model", WITH_ITS_DATA)
     found = [Detections.of(one.boxes, [places[index] for index in one.classes], one.scores) for one in predictions]
     metrics = evaluate_detections(
         samples.truths(),

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from components.convert.measure import WITH_ITS_DATA
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.masks import VOID, ClassMap, read_mask
+from components.core.masks import ClassMap, read_mask, renumbering
 from components.core.metrics.segmentation import (
     Counts,
     SegmentationMetrics,
@@ -56,14 +55,7 @@ def measure_masks(
     Raises:
         InputError: nobody labels a class of the model, or no pixel is labelled.
     """
-    unknown = [name for name in bundle.classes if name not in samples.classes]
-    if unknown:
-        raise InputError(
-            f"the model tells {', '.join(unknown)} apart, which nobody labels in this manifest; its classes are "
-            f"{', '.join(samples.classes)}: convert with the data that the model was trained for"
-        )
-    places = np.full(256, VOID, np.uint8)
-    places[: len(bundle.classes)] = [samples.classes.index(name) for name in bundle.classes]
+    places = renumbering(bundle.places(samples.classes, "the model", WITH_ITS_DATA))
     try:
         matrices = [
             confusion(read_mask(mask), places[found], len(samples.classes))

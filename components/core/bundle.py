@@ -15,6 +15,7 @@ Whoever opens a file of a bundle reads the description first, which checks the d
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -194,7 +195,7 @@ class Bundle:
         partial = folder / f".{DESCRIPTION}.partial"
         found = sorted(path for path in folder.iterdir() if path.is_file())
         bundle = replace(
-            self, files={path.name: _sha256(path) for path in found if path.name not in (DESCRIPTION, partial.name)}
+            self, files={path.name: sha256_of(path) for path in found if path.name not in (DESCRIPTION, partial.name)}
         )
         try:
             partial.write_bytes(_FORMAT.dump_json(bundle, indent=2))
@@ -202,6 +203,25 @@ class Bundle:
         finally:
             partial.unlink(missing_ok=True)
         return bundle
+
+    def places(self, names: Sequence[str], model: str, advice: str) -> list[int]:
+        """Where each class of the model stands among those of a data set: in another order, perhaps, or with others.
+
+        Args:
+            names: class names of the data set.
+            model: what a message calls the model.
+            advice: what it tells the user to do.
+
+        Raises:
+            InputError: the data set does not have a class of the model.
+        """
+        unknown = ", ".join(name for name in self.classes if name not in names)
+        if unknown:
+            does = f"tells {unknown} apart" if self.task == "segmentation" else f"finds {unknown}"
+            raise InputError(
+                f"{model} {does}, which nobody labels in this manifest; its classes are {', '.join(names)}: {advice}"
+            )
+        return [names.index(name) for name in self.classes]
 
     def file(self, folder: Path, name: str) -> Path:
         """One file of the bundle, checked.
@@ -213,7 +233,7 @@ class Bundle:
         path = folder / name
         if name not in self.files or not path.is_file():
             raise NotFoundError(f"bundle {folder}: no {name} in it; it names {', '.join(self.files) or 'no file'}")
-        if _sha256(path) != self.files[name]:
+        if sha256_of(path) != self.files[name]:
             raise InputError(
                 f"bundle {folder}: {name} does not have the SHA-256 that {DESCRIPTION} records: "
                 "it was changed or damaged; fetch or train the model again"
@@ -224,7 +244,8 @@ class Bundle:
 _FORMAT = TypeAdapter(Bundle)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -8,6 +8,7 @@ the nearest pixel.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -47,3 +48,10 @@ def encode_mask(mask: ClassMap) -> bytes:
     content = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(mask)).save(content, "PNG")
     return content.getvalue()
+
+
+def renumbering(places: Sequence[int]) -> ClassMap:
+    """A table (256,) that makes other class numbers of a mask's when it is indexed with one; void stays void."""
+    table = np.full(VOID + 1, VOID, np.uint8)
+    table[: len(places)] = places
+    return table

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.masks import VOID, ClassMap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,15 +211,15 @@ def draw(image: Picture, detections: Detections, names: Sequence[str], truth: De
     return canvas
 
 
-def paint(image: Picture, classes: NDArray[np.uint8]) -> Picture:
-    """A copy of a picture with the colour of a class laid over every pixel; 255 leaves it as it is.
+def paint(image: Picture, classes: ClassMap) -> Picture:
+    """A copy of a picture with the colour of a class laid over every pixel; void leaves it as it is.
 
     Args:
         image: (height, width, 3) RGB.
         classes: (height, width), index of each pixel's class.
     """
-    table = np.array([_rgb(colour_of(index)) for index in range(256)], dtype=np.float32)
-    mixed = np.where((classes == 255)[..., None], image, 0.45 * image + 0.55 * table[classes])
+    table = np.array([_rgb(colour_of(index)) for index in range(VOID + 1)], dtype=np.float32)
+    mixed = np.where((classes == VOID)[..., None], image, 0.45 * image + 0.55 * table[classes])
     return np.asarray(mixed, dtype=np.uint8)
 
 

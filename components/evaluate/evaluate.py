@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs
 from components.core.detections import Detections
 from components.core.errors import InputError
@@ -20,7 +19,7 @@ from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.detector import Detector, open_detector
 from components.core.runtimes.letterbox import Picture, read_picture
 from components.evaluate import report
-from components.evaluate.samples import PROGRESS_SECONDS, labelled_samples
+from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def evaluate(
     """
     samples = labelled_samples(manifest, split, "detection")
     detector = open_detector(runtime, model_folder)
-    places = _places(detector.bundle, manifest, model_folder)
+    places = detector.bundle.places(manifest.classes, f"model {model_folder}", OTHER_DATA)
     paths = fetch_blobs(samples, cache_folder)
     started = time.monotonic()
     predictions = [_renamed(found, places) for found in _predict(detector, samples, paths, nms_threshold)]
@@ -110,17 +109,6 @@ def evaluate(
         *_examples(samples, paths, predictions, matches, confidence_threshold),
     ]
     return Evaluation(metrics, interval, samples, predictions, sections)
-
-
-def _places(bundle: Bundle, manifest: Manifest, folder: Path) -> list[int]:
-    """The index in the manifest of each class of a model; they may stand in another order, or be fewer."""
-    unknown = [name for name in bundle.classes if name not in manifest.classes]
-    if unknown:
-        raise InputError(
-            f"model {folder} finds {', '.join(unknown)}, which nobody labels in this manifest; "
-            f"its classes are {', '.join(manifest.classes)}: evaluate on data with the classes of the model"
-        )
-    return [manifest.classes.index(name) for name in bundle.classes]
 
 
 def _renamed(found: Detections, places: Sequence[int]) -> Detections:

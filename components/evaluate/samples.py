@@ -7,6 +7,7 @@ from components.core.errors import InputError
 from components.core.manifest import SPLITS, Manifest
 
 PROGRESS_SECONDS = 10.0
+OTHER_DATA = "evaluate on data with the classes of the model"
 
 
 def labelled_samples(manifest: Manifest, split: str, task: Task) -> Manifest:

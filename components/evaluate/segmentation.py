@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.masks import VOID, ClassMap, read_mask
+from components.core.masks import ClassMap, read_mask, renumbering
 from components.core.metrics.segmentation import (
     Counts,
     SegmentationMetrics,
@@ -27,7 +26,7 @@ from components.core.reports import Section
 from components.core.runtimes.letterbox import read_picture
 from components.core.runtimes.segmenter import Segmenter, open_segmenter
 from components.evaluate import segmentation_report as report
-from components.evaluate.samples import PROGRESS_SECONDS, labelled_samples
+from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def evaluate_masks(
     """
     samples = labelled_samples(manifest, split, "segmentation")
     segmenter = open_segmenter(runtime, model_folder)
-    places = class_places(segmenter.bundle, manifest, model_folder)
+    places = renumbering(segmenter.bundle.places(manifest.classes, f"model {model_folder}", OTHER_DATA))
     paths, masks = fetch_blobs(samples, cache_folder), fetch_masks(samples, cache_folder)
     started = spoke = time.monotonic()
     matrices: list[Counts] = []
@@ -113,23 +112,6 @@ def evaluate_masks(
         *report.examples(shown(worst), shown(best), manifest.classes),
     ]
     return SegmentationEvaluation(metrics, interval, samples, matrices, sections)
-
-
-def class_places(bundle: Bundle, manifest: Manifest, folder: Path) -> ClassMap:
-    """The index in the manifest of each class of a model, as a table of 256.
-
-    Raises:
-        InputError: the model knows a class that the manifest does not.
-    """
-    unknown = [name for name in bundle.classes if name not in manifest.classes]
-    if unknown:
-        raise InputError(
-            f"model {folder} tells {', '.join(unknown)} apart, which nobody labels in this manifest; "
-            f"its classes are {', '.join(manifest.classes)}: evaluate on data with the classes of the model"
-        )
-    table = np.full(256, VOID, np.uint8)
-    table[: len(bundle.classes)] = [manifest.classes.index(name) for name in bundle.classes]
-    return table
 
 
 def _seen(segmenter: Segmenter, path: Path, places: ClassMap) -> ClassMap:
