@@ -33,6 +33,14 @@ for name in "$@"; do
         exit 1
     fi
 done
+if ! $docker info > /dev/null 2>&1; then
+    echo "no Docker engine answers to $docker: start one, or name another client in DOCKER" >&2
+    exit 1
+fi
+if ! DOCKER_BUILDKIT=1 $docker build --help 2> /dev/null | grep -q -e --secret; then
+    echo "$docker has no BuildKit: install its buildx plug-in, or name another client in DOCKER" >&2
+    exit 1
+fi
 for name in "$@"; do
     image="${EDGE_IMAGE_PREFIX:-edge-learning}/$name:${EDGE_IMAGE_TAG:-$version}"
     DOCKER_BUILDKIT=1 $docker build "${options[@]}" "${more[@]}" --file "images/$name/Dockerfile" --tag "$image" .

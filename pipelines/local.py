@@ -20,6 +20,7 @@ import yaml
 from components.core.errors import InputError
 from components.core.steps import FAILS, SAYS
 from components.core.store import open_store
+from components.core.stores.transfer import os_errors
 from pipelines.containers import docker_runner
 
 _LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
@@ -81,11 +82,12 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
 
     Raises:
         RunError: a step failed.
-        InputError: Docker is to run the steps, and cannot.
+        InputError: the folder cannot be made, or Docker is to run the steps, and cannot.
     """
     from kfp import local
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with os_errors(f"{folder}, which job_root leads to, cannot be made"):
+        folder.mkdir(parents=True, exist_ok=True)
     containers = docker_runner(pipeline, arguments, folder) if runner == Runner.DOCKER else None
     local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log_path = folder / "run.log"

@@ -339,7 +339,8 @@ class Job:
         state, etag = self.read()
         target = version or (state.history[-1].before if state.history else None)
         if target is None:
-            raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to")
+            hint = "" if state.champion else ": no job with a champion lies there, check the address"
+            raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to{hint}")
         if target not in self.versions():
             raise self._no_version(target)
         try:

@@ -180,8 +180,9 @@ class _Parameters(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Pydantic takes true for 1, which KFP does not."""
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (float, int):
-            raise ValueError("Input should be a valid number")
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float):
+            raise ValueError(f"Input should be a valid {'integer' if kind is int else 'number'}")
         return value
 
 

@@ -189,3 +189,13 @@ def test_plugins_are_listed_and_a_module_of_the_users_own_joins(tmp_path):
     listed = [line.split()[:2] for line in done.stdout.splitlines()]
     for words in ("estimator yolo", "format voc", "format yolo", "format mine", "runtime onnx"):
         assert words.split() in listed
+
+
+def test_a_job_root_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    done = command(
+        "run", "incremental-learning", "-p", "feed_url=/nowhere", "-p", f"job_root={tmp_path}/file/job", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "which job_root leads to, cannot be made" in done.stderr

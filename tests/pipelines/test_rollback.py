@@ -37,3 +37,4 @@ def test_a_job_without_a_model_before_says_so(tmp_path):
     done = rollback(str(tmp_path / "job"))
     assert done.returncode == 1
     assert "there is no model before" in done.stderr
+    assert "no job with a champion lies there, check the address" in done.stderr

@@ -174,3 +174,20 @@ def test_an_unknown_image_is_told_with_the_known_before_anything_is_built():
     assert done.returncode == 1
     assert done.stderr == "no image tran: known are trigger, train, convert and edge\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [("exit 1", "no Docker engine answers to "), ("exit 0", " has no BuildKit: install its buildx plug-in")],
+)
+def test_without_an_engine_or_buildkit_one_line_says_so(tmp_path, answers, words):
+    client = tmp_path / "docker"
+    client.write_text(f"#!/bin/sh\n{answers}\n")
+    client.chmod(0o755)
+    done = subprocess.run(
+        [REPOSITORY / "images" / "build.sh", "trigger"],
+        capture_output=True, text=True, check=False, env={**os.environ, "DOCKER": str(client)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
