@@ -1,4 +1,7 @@
-"""A runtime whose models can have the faults that a bundle's lineage names."""
+"""A runtime whose models can have the faults that a bundle's lineage names.
+
+With ``FRAGILE_RUNTIME=missing`` in the environment it is not there at all.
+"""
 
 import os
 import signal
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from components.core.detections import Detections
+from components.core.errors import NoRuntimeError
 from components.core.runtimes.detector import runtimes
 from components.core.runtimes.onnx import open_onnx
 
@@ -16,6 +20,8 @@ class Fragile:
     """ONNX Runtime, and one fault: ``crash`` on loading, ``raise`` or ``nan`` once it has been warmed up."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
+        if os.environ.get("FRAGILE_RUNTIME") == "missing":
+            raise NoRuntimeError("runtime fragile: there is no device here")
         self.detector = open_onnx(folder, threads)
         self.bundle = self.detector.bundle
         self.fault, self.after = self.bundle.lineage.get("fault"), self.bundle.lineage.get("after", 0)

@@ -14,5 +14,9 @@ class NotFoundError(InputError):
     """The object or file that was named does not exist; the message names it."""
 
 
+class NoRuntimeError(InputError):
+    """This machine lacks what every model on a runtime needs, such as an NPU; it says nothing about the model."""
+
+
 class ConflictError(Exception):
     """A conditional write lost the race: somebody else changed the object first."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty
 
 from components.core.bundle import Bundle
-from components.core.errors import InputError
+from components.core.errors import InputError, NoRuntimeError
 from components.core.runtimes.detector import open_detector
 from components.serving.pointers import Order, PointerReader
 from components.serving.shelf import Shelf, ShelvedModel, UnfitModelError
@@ -54,12 +54,15 @@ class Loader:
 
         Raises:
             UnfitModelError: it does not work.
+            NoRuntimeError: none would on this machine.
         """
         try:
             detector = open_detector(self.runtime, model.folder, self.threads)
             warm_up(detector)
+        except (UnfitModelError, NoRuntimeError):
+            raise
         except Exception as error:  # a broken model ends in whatever its runtime raises
-            raise error if isinstance(error, UnfitModelError) else UnfitModelError(one_line(error)) from error
+            raise UnfitModelError(one_line(error)) from error
         return LoadedModel(detector, model, order)
 
 
@@ -94,7 +97,11 @@ class HotUpdate:
         self._complaint = ""
 
     def start_from_disk(self) -> bool:
-        """Offer the last good model on this disk; False if there is none. Needs no network."""
+        """Offer the last good model on this disk; False if there is none. Needs no network.
+
+        Raises:
+            NoRuntimeError: none would work on this machine; they stay on the disk.
+        """
         running = self._slot.current
         for model in self._shelf.good():
             if running is not None and model == running.shelved:

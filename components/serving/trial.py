@@ -1,7 +1,7 @@
 """Try a model before it is trusted: load it and run it once, in a process of its own that it may bring down.
 
 ``python -m components.serving.trial FOLDER RUNTIME THREADS SECONDS BOARD_CHECK [PLUGINS]`` exits 0 if the model works,
-and else prints why it does not; ``BOARD_CHECK`` is ``on`` or ``off``.
+and else prints why it does not, with 3 where no model would; ``BOARD_CHECK`` is ``on`` or ``off``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from components.core import plugins
 from components.core.bundle import Head
 from components.core.detections import Detections
-from components.core.errors import InputError
+from components.core.errors import InputError, NoRuntimeError
 from components.core.runtimes.detector import Detector, NetworkDetector, open_detector
 from components.serving.board import find_golden, hold_against
 from components.serving.shelf import UnfitModelError
@@ -29,6 +29,7 @@ from components.serving.shelf import UnfitModelError
 TRIAL_SECONDS = 120
 _TURN_SECONDS = 0.1
 _NICENESS = 10
+_NO_RUNTIME = 3  # the exit code of a trial
 _MEMORY_PRESSURE = {-signal.SIGKILL, 137}
 
 
@@ -60,6 +61,7 @@ def try_model(
     Raises:
         UnfitModelError: it does not work.
         InterruptedTrialError: ``stop`` was set.
+        NoRuntimeError: this machine lacks what the runtime needs.
         InputError: the system ended the trial, most likely for want of memory; a later one may do.
     """
     command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds)]
@@ -75,6 +77,8 @@ def try_model(
         raise InputError("the system killed the trial of the model, most likely for want of memory; it is tried again")
     if code < 0:
         raise UnfitModelError(f"it brings down the process that runs it ({signal.Signals(-code).name})")
+    if code == _NO_RUNTIME:
+        raise NoRuntimeError(said)
     if code:
         raise UnfitModelError(said or f"its trial ended with exit code {code}")
 
@@ -133,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
         warm_up(detector)
     except Exception as error:  # a broken model ends in whatever its runtime raises
         print(one_line(error))
-        return 1
+        return _NO_RUNTIME if isinstance(error, NoRuntimeError) else 1
     return 0
 
 

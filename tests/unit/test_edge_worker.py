@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from components.core.errors import InputError
+from components.core.errors import InputError, NoRuntimeError
 from components.core.hard_examples import picture_key, read_sidecars
 from components.core.job import Job
 from components.serving import edge_worker, health
@@ -219,6 +219,19 @@ def test_a_proven_model_that_fails_at_last_gives_way_to_the_one_on_disk(job, tmp
     assert models.count("v2") == 50
     assert models[-1] == "v1"
     assert (status(job).version, status(job).state) == ("v2", "failed")
+
+
+def test_a_machine_that_lost_its_runtime_is_told_and_its_model_goes_on_afterwards(job, tmp_path, monkeypatch):
+    fragile = {"runtime": "fragile", "plugins": "tests.fragile_runtime"}
+    chosen = options(tmp_path, folder_of_pictures(tmp_path / "p", 5), **fragile)
+    assert work(chosen)["frames"] == 5
+    with monkeypatch.context() as patched:
+        patched.setenv("FRAGILE_RUNTIME", "missing")
+        with pytest.raises(NoRuntimeError, match="^runtime fragile: there is no device here$"):
+            Worker(chosen).run(threading.Event())
+    assert (status(job).version, status(job).state) == ("v1", "loaded")
+    assert [entry["version"] for entry in shelf(chosen)["good"]] == ["v1"]
+    assert work(options(tmp_path, folder_of_pictures(tmp_path / "q", 5, seed=1), **fragile))["frames"] == 5
 
 
 def test_a_camera_is_followed_and_what_nobody_took_is_counted(job, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from components.core import plugins
 from components.core.bundle import Bundle
-from components.core.errors import InputError
+from components.core.errors import InputError, NoRuntimeError
 from components.core.fleet import POINTER, SEDNA_POINTER, Pointer
 from components.core.job import Job
 from components.serving.hot_update import HotUpdate, Loader
@@ -337,6 +337,33 @@ def test_a_store_out_of_reach_is_no_failure_of_the_model(site, job, tmp_path, mo
             site.turn()
     assert status(job).version == "v1"
     assert site.turn().version == "v2"
+
+
+def test_a_machine_without_the_runtime_speaks_against_no_model(job, tmp_path, monkeypatch):
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path, "fragile")
+    with monkeypatch.context() as patched:
+        patched.setenv("FRAGILE_RUNTIME", "missing")
+        for _ in range(2):
+            with pytest.raises(NoRuntimeError, match="^runtime fragile: there is no device here$"):
+                site.turn()
+    assert status(job) is None
+    assert site.counts == []
+    assert site.turn().version == "v1", "once it is there, the same model is taken"
+
+
+def test_a_machine_that_lost_its_runtime_keeps_its_models(job, tmp_path, monkeypatch):
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path, "fragile")
+    site.turn()
+    site.use()
+    with monkeypatch.context() as patched:
+        patched.setenv("FRAGILE_RUNTIME", "missing")
+        with pytest.raises(NoRuntimeError):
+            Site(job, tmp_path, "fragile").updater.start_from_disk()
+    again = Site(job, tmp_path, "fragile")
+    assert again.updater.start_from_disk()
+    assert again.slot.next().version == "v1"
 
 
 def test_a_stale_copy_of_the_pointer_is_not_followed(site, job, tmp_path):

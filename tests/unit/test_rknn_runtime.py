@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NoRuntimeError, NotFoundError
 from components.core.runtimes import rknn
 from components.core.runtimes.detector import open_detector
 from tests.models import BUNDLE, colour_model, write_bundle
@@ -101,7 +101,7 @@ def test_what_is_missing_for_the_npu_is_named_in_one_line(folder, board, monkeyp
     monkeypatch.setattr(board, "started", -1)
     for place in missing:
         rknn.NEEDED[place].unlink()
-    with pytest.raises(InputError) as told:
+    with pytest.raises(NoRuntimeError) as told:
         open_detector("rknn", folder)
     named = " and ".join(str(rknn.NEEDED[place]) for place in missing)
     assert f"there is no {named} here; a container of Docker needs --device /dev/dri " in str(told.value)

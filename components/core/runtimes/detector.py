@@ -91,6 +91,7 @@ def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
         threads: processor threads to use; 0 lets the runtime decide.
 
     Raises:
+        NoRuntimeError: this machine lacks what the runtime needs; no other model would run either.
         InputError: no such runtime, the bundle cannot run on it, or its model segments.
     """
     model = runtimes.get(runtime)(folder, threads)

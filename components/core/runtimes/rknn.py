@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
-from components.core.errors import InputError
+from components.core.errors import InputError, NoRuntimeError
 from components.core.runtimes.detector import Canvas, runtimes
 from components.core.runtimes.network import Network, as_described
 from components.core.runtimes.rockchip import TARGETS, rknn_file
@@ -35,7 +35,8 @@ class BoardModel:
         toolkit: version of the toolkit that made it; empty where that is not known.
 
     Raises:
-        InputError: the board's runtime is missing, or refuses the file.
+        NoRuntimeError: the board's runtime is missing.
+        InputError: it refuses the file.
     """
 
     def __init__(self, path: Path, toolkit: str = "") -> None:
@@ -43,13 +44,15 @@ class BoardModel:
         try:
             self._lite = importlib.import_module("rknnlite.api").RKNNLite()
         except ImportError as error:
-            raise InputError("runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it") from error
+            raise NoRuntimeError(
+                "runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it"
+            ) from error
         try:
             ready = self._lite.load_rknn(str(path)) == 0 and self._lite.init_runtime() == 0
         except Exception as error:  # most of what goes wrong is a number, the rest is a bare Exception
-            raise InputError(f"model {path}: {_why_refused(toolkit)} ({' '.join(str(error).split())})") from error
+            raise _refusal(path, toolkit, f" ({' '.join(str(error).split())})") from error
         if not ready:
-            raise InputError(f"model {path}: {_why_refused(toolkit)}")
+            raise _refusal(path, toolkit)
 
     def __call__(self, canvas: Canvas) -> Sequence[NDArray[np.float32]]:
         """The outputs for one canvas; see :data:`Infer`."""
@@ -79,7 +82,8 @@ def open_on_board(folder: Path, threads: int = 0) -> Network:
 
     Raises:
         NotFoundError: the folder is no bundle, or was not converted for this board.
-        InputError: this is no Rockchip board, its runtime is missing, or it refuses the file.
+        NoRuntimeError: this is no Rockchip board, or its runtime is missing.
+        InputError: it refuses the file.
     """
     bundle = Bundle.read(folder)
     target = this_board()
@@ -90,27 +94,27 @@ def this_board() -> str:
     """The chip of this machine.
 
     Raises:
-        InputError: it has none that models are converted for.
+        NoRuntimeError: it has none that models are converted for.
     """
     names = COMPATIBLE.read_text(encoding="ascii", errors="replace").split("\0") if COMPATIBLE.is_file() else []
     for target in TARGETS:
         if f"rockchip,{target}" in names:
             return target
     told = ", ".join(filter(None, names))
-    raise InputError(
+    raise NoRuntimeError(
         f"runtime rknn: this machine is no Rockchip board ({told or 'no device tree'}): use the runtime onnx"
         + ("" if told else f"; if it is one, {_HOW_IN_A_CONTAINER}")
     )
 
 
-def _why_refused(toolkit: str) -> str:
+def _refusal(path: Path, toolkit: str, told: str = "") -> InputError:
     """Why the board's runtime most likely refuses a model; the library itself says so in its log alone."""
     missing = " and ".join(str(path) for path in NEEDED if not path.exists())
     if missing:
-        return f"no NPU's runtime: there is no {missing} here; {_HOW_IN_A_CONTAINER}"
-    return (
-        "the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit that the model was "
-        f"converted with, {toolkit or 'which model.json names'}"
+        return NoRuntimeError(f"runtime rknn: there is no {missing} here; {_HOW_IN_A_CONTAINER}{told}")
+    return InputError(
+        f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit that the "
+        f"model was converted with, {toolkit or 'which model.json names'}{told}"
     )
 
 
