@@ -5,14 +5,18 @@ from pathlib import Path
 import yaml
 from typer.main import get_command
 
+from components.core.runtimes.rknn import NEEDED
 from components.images import VERSION
 from components.serving.edge_worker import app
 
 MANIFEST = Path(__file__).resolve().parents[2] / "images" / "edge" / "worker.yaml"
 
 
-def pod():
-    return yaml.safe_load(MANIFEST.read_text())["spec"]["template"]["spec"]
+TEXT = MANIFEST.read_text()
+
+
+def pod(text=TEXT):
+    return yaml.safe_load(text)["spec"]["template"]["spec"]
 
 
 def test_every_setting_is_an_option_of_the_worker_and_the_required_ones_are_there():
@@ -40,3 +44,15 @@ def test_what_has_to_outlive_a_pod_lies_on_the_node():
     mounted = next(mount for mount in container["volumeMounts"] if spool.startswith(mount["mountPath"]))
     volume = next(volume for volume in pod()["volumes"] if volume["name"] == mounted["name"])
     assert "hostPath" in volume
+
+
+def test_what_is_marked_for_the_npu_gives_the_container_all_that_it_needs():
+    board = pod(TEXT.replace("# NPU: ", "").replace("[GROUP]", "[44]"))
+    (container,) = board["containers"]
+    assert container["securityContext"]["privileged"] is True
+    assert board["securityContext"]["supplementalGroups"] == [44]
+    assert {"name": "EDGE_RUNTIME", "value": "rknn"} in container["env"]
+    library = str(NEEDED[0])
+    mount = next(mount for mount in container["volumeMounts"] if mount["mountPath"] == library)
+    volume = next(volume for volume in board["volumes"] if volume["name"] == mount["name"])
+    assert volume["hostPath"]["path"] == library
