@@ -17,6 +17,7 @@ import typer
 from components.core import parameters, plugins
 from components.core.errors import InputError
 from pipelines import remote
+from pipelines.containers import FOLDERS
 from pipelines.local import RunError, Runner
 from pipelines.terminal import one_line_errors, parameters_from
 
@@ -226,7 +227,7 @@ def _pipeline(name: str) -> Any:
 def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as the steps see them, who may work in another folder."""
     made = dict(given)
-    for name in ("data_url", "feed_url", "job_root", "base_model", "initial_model"):
+    for name in ("job_root", *FOLDERS):
         value = str(made.get(name, ""))
         is_path = value and "://" not in value and (not name.endswith("_model") or Path(value).exists())
         if is_path:

@@ -507,7 +507,7 @@ def _lost_on_a_cluster(given: Mapping[str, Any]) -> list[str]:
     """A relative path means nothing in a pod: what is read is not there, what is written is lost with the pod."""
     return [
         f"{name}={value!r} is a path of this machine: on a cluster write s3://bucket/prefix"
-        for name in ("data_url", "job_root")
+        for name in ("data_url", "feed_url", "job_root", "prelabel_job")
         if isinstance(value := given.get(name), str) and value and "://" not in value and not value.startswith("/")
     ]
 

@@ -21,6 +21,7 @@ def hard_example_mining(
     miner_parameters: dict = {},  # noqa: B006 - KFP takes the default as a value
     least_score: float = 0.05,
     pool_limit: int = 2000,
+    prelabel_job: str = "",
     label_format: str = "label-studio",
     classes: str = "",
     plugins: str = "",
@@ -38,6 +39,8 @@ def hard_example_mining(
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
         pool_limit: How many pictures to look at, the latest.
+        prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
+            for this job's.
         label_format: Form of the hand-off under `labelling/`: `label-studio`, `coco`, `yolo`, `voc`, or of a plug-in.
         classes: Class names to offer besides those that the job has.
         plugins: Modules to import first, separated by commas.

@@ -80,6 +80,7 @@ def incremental_round(
     miner_parameters: dict = {},  # noqa: B006
     least_score: float = 0.05,
     pool_limit: int = 2000,
+    prelabel_job: str = "",
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
     cache_size: str = "20Gi",
@@ -159,6 +160,8 @@ def incremental_round(
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
         pool_limit: How many pictures to look at, the latest.
+        prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
+            for this job's.
         plugins: Modules to import first, separated by commas.
         cache_pvc: Cluster: persistent volume claim for the cache; made when it is missing.
         cache_size: Cluster: size of that claim.

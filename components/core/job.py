@@ -284,6 +284,17 @@ class Job:
         """
         return Manifest.read(local_file(self.store, state.manifest, folder)) if state.manifest else None
 
+    def champion(self) -> str:
+        """The version of the champion, for whoever cannot do without one.
+
+        Raises:
+            InputError: there is none.
+        """
+        state, _ = self.read()
+        if state.champion is None:
+            raise InputError(f"{self.store.uri}: no job with a champion lies there, check the address")
+        return state.champion
+
     def fetch_bundle(self, version: str, folder: Path) -> Bundle:
         """Bring a bundle here, and check its files against its description, and that against the job's state.
 

@@ -295,6 +295,7 @@ class MineParameters(_Parameters):
     miner_parameters: dict[str, Any] = {}
     least_score: Annotated[float, Field(gt=0, lt=1)] = 0.05
     pool_limit: Annotated[Whole, Field(ge=1, le=1_000_000)] = 2000
+    prelabel_job: str = ""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:

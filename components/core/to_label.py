@@ -1,14 +1,14 @@
 """What people are asked to label next: one short list for each round, in the job's root.
 
 ``to-label/r0003.json`` names the pictures that were asked for after round 3, the most wanted first, with the boxes that
-the model found, so that they need only be corrected. Whoever labels them brings the pictures and their labels into the
+a model found, so that they need only be corrected. Whoever labels them brings the pictures and their labels into the
 job's feed. A picture is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -33,34 +33,17 @@ _Pixels = Annotated[float, AfterValidator(lambda value: round(value, 2))]
 _Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda value: round(value, 6))]
 
 
-class Wanted(BaseModel):
-    """One picture that is to be labelled.
+class Found(BaseModel):
+    """What a model found in one picture.
 
     Attributes:
-        id: SHA-256 of the picture's bytes, 64 hex digits.
-        uri: where they lie.
-        width: pixels, as displayed (EXIF orientation applied).
-        height: pixels.
-        source: where the picture came from: the worker and its camera, or the path in an archive.
-        share: of the budget, which the picture was chosen for: ``hardest`` by the miner, ``empty``, since nothing was
-            found in it, or ``random``.
-        score: 0..1, the larger the harder.
-        reason: why it was chosen, in one short line.
-        boxes: (N, 4) that the model found, as in :class:`Detections`, to a hundredth of a pixel.
+        boxes: (N, 4) as in :class:`Detections`, to a hundredth of a pixel.
         scores: (N,) in 0..1.
         class_ids: (N,) index into the list's ``classes``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    uri: Annotated[str, Field(min_length=1)]
-    width: PositiveInt
-    height: PositiveInt
-    source: Annotated[str, AfterValidator(shown)]
-    share: Share
-    score: _Fraction
-    reason: str
     boxes: tuple[tuple[_Pixels, _Pixels, _Pixels, _Pixels], ...] = ()
     scores: tuple[_Fraction, ...] = ()
     class_ids: tuple[NonNegativeInt, ...] = ()
@@ -73,9 +56,50 @@ class Wanted(BaseModel):
             )
         return self
 
+    @staticmethod
+    def fields_of(found: Detections) -> dict[str, Any]:
+        """What a model found, as values of these fields."""
+        return {
+            "boxes": tuple(map(tuple, found.boxes.tolist())),
+            "scores": tuple(found.scores.tolist()),
+            "class_ids": tuple(found.classes.tolist()),
+        }
+
     def detections(self) -> Detections:
-        """What the model found."""
+        """The same for whoever computes with it."""
         return Detections.of(self.boxes, self.class_ids, self.scores)
+
+
+class Wanted(Found):
+    """One picture that is to be labelled, with what the champion found in it, by which it was chosen.
+
+    Attributes:
+        id: SHA-256 of the picture's bytes, 64 hex digits.
+        uri: where they lie.
+        width: pixels, as displayed (EXIF orientation applied).
+        height: pixels.
+        source: where the picture came from: the worker and its camera, or the path in an archive.
+        share: of the budget, which the picture was chosen for: ``hardest`` by the miner, ``empty``, since nothing was
+            found in it, or ``random``.
+        score: 0..1, the larger the harder.
+        reason: why it was chosen, in one short line.
+        prelabels: what another model found, for people to correct instead; None where none was asked.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    uri: Annotated[str, Field(min_length=1)]
+    width: PositiveInt
+    height: PositiveInt
+    source: Annotated[str, AfterValidator(shown)]
+    share: Share
+    score: _Fraction
+    reason: str
+    prelabels: Found | None = None
+
+    @property
+    def to_correct(self) -> Found:
+        """The boxes that people are shown."""
+        return self if self.prelabels is None else self.prelabels
 
 
 class ToLabel(BaseModel):
@@ -84,7 +108,8 @@ class ToLabel(BaseModel):
     Attributes:
         format: of this description.
         round: after which the list was made; 0 before the first.
-        model: version of the champion, whose boxes these are; None where there was none.
+        model: version of the champion, who found the boxes; None where there was none.
+        prelabelled_by: address of the bundle that made the ``prelabels``; empty where there are none.
         miner: the rule that ranked them.
         classes: class names in the order of ``class_ids``.
         pictures: the most wanted first; every beginning of the list has about the same mixture of shares.
@@ -95,13 +120,15 @@ class ToLabel(BaseModel):
     format: Literal[1] = 1
     round: NonNegativeInt
     model: Version | None
+    prelabelled_by: str = ""
     miner: str
     classes: tuple[str, ...]
     pictures: tuple[Wanted, ...]
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
-        highest = max((index for picture in self.pictures for index in picture.class_ids), default=-1)
+        found = [*self.pictures, *(picture.prelabels for picture in self.pictures if picture.prelabels)]
+        highest = max((index for one in found for index in one.class_ids), default=-1)
         if highest >= len(self.classes):
             raise ValueError(f"class {highest} has no name; named are {list(self.classes)}")
         return self

@@ -1,6 +1,6 @@
 """What a labelling tool is handed, and the registry of the tools' formats.
 
-A hand-off is a folder or a zip file with the pictures, each named by its content (``<sha256>.jpg``), and what the model
+A hand-off is a folder or a zip file with the pictures, each named by its content (``<sha256>.jpg``), and what a model
 found in them as labels that need only be corrected. The names are what brings the labels back to the right sample, so
 a tool may move the files and put something before their names. A tool that writes the pictures anew, as some do when
 they turn or compress them, makes other pictures of them; their labels come in with those, and the sample that was asked
@@ -18,7 +18,7 @@ from components.core.to_label import ToLabel, Wanted
 
 
 class Prelabel(NamedTuple):
-    """One box that the model found.
+    """One box that a model found.
 
     Attributes:
         class_id: index into the list's ``classes``.
@@ -71,8 +71,9 @@ def file_name(picture: Wanted) -> str:
 
 
 def prelabels(picture: Wanted) -> Iterator[Prelabel]:
-    """What the model found, cut off at the picture's edges; what then has no area is left out."""
-    for (x1, y1, x2, y2), score, class_id in zip(picture.boxes, picture.scores, picture.class_ids, strict=True):
+    """What a model found, cut off at the picture's edges; what then has no area is left out."""
+    found = picture.to_correct
+    for (x1, y1, x2, y2), score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
         left, right = max(x1, 0.0), min(x2, float(picture.width))
         top, bottom = max(y1, 0.0), min(y2, float(picture.height))
         if left < right and top < bottom:

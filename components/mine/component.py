@@ -19,6 +19,7 @@ def mine(
     miner_parameters: dict = {},  # noqa: B006 - KFP takes the default as a value
     least_score: float = 0.05,
     pool_limit: int = 2000,
+    prelabel_job: str = "",
     runtime: str = "onnx",
     plugins: str = "",
 ) -> None:
@@ -38,6 +39,8 @@ def mine(
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
         pool_limit: How many pictures to look at, the latest.
+        prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
+            for this job's.
         runtime: What runs the champion: `onnx`, or one of a plug-in.
         plugins: Modules to import first, separated by commas, for a miner or runtime of your own.
     """
@@ -64,6 +67,7 @@ def mine(
             least_score=least_score,
             pool_limit=int(pool_limit),
             runtime=runtime,
+            prelabel_job=prelabel_job,
         )
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)

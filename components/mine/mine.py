@@ -11,17 +11,19 @@ import polars as pl
 
 from components.core.bundle import Bundle
 from components.core.cache import cache_folder, own_folder
+from components.core.detections import Detections
 from components.core.job import Job
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports import Section
 from components.core.runtimes.detector import open_detector
-from components.core.to_label import ToLabel, Wanted, read_lists
+from components.core.to_label import Found, ToLabel, Wanted, read_lists
 from components.mine import report
 from components.mine.answers import answers
 from components.mine.look import View, look
 from components.mine.pool import Pool, gather
+from components.mine.prelabels import Prelabeller
 from components.mine.selection import Pick, Selection, choose
 
 log = logging.getLogger(__name__)
@@ -82,6 +84,7 @@ def mine(
     least_score: float = 0.05,
     pool_limit: int = 2000,
     runtime: str = "onnx",
+    prelabel_job: str = "",
 ) -> Mined:
     """Choose the pictures to label next out of the workers' hard examples and the job's unlabelled samples.
 
@@ -101,9 +104,11 @@ def mine(
             deployed with, which is why what the workers saw is not enough to rank by.
         pool_limit: how many pictures to look at, the latest.
         runtime: plug-in that runs the champion.
+        prelabel_job: root of another job whose champion finds the boxes that people correct; empty for this job's.
 
     Raises:
-        InputError: no such miner or runtime, the champion is damaged, or the store is out of reach.
+        InputError: no such miner or runtime, a champion is damaged, the other job has none or one that knows none of
+            the classes, or a store is out of reach.
     """
     rule = make_rule(miner, miner_parameters or {})
     cache = cache_folder(job_root)
@@ -121,12 +126,19 @@ def mine(
         random_share=random_share if champion else 1,
         empty_share=empty_share if champion else 0,
     )
+    classes = champion.bundle.classes if champion else known.classes if known else ()
+    other = Prelabeller.open(prelabel_job, runtime, own_folder(job.store.uri)) if prelabel_job else None
+    prelabels: Mapping[str, Detections] = {}
+    if other and selection.picks:
+        classes = classes or other.classes
+        prelabels = other.prelabels([pick.seen.candidate for pick in selection.picks], classes, cache / "blobs")
     wanted = ToLabel(
         round=state.round,
         model=None if segments else state.champion,
+        prelabelled_by=other.uri if other else "",
         miner=miner,
-        classes=champion.bundle.classes if champion else known.classes if known else (),
-        pictures=tuple(_wanted(pick) for pick in selection.picks),
+        classes=classes,
+        pictures=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)
     no_ranking = "the champion segments" if segments else "" if state.champion else "there is no champion yet"
@@ -138,6 +150,7 @@ def mine(
         "miner": miner,
         **(miner_parameters or {}),
         "least score": least_score,
+        **({"boxes to correct": f"found by {other.uri}"} if other else {}),
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
@@ -167,7 +180,7 @@ def _fetched(job: Job, version: str) -> Path:
     return folder
 
 
-def _wanted(pick: Pick) -> Wanted:
+def _wanted(pick: Pick, prelabels: Detections | None) -> Wanted:
     seen = pick.seen
     return Wanted(
         id=seen.candidate.id,
@@ -178,9 +191,8 @@ def _wanted(pick: Pick) -> Wanted:
         share=pick.share,
         score=seen.judgement.score,
         reason=pick.reason,
-        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in seen.detections.boxes.tolist()),
-        scores=tuple(seen.detections.scores.tolist()),
-        class_ids=tuple(seen.detections.classes.tolist()),
+        **Found.fields_of(seen.detections),
+        prelabels=None if prelabels is None else Found(**Found.fields_of(prelabels)),
     )
 
 

@@ -196,6 +196,7 @@ def setup_round(
     miner_parameters: dict = {},  # noqa: B006
     least_score: float = 0.05,
     pool_limit: int = 2000,
+    prelabel_job: str = "",
     plugins: str = "",
     cache_pvc: str = "edge-learning-cache",
     cache_size: str = "20Gi",
@@ -273,6 +274,7 @@ def setup_round(
         miner_parameters: See `mine`.
         least_score: See `mine`.
         pool_limit: See `mine`.
+        prelabel_job: See `mine`.
         plugins: See `collect`, `train` and `mine`.
         cache_pvc: Name of the persistent volume claim for the cache; made on a cluster when it is missing.
         cache_size: Size of that claim, such as `20Gi`.

@@ -78,4 +78,5 @@ _CHECKS: tuple[tuple[Callable[[str], object], str], ...] = (
     (_check_base, "base_model"),
     (_check_base, "initial_model"),
     (_check_store, "job_root"),
+    (lambda job_root: Job.open(job_root).champion(), "prelabel_job"),
 )

@@ -141,6 +141,17 @@ def test_all_mistakes_are_told_at_once(package):
     assert message.count("data_url") == 1
 
 
+def test_paths_of_this_machine_are_refused_wherever_a_round_takes_an_address():
+    given = {"feed_url": "feed", "job_root": "s3://jobs/helmet", "prelabel_job": "jobs/large"}
+    with pytest.raises(InputError) as told:
+        check_arguments(read_package("incremental-round"), given)
+    assert str(told.value) == (
+        "2 parameters are wrong: feed_url='feed' is a path of this machine: on a cluster write s3://bucket/prefix; "
+        "prelabel_job='jobs/large' is a path of this machine: on a cluster write s3://bucket/prefix"
+    )
+    check_arguments(read_package("incremental-round"), given | {"feed_url": "/data/feed", "prelabel_job": ""})
+
+
 def test_words_become_values_of_the_files_types(package):
     words = ["epochs=3", "image_size=640", "train_ratio=0.5", 'node_selector={"a": "b"}', "tolerations=[]"]
     values = parse_arguments(package, words, ARGUMENTS | {"epochs": 9})

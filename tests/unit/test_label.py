@@ -16,7 +16,7 @@ import pytest
 from components.core.errors import InputError, NotFoundError
 from components.core.job import Job
 from components.core.store import open_store
-from components.core.to_label import ToLabel, Wanted, write_list
+from components.core.to_label import Found, ToLabel, Wanted, write_list
 from components.ingest.feed import take_new
 from components.ingest.formats import label_studio  # noqa: F401 (registers it)
 from components.ingest.ingest import ingest
@@ -236,6 +236,24 @@ def test_boxes_are_cut_off_at_the_edges(job, tmp_path):
         handed = label(str(job), label_format=label_format)
         assert handed.counts["boxes"] == 2
         assert len(taken_in(handed.uri, tmp_path / label_format, label_format).truths()[0]) == 2
+
+
+@pytest.mark.parametrize("label_format", FORMATS)
+def test_what_another_model_found_is_what_people_correct(job, tmp_path, label_format):
+    picture = asked(job, 6)
+    better = Found(boxes=[(10, 10, 30, 40)], scores=[0.75], class_ids=[1])
+    wanted = put_list(job, [picture.model_copy(update={"prelabels": better})])
+    writer = writers.get(label_format)
+    files = writer.files(wanted.model_copy(update={"prelabelled_by": "s3://jobs/large/bundles/v9"}), lambda one: one.id)
+    if label_format == "label-studio":
+        (prediction,) = json.loads(files["tasks.json"])[0]["predictions"]
+        assert (prediction["model_version"], prediction["score"]) == ("s3://jobs/large/bundles/v9", 0.75)
+    handed = label(str(job), label_format=label_format)
+    assert handed.counts["boxes"] == 1
+    if label_format == "label-studio":
+        submit(Path(handed.uri.removeprefix("file://")))
+    (truth,) = taken_in(handed.uri, tmp_path / "other", label_format).truths()
+    np.testing.assert_allclose(truth.boxes, [(10, 10, 30, 40)], atol=0.01)
 
 
 @pytest.mark.parametrize("label_format", ["label-studio", "coco"])

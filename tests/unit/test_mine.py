@@ -380,6 +380,56 @@ def test_the_report_shows_pictures_and_what_earlier_answers_say(root, tmp_path):
         assert f'<td class="text">{share[id_]}</td><td>1</td><td>1</td><td>{mistakes}</td>' in table
 
 
+def other_job(tmp_path, **changes):
+    """The root of a job whose champion is another model."""
+    root = str(tmp_path / "other")
+    job = Job.open(root)
+    job.publish_bundle(write_bundle(tmp_path / "large", colour_model(), replace(BUNDLE, **changes)), "large")
+    state, etag = job.read()
+    job.commit(state.pointing_at("large", "a test"), etag)
+    return root
+
+
+def test_the_champion_of_another_job_finds_the_boxes_that_people_correct(any_root, tmp_path):
+    job = Job.open(any_root)
+    hard(job, 1, FAINT)
+    commit(job, tmp_path)
+    other = other_job(tmp_path, classes=("truck", "red"), confidence_threshold=0.2)
+    with_blue = hard(job, 2, FAINT, (0, 0, 250))
+    mined = mine(any_root, label_budget=2, prelabel_job=other)
+    assert mined.wanted.prelabelled_by == f"file://{other}/bundles/large"
+    assert (mined.wanted.model, mined.wanted.classes) == (CHAMPION, ("red", "blue"))
+    found = {picture.id: picture for picture in mined.wanted.pictures}
+    # What is blue it calls red, which is class 0 here; the faint red squares are trucks to it, of which nobody asked.
+    assert found[with_blue].prelabels.class_ids == (0,)
+    assert found[with_blue].prelabels.boxes == ((32, 8, 40, 16),)
+    assert found[with_blue].class_ids == (1,), "by which it was chosen stays what this job's champion found"
+    assert [len(picture.to_correct.boxes) for picture in mined.wanted.pictures if picture.id != with_blue] == [0]
+    write_list(job.store, mined.wanted)
+    assert list(read_lists(job.store)) == [mined.wanted]
+    write_page(tmp_path / "page.html", "Mine", mined.sections)
+    assert "found by file://" in (tmp_path / "page.html").read_text()
+
+
+def test_before_the_first_round_another_jobs_champion_names_the_classes(root, tmp_path):
+    hard(Job.open(root), 1, RED)
+    mined = mine(root, prelabel_job=other_job(tmp_path))
+    (picture,) = mined.wanted.pictures
+    assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
+    assert (picture.boxes, picture.to_correct.class_ids) == ((), (0,))
+
+
+def test_another_job_that_cannot_help_is_told(root, tmp_path):
+    job = Job.open(root)
+    hard(job, 1)
+    commit(job, tmp_path)
+    with pytest.raises(InputError, match="/nothing: no job with a champion lies there, check the address"):
+        mine(root, prelabel_job=str(tmp_path / "nothing"))
+    other = other_job(tmp_path, classes=("truck", "van"))
+    with pytest.raises(InputError, match=r"large finds truck, van, and here the classes are red, blue: give a job"):
+        mine(root, prelabel_job=other)
+
+
 def test_a_list_that_is_none_is_told(root, tmp_path):
     job = Job.open(root)
     commit(job, tmp_path, [sample(job, 1)])

@@ -88,6 +88,14 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     assert "\n" not in message
 
 
+def test_a_job_that_is_to_prelabel_must_have_a_champion(tmp_path):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    values = {"data_url": str(tmp_path), "job_root": str(tmp_path / "job")}
+    with pytest.raises(InputError, match=r"prelabel_job: .*other: no job with a champion lies there"):
+        check_run({**values, "prelabel_job": str(tmp_path / "other")}, [*PHASES, "mine"])
+    check_run({**values, "prelabel_job": ""}, [*PHASES, "mine"])
+
+
 def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_form(tmp_path):
     made = []
 

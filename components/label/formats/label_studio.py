@@ -68,7 +68,7 @@ def _task(picture: Wanted, wanted: ToLabel, address: str) -> dict[str, Any]:
     if not boxes:
         return {"data": data}
     prediction = {
-        "model_version": wanted.model,
+        "model_version": wanted.prelabelled_by or wanted.model,
         "score": round(sum(box.score for box in boxes) / len(boxes), 6),
         "result": [_result(number, box, picture, wanted.classes) for number, box in enumerate(boxes)],
     }
