@@ -119,6 +119,10 @@ def mine(
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
     segments = folder is not None and Bundle.read(folder).task == "segmentation"
     champion = open_detector(runtime, folder) if folder and not segments else None
+    classes = champion.bundle.classes if champion else known.classes if known else ()
+    other = None
+    if prelabel_job and pool.candidates:
+        other = Prelabeller.open(prelabel_job, classes, runtime, own_folder(job.store.uri))
     view = look(pool.candidates, champion, rule, least_score, cache / "blobs")
     selection = choose(
         view.seen,
@@ -126,18 +130,14 @@ def mine(
         random_share=random_share if champion else 1,
         empty_share=empty_share if champion else 0,
     )
-    classes = champion.bundle.classes if champion else known.classes if known else ()
-    other = Prelabeller.open(prelabel_job, runtime, own_folder(job.store.uri)) if prelabel_job else None
-    prelabels: Mapping[str, Detections] = {}
-    if other and selection.picks:
-        classes = classes or other.classes
-        prelabels = other.prelabels([pick.seen.candidate for pick in selection.picks], classes, cache / "blobs")
+    asked = [pick.seen.candidate for pick in selection.picks]
+    prelabels = other.prelabels(asked, cache / "blobs") if other else {}
     wanted = ToLabel(
         round=state.round,
         model=None if segments else state.champion,
         prelabelled_by=other.uri if other else "",
         miner=miner,
-        classes=classes,
+        classes=other.classes if other else classes,
         pictures=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.core.detections import Detections
 from components.core.errors import InputError
@@ -25,61 +24,58 @@ class Prelabeller:
     Attributes:
         uri: of its bundle.
         detector: the same, loaded.
+        classes: the names that boxes are wanted of; what it finds of other classes is left out.
     """
 
     uri: str
     detector: Detector
+    classes: tuple[str, ...]
 
     @classmethod
-    def open(cls, job_root: str, runtime: str, folder: Path) -> Prelabeller:
+    def open(cls, job_root: str, classes: tuple[str, ...], runtime: str, folder: Path) -> Prelabeller:
         """Fetch the champion of a job and load it.
 
         Args:
             job_root: of the other job.
+            classes: the names that boxes are wanted of; the champion's own if there are none yet.
             runtime: plug-in that runs it.
             folder: this job's own on this machine; gets the bundle.
 
         Raises:
-            InputError: the job has no champion, or one that finds no boxes, is damaged or cannot be run.
+            InputError: the job has no champion, or one that knows none of the classes, is for something else than
+                detection, is damaged or cannot be run.
         """
         job = Job.open(job_root)
         version = job.champion()
-        bundle = folder / "prelabels" / version
-        job.fetch_bundle(version, bundle)
-        return cls(job.store.uri_of(f"bundles/{version}"), open_detector(runtime, bundle))
+        uri, bundle = job.store.uri_of(f"bundles/{version}"), folder / "prelabels" / version
+        known = job.fetch_bundle(version, bundle).classes
+        if classes and not set(classes) & set(known):
+            raise InputError(
+                f"prelabel_job: {uri} finds {', '.join(known)}, and here the classes are {', '.join(classes)}: "
+                "give a job that has one of them"
+            )
+        return cls(uri, open_detector(runtime, bundle), classes or known)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """What it finds."""
-        return self.detector.bundle.classes
-
-    def prelabels(
-        self, candidates: Sequence[Candidate], classes: Sequence[str], cache_folder: Path
-    ) -> dict[str, Detections]:
+    def prelabels(self, candidates: Sequence[Candidate], cache_folder: Path) -> dict[str, Detections]:
         """Find boxes at the confidence that the model is deployed with.
 
         Args:
             candidates: the pictures.
-            classes: the names that boxes are wanted of; those of other classes are left out.
             cache_folder: where pictures that lie elsewhere are brought to.
 
         Returns:
             The boxes of each picture that can be read, by its id, with numbers of ``classes``.
 
         Raises:
-            InputError: the model knows none of the classes, or the store is out of reach.
+            InputError: the store is out of reach.
         """
-        places = np.array([classes.index(name) if name in classes else -1 for name in self.classes], np.int32)
-        if (places < 0).all():
-            raise InputError(
-                f"prelabel_job: {self.uri} finds {', '.join(self.classes)}, and here the classes are "
-                f"{', '.join(classes)}: give a job that has one of them"
-            )
+        bundle = self.detector.bundle
         unjudged = make_miner("EdgeOnly", {})
-        view = look(candidates, self.detector, unjudged, self.detector.bundle.confidence_threshold, cache_folder)
-        return {seen.candidate.id: _renumbered(seen.detections, places) for seen in view.seen}
+        view = look(candidates, self.detector, unjudged, bundle.confidence_threshold, cache_folder)
+        return {seen.candidate.id: self._renumbered(seen.detections) for seen in view.seen}
 
-
-def _renumbered(found: Detections, places: NDArray[np.int32]) -> Detections:
-    known = found[np.flatnonzero(places[found.classes] >= 0)]
-    return Detections(known.boxes, known.scores, places[known.classes])
+    def _renumbered(self, found: Detections) -> Detections:
+        own = self.detector.bundle.classes
+        places = np.array([self.classes.index(name) if name in self.classes else -1 for name in own], np.int32)
+        wanted = found[np.flatnonzero(places[found.classes] >= 0)]
+        return Detections(wanted.boxes, wanted.scores, places[wanted.classes])
