@@ -22,6 +22,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
@@ -189,6 +190,7 @@ class Trial:
         if (strategy, number) in self._done:
             return
         folder = self._folder(strategy, number)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that ended before it was measured
         train(
             samples, folder, job_root=self._job, base_model=base, epochs=epochs,
             image_size=str(self._given.image_size), patience=0, device=self._given.device, workers=1, seed=self._seed,

@@ -51,7 +51,7 @@ def convert(
     """
     from components.core.steps import step
 
-    with step("convert"):
+    with step("convert", job_root):
         import json
         from pathlib import Path
 

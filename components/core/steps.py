@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.core.errors import InputError
+from components.core.errors import ConflictError, InputError
+from components.core.failures import note_failure
 from components.core.stores.transfer import NO_SPACE, os_reason
 
 # The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.
@@ -22,8 +23,12 @@ _ORPHAN_SECONDS = 2.0
 
 
 @contextmanager
-def step(name: str) -> Iterator[None]:
+def step(name: str, round_of: str = "") -> Iterator[None]:
     """Run the body of one component.
+
+    Args:
+        name: of the step.
+        round_of: root of the job of whose round this is a costly step: a failure is put on record there.
 
     An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
     something about it. Any other exception goes on with its traceback, after the same line.
@@ -35,19 +40,22 @@ def step(name: str) -> Iterator[None]:
             yield
             logging.info("done in %.1f s", time.monotonic() - started)
     except InputError as error:
-        _fail(name, str(error))
+        _fail(name, str(error), round_of)
         raise SystemExit(1) from None
+    except ConflictError as error:
+        _fail(name, f"{type(error).__name__}: {error}")
+        raise
     except MemoryError:
-        _fail(name, "out of memory: give the step more memory, or a smaller batch or image_size")
+        _fail(name, "out of memory: give the step more memory, or a smaller batch or image_size", round_of)
         raise
     except OSError as error:
         if error.errno in NO_SPACE:
-            _fail(name, f"{error.filename or 'the disk of this step'}: {os_reason(error)}")
+            _fail(name, f"{error.filename or 'the disk of this step'}: {os_reason(error)}", round_of)
             raise SystemExit(1) from None
-        _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}")
+        _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}", round_of)
         raise
     except Exception as error:
-        _fail(name, f"{type(error).__name__}: {error}")
+        _fail(name, f"{type(error).__name__}: {error}", round_of)
         raise
 
 
@@ -67,8 +75,11 @@ def _speaking_as(name: str) -> Iterator[None]:
         root.setLevel(before[1])
 
 
-def _fail(name: str, message: str) -> None:
-    print(f"{name} {FAILS} {' '.join(message.split())}", flush=True)
+def _fail(name: str, message: str, round_of: str = "") -> None:
+    line = " ".join(message.split())
+    print(f"{name} {FAILS} {line}", flush=True)
+    if round_of:
+        note_failure(round_of, name, line)
 
 
 def _end_with_reader() -> None:

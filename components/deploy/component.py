@@ -56,7 +56,7 @@ def deploy(
     """
     from components.core.steps import step
 
-    with step("deploy"):
+    with step("deploy", job_root):
         import json
         import logging
         from pathlib import Path

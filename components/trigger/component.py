@@ -68,6 +68,7 @@ def trigger(
         from components.core import plugins as registry
         from components.core.cache import cache_folder
         from components.core.errors import InputError
+        from components.core.failures import read_failures
         from components.core.job import Job
         from components.core.reports import write_page
         from components.core.window import Window
@@ -110,6 +111,7 @@ def trigger(
             known=job.manifest(state, cache_folder(job_root)) if compares_with_known(trigger_conditions) else None,
             round_at=last_round.modified if last_round else None,
             max_rounds=int(max_rounds),
+            failures=read_failures(job.store),
             force=force_train or force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))

@@ -9,7 +9,7 @@ from components.trigger.trigger import Arrived, Decision, Outcome, clauses
 _SAID = {
     Outcome.RUN: "A round runs.",
     Outcome.WAIT: "Not yet: no round runs.",
-    Outcome.ERROR: "Nothing could be decided.",
+    Outcome.ERROR: "An error: no round runs.",
 }
 
 

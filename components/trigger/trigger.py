@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from components.core.conditions import Condition, Metrics, Verdict
 from components.core.conditions import Outcome as Judged
+from components.core.failures import Failures
 from components.core.hard_examples import FOLDER
 from components.core.job import State
 from components.core.manifest import Manifest
@@ -72,7 +73,8 @@ class Decision:
     """Whether a round runs, and why.
 
     Attributes:
-        outcome: run; wait, for the window or for more; or error: the condition cannot be judged, so nobody knows.
+        outcome: run; wait, for the window or for more; or error: the condition cannot be judged, so nobody knows, or
+            the round that is due has failed so often that it rests.
         reasons: one line for each clause and for the window.
         verdict: of the condition.
         metrics: what it was judged by.
@@ -100,6 +102,7 @@ def decide(
     known: Manifest | None = None,
     round_at: datetime | None = None,
     max_rounds: int = 0,
+    failures: Failures | None = None,
     force: bool = False,
 ) -> Decision:
     """Decide whether a round runs.
@@ -113,6 +116,7 @@ def decide(
         known: what the job has; see :func:`compares_with_known`.
         round_at: when the last round was committed; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
+        failures: what is known of a round that failed.
         force: run in any case.
 
     Raises:
@@ -139,6 +143,11 @@ def decide(
         outcome = Outcome.ERROR
     else:
         outcome = Outcome.RUN if verdict.outcome == Judged.MET and opens is None and not over else Outcome.WAIT
+    rests_until = failures.rests_until(now) if failures and failures.round == state.round + 1 else None
+    if outcome == Outcome.RUN and failures and rests_until:
+        outcome = Outcome.ERROR
+        again = f"it is tried again from {rests_until:%Y-%m-%d %H:%M UTC} on, or now with force_train"
+        reasons.insert(0, f"{failures.describe()}; {again}")
     return Decision(outcome, tuple(reasons), verdict, metrics, opens)
 
 

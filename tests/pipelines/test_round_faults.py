@@ -19,6 +19,7 @@ import pytest
 from minio import Minio
 
 from components.core.errors import ConflictError
+from components.core.failures import FAILURES, read_failures
 from components.core.job import Job
 from components.core.store import Store, open_store
 from tests.conftest import ACCESS_KEY, SECRET_KEY
@@ -233,6 +234,7 @@ def test_a_disk_that_is_full_wherever_a_round_is(undisturbed, tmp_path):
         while (process := site.begin()).wait(timeout=120):
             line = ended_in_one_line(process)
             assert "o space left" in line
+            (disk / "job" / FAILURES).unlink(missing_ok=True)  # it would rest after three
             assert unfinished(disk) == []
             full_in.append(line.split()[0])
             shutil.rmtree(disk / "runs")
@@ -290,6 +292,27 @@ def test_a_clock_that_jumps_back_two_days(undisturbed, tmp_path):
     assert (second.before, json.loads(job.store.read("champion.json"))["move"]) == (first.version, 2)
     assert site.index.is_file()
     assert job.roll_back().champion == first.version
+
+
+# --- what fails again and again ---
+
+
+def test_a_round_that_cannot_succeed_does_not_train_at_every_poll(tmp_path):
+    site = Site(tmp_path)
+    site.arrive()
+    for count in ("once", "2 times", "3 times"):
+        line = site.fail(gate="precision[bleu] >= 0")
+        assert line.startswith("deploy ! ") and "bleu" in line
+        noted = read_failures(open_store(site.root)).describe()
+        assert f"round 1 has failed {count}, the last time in deploy " in noted
+    line = site.fail(gate="precision[bleu] >= 0")
+    assert line.startswith("trigger ! error: round 1 has failed 3 times, the last time in deploy at 20")
+    assert "bleu" in line and "or now with force_train" in line
+    site.complete(force="train")
+    assert site.essence()["round"] == 1
+    site.arrive(PER_ROUND)
+    site.complete()
+    assert site.essence()["round"] == 2
 
 
 # --- models ---

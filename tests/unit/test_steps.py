@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from components.core.failures import read_failures
+from components.core.store import open_store
+
 HEAD = "from components.core.steps import step\nfrom components.core.errors import InputError\nimport logging, time\n"
 
 
@@ -42,6 +45,25 @@ def test_what_a_step_logs_bears_its_name():
     lines = done.stdout.splitlines()
     assert lines[0] == "train | epoch 3"
     assert lines[1].startswith("train | done in ")
+
+
+@pytest.mark.parametrize(
+    ("raised", "noted"),
+    [
+        ("InputError('no such\\nclass')", "no such class"),
+        ("MemoryError", "out of memory: give the step more memory, or a smaller batch or image_size"),
+        ("OSError(5, 'Input/output error', '/data')", "Input/output error: /data"),
+        ("KeyError('gone')", "KeyError: 'gone'"),
+        ("ConflictError('another run was first')", None),
+        ("KeyboardInterrupt", None),
+    ],
+)
+def test_what_fails_in_a_round_is_put_on_record(tmp_path, raised, noted):
+    imported = "from components.core.errors import ConflictError\n"
+    done = run(f"{imported}with step('train', {str(tmp_path)!r}):\n    raise {raised}")
+    assert done.returncode
+    found = read_failures(open_store(str(tmp_path)))
+    assert (found and (found.step, found.error)) == (noted and ("train", noted))
 
 
 @pytest.mark.parametrize("attached", [True, False])

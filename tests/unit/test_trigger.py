@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from components.core.errors import InputError
+from components.core.failures import Failures
 from components.core.job import Change, State
 from components.core.manifest import Manifest
 from components.core.reports import read_sections, write_page
@@ -47,6 +48,20 @@ def test_fifty_new_samples_are_asked_for_unless_something_else_is():
     assert decide(State(), arrived(49), now=NOW).outcome == Outcome.WAIT
     assert decide(State(), arrived(50), now=NOW).outcome == Outcome.RUN
     assert decide(State(), arrived(50), now=NOW, conditions="", window="").outcome == Outcome.RUN
+
+
+def test_a_round_that_failed_too_often_rests_with_an_error_and_is_tried_again_later():
+    failures = Failures(round=1, count=3, step="judge", error="no such class", at=NOW)
+    decision = decide(State(), arrived(50), now=NOW, failures=failures)
+    assert decision.outcome == Outcome.ERROR
+    assert decision.reasons[0] == (
+        f"round 1 has failed 3 times, the last time in judge at {NOW:%Y-%m-%d %H:%M} UTC: no such class; it is tried "
+        f"again from {NOW + timedelta(minutes=10):%Y-%m-%d %H:%M} UTC on, or now with force_train"
+    )
+    assert decide(State(), arrived(49), now=NOW, failures=failures).outcome == Outcome.WAIT, "no round is due"
+    assert decide(State(), arrived(50), now=NOW, failures=failures, force=True).outcome == Outcome.RUN
+    assert decide(State(round=1), arrived(50), now=NOW, failures=failures).outcome == Outcome.RUN, "it is another round"
+    assert decide(State(), arrived(50), now=NOW + timedelta(minutes=10), failures=failures).outcome == Outcome.RUN
 
 
 def test_not_yet_says_what_there_is_and_what_is_needed():

@@ -1,0 +1,62 @@
+"""What is put on record of rounds that fail, and how long they rest."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from components.core.failures import FAILURES, Failures, note_failure, read_failures
+from components.core.job import Job
+
+NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
+
+
+def failed(count, at=NOW):
+    return Failures(round=4, count=count, step="judge", error="no such class", at=at)
+
+
+@pytest.mark.parametrize(("count", "minutes"), [(3, 10), (4, 20), (7, 160), (8, 320), (9, 360), (90, 360)])
+def test_from_the_third_failure_on_a_round_rests_for_longer_and_longer(count, minutes):
+    end = NOW + timedelta(minutes=minutes)
+    assert failed(count).rests_until(NOW) == end
+    assert failed(count).rests_until(end - timedelta(seconds=1)) == end
+    assert failed(count).rests_until(end) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_first_failures_are_no_reason_to_wait(count):
+    assert failed(count).rests_until(NOW) is None
+
+
+def test_a_failure_in_the_future_is_no_reason_to_wait():
+    assert failed(9, NOW + timedelta(days=2)).rests_until(NOW) is None
+
+
+def test_failures_of_one_round_are_counted_and_those_of_the_next_anew(tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    assert read_failures(job.store) is None
+    note_failure(job.store.uri, "train", "out of memory")
+    note_failure(job.store.uri, "judge", "x" * 2000)
+    found = read_failures(job.store)
+    assert (found.round, found.count, found.step, found.error) == (1, 2, "judge", "x" * 500)
+    state, etag = job.read()
+    job.commit(state.model_copy(update={"round": 1}), etag)
+    note_failure(job.store.uri, "train", "out of memory")
+    assert (read_failures(job.store).round, read_failures(job.store).count) == (2, 1)
+
+
+def test_a_damaged_record_is_none(tmp_path, caplog):
+    job = Job.open(str(tmp_path / "job"))
+    job.store.write(FAILURES, b'{"round": 0}')
+    assert read_failures(job.store) is None
+    assert "failures.json is damaged and not looked at" in caplog.text
+    note_failure(job.store.uri, "train", "out of memory")
+    assert read_failures(job.store).count == 1
+
+
+def test_where_nothing_can_be_put_on_record_nothing_happens(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    note_failure(str(tmp_path / "file" / "job"), "train", "out of memory")
+    note_failure("ftp://nowhere", "train", "out of memory")
+    (tmp_path / "state.json").write_text("{")
+    note_failure(str(tmp_path), "train", "out of memory")
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["file", "state.json"]
