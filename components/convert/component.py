@@ -51,7 +51,7 @@ def convert(
     """
     from components.core.steps import step
 
-    with step("convert", job_root):
+    with step("convert", job_root, manifest.metadata.get("round")):
         import json
         from pathlib import Path
 

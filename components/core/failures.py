@@ -1,7 +1,7 @@
 """Rounds that ended in an error, so that one that cannot succeed does not train again at every poll.
 
-``failures.json`` in the job's root tells how often the job's next round has failed in one of its costly steps, from
-training on, and why the last time; a round that is committed makes it out of date. A step that was killed leaves
+``failures.json`` in the job's root tells how often a round has failed in one of its costly steps, from training on, and
+why the last time; once the round is committed it is out of date. A step that was killed leaves
 nothing here, and neither does one that lost a race: both say nothing about the round, which the next poll does again.
 """
 
@@ -14,8 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import InputError
-from components.core.job import Job
-from components.core.store import Store
+from components.core.store import Store, open_store
 
 FAILURES = "failures.json"
 AT_ONCE = 3  # failures after which the next poll tries again
@@ -78,20 +77,22 @@ def read_failures(store: Store) -> Failures | None:
         return None
 
 
-def note_failure(job_root: str, step: str, error: str) -> None:
-    """Put a failure of the job's next round on record; where that cannot be done, it has failed all the same.
+def note_failure(job_root: str, round_number: int, step: str, error: str) -> None:
+    """Put a failure of a round on record; where that cannot be done, it has failed all the same.
 
     Args:
         job_root: the job's store.
+        round_number: from 1 on.
         step: where it failed.
         error: why.
     """
     try:
-        job = Job.open(job_root)
-        number = job.read()[0].round + 1
-        before = read_failures(job.store)
-        count = before.count + 1 if before and before.round == number else 1
-        failures = Failures(round=number, count=count, step=step, error=error[:_LONGEST_ERROR], at=datetime.now(UTC))
-        job.store.write(FAILURES, failures.model_dump_json(indent=2).encode())
+        store = open_store(job_root)
+        before = read_failures(store)
+        count = before.count + 1 if before and before.round == round_number else 1
+        failures = Failures(
+            round=round_number, count=count, step=step, error=error[:_LONGEST_ERROR], at=datetime.now(UTC)
+        )
+        store.write(FAILURES, failures.model_dump_json(indent=2).encode())
     except (InputError, OSError):
         return

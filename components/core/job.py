@@ -25,6 +25,9 @@ STATE = "state.json"
 REMEMBERED_RUNS = 20
 
 
+_NO_CHAMPION = "no job with a champion lies there, check the address"
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -292,7 +295,7 @@ class Job:
         """
         state, _ = self.read()
         if state.champion is None:
-            raise InputError(f"{self.store.uri}: no job with a champion lies there, check the address")
+            raise InputError(f"{self.store.uri}: {_NO_CHAMPION}")
         return state.champion
 
     def fetch_bundle(self, version: str, folder: Path) -> Bundle:
@@ -350,7 +353,7 @@ class Job:
         state, etag = self.read()
         target = version or (state.history[-1].before if state.history else None)
         if target is None:
-            hint = "" if state.champion else ": no job with a champion lies there, check the address"
+            hint = "" if state.champion else f": {_NO_CHAMPION}"
             raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to{hint}")
         if target not in self.versions():
             raise self._no_version(target)

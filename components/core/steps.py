@@ -23,39 +23,44 @@ _ORPHAN_SECONDS = 2.0
 
 
 @contextmanager
-def step(name: str, round_of: str = "") -> Iterator[None]:
+def step(name: str, job_root: str = "", round_number: float | None = None) -> Iterator[None]:
     """Run the body of one component.
-
-    Args:
-        name: of the step.
-        round_of: root of the job of whose round this is a costly step: a failure is put on record there.
 
     An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
     something about it. Any other exception goes on with its traceback, after the same line.
+
+    Args:
+        name: of the step.
+        job_root: where a failure is put on record, if the step is part of a round.
+        round_number: of that round, as the metadata of an artifact has it; None outside of one.
     """
     threading.Thread(target=_end_with_reader, daemon=True).start()
+
+    def fail(message: str, *, lost: bool = False) -> None:
+        line = " ".join(message.split())
+        print(f"{name} {FAILS} {line}", flush=True)
+        if round_number is not None and not lost:  # who lost a race did nothing wrong
+            note_failure(job_root, int(round_number), name, line)
+
     started = time.monotonic()
     try:
         with _speaking_as(name):
             yield
             logging.info("done in %.1f s", time.monotonic() - started)
     except InputError as error:
-        _fail(name, str(error), round_of)
+        fail(str(error))
         raise SystemExit(1) from None
-    except ConflictError as error:
-        _fail(name, f"{type(error).__name__}: {error}")
-        raise
     except MemoryError:
-        _fail(name, "out of memory: give the step more memory, or a smaller batch or image_size", round_of)
+        fail("out of memory: give the step more memory, or a smaller batch or image_size")
         raise
     except OSError as error:
         if error.errno in NO_SPACE:
-            _fail(name, f"{error.filename or 'the disk of this step'}: {os_reason(error)}", round_of)
+            fail(f"{error.filename or 'the disk of this step'}: {os_reason(error)}")
             raise SystemExit(1) from None
-        _fail(name, f"{error.strerror or type(error).__name__}: {error.filename or error}", round_of)
+        fail(f"{error.strerror or type(error).__name__}: {error.filename or error}")
         raise
     except Exception as error:
-        _fail(name, f"{type(error).__name__}: {error}", round_of)
+        fail(f"{type(error).__name__}: {error}", lost=isinstance(error, ConflictError))
         raise
 
 
@@ -73,13 +78,6 @@ def _speaking_as(name: str) -> Iterator[None]:
     finally:
         root.handlers[:] = before[0]
         root.setLevel(before[1])
-
-
-def _fail(name: str, message: str, round_of: str = "") -> None:
-    line = " ".join(message.split())
-    print(f"{name} {FAILS} {line}", flush=True)
-    if round_of:
-        note_failure(round_of, name, line)
 
 
 def _end_with_reader() -> None:

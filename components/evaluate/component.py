@@ -108,7 +108,7 @@ def judge(
     """
     from components.core.steps import step
 
-    with step("judge", job_root):
+    with step("judge", job_root, core.metadata.get("round")):
         import json
         import logging
         from datetime import UTC, datetime

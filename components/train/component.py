@@ -59,7 +59,7 @@ def train(
     """
     from components.core.steps import step
 
-    with step("train", job_root):
+    with step("train", job_root, manifest.metadata.get("round")):
         from pathlib import Path
 
         from components.core.manifest import Manifest

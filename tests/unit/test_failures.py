@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from components.core.failures import FAILURES, Failures, note_failure, read_failures
-from components.core.job import Job
+from components.core.store import open_store
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -32,31 +32,27 @@ def test_a_failure_in_the_future_is_no_reason_to_wait():
 
 
 def test_failures_of_one_round_are_counted_and_those_of_the_next_anew(tmp_path):
-    job = Job.open(str(tmp_path / "job"))
-    assert read_failures(job.store) is None
-    note_failure(job.store.uri, "train", "out of memory")
-    note_failure(job.store.uri, "judge", "x" * 2000)
-    found = read_failures(job.store)
+    store = open_store(str(tmp_path / "job"))
+    assert read_failures(store) is None
+    note_failure(store.uri, 1, "train", "out of memory")
+    note_failure(store.uri, 1, "judge", "x" * 2000)
+    found = read_failures(store)
     assert (found.round, found.count, found.step, found.error) == (1, 2, "judge", "x" * 500)
-    state, etag = job.read()
-    job.commit(state.model_copy(update={"round": 1}), etag)
-    note_failure(job.store.uri, "train", "out of memory")
-    assert (read_failures(job.store).round, read_failures(job.store).count) == (2, 1)
+    note_failure(store.uri, 2, "train", "out of memory")
+    assert (read_failures(store).round, read_failures(store).count) == (2, 1)
 
 
 def test_a_damaged_record_is_none(tmp_path, caplog):
-    job = Job.open(str(tmp_path / "job"))
-    job.store.write(FAILURES, b'{"round": 0}')
-    assert read_failures(job.store) is None
+    store = open_store(str(tmp_path / "job"))
+    store.write(FAILURES, b'{"round": 0}')
+    assert read_failures(store) is None
     assert "failures.json is damaged and not looked at" in caplog.text
-    note_failure(job.store.uri, "train", "out of memory")
-    assert read_failures(job.store).count == 1
+    note_failure(store.uri, 1, "train", "out of memory")
+    assert read_failures(store).count == 1
 
 
 def test_where_nothing_can_be_put_on_record_nothing_happens(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    note_failure(str(tmp_path / "file" / "job"), "train", "out of memory")
-    note_failure("ftp://nowhere", "train", "out of memory")
-    (tmp_path / "state.json").write_text("{")
-    note_failure(str(tmp_path), "train", "out of memory")
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["file", "state.json"]
+    note_failure(str(tmp_path / "file" / "job"), 1, "train", "out of memory")
+    note_failure("ftp://nowhere", 1, "train", "out of memory")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -60,10 +60,15 @@ def test_what_a_step_logs_bears_its_name():
 )
 def test_what_fails_in_a_round_is_put_on_record(tmp_path, raised, noted):
     imported = "from components.core.errors import ConflictError\n"
-    done = run(f"{imported}with step('train', {str(tmp_path)!r}):\n    raise {raised}")
+    done = run(f"{imported}with step('train', {str(tmp_path)!r}, 4.0):\n    raise {raised}")
     assert done.returncode
     found = read_failures(open_store(str(tmp_path)))
-    assert (found and (found.step, found.error)) == (noted and ("train", noted))
+    assert (found and (found.round, found.step, found.error)) == (noted and (4, "train", noted))
+
+
+def test_outside_of_a_round_nothing_is_put_on_record(tmp_path):
+    assert run(f"with step('train', {str(tmp_path)!r}, None):\n    raise InputError('no')").returncode
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("attached", [True, False])
