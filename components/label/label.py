@@ -63,10 +63,11 @@ def label(
     """
     writer = writers.get(label_format)
     store = open_store(job_root)
-    wanted = _with_classes(_list(store, round_number), classes)
+    wanted = _list(store, round_number)
     if not wanted.pictures:
         log.info("the list of round %d asks for nothing: there is nothing to hand over", wanted.round)
         return HandOff("", {"pictures": 0, "boxes": 0, "left_out": 0})
+    wanted = _with_classes(wanted, classes)
     with tempfile.TemporaryDirectory(prefix=f"{RESERVED}label-") as temporary:
         found = _bring(wanted.pictures, Path(temporary))
         there = wanted.model_copy(update={"pictures": tuple(p for p in wanted.pictures if p.id in found)})

@@ -121,7 +121,7 @@ def mine(
     champion = open_detector(runtime, folder) if folder and not segments else None
     classes = champion.bundle.classes if champion else known.classes if known else ()
     other = None
-    if prelabel_job and pool.candidates:
+    if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, own_folder(job.store.uri))
     view = look(pool.candidates, champion, rule, least_score, cache / "blobs")
     selection = choose(

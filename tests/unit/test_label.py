@@ -293,6 +293,12 @@ def test_without_a_list(job):
     assert (handed.uri, handed.counts["pictures"]) == ("", 0) and not (job / "labelling").exists()
 
 
+def test_a_list_that_asks_for_nothing_needs_no_class_names(job):
+    put_list(job, [], number=0, classes=(), model=None)
+    handed = label(str(job))
+    assert (handed.uri, handed.counts["pictures"]) == ("", 0)
+
+
 def test_class_names_before_the_first_round(job):
     put_list(job, [asked(job, 4)], number=0, classes=(), model=None)
     with pytest.raises(InputError, match="the list of round 0 has no class names: name them in classes"):

@@ -420,6 +420,8 @@ def test_before_the_first_round_another_jobs_champion_names_the_classes(root, tm
 
 
 def test_another_job_that_cannot_help_is_told(root, tmp_path):
+    with pytest.raises(InputError, match="/nothing: no job with a champion lies there"):
+        mine(root, prelabel_job=str(tmp_path / "nothing"))  # though there is nothing to ask for yet
     job = Job.open(root)
     hard(job, 1)
     commit(job, tmp_path)
