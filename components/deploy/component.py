@@ -56,7 +56,7 @@ def deploy(
     """
     from components.core.steps import step
 
-    with step("deploy", job_root, arrivals.metadata.get("round")):
+    with step("deploy", job_root, everything.metadata.get("round")):
         import json
         import logging
         from pathlib import Path

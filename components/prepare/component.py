@@ -133,7 +133,8 @@ def plan(
             (recent, data.recent),
         ):
             samples.write(artifact.path)
-            artifact.metadata["round"] = arrivals.metadata["round"]
+            if not force_evaluate:  # which no poll repeats, so that its failures do not count
+                artifact.metadata["round"] = arrivals.metadata["round"]
         write_page(report.path, "Plan", [section(data, 0 if force_evaluate else int(epochs))])
         for name, count in (data.counts | data.budget(0 if force_evaluate else int(epochs))).items():
             counts.log_metric(name, count)
