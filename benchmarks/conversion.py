@@ -3,7 +3,7 @@
 float32       the bundle's ONNX, which the others are held against
 ours          ``convert`` as the pipeline calls it: boxes and scores of each scale apart, with its retries and its gate
 ultralytics   the graph and the calibration of ultralytics' exporter: boxes as fractions of the canvas and scores in one
-              output, all of its val split, pictures as they are, which the toolkit stretches to the canvas
+              output, all of its val split, images as they are, which the toolkit stretches to the canvas
 concatenated  the graph that it exports as plain ONNX: boxes in pixels and scores in one output; calibrated as ours
 
 The samples are split by hash as ``prepare`` does, so that with the seed and the shares of the training the test split
@@ -13,7 +13,7 @@ the confidence that the model is deployed with; the gate fails where one of its 
 
 Ultralytics will not build with a toolkit newer than 2.4, and 2.5.0 needs two of its rules switched off for a YOLO,
 which the exporter cannot say. So the exporter runs up to where it calls the toolkit, with ``simplify=False``, and its
-ONNX and its list of pictures are built here, in a process of their own, with its settings and without these rules.
+ONNX and its list of images are built here, in a process of their own, with its settings and without these rules.
 
 Example:
     python benchmarks/conversion.py BUNDLE VOC2007.zip --classes hat:helmet,person:head --folder FOLDER
@@ -54,10 +54,10 @@ from components.core.estimators.ultralytics_model import ONNX_OPSET  # noqa: E40
 from components.core.estimators.ultralytics_offline import ultralytics_offline  # noqa: E402
 from components.core.estimators.yolo import lay_out  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
-from components.core.reports import write_page  # noqa: E402
+from components.core.reports.page import write_page  # noqa: E402
 from components.core.runtimes.decode import decode  # noqa: E402
-from components.core.runtimes.detector import on_picture  # noqa: E402
-from components.core.runtimes.letterbox import letterbox, read_picture  # noqa: E402
+from components.core.runtimes.detector import on_image  # noqa: E402
+from components.core.runtimes.letterbox import letterbox, read_image  # noqa: E402
 from components.core.runtimes.onnx import INPUT  # noqa: E402
 from components.core.runtimes.rockchip import parse_targets  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
@@ -77,7 +77,7 @@ class Joined:
     Attributes:
         name: of the way.
         onnx: the graph.
-        calibration: text file that names a picture a line.
+        calibration: text file that names a image a line.
         unit: canvas pixels that 1 stands for in the boxes: width and height.
     """
 
@@ -101,14 +101,14 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder of a model of the estimator yolo, with NMS")
-    parser.add_argument("source", help="labelled pictures, as ingest takes them")
+    parser.add_argument("source", help="labelled images, as ingest takes them")
     parser.add_argument("--classes", default="", help="as ingest takes them")
     parser.add_argument("--folder", type=Path, required=True, help="for data, models, logs and the report of ours")
     parser.add_argument("--targets", default="rk3588,rk3568,rk3576,rv1106", help="by commas")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the samples to measure on (default 0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits and the choice of pictures (default 0)")
-    parser.add_argument("--check-size", type=int, default=300, help="most pictures to measure on (default 300)")
-    parser.add_argument("--calibration-size", type=int, default=100, help="most pictures of ours (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the splits and the choice of images (default 0)")
+    parser.add_argument("--check-size", type=int, default=300, help="most images to measure on (default 300)")
+    parser.add_argument("--calibration-size", type=int, default=100, help="most images of ours (default 100)")
     given = parser.parse_args()
     given.folder = given.folder.resolve()
     job = str(given.folder / "job")
@@ -145,9 +145,9 @@ def others(data: Manifest, reference: Measured, job: str, given: argparse.Namesp
     """Build, look with and judge the joined graphs."""
     bundle, blobs = Bundle.read(given.bundle), cache_folder(job) / "blobs"
     samples = draw_samples(data.split("test").labelled(), given.check_size, given.seed)
-    pictures = fetch_blobs(samples, blobs)
+    images = fetch_blobs(samples, blobs)
     for graph in (exporter_graph(data, blobs, given), plain_graph(data, blobs, given)):
-        whole = measure(samples, look_with_onnx(graph, bundle, pictures), bundle)
+        whole = measure(samples, look_with_onnx(graph, bundle, images), bundle)
         if abs(whole.metrics.map50_95 - reference.metrics.map50_95) > SAME:
             raise RuntimeError(f"{graph.name}: the float graph gives {whole.metrics.map50_95:.3f}: it is read wrongly")
         for target in parse_targets(given.targets):
@@ -155,7 +155,7 @@ def others(data: Manifest, reference: Measured, job: str, given: argparse.Namesp
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             try:
-                found, steps = in_a_child(build_and_look, graph, target, bundle, pictures, folder)
+                found, steps = in_a_child(build_and_look, graph, target, bundle, images, folder)
             except (BrokenProcessPool, RuntimeError, ValueError):
                 yield Row(target, graph.name, error="the toolkit failed: see its log")
             else:
@@ -164,7 +164,7 @@ def others(data: Manifest, reference: Measured, job: str, given: argparse.Namesp
 
 
 def exporter_graph(data: Manifest, blobs: Path, given: argparse.Namespace) -> Joined:
-    """What ultralytics' exporter hands to the toolkit for int8: its ONNX, and all the pictures of its val split."""
+    """What ultralytics' exporter hands to the toolkit for int8: its ONNX, and all the images of its val split."""
     folder = fresh(given.folder / "ultralytics", given.bundle)
     parts = (data.split(split) for split in ("train", "val"))
     yaml = lay_out(folder / "data", *(LocalSamples(part, fetch_blobs(part, blobs)) for part in parts))
@@ -212,12 +212,12 @@ def in_a_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def build_and_look(
-    graph: Joined, target: str, bundle: Bundle, pictures: Sequence[Path], folder: Path
+    graph: Joined, target: str, bundle: Bundle, images: Sequence[Path], folder: Path
 ) -> tuple[list[Detections], Mapping[str, float]]:
     """Build a graph in int8 and simulate it.
 
     Returns:
-        What it finds in each picture, and from one level of its output to the next.
+        What it finds in each image, and from one level of its output to the next.
     """
     os.chdir(folder)
     log = os.open(folder / "toolkit.log", os.O_WRONLY | os.O_CREAT)
@@ -241,7 +241,7 @@ def build_and_look(
         output: Array = rknn.inference(inputs=[canvas], data_format=["nhwc"])[0]
         return output
 
-    found = [find(infer, graph, bundle, picture) for picture in pictures]
+    found = [find(infer, graph, bundle, image) for image in images]
     return found, product._score_steps(rknn, ["output0"])
 
 
@@ -250,7 +250,7 @@ def succeed(answer: int) -> None:
         raise RuntimeError(f"the toolkit answered {answer}")
 
 
-def look_with_onnx(graph: Joined, bundle: Bundle, pictures: Sequence[Path]) -> list[Detections]:
+def look_with_onnx(graph: Joined, bundle: Bundle, images: Sequence[Path]) -> list[Detections]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(graph.onnx), providers=["CPUExecutionProvider"])
@@ -259,19 +259,19 @@ def look_with_onnx(graph: Joined, bundle: Bundle, pictures: Sequence[Path]) -> l
         output: Array = session.run(None, {INPUT: canvas.transpose(0, 3, 1, 2).astype(np.float32) / 255})[0]
         return output
 
-    return [find(infer, graph, bundle, picture) for picture in pictures]
+    return [find(infer, graph, bundle, image) for image in images]
 
 
-def find(infer: Infer, graph: Joined, bundle: Bundle, picture: Path) -> Detections:
-    """What a graph finds in a picture, read as the product reads its own."""
-    canvas, placement = letterbox(read_picture(picture), bundle.image_size, bundle.pad)
+def find(infer: Infer, graph: Joined, bundle: Bundle, image: Path) -> Detections:
+    """What a graph finds in a image, read as the product reads its own."""
+    canvas, placement = letterbox(read_image(image), bundle.image_size, bundle.pad)
     output = infer(canvas[None]).reshape(4 + len(bundle.classes), -1)
     centres, sizes = (output[start : start + 2] * np.array(graph.unit, np.float32)[:, None] for start in (0, 2))
     boxes, scores = np.concatenate([centres - sizes / 2, centres + sizes / 2]).T, output[4:].T
     place, class_id = np.nonzero(scores >= product.LEAST_SCORE)
     candidates = (boxes[place], scores[place, class_id], class_id.astype(np.float32))
     found = decode(candidates, BoxesHead(), confidence=product.LEAST_SCORE, nms=bundle.nms_threshold)
-    return on_picture(found, placement)
+    return on_image(found, placement)
 
 
 def report(rows: Sequence[Row], targets: Sequence[str]) -> None:
@@ -279,7 +279,7 @@ def report(rows: Sequence[Row], targets: Sequence[str]) -> None:
     reference = rows[0].measured
     assert reference
     metrics = reference.metrics
-    print(f"\n{metrics.images} pictures held out, {metrics.truths} boxes\n")
+    print(f"\n{metrics.images} images held out, {metrics.truths} boxes\n")
     headers = ("target", "way", "mAP50", "mAP50-95", "points", "highest score", "boxes", "our gate")
     print(f"| {' | '.join(headers)} |\n|{'---|' * len(headers)}")
     for row in sorted(rows, key=lambda row: targets.index(row.target) if row.target in targets else -1):

@@ -1,4 +1,4 @@
-"""Pictures per second of the whole edge worker against the bare model on the same frames.
+"""Images per second of the whole edge worker against the bare model on the same frames.
 
     python benchmarks/edge.py --repeats 3 --frames 1500
 
@@ -25,11 +25,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from components.core.bundle import Bundle
-from components.core.hard_examples import read_sidecars
-from components.core.job import Job
-from components.core.runtimes.detector import open_detector
+from components.core.job.hard_examples import read_sidecars
+from components.core.job.job import Job
+from components.core.runtimes.base import open_detector
 from components.deploy.pointer import publish_pointer
-from components.serving.sources import open_source
+from components.serving.sources.open import open_source
 from components.serving.worker import Options, Worker
 from pipelines.demo.lights import LIGHTS
 from pipelines.demo.scenes import draw_scene
@@ -65,13 +65,13 @@ def one_pair(work: Path, video: Path, bundles: list[Path], given: argparse.Names
 
 
 def run_bare(video: Path, bundle: Path, threads: int) -> float:
-    pictures = [shot.picture for shot in open_source(str(video)).shots(threading.Event())]
+    images = [shot.image for shot in open_source(str(video)).shots(threading.Event())]
     detector = open_detector("onnx", bundle, threads)
-    detector.predict(pictures[:3])
+    detector.predict(images[:3])
     started = time.perf_counter()
-    for picture in pictures:
-        detector.predict([picture])
-    return len(pictures) / (time.perf_counter() - started)
+    for image in images:
+        detector.predict([image])
+    return len(images) / (time.perf_counter() - started)
 
 
 def run_worker(work: Path, video: Path, bundles: list[Path], given: argparse.Namespace) -> float:

@@ -1,11 +1,11 @@
 """How long ingest takes, against a plain copy of the same files and against the old way of preparing a data set.
 
-The data set is made from a VOC archive or folder: its pictures are repeated until there are enough, each with a comment
+The data set is made from a VOC archive or folder: its images are repeated until there are enough, each with a comment
 of its own in the JPEG header, so that no two have the same bytes. In one run, several times and in changing order:
 
 copy    shutil.copytree of the folder
-ours    ingest of the folder: every picture hashed, decoded and stored, every label checked
-old     one thread; per picture one XML read with ElementTree, one text file written, the picture copied twice
+ours    ingest of the folder: every image hashed, decoded and stored, every label checked
+old     one thread; per image one XML read with ElementTree, one text file written, the image copied twice
 
 Ratios of the medians and the peak memory of ingest with all its processes are printed.
 """
@@ -35,8 +35,8 @@ SAMPLING_SECONDS = 0.02
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="zip or folder with Annotations and JPEGImages (JPEG pictures)")
-    parser.add_argument("--pictures", type=int, default=7500, help="how many (default 7500)")
+    parser.add_argument("source", type=Path, help="zip or folder with Annotations and JPEGImages (JPEG images)")
+    parser.add_argument("--images", type=int, default=7500, help="how many (default 7500)")
     parser.add_argument("--repeats", type=int, default=3, help="how often each is measured (default 3)")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     parser.add_argument("--only", nargs=3, metavar=("METHOD", "FROM", "TO"), help=argparse.SUPPRESS)
@@ -47,7 +47,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         work = Path(temporary)
-        data_set = build(given.source, work, given.pictures)
+        data_set = build(given.source, work, given.images)
         report(compare(data_set, work, given.repeats))
 
 
@@ -57,27 +57,27 @@ def build(source: Path, work: Path, count: int) -> Path:
         with zipfile.ZipFile(source) as archive:
             archive.extractall(work / "source")
         source = work / "source"
-    pictures = sorted(path for path in source.rglob("*.jpg") if path.parent.name == "JPEGImages")
-    if not pictures:
+    images = sorted(path for path in source.rglob("*.jpg") if path.parent.name == "JPEGImages")
+    if not images:
         raise SystemExit(f"{source}: no JPEGImages/*.jpg in it")
     target = work / "VOC"
     (target / "JPEGImages").mkdir(parents=True)
     (target / "Annotations").mkdir()
     size = 0
     for number in range(count):
-        picture = pictures[number % len(pictures)]
-        data = with_comment(picture.read_bytes(), f"copy {number}".encode())
+        image = images[number % len(images)]
+        data = with_comment(image.read_bytes(), f"copy {number}".encode())
         size += len(data)
         (target / "JPEGImages" / f"{number:06d}.jpg").write_bytes(data)
-        label = picture.parents[1] / "Annotations" / f"{picture.stem}.xml"
+        label = image.parents[1] / "Annotations" / f"{image.stem}.xml"
         shutil.copy(label, target / "Annotations" / f"{number:06d}.xml")
     shutil.rmtree(work / "source", ignore_errors=True)
-    print(f"{count} pictures, {size / count / 1000:.1f} kB each, {os.cpu_count()} processors")
+    print(f"{count} images, {size / count / 1000:.1f} kB each, {os.cpu_count()} processors")
     return target
 
 
 def with_comment(jpeg: bytes, comment: bytes) -> bytes:
-    """The same picture in other bytes."""
+    """The same image in other bytes."""
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
@@ -145,7 +145,7 @@ def ours(source: Path, target: Path) -> None:
 
 
 def old(source: Path, target: Path) -> None:
-    """What scripts around VOC do: labels to YOLO's text, pictures to a work folder and to the trainer's folder."""
+    """What scripts around VOC do: labels to YOLO's text, images to a work folder and to the trainer's folder."""
     for part in ("labels", "images", "train"):
         (target / part).mkdir(parents=True)
     for path in sorted((source / "Annotations").iterdir()):

@@ -1,6 +1,6 @@
 """What a loop of small rounds learns and forgets, against its alternatives.
 
-The first site's pictures come first, a large set and then rounds of 60; after them a new site's come in rounds of 60.
+The first site's images come first, a large set and then rounds of 60; after them a new site's come in rounds of 60.
 A quarter of the way or so, a network trained from nothing on the large set is all there is. From there on:
 
 frozen     that first model, for ever
@@ -8,7 +8,7 @@ new only   each round trains the last model on the round's new samples alone, as
 ours       each round trains the last model on the new samples and a replay of known ones, as the plan step draws it
 full       a network trained from nothing on everything so far, at the very end
 
-All see the same samples in the same splits, and are measured with the exported ONNX on the same held-out pictures of
+All see the same samples in the same splits, and are measured with the exported ONNX on the same held-out images of
 both sites, those that arrive later among them. The gate is left out: what is compared is the learning. Results are
 written as they come, and a run that is ended goes on where it was.
 
@@ -112,7 +112,7 @@ def _taken_in(source: str, given: argparse.Namespace, classes: str, ignore: str 
 
 
 def _rounds(manifest: Manifest, known: Manifest, size: int) -> Iterator[Manifest]:
-    """Rounds of a size in an order by picture digest, the last with what is over; no picture that is known already."""
+    """Rounds of a size in an order by image digest, the last with what is over; no image that is known already."""
     fresh = manifest.table.filter(~pl.col("id").is_in(known.table["id"].to_list())).sort("id")
     starts = range(0, max(size, len(fresh) - len(fresh) % size), size)
     for start in starts:
@@ -160,7 +160,7 @@ class Trial:
                 last[strategy] = self._folder(strategy, number)
 
     def _tests(self) -> dict[str, Manifest]:
-        """The held-out pictures of each site, of all rounds: who is on which side depends on nothing but the seed."""
+        """The held-out images of each site, of all rounds: who is on which side depends on nothing but the seed."""
         from components.prepare.prepare import assign
 
         sites = {}

@@ -57,13 +57,13 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     keys = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(given.frames)]
-    boxes, pictures = box_pool(rng, keys), picture_pool(rng, keys)
+    boxes, images = box_pool(rng, keys), image_pool(rng, keys)
     draws = chance(keys)
     cases = [
         Case("IBT", {"threshold_img": 0.5, "threshold_box": 0.5}, ibt, boxes),
         Case("IBT", {"threshold_img": 0.7, "threshold_box": 0.3}, ibt, boxes),
         Case("Threshold", {"threshold": 0.5}, threshold, boxes),
-        Case("CrossEntropy", {"threshold_cross_entropy": 0.5}, cross_entropy, pictures),
+        Case("CrossEntropy", {"threshold_cross_entropy": 0.5}, cross_entropy, images),
         Case("Random", {"random_ratio": 0.3}, lambda _, random_ratio: next(draws) < random_ratio, boxes),
         Case("CloudOnly", {}, lambda _: True, boxes),
         Case("EdgeOnly", {}, lambda _: False, boxes),
@@ -115,7 +115,7 @@ def box_pool(rng: np.random.Generator, keys: list[str]) -> Pool:
     return Pool(lists, scores, counts, keys)
 
 
-def picture_pool(rng: np.random.Generator, keys: list[str]) -> Pool:
+def image_pool(rng: np.random.Generator, keys: list[str]) -> Pool:
     rows = rng.dirichlet(np.full(CLASSES, 0.15), len(keys))
     rows = np.maximum(rows, 1e-12)
     rows /= rows.sum(axis=1, keepdims=True)

@@ -1,11 +1,11 @@
 """How long a poll takes, and how much memory, when a feed of many objects has a hundred new ones.
 
-    python benchmarks/poll.py                       a folder of 10,000 and of 100,000 pictures
+    python benchmarks/poll.py                       a folder of 10,000 and of 100,000 images
     python benchmarks/poll.py --s3 ministack        a prefix in a bucket, on a server that this starts
     python benchmarks/poll.py --s3 radosgw          the same, on Ceph's gateway (packages radosgw, ceph-mon, ceph-osd)
 
-Each picture has a label file, so there are twice as many files. A round of all of them is committed, and a poll
-tidies up behind it: it removes the copies that the round's poll made of the bucket's objects. Then a hundred pictures
+Each image has a label file, so there are twice as many files. A round of all of them is committed, and a poll
+tidies up behind it: it removes the copies that the round's poll made of the bucket's objects. Then a hundred images
 with labels are added, and a fresh process polls: first with the hundred new ones, then again while they wait for
 their round, and once more when they have been committed and there is nothing new. Times are of the poll, without
 starting Python: by the clock, which has the server's work in it, and of the processor, which is the poll's alone;
@@ -41,7 +41,7 @@ KEY, SECRET = "AKIATESTTESTTESTTEST", "secret"  # of the server that this starts
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="pictures in the feed")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="images in the feed")
     parser.add_argument("--s3", choices=SERVERS, help="a prefix in a bucket of this server instead of a folder")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     parser.add_argument("--only", nargs=3, metavar=("FEED", "JOB", "COMMIT"), help=argparse.SUPPRESS)
@@ -61,10 +61,10 @@ def main() -> None:
 
 
 def run(work: Path, count: int, feed: str) -> dict[str, dict[str, float]]:
-    samples = pictures()
+    samples = images()
     add(feed, samples, range(count))
     job = str(work / "job")
-    print(f"{count} pictures: the first round takes {poll(feed, job, 'commit')['seconds']:.1f} s")
+    print(f"{count} images: the first round takes {poll(feed, job, 'commit')['seconds']:.1f} s")
     found = {"tidying": poll(feed, job, "leave")}
     add(feed, samples, range(count, count + NEW))
     found |= {
@@ -84,12 +84,12 @@ def report(results: dict[int, dict[str, dict[str, float]]]) -> None:
     for name in results[few]:
         before, after = results[few][name], results[many][name]
         print(
-            f"{name}: {many / few:g} times the pictures take {after['seconds'] / before['seconds']:.1f} times the time "
+            f"{name}: {many / few:g} times the images take {after['seconds'] / before['seconds']:.1f} times the time "
             f"and {after['peak'] / before['peak']:.2f} times the memory"
         )
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """A few real JPEG files of noise and squares."""
     rng = np.random.default_rng(0)
     found = []
@@ -101,11 +101,11 @@ def pictures() -> list[bytes]:
 
 
 def add(feed: str, samples: list[bytes], numbers: range) -> None:
-    """Add pictures, each in other bytes, and their labels, under names that sort by time."""
+    """Add images, each in other bytes, and their labels, under names that sort by time."""
 
     def files() -> Iterator[tuple[str, bytes]]:
         for number in numbers:
-            comment = f"picture {number}".encode()
+            comment = f"image {number}".encode()
             jpeg = samples[number % len(samples)]
             marked = jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
             yield f"images/{number:07d}.jpg", marked
@@ -117,7 +117,7 @@ def add(feed: str, samples: list[bytes], numbers: range) -> None:
         for name, data in files():
             Path(feed, name).write_bytes(data)
         return
-    from components.core.store import open_store
+    from components.core.stores.open import open_store
 
     store = open_store(feed)
     with ThreadPoolExecutor(8) as pool:
@@ -136,7 +136,7 @@ def poll(feed: str, job: str, keep: str) -> dict[str, float]:
 
 def measure(feed: str, job_root: str, *, commit: bool) -> dict[str, float]:
     from components.core.cache import cache_folder
-    from components.core.job import Job
+    from components.core.job.job import Job
     from components.core.manifest import Manifest
     from components.ingest.feed import take_new
 

@@ -1,12 +1,12 @@
-"""What labels are worth that people are asked for by `mine`, against the same number of labels for random pictures.
+"""What labels are worth that people are asked for by `mine`, against the same number of labels for random images.
 
-The pictures are cut by chance into a held-out part, a weak set and a pool. A network trained from nothing on the weak
-set alone is the weak model. Each arm then chooses a budget of pictures from the pool, gets their labels, trains the
+The images are cut by chance into a held-out part, a weak set and a pool. A network trained from nothing on the weak
+set alone is the weak model. Each arm then chooses a budget of images from the pool, gets their labels, trains the
 weak model on with the weak set and these, and is measured on the held-out part with the exported ONNX:
 
 weak       the weak model itself
-random     pictures drawn at random
-<miner>    pictures chosen as `mine` does, with its default shares, ranked by that miner; ``entropy:boxes=mean`` gives
+random     images drawn at random
+<miner>    images chosen as `mine` does, with its default shares, ranked by that miner; ``entropy:boxes=mean`` gives
            it a parameter, ``IBT@0.25`` shows it only boxes of that score or more
 all        the labels of the whole pool
 
@@ -40,9 +40,9 @@ from components.core.parameters import MineParameters  # noqa: E402
 from components.core.runtimes.detector import open_detector  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
-from components.mine.look import look  # noqa: E402
 from components.mine.mine import make_rule  # noqa: E402
 from components.mine.pool import Candidate  # noqa: E402
+from components.mine.score_pool import score_pool  # noqa: E402
 from components.mine.selection import Selection, choose  # noqa: E402
 from components.train.train import train  # noqa: E402
 
@@ -54,16 +54,16 @@ VALIDATION = 0.2  # of the weak set: chooses the epoch
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="labelled pictures, as ingest takes them")
+    parser.add_argument("source", help="labelled images, as ingest takes them")
     parser.add_argument("--classes", default="", help="as ingest takes them")
     parser.add_argument("--folder", type=Path, required=True, help="for data, models and results")
     parser.add_argument(
         "--arms", default="random,doubt,doubt@0.25,entropy@0.25,IBT@0.25,Threshold@0.25,all", help="by commas"
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
-    parser.add_argument("--weak", type=int, default=100, help="pictures of the weak set (default 100)")
+    parser.add_argument("--weak", type=int, default=100, help="images of the weak set (default 100)")
     parser.add_argument("--budget", type=float, default=0.2, help="share of the pool to label (default 0.2)")
-    parser.add_argument("--held-out", type=float, default=0.25, help="share of all pictures to test on (default 0.25)")
+    parser.add_argument("--held-out", type=float, default=0.25, help="share of all images to test on (default 0.25)")
     parser.add_argument("--image-size", type=int, default=160, help="pixels (default 160)")
     parser.add_argument("--weak-epochs", type=int, default=40, help="of the weak model (default 40)")
     parser.add_argument("--epochs", type=int, default=20, help="of the training after it (default 20)")
@@ -80,7 +80,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Cut:
-    """The pictures in three parts, by ids."""
+    """The images in three parts, by ids."""
 
     test: list[str]
     weak: list[str]
@@ -124,7 +124,7 @@ class Trial:
         rows = {row["id"]: row for row in self._samples.where(pl.col("id").is_in(self._cut.pool)).rows()}
         candidates = [Candidate(id_, rows[id_]["uri"], rows[id_]["source"], id_, "unlabelled") for id_ in sorted(rows)]
         least = float(least_score or DEFAULTS.least_score)
-        seen = look(candidates, open_detector("onnx", weak), miner, least, cache_folder(self._job) / "blobs").seen
+        seen = score_pool(candidates, open_detector("onnx", weak), miner, least, cache_folder(self._job) / "blobs").seen
         shares = (1.0, 0.0) if name == "random" else (DEFAULTS.random_share, DEFAULTS.empty_share)
         budget = round(self._given.budget * len(candidates))
         selection = choose(seen, budget, random_share=shares[0], empty_share=shares[1])

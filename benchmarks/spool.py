@@ -25,8 +25,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.poll import BUCKET, ministack
-from components.core.hard_examples import Sidecar
-from components.core.store import open_store
+from components.core.job.hard_examples import Sidecar
+from components.core.stores.open import open_store
 from components.serving.spool import Spool
 from components.serving.uploader import Uploader
 from pipelines.demo.lights import LIGHTS
@@ -45,14 +45,14 @@ def main() -> None:
         os.environ["AWS_ENDPOINT_URL"] = counting(os.environ["AWS_ENDPOINT_URL"], counted)
         examples = list(scenes(given.scenes))
         spool = Spool(Path(temporary) / "spool", 1 << 30)
-        for picture, sidecar in examples:
-            assert spool.add(picture, sidecar) == "kept"
+        for image, sidecar in examples:
+            assert spool.add(image, sidecar) == "kept"
         on_disk = spool.used_bytes
         send(spool, open_store(f"s3://{BUCKET}/job"))
         after = spool.used_bytes
         spool.close()
     share = {
-        "picture": sum(len(picture) for picture, _ in examples),
+        "image": sum(len(image) for image, _ in examples),
         "sidecar": sum(len(sidecar.model_dump_json()) for _, sidecar in examples),
         "on disk while it waits": on_disk,
         "on disk once it is sent": after,
@@ -64,25 +64,25 @@ def main() -> None:
 
 
 def scenes(count: int) -> list[tuple[bytes, Sidecar]]:
-    """Pictures with their sidecars, as the edge worker makes them."""
+    """Images with their sidecars, as the edge worker makes them."""
     rng = np.random.default_rng(0)
     sites, lights = sorted(SITES), sorted(LIGHTS)
     made = []
     for number in range(count):
         site, light = sites[number % len(sites)], lights[number // len(sites) % len(lights)]
-        image, boxes = draw_scene(rng, site=site, light=light, size=SIZE)
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-        picture = data.tobytes()
+        scene, boxes = draw_scene(rng, site=site, light=light, size=SIZE)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(scene, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+        encoded = data.tobytes()
         sidecar = Sidecar.model_validate(
             {
-                "image": hashlib.sha256(picture).hexdigest(), "width": SIZE[1], "height": SIZE[0],
+                "image": hashlib.sha256(encoded).hexdigest(), "width": SIZE[1], "height": SIZE[0],
                 "captured": datetime.now(UTC), "node": "gate-camera", "source": "rtsp://camera/stream", "frame": number,
                 "kind": "hard", "miner": "IBT", "score": 0.75, "reason": "3 of 4 boxes score 0.5 or less",
                 "model": "r0007-1a2b3c4d", "classes": CLASSES, "boxes": [box[1:] for box in boxes],
                 "scores": [0.51234] * len(boxes), "class_ids": [CLASSES.index(box[0]) for box in boxes],
             }
         )  # fmt: skip
-        made.append((picture, sidecar))
+        made.append((encoded, sidecar))
     return made
 
 

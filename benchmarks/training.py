@@ -6,7 +6,7 @@ bare     YOLO("yolo11n.yaml").train(...)
 ours     components.train: checkpoints to the store after each epoch, the base model checked, ONNX exported and
          compared, the bundle written, predictions drawn
 
-Both begin with the same laid-out pictures and end with trained weights. The ratio of the medians is printed, for the
+Both begin with the same laid-out images and end with trained weights. The ratio of the medians is printed, for the
 whole process and for the epochs alone.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def prepare(work: Path, scenes: int) -> None:
-    """Draw the pictures, take them in and lay them out for the bare trainer."""
+    """Draw the images, take them in and lay them out for the bare trainer."""
     from components.core.cache import fetch_blobs
     from components.core.estimators.base import LocalSamples
     from components.core.estimators.yolo import lay_out

@@ -103,8 +103,8 @@ def plugins_(
     with one_line_errors():
         from components.core.estimators.base import estimators
         from components.core.miners.base import miners
-        from components.core.own_metrics import gate_metrics, trigger_metrics
-        from components.core.runtimes.detector import runtimes
+        from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
+        from components.core.runtimes.base import runtimes
         from components.ingest.dataset import formats
 
         plugins.load(modules)
@@ -121,7 +121,7 @@ def rollback(
 ) -> None:
     """Make an earlier model the champion of a job again."""
     with one_line_errors("interrupted; the same command completes what it began"):
-        from components.core.job import Job
+        from components.core.job.job import Job
         from components.deploy.pointer import publish_pointer
 
         job = Job.open(job_root)
@@ -142,7 +142,7 @@ def conformance(
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="A new folder, to keep what comes of it.")] = None,
 ) -> None:
-    """Try an estimator on drawn pictures, and tell which promises of its contract it does not keep."""
+    """Try an estimator on drawn images, and tell which promises of its contract it does not keep."""
     with one_line_errors("interrupted"), tempfile.TemporaryDirectory() as scratch:
         from components.core.estimators.conformance import check_estimator
         from pipelines import local

@@ -1,7 +1,7 @@
 """A Kubeflow Pipelines server: connecting to it, and running a compiled pipeline there once.
 
     cluster = connect(Server("http://localhost:8080"))
-    run = submit(cluster, "helmet-detection", {"data_url": "s3://pictures/voc.zip", "job_root": "s3://jobs/helmet"})
+    run = submit(cluster, "helmet-detection", {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"})
     state = follow(cluster, run.id)
 
 What is wrong with a package or its parameters is told before anything is sent; what the server or the network says is

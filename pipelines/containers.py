@@ -13,7 +13,7 @@ from components.core.stores.addresses import folder_at
 
 FOLDERS = ("data_url", "feed_url", "base_model", "initial_model", "prelabel_job")  # parameters that may be paths
 _HANDED_ON = ("AWS_", "EDGE_")
-_SHARED_MEMORY = "2g"  # Docker's own 64 MB are too little for processes that load pictures
+_SHARED_MEMORY = "2g"  # Docker's own 64 MB are too little for processes that load images
 
 
 def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> Any:

@@ -31,14 +31,14 @@ def hard_example_mining(
 
     Args:
         job_root: Where the job's state lies: `s3://bucket/prefix`, or on one machine a folder.
-        label_budget: How many pictures to ask for; 0 for none.
+        label_budget: How many images to ask for; 0 for none.
         random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
-        empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        empty_share: Share of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
-        pool_limit: How many pictures to look at, the latest.
+        pool_limit: How many images to look at, the latest.
         prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
             for this job's.
         label_format: Form of the hand-off under `labelling/`: `label-studio`, `coco`, `yolo`, `voc`, or of a plug-in.

@@ -1,4 +1,4 @@
-"""The straight pass: pictures in, a judged detector out."""
+"""The straight pass: images in, a judged detector out."""
 
 from kfp import dsl
 
@@ -15,7 +15,7 @@ from pipelines.wiring import taken_by
 
 @dsl.pipeline(
     name="helmet-detection",
-    description="Bring pictures in, train a detector on them, and measure it on pictures it has not seen.",
+    description="Bring images in, train a detector on them, and measure it on images it has not seen.",
 )
 def helmet_detection(
     data_url: str,
@@ -65,7 +65,7 @@ def helmet_detection(
     tolerations: list = [],  # noqa: B006
     store_secret: str = "edge-learning-store",
 ) -> str:
-    """Bring pictures in, train a detector on them, and measure it on pictures it has not seen.
+    """Bring images in, train a detector on them, and measure it on images it has not seen.
 
     Args:
         data_url: Archive (zip, tar), folder or index file: `https://...`, `s3://bucket/key`, `file:///...` or a path.
@@ -90,17 +90,17 @@ def helmet_detection(
             `yolo11n.yaml`, which trains from nothing. Nothing is downloaded by name.
         epochs: Passes over the training samples.
         image_size: Pixels, one number or `height,width` such as `352,640`. Training takes the longer side.
-        batch: Pictures per step.
+        batch: Images per step.
         patience: Epochs without progress after which training stops; 0 for never.
         device: `auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.
-        workers: Processes that load pictures.
+        workers: Processes that load images.
         estimator_options: Further settings by the estimator's own names, such as `{"mosaic": 0}`.
         experiment_labels: `name=value,...`, kept with the model and shown in the report.
         targets: Chips such as `rk3588,rk3568`; empty to leave the model as it is.
         quantization: `int8` or `fp16`.
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
-        calibration_size: Most training pictures that int8 takes its ranges from.
-        check_size: Most labelled pictures to measure on.
+        calibration_size: Most training images that int8 takes its ranges from.
+        check_size: Most labelled images to measure on.
         max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
         max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.

@@ -121,17 +121,17 @@ def incremental_learning(
         initial_model: What it starts from while there is none.
         epochs: Passes over the training samples of a round.
         image_size: Pixels, one number or `height,width`.
-        batch: Pictures per step.
+        batch: Images per step.
         patience: Epochs without progress after which training stops; 0 for never.
         device: `auto`, `cpu`, `mps`, or GPU numbers.
-        workers: Processes that load pictures.
+        workers: Processes that load images.
         estimator_options: Further settings by the estimator's own names, such as `{"mosaic": 0}`.
         experiment_labels: `name=value,...`, kept with the model and shown in the report.
         targets: Chips such as `rk3588,rk3568`; empty to leave the model as it is.
         quantization: `int8` or `fp16`.
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
-        calibration_size: Most training pictures that int8 takes its ranges from.
-        check_size: Most labelled pictures to measure on.
+        calibration_size: Most training images that int8 takes its ranges from.
+        check_size: Most labelled images to measure on.
         max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
         max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
@@ -141,7 +141,7 @@ def incremental_learning(
         gate_conditions: What a candidate must fulfil, such as `["map50_delta >= 0", "core.map50_delta >= -0.01"]`.
         max_class_loss: Most AP50 that any class may lose against the champion; -1 to ask nothing.
         max_loss: A loss in mAP50 to be ruled out with 95 % confidence; -1 to ask nothing.
-        min_samples: Least number of labelled test pictures.
+        min_samples: Least number of labelled test images.
         require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
         deploy_window: When a model may be deployed; outside it the candidate waits.
         force_deploy: Promote the candidate whatever the gate says, and at any hour.
@@ -149,17 +149,17 @@ def incremental_learning(
         fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
             is put back.
         trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
-        trial_frames: How many pictures each of them is to look at with it.
+        trial_frames: How many images each of them is to look at with it.
         trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
-        label_budget: How many pictures to ask for; 0 for none.
+        label_budget: How many images to ask for; 0 for none.
         random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
-        empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        empty_share: Share of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
-        pool_limit: How many pictures to look at, the latest.
+        pool_limit: How many images to look at, the latest.
         prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
             for this job's.
         plugins: Modules to import first, separated by commas.

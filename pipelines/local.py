@@ -19,7 +19,7 @@ import yaml
 
 from components.core.errors import InputError
 from components.core.steps import FAILS, SAYS
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
 from pipelines.containers import docker_runner
 

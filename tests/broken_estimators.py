@@ -32,7 +32,7 @@ class Damaged(_Unseen):
 
 @estimators.register("other-outputs")
 class OtherOutputs(_Unseen):
-    """Its model is for smaller pictures than its bundle says."""
+    """Its model is for smaller images than its bundle says."""
 
     model = colour_model(32, 32).SerializeToString()
 

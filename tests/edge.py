@@ -1,4 +1,4 @@
-"""What the tests of the edge worker share: a job with models, pictures to look at, and what came of it."""
+"""What the tests of the edge worker share: a job with models, images to look at, and what came of it."""
 
 import json
 import urllib.error
@@ -11,13 +11,13 @@ from threading import Event, Thread
 import cv2
 import numpy as np
 
-from components.core.fleet import WorkerStatus, status_key
-from components.core.hard_examples import read_sidecars
-from components.core.job import Job
+from components.core.job.fleet import WorkerStatus, status_key
+from components.core.job.hard_examples import read_sidecars
+from components.core.job.job import Job
 from components.deploy.pointer import publish_pointer
 from components.serving.worker import Options, Worker
+from tests.images import jpeg, squares
 from tests.models import BUNDLE, colour_model, write_bundle
-from tests.pictures import jpeg, squares
 
 SIZE = 96
 
@@ -38,22 +38,22 @@ def point_at(job: Job, version: str) -> None:
     publish_pointer(job)
 
 
-def pictures(count: int, seed: int = 0) -> list[np.ndarray]:
+def images(count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [squares(rng, SIZE)[0] for _ in range(count)]
 
 
-def folder_of_pictures(folder: Path, count: int, seed: int = 0) -> Path:
+def folder_of_images(folder: Path, count: int, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures(count, seed)):
-        (folder / f"{number:04}.jpg").write_bytes(jpeg(picture))
+    for number, image in enumerate(images(count, seed)):
+        (folder / f"{number:04}.jpg").write_bytes(jpeg(image))
     return folder
 
 
 def video(path: Path, count: int, seed: int = 0) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (SIZE, SIZE))
-    for picture in pictures(count, seed):
-        writer.write(picture[:, :, ::-1])
+    for image in images(count, seed):
+        writer.write(image[:, :, ::-1])
     writer.release()
     return path
 
@@ -87,7 +87,7 @@ def status(job: Job, node: str = "edge-1") -> WorkerStatus | None:
 
 
 def uploaded(job: Job) -> Counter:
-    """How often each picture is in the store."""
+    """How often each image is in the store."""
     return Counter(sidecar.image for sidecar in read_sidecars(job.store))
 
 

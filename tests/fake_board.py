@@ -70,12 +70,12 @@ def _outputs(golden, place, faults, rng):
     return None if "silent" in faults else outputs
 
 
-def scenes(bundle: Bundle = BUNDLE, pictures: int = 3, seed: int = 0, quantised: bool = True) -> Golden:
-    """Golden tensors of a split head: a few objects in each picture, and doubt about what they are elsewhere."""
+def scenes(bundle: Bundle = BUNDLE, images: int = 3, seed: int = 0, quantised: bool = True) -> Golden:
+    """Golden tensors of a split head: a few objects in each image, and doubt about what they are elsewhere."""
     rng = np.random.default_rng(seed)
     height, width = bundle.image_size
     outputs = []
-    for _ in range(pictures):
+    for _ in range(images):
         one = []
         for stride in bundle.head.strides:
             cells = (height // stride, width // stride)
@@ -88,7 +88,7 @@ def scenes(bundle: Bundle = BUNDLE, pictures: int = 3, seed: int = 0, quantised:
                 for values, step in zip((distances, scores), STEPS, strict=True)
             ]
         outputs.append(tuple(values.astype(np.float32) for values in one))
-    canvases = rng.integers(0, 256, (pictures, height, width, 3), dtype=np.uint8)
+    canvases = rng.integers(0, 256, (images, height, width, 3), dtype=np.uint8)
     steps = (STEPS if quantised else (0.0, 0.0)) * len(bundle.head.strides)
     return Golden(canvases, bundle.outputs, steps, tuple(outputs))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from components.core.detections import Detections
 from components.core.errors import NoRuntimeError
-from components.core.runtimes.detector import runtimes
+from components.core.runtimes.base import runtimes
 from components.core.runtimes.onnx import open_onnx
 
 
@@ -25,7 +25,7 @@ class Fragile:
         self.detector = open_onnx(folder, threads)
         self.bundle = self.detector.bundle
         self.fault, self.after = self.bundle.lineage.get("fault"), self.bundle.lineage.get("after", 0)
-        self.seen = -1  # the first picture is that of the warm-up
+        self.seen = -1  # the first image is that of the warm-up
         if self.fault == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, estimators
-from components.core.runtimes.detector import open_detector
+from components.core.runtimes.base import open_detector
 from tests.models import BUNDLE, colour_model, write_bundle
 
 

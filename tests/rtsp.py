@@ -17,18 +17,18 @@ PACKET_BYTES = 1400
 
 
 class Camera:
-    """Serves pictures at ``url``, over and over, until it is closed.
+    """Serves images at ``url``, over and over, until it is closed.
 
     Args:
-        pictures: (H, W, 3) RGB each, of one size whose sides are multiples of 8.
-        fps: pictures per second.
-        drop_after: pictures until a connection is closed, over and over; None never.
-        silent_after: pictures until nothing comes any more, though the connection stays; None never.
+        images: (H, W, 3) RGB each, of one size whose sides are multiples of 8.
+        fps: images per second.
+        drop_after: images until a connection is closed, over and over; None never.
+        silent_after: images until nothing comes any more, though the connection stays; None never.
     """
 
-    def __init__(self, pictures, *, fps=30.0, drop_after=None, silent_after=None):
-        self.frames = [_as_rtp(picture) for picture in pictures]
-        self.size = pictures[0].shape[:2]
+    def __init__(self, images, *, fps=30.0, drop_after=None, silent_after=None):
+        self.frames = [_as_rtp(image) for image in images]
+        self.size = images[0].shape[:2]
         self.fps, self.drop_after, self.silent_after = fps, drop_after, silent_after
         self.connections = 0
         self.closed = threading.Event()
@@ -107,14 +107,14 @@ class _Session(socketserver.StreamRequestHandler):
             time.sleep(1 / camera.fps)
 
 
-def _as_rtp(picture: np.ndarray) -> list[bytes]:
-    """One picture as RTP payloads: the header of RFC 2435, the tables in the first, and the scan."""
-    data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+def _as_rtp(image: np.ndarray) -> list[bytes]:
+    """One image as RTP payloads: the header of RFC 2435, the tables in the first, and the scan."""
+    data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     tables, scan = _tables(data), data[data.index(b"\xff\xda") :]
     scan = scan[2 + int.from_bytes(scan[2:4], "big") :]
     payloads = []
     for offset in range(0, len(scan), PACKET_BYTES):
-        head = struct.pack("!IBBBB", offset, 1, 255, picture.shape[1] // 8, picture.shape[0] // 8)
+        head = struct.pack("!IBBBB", offset, 1, 255, image.shape[1] // 8, image.shape[0] // 8)
         if offset == 0:
             head += struct.pack("!BBH", 0, 0, len(tables)) + tables
         payloads.append(head + scan[offset : offset + PACKET_BYTES])

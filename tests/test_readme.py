@@ -16,7 +16,7 @@ def told(section: str) -> dict[str, str]:
 
 
 def test_every_parameter_is_told_with_its_default():
-    straight = told("Your own pictures")
+    straight = told("Your own images")
     again = straight | told("Again and again")
     for name, pipeline in PIPELINES.items():
         for parameter, spec in pipeline.component_spec.inputs.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from components.core.bundle import Bundle, Head
-from tests.pictures import CLASSES, squares
+from tests.images import CLASSES, squares
 
 STRIDE = 8
 SIZE = 96
@@ -106,9 +106,9 @@ def _network():
 def _batch(rng, size):
     import torch
 
-    pictures = [squares(rng, SIZE) for _ in range(size)]
-    images = np.stack([image for image, _ in pictures]).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    goals = [_goal(boxes) for _, boxes in pictures]
+    drawn = [squares(rng, SIZE) for _ in range(size)]
+    images = np.stack([image for image, _ in drawn]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    goals = [_goal(boxes) for _, boxes in drawn]
     return (torch.from_numpy(array) for array in (images, *(np.stack(one) for one in zip(*goals, strict=True))))
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from components.core.bundle import Bundle, SemanticHead
 from components.core.manifest import Manifest
 from components.core.masks import ClassMap, encode_mask
-from tests.pictures import job_with_pictures, squares
+from tests.images import job_with_images, squares
 
 CLASSES = ("ground", "red", "blue")
 STRIDE = 8
@@ -18,8 +18,8 @@ SIZE = 96
 
 
 def job_with_masks(job_root: Path, counts: dict[str, int], seed: int = 0) -> Manifest:
-    """As ``job_with_pictures``, with a mask for each picture instead of boxes."""
-    manifest = job_with_pictures(job_root, counts, seed)
+    """As ``job_with_images``, with a mask for each image instead of boxes."""
+    manifest = job_with_images(job_root, counts, seed)
     uris = []
     for row in manifest.rows():
         data = encode_mask(
@@ -36,7 +36,7 @@ def job_with_masks(job_root: Path, counts: dict[str, int], seed: int = 0) -> Man
 
 
 def painted(boxes) -> ClassMap:
-    """The mask of a picture of ``squares``: later ones lie on earlier ones."""
+    """The mask of a image of ``squares``: later ones lie on earlier ones."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for class_id, box in boxes:
         x1, y1, x2, y2 = map(int, box)

@@ -30,9 +30,10 @@ from components.convert.golden import choose, steps_of
 from components.core.bundle import Bundle, sha256_of
 from components.core.detections import Detections
 from components.core.masks import ClassMap
-from components.core.runtimes.detector import Canvas, Infer, NetworkDetector
+from components.core.runtimes.base import Canvas, Infer
+from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.golden import Golden
-from components.core.runtimes.letterbox import letterbox, read_picture
+from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.runtimes.network import as_described
 
 MODEL, PREDICTIONS, FACTS, FAILURE = "model.rknn", "predictions.npz", "facts.json", "failure.json"
@@ -55,7 +56,7 @@ class Request:
         precision: ``int8`` or ``fp16``.
         algorithm: how ranges are taken from the calibration: ``normal``, ``kl_divergence`` or ``mmse``; empty for fp16.
         calibration: text file that names a canvas a line, relative to its own folder; empty for fp16.
-        pictures: what the simulator is to look at.
+        images: what the simulator is to look at.
         output: folder that the results go to.
         note: kept in the file, where a program on the board can read it; at most 1023 bytes.
     """
@@ -65,7 +66,7 @@ class Request:
     precision: str
     algorithm: str
     calibration: str
-    pictures: list[str]
+    images: list[str]
     output: str
     note: str
 
@@ -99,7 +100,7 @@ def main(request: Request) -> int:
 
 
 def write_predictions(path: Path, predictions: Sequence[Detections]) -> None:
-    """Write the boxes of many pictures as arrays, one after the other, with their number in each."""
+    """Write the boxes of many images as arrays, one after the other, with their number in each."""
     everything = (Detections.none(), *predictions)
     np.savez(
         path,
@@ -111,7 +112,7 @@ def write_predictions(path: Path, predictions: Sequence[Detections]) -> None:
 
 
 class ClassMaps(Sequence[ClassMap]):
-    """Class maps in a file, each read when it is asked for: all at once would take a gigabyte of large pictures.
+    """Class maps in a file, each read when it is asked for: all at once would take a gigabyte of large images.
 
     Args:
         path: what ``write`` wrote.
@@ -164,16 +165,16 @@ def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     built = time.monotonic()
     _asked("starting the simulator", rknn.init_runtime)
     infer = _simulator(rknn)
-    shown = _look(bundle, infer, request.pictures, output / PREDICTIONS)
+    shown = _look(bundle, infer, request.images, output / PREDICTIONS)
     looked = time.monotonic()
-    chosen = [request.pictures[place] for place in choose(shown)]
+    chosen = [request.images[place] for place in choose(shown)]
     steps = steps_of(bundle.outputs, rknn.rknn_base.quantizer.quant_tab)
     _golden(bundle, infer, chosen, steps).write(output / GOLDEN)
     return {
         "sha256": sha256_of(output / MODEL),
         "golden_sha256": sha256_of(output / GOLDEN),
         "build_seconds": built - started,
-        "pictures_per_second": len(request.pictures) / max(looked - built, 1e-9),
+        "images_per_second": len(request.images) / max(looked - built, 1e-9),
         "score_steps": {name: step for name, step in zip(bundle.outputs[1::2], steps[1::2], strict=True) if step},
     }
 
@@ -207,21 +208,21 @@ def _simulator(rknn: Any) -> Infer:
     return infer
 
 
-def _look(bundle: Bundle, infer: Infer, pictures: Sequence[str], path: Path) -> list[frozenset[int]]:
-    """Run the model over pictures, write what it sees, and return the classes that it sees in each."""
+def _look(bundle: Bundle, infer: Infer, images: Sequence[str], path: Path) -> list[frozenset[int]]:
+    """Run the model over images, write what it sees, and return the classes that it sees in each."""
     model = as_described(bundle, infer)
-    images = ([read_picture(Path(picture))] for picture in pictures)
+    decoded = ([read_image(Path(image))] for image in images)
     if isinstance(model, NetworkDetector):
-        found = [one for image in images for one in model.predict(image, confidence=LEAST_SCORE)]
+        found = [one for one_image in decoded for one in model.predict(one_image, confidence=LEAST_SCORE)]
         write_predictions(path, found)
         return [frozenset(one.classes[one.scores >= bundle.confidence_threshold].tolist()) for one in found]
-    ClassMaps.write(path, (one for image in images for one in model.segment(image)))
+    ClassMaps.write(path, (one for one_image in decoded for one in model.segment(one_image)))
     return [frozenset(np.unique(one).tolist()) for one in ClassMaps(path)]
 
 
-def _golden(bundle: Bundle, infer: Infer, pictures: Sequence[str], steps: tuple[float, ...]) -> Golden:
-    """Once more, because the outputs of all pictures would not fit into memory."""
-    canvases = [letterbox(read_picture(Path(path)), bundle.image_size, bundle.pad)[0] for path in pictures]
+def _golden(bundle: Bundle, infer: Infer, images: Sequence[str], steps: tuple[float, ...]) -> Golden:
+    """Once more, because the outputs of all images would not fit into memory."""
+    canvases = [letterbox(read_image(Path(path)), bundle.image_size, bundle.pad)[0] for path in images]
     outputs = tuple(tuple(infer(canvas[None])) for canvas in canvases)
     return Golden(np.stack(canvases), bundle.outputs, steps, outputs)
 

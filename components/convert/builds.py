@@ -30,7 +30,7 @@ class Builds:
         folder: the bundle.
         calibration: samples that ranges are taken from, where the precision is int8.
         check: samples that the simulator looks at.
-        blobs: where pictures are brought to.
+        blobs: where images are brought to.
         cache: where builds are kept.
         toolkit: version of the toolkit.
         time_limit: seconds that one build may take.
@@ -76,7 +76,7 @@ class Builds:
         return read_build(kept)
 
     @functools.cached_property
-    def pictures(self) -> list[Path]:
+    def images(self) -> list[Path]:
         """The files of the check samples."""
         return fetch_blobs(self._check, self._blobs)
 
@@ -94,7 +94,7 @@ class Builds:
             precision=precision,
             algorithm=algorithm,
             calibration=str(self._calibrate(canvases, algorithm)) if algorithm else "",
-            pictures=[str(path.resolve()) for path in self.pictures],
+            images=[str(path.resolve()) for path in self.images],
             output=str(work),
             note=_note(self._bundle),
         )

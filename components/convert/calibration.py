@@ -1,4 +1,4 @@
-"""The pictures that int8 takes its ranges from: some training samples, on the canvas that the model sees."""
+"""The images that int8 takes its ranges from: some training samples, on the canvas that the model sees."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import polars as pl
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.runtimes.letterbox import letterbox, read_picture
+from components.core.runtimes.letterbox import letterbox, read_image
 
-LEAST_PICTURES = 20  # fewer see too little of what the model will see
-SLOW_ALGORITHMS = ("mmse",)  # 20 times as long as the others for each picture
+LEAST_IMAGES = 20  # fewer see too little of what the model will see
+SLOW_ALGORITHMS = ("mmse",)  # 20 times as long as the others for each image
 
 
 def draw_samples(samples: Manifest, count: int, seed: int) -> Manifest:
@@ -32,30 +32,30 @@ def calibration_samples(manifest: Manifest, count: int, seed: int, *, needed: bo
         InputError: too few, though they are needed.
     """
     chosen = draw_samples(manifest.split("train"), count, seed)
-    if needed and len(chosen) < LEAST_PICTURES:
+    if needed and len(chosen) < LEAST_IMAGES:
         raise InputError(
-            f"{len(chosen)} training pictures to calibrate int8 with, at least {LEAST_PICTURES} are needed: "
+            f"{len(chosen)} training images to calibrate int8 with, at least {LEAST_IMAGES} are needed: "
             "bring in more, raise calibration_size, or convert with quantization=fp16"
         )
     return chosen
 
 
 def write_canvases(paths: Sequence[Path], folder: Path, bundle: Bundle) -> list[str]:
-    """Write pictures as the model sees them: letterboxed, RGB, lossless, names without spaces.
+    """Write images as the model sees them: letterboxed, RGB, lossless, names without spaces.
 
-    The toolkit would stretch pictures of another shape, splits names at spaces, and reads few formats.
+    The toolkit would stretch images of another shape, splits names at spaces, and reads few formats.
 
     Args:
-        paths: of the pictures.
-        folder: gets one PNG a picture.
+        paths: of the images.
+        folder: gets one PNG a image.
         bundle: canvas size and padding.
 
     Returns:
-        Names of the files, in the order of the pictures.
+        Names of the files, in the order of the images.
     """
     names = [f"{index:05d}.png" for index in range(len(paths))]
     for path, name in zip(paths, names, strict=True):
-        canvas, _ = letterbox(read_picture(path), bundle.image_size, bundle.pad)
+        canvas, _ = letterbox(read_image(path), bundle.image_size, bundle.pad)
         _, png = cv2.imencode(".png", canvas[:, :, ::-1])
         (folder / name).write_bytes(png.tobytes())
     return names
@@ -68,6 +68,6 @@ def write_list(folder: Path, names: Sequence[str], algorithm: str) -> Path:
         The list, in the folder of the canvases, which its names are relative to.
     """
     target = folder / f"{algorithm}.txt"
-    few = names[:LEAST_PICTURES] if algorithm in SLOW_ALGORITHMS else names
+    few = names[:LEAST_IMAGES] if algorithm in SLOW_ALGORITHMS else names
     target.write_text("".join(f"{name}\n" for name in few), encoding="utf-8")
     return target

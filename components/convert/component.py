@@ -40,14 +40,14 @@ def convert(
         targets: Chips such as `rk3588,rk3568`; empty to leave the model as it is.
         quantization: `int8` or `fp16`.
         quantization_retries: What to try, in this order, when int8 loses too much: `kl_divergence`, `mmse`, `fp16`.
-        calibration_size: Most training pictures that int8 takes its ranges from.
-        check_size: Most labelled pictures to measure on.
+        calibration_size: Most training images that int8 takes its ranges from.
+        check_size: Most labelled images to measure on.
         max_map_loss: Most that mAP50 and mAP50-95 may fall, 0 to 1; of a segmentation mIoU and correct pixels.
         max_f1_loss: Most that the F1 of any class may fall at the deployed confidence, 0 to 1; or its IoU.
         min_score_ratio: Least that the highest score may be of what it was, 0 to 1.
         conversion_timeout: Seconds that one build with its measurement may take.
-        split: Whose pictures are measured on: `test` or `val`.
-        seed: Of the choice of pictures.
+        split: Whose images are measured on: `test` or `val`.
+        seed: Of the choice of images.
     """
     from components.core.steps import step
 
@@ -58,7 +58,7 @@ def convert(
         from components.convert.convert import convert as to_chips
         from components.convert.gate import Limits
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
 
         done = to_chips(
             Manifest.read(manifest.path),

@@ -12,7 +12,7 @@ from components.convert.measure import Measured
 from components.convert.measure_masks import MeasuredMasks
 from components.convert.toolkit import Built
 from components.core.bundle import Bundle
-from components.core.reports import Section
+from components.core.reports.page import Section
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Attempt:
         precision: ``int8`` or ``fp16``.
         algorithm: of the calibration; empty for fp16.
         built: the file; None where the toolkit failed.
-        measured: on the check pictures; None where there is no file.
+        measured: on the check images; None where there is no file.
         checks: what the gate asked.
         error: why there is no file; empty where there is one.
     """
@@ -73,7 +73,7 @@ class Conversion:
         reasons: why, one line each.
         bundle: as written; with the files that passed.
         attempts: every try, in order.
-        reference: the float model on the check pictures; None where nothing was measured.
+        reference: the float model on the check images; None where nothing was measured.
         sections: the report.
     """
 

@@ -26,12 +26,13 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import ClassMap
-from components.core.runtimes.detector import Detector, NetworkDetector
+from components.core.runtimes.base import Detector, Segmenter
+from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.golden import golden_file
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.letterbox import read_image
 from components.core.runtimes.onnx import open_onnx
 from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
-from components.core.runtimes.segmenter import NetworkSegmenter, Segmenter
+from components.core.runtimes.segmenter import NetworkSegmenter
 
 Predictions = Iterable[Detections] | Iterable[ClassMap]
 AnyMeasured = Measured | MeasuredMasks
@@ -65,15 +66,15 @@ def convert(
         targets: chips, ``rk3588,rk3568``; empty to convert for none.
         quantization: ``int8`` or ``fp16``.
         quantization_retries: what to try, in this order, when int8 loses too much.
-        calibration_size: most training pictures to take ranges from.
-        check_size: most pictures of the split to measure on.
-        split: whose labelled pictures the models are measured on.
+        calibration_size: most training images to take ranges from.
+        check_size: most images of the split to measure on.
+        split: whose labelled images the models are measured on.
         limits: what a conversion may cost.
-        seed: of the choice of pictures.
+        seed: of the choice of images.
         time_limit: seconds that one build may take.
 
     Raises:
-        InputError: a chip, a precision or a model that the toolkit cannot do, or pictures that are missing.
+        InputError: a chip, a precision or a model that the toolkit cannot do, or images that are missing.
     """
     names, retries = parse_targets(targets), parse_retries(quantization_retries)
     bundle = Bundle.read(model_folder)
@@ -98,7 +99,7 @@ def convert(
         time_limit=time_limit,
     )
     measured = functools.partial(_measured, builds, samples, bundle)
-    reference = measured(_look(network, builds.pictures))
+    reference = measured(_look(network, builds.images))
     enough = check_reference(reference)
     if not enough.met:
         conversion = Conversion(Outcome.FAILED, (f"{enough.question}: {enough.reason}",), bundle, (), reference)
@@ -134,8 +135,8 @@ def _check_samples(manifest: Manifest, split: str, count: int, seed: int, bundle
     segments = bundle.task == "segmentation"
     if not (len(samples) if segments else any(map(len, samples.truths()))):
         raise InputError(
-            f"split {split!r} has {len(manifest.split(split).labelled())} labelled pictures and no "
-            f"{'mask' if segments else 'box'} in them: nothing can be measured; bring in more pictures or name another "
+            f"split {split!r} has {len(manifest.split(split).labelled())} labelled images and no "
+            f"{'mask' if segments else 'box'} in them: nothing can be measured; bring in more images or name another "
             "split"
         )
     return draw_samples(samples, count, seed)
@@ -203,12 +204,12 @@ def _copy(bundle: Bundle, model_folder: Path, output: Path) -> None:
         shutil.copyfile(model_folder / name, output / name)
 
 
-def _look(network: Detector | Segmenter, pictures: Sequence[Path]) -> Predictions:
+def _look(network: Detector | Segmenter, images: Sequence[Path]) -> Predictions:
     """What the float model sees; class maps are made one at a time, since all at once take much memory."""
     if isinstance(network, NetworkDetector):
-        return [network.predict([read_picture(path)], confidence=LEAST_SCORE)[0] for path in pictures]
+        return [network.predict([read_image(path)], confidence=LEAST_SCORE)[0] for path in images]
     assert isinstance(network, NetworkSegmenter)
-    return (network.segment([read_picture(path)])[0] for path in pictures)
+    return (network.segment([read_image(path)])[0] for path in images)
 
 
 def _measured(builds: Builds, samples: Manifest, bundle: Bundle, predictions: Predictions) -> AnyMeasured:

@@ -5,7 +5,7 @@ question               met when
 ====================== ==========================================================================================
 mAP50                  it fell by at most ``max_map_loss``
 mAP50-95               the same
-enough pictures        the change in mAP50 is known to within ``max_map_loss``, with 95 % confidence
+enough images        the change in mAP50 is known to within ``max_map_loss``, with 95 % confidence
 F1 of a class          at the deployed confidence it fell by at most ``max_f1_loss``, or by what two boxes make
 highest score          it is at least ``min_score_ratio`` of what it was
 score steps            no score output has coarser steps than 1/255, as it has when it shares a scale with boxes
@@ -19,8 +19,8 @@ Of a segmentation it asks:
 ====================== ==========================================================================================
 mean IoU               it fell by at most ``max_map_loss``
 correct pixels         their share fell by at most ``max_map_loss``
-enough pictures        the change in mean IoU is known to within ``max_map_loss``, with 95 % confidence
-IoU of a class         it fell by at most ``max_f1_loss``, if the class is in enough pictures to tell
+enough images        the change in mean IoU is known to within ``max_map_loss``, with 95 % confidence
+IoU of a class         it fell by at most ``max_f1_loss``, if the class is in enough images to tell
 ====================== ==========================================================================================
 """
 
@@ -41,7 +41,7 @@ _COARSEST_STEP = 1.01 / 255  # scores are 0..1; the hundredth is rounding
 _BOXES_OF_CHANCE = 2  # so many boxes at the edge of the confidence are no evidence
 _OF_BOXES = {"map50": "mAP50", "map50_95": "mAP50-95"}
 _OF_MASKS = {"miou": "mean IoU", "pixel_accuracy": "correct pixels"}
-_PICTURES_OF_CHANCE = 5  # the IoU of a class in fewer is that of a few objects
+_IMAGES_OF_CHANCE = 5  # the IoU of a class in fewer is that of a few objects
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def judge(
     """Ask all questions of the module that are for the model's task.
 
     Args:
-        converted: what was built, on the check pictures.
+        converted: what was built, on the check images.
         reference: the float model on the same.
         score_steps: difference between two neighbouring 8-bit levels of each score output; empty for fp16.
         limits: what is allowed.
@@ -133,13 +133,13 @@ def _kept(
     low, high = change
     main = next(iter(titles.values()))
     reason = f"the change in {main} lies between {low:+.3f} and {high:+.3f}, its half width may be {most:g}"
-    yield Check("enough pictures", (high - low) / 2 <= most, f"{converted.images} pictures: {reason}")
+    yield Check("enough images", (high - low) / 2 <= most, f"{converted.images} images: {reason}")
 
 
 def _ious(converted: MeasuredMasks, reference: MeasuredMasks, most: float) -> Iterator[Check]:
     pairs = zip(converted.metrics.per_class, reference.metrics.per_class, strict=True)
     for index, (new, old) in enumerate(pairs):
-        if old.iou is not None and reference.pictures_with(index) >= _PICTURES_OF_CHANCE:
+        if old.iou is not None and reference.images_with(index) >= _IMAGES_OF_CHANCE:
             now = new.iou or 0.0
             reason = f"{old.iou:.3f} -> {now:.3f}, may fall by {most:g}"
             yield Check(f"IoU of {old.name}", old.iou - now <= most, reason)

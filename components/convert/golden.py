@@ -9,14 +9,14 @@ COUNT = 4  # each costs the bundle about a megabyte at 640 x 640, and one shows 
 
 
 def choose(shown: Sequence[frozenset[int]], count: int = COUNT) -> list[int]:
-    """Choose pictures in which the model finds something, of all classes if possible; the same ones every time.
+    """Choose images in which the model finds something, of all classes if possible; the same ones every time.
 
     Args:
-        shown: the classes that the model finds in each picture.
-        count: of pictures, if there are so many.
+        shown: the classes that the model finds in each image.
+        count: of images, if there are so many.
 
     Returns:
-        Places of the pictures, ascending.
+        Places of the images, ascending.
     """
     every = frozenset[int]().union(*shown)
     chosen: list[int] = []

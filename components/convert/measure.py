@@ -17,12 +17,12 @@ WITH_ITS_DATA = "convert with the data that the model was trained for"
 
 @dataclass(frozen=True)
 class Measured:
-    """One model on the check pictures.
+    """One model on the check images.
 
     Attributes:
         metrics: at the confidence that the model is deployed with.
-        matches: of all pictures, at IoU 0.5.
-        max_score: the highest score of any box in any picture, 0..1.
+        matches: of all images, at IoU 0.5.
+        max_score: the highest score of any box in any image, 0..1.
     """
 
     metrics: DetectionMetrics
@@ -65,5 +65,5 @@ def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle
 
 
 def map50_change(converted: Measured, reference: Measured) -> tuple[float, float]:
-    """The 95 % interval of the change in mAP50, both models being measured on the same pictures."""
+    """The 95 % interval of the change in mAP50, both models being measured on the same images."""
     return delta_interval([converted.matches], [reference.matches], max_detections=MAX_DETECTIONS)

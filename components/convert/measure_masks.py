@@ -22,18 +22,18 @@ from components.core.metrics.segmentation import (
 
 @dataclass(frozen=True)
 class MeasuredMasks:
-    """One model on the check pictures.
+    """One model on the check images.
 
     Attributes:
         metrics: over their labelled pixels.
-        matrices: of each picture, true class by found class.
+        matrices: of each image, true class by found class.
     """
 
     metrics: SegmentationMetrics
     matrices: Sequence[Counts]
 
-    def pictures_with(self, class_id: int) -> int:
-        """In how many of the pictures a class is to be seen."""
+    def images_with(self, class_id: int) -> int:
+        """In how many of the images a class is to be seen."""
         return sum(bool(one[class_id].any()) for one in self.matrices)
 
     def figures(self) -> dict[str, float]:
@@ -63,9 +63,9 @@ def measure_masks(
         ]
         return MeasuredMasks(evaluate_segmentation(matrices, samples.classes), matrices)
     except ValueError as error:
-        raise InputError(f"the masks of the check pictures: {error}") from error
+        raise InputError(f"the masks of the check images: {error}") from error
 
 
 def miou_change(converted: MeasuredMasks, reference: MeasuredMasks) -> tuple[float, float]:
-    """The 95 % interval of the change in mean IoU, both models being measured on the same pictures."""
+    """The 95 % interval of the change in mean IoU, both models being measured on the same images."""
     return miou_delta_interval(converted.matrices, reference.matrices)

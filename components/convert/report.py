@@ -10,8 +10,8 @@ from components.convert.conversion import Attempt, Conversion
 from components.convert.measure import Measured
 from components.convert.measure_masks import MeasuredMasks
 from components.convert.toolkit import Operators
-from components.core import reports
-from components.core.reports import Section
+from components.core.reports import page as reports
+from components.core.reports.page import Section
 from components.core.runtimes.rockchip import rknn_file
 
 NONE = "–"  # noqa: RUF001
@@ -76,7 +76,7 @@ def _accuracy(reference: Measured, last: Sequence[Attempt], split: str, confiden
                 ]
             )
     caption = (
-        f"On {old.images} labelled pictures of the {split} split with {old.truths} boxes. F1 (mean of the classes) and "
+        f"On {old.images} labelled images of the {split} split with {old.truths} boxes. F1 (mean of the classes) and "
         f"boxes are at the deployed confidence, {confidence:g}. Computed by the toolkit's simulator, on no chip."
     )
     return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
@@ -110,7 +110,7 @@ def _mask_accuracy(reference: MeasuredMasks, last: Sequence[Attempt], split: str
             ]
             rows.append([f"{attempt.target} {attempt.how}", *changes])
     caption = (
-        f"On {old.images} pictures of the {split} split with {old.pixels:,} labelled pixels. Computed by the toolkit's "
+        f"On {old.images} images of the {split} split with {old.pixels:,} labelled pixels. Computed by the toolkit's "
         "simulator, on no chip."
     )
     return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
@@ -122,12 +122,12 @@ def _ious(reference: MeasuredMasks, last: Sequence[Attempt]) -> Section:
         for attempt in last
         if isinstance(attempt.measured, MeasuredMasks)
     ]
-    headers = ("class", "true pixels", "pictures", "float32", *(target for target, _ in measured))
+    headers = ("class", "true pixels", "images", "float32", *(target for target, _ in measured))
     rows = [
         [
             old.name,
             old.truths,
-            reference.pictures_with(index),
+            reference.images_with(index),
             _figure(old.iou),
             *(_change(per_class[index].iou, old.iou) for _, per_class in measured),
         ]
@@ -149,12 +149,12 @@ def _chips(last: Sequence[Attempt]) -> Section:
         for attempt in last
         if attempt.built
     ]
-    body = reports.table(headers, rows, "Cycles and memory are the compiler's estimates for one picture.")
+    body = reports.table(headers, rows, "Cycles and memory are the compiler's estimates for one image.")
     for attempt in last:
         capped = _capped(attempt)
         if capped:
             body += reports.note(
-                f"{attempt.target}: {capped}. The calibration pictures hold no object for these outputs, so the "
+                f"{attempt.target}: {capped}. The calibration images hold no object for these outputs, so the "
                 "toolkit left their scores little room; objects of such sizes cannot score higher on the chip."
             )
     return Section("On the chip", body)

@@ -42,7 +42,7 @@ class Operators:
     Attributes:
         total: operators, without those that take and hand over numbers.
         on_cpu: those that the processor computes, not the NPU, by their kinds.
-        cycles: estimate for one picture.
+        cycles: estimate for one image.
         internal_kb: memory for what lies between the operators, KiB.
         weight_kb: memory for the weights, KiB.
     """
@@ -63,12 +63,12 @@ class Built:
         sha256: of its bytes.
         golden: what a board should compute, see :mod:`components.core.runtimes.golden`.
         golden_sha256: of its bytes.
-        predictions: of each picture in the model's classes, boxes with scores from 0.001, or a class map.
+        predictions: of each image in the model's classes, boxes with scores from 0.001, or a class map.
         score_steps: how much a score goes up from one 8-bit level to the next, by output; empty for fp16.
         operators: of the compiler's report; None where that cannot be read.
         compiler: its version.
         build_seconds: time to load, quantise and compile.
-        pictures_per_second: of the simulator, which says nothing of the chip.
+        images_per_second: of the simulator, which says nothing of the chip.
     """
 
     file: Path
@@ -80,7 +80,7 @@ class Built:
     operators: Operators | None
     compiler: str
     build_seconds: float
-    pictures_per_second: float
+    images_per_second: float
 
 
 def toolkit_version() -> str:

@@ -6,7 +6,7 @@ file            meaning
 ``model.json``  this description, with the SHA-256 of every other file
 ``model.pt``    the trainer's own weights, to train on from
 ``model.onnx``  what runs everywhere; later files, such as ``model.rk3588.rknn``, are for one chip, and
-                ``model.rk3588.golden.npz`` tells what that chip should compute for some pictures
+                ``model.rk3588.golden.npz`` tells what that chip should compute for some images
 =============== =====================================================================================
 
 Whoever opens a file of a bundle reads the description first, which checks the digests; nothing is unpickled here.
@@ -135,7 +135,7 @@ class Bundle:
             class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes. Of a
             ``SemanticHead``: the logits.
         task: what the model does: find objects, or say of every pixel what it shows.
-        pad: grey value around a picture on the canvas.
+        pad: grey value around a image on the canvas.
         colour: order of the canvas' channels.
         files: name of every other file of the folder, and its SHA-256.
         metrics: what it scored, by name.

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import Manifest
-from components.core.store import RESERVED, Store, open_store, split
+from components.core.stores.open import RESERVED, Store, open_store, split
 
 log = logging.getLogger(__name__)
 
@@ -82,25 +82,25 @@ def local_file(store: Store, key: str, folder: Path) -> Path:
 
 
 def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
-    """Make every picture of a manifest readable as a local file.
+    """Make every image of a manifest readable as a local file.
 
-    A picture on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
+    A image on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
     it only. Any other is downloaded and checked against its id. What is there already is kept, after a check of its
     bytes. Several processes may fill one folder at the same time.
 
     Args:
         manifest: the samples.
         folder: where the files go, as ``<id[:2]>/<id><suffix>``.
-        workers: how many pictures are brought in at the same time.
+        workers: how many images are brought in at the same time.
 
     Returns:
         The file of each sample, in table order.
 
     Raises:
-        NotFoundError: a picture is not where the manifest says.
-        InputError: a picture is out of reach, or its bytes are not those of its id.
+        NotFoundError: a image is not where the manifest says.
+        InputError: a image is out of reach, or its bytes are not those of its id.
     """
-    return _fetch(manifest.table["id"].to_list(), manifest.table["uri"].to_list(), folder, workers, "pictures")
+    return _fetch(manifest.table["id"].to_list(), manifest.table["uri"].to_list(), folder, workers, "images")
 
 
 def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
@@ -110,7 +110,7 @@ def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
 
     Args:
         manifest: the samples, each with a mask.
-        folder: where the files go, as ``<digest[:2]>/<digest>.png``; it may be that of the pictures.
+        folder: where the files go, as ``<digest[:2]>/<digest>.png``; it may be that of the images.
         workers: how many masks are brought in at the same time.
 
     Returns:

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Detections:
-    """The boxes of one picture: found by a model, or drawn by a person (then every score is 1).
+    """The boxes of one image: found by a model, or drawn by a person (then every score is 1).
 
     Attributes:
-        boxes: (N, 4) float32, ``x1, y1, x2, y2`` in pixels of the whole picture as it is displayed (EXIF orientation
+        boxes: (N, 4) float32, ``x1, y1, x2, y2`` in pixels of the whole image as it is displayed (EXIF orientation
             applied). Coordinates are continuous: 0 is the left or upper edge, ``width`` and ``height`` the opposite
             one, so a box one pixel wide has ``x2 - x1 == 1``.
         scores: (N,) float32 in 0..1.

@@ -1,6 +1,6 @@
-"""Near-duplicates: pictures that differ from one kept shortly before in so little that a label would teach nothing new.
+"""Near-duplicates: images that differ from one kept shortly before in so little that a label would teach nothing new.
 
-A fingerprint is a difference hash: the picture in grey, shrunk to 9 x 8, one bit for each pixel that is brighter than
+A fingerprint is a difference hash: the image in grey, shrunk to 9 x 8, one bit for each pixel that is brighter than
 its left neighbour. Recompression, noise and small changes of light flip few of the 64 bits.
 """
 
@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 
 from components.core.errors import InputError
-from components.core.runtimes.letterbox import Picture
+from components.core.runtimes.letterbox import ImageArray
 
 BITS = 64
-_SHORT_SIDE = 128  # pixels that are enough to average over; a large picture would cost milliseconds
+_SHORT_SIDE = 128  # pixels that are enough to average over; a large image would cost milliseconds
 
 
-def fingerprint(image: Picture) -> int:
-    """The fingerprint of a picture (H, W, 3) uint8 RGB, 64 bits."""
+def fingerprint(image: ImageArray) -> int:
+    """The fingerprint of a image (H, W, 3) uint8 RGB, 64 bits."""
     step = max(1, min(image.shape[:2]) // _SHORT_SIDE)
     small = cv2.resize(np.ascontiguousarray(image[::step, ::step]), (9, 8), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -28,15 +28,15 @@ def fingerprint(image: Picture) -> int:
 
 
 class Duplicates:
-    """Tells whether a picture is much like one of the last that were kept.
+    """Tells whether a image is much like one of the last that were kept.
 
-    A picture enters the window when it is kept, not when it is looked at, so a scene that changes slowly is kept again
+    A image enters the window when it is kept, not when it is looked at, so a scene that changes slowly is kept again
     once it has drifted far enough. One that begins with the fingerprints of what was kept before decides as if it had
     never ended.
 
     Args:
         threshold: bits in which two fingerprints may differ and still count as the same; -1: nothing is a duplicate.
-        window: how many kept pictures are remembered.
+        window: how many kept images are remembered.
         kept: fingerprints of those kept before, oldest first.
 
     Raises:
@@ -47,7 +47,7 @@ class Duplicates:
         if not -1 <= threshold < BITS:
             raise InputError(f"duplicate threshold {threshold}: give bits from 0 to {BITS - 1}, or -1 for no filter")
         if window < 1:
-            raise InputError(f"duplicate window {window}: give at least 1 picture")
+            raise InputError(f"duplicate window {window}: give at least 1 image")
         self._threshold = threshold
         self._kept = deque(kept, maxlen=window)
 
@@ -55,5 +55,5 @@ class Duplicates:
         return any((candidate ^ known).bit_count() <= self._threshold for known in self._kept)
 
     def keep(self, candidate: int) -> None:
-        """Remember the fingerprint of a picture that was kept."""
+        """Remember the fingerprint of a image that was kept."""
         self._kept.append(candidate)

@@ -1,12 +1,12 @@
 """The manifest: an immutable table of samples, which every step reads and passes on.
 
-It is a Parquet file of references. The pictures themselves stay in the store as blobs named by the SHA-256 of their
-bytes. One row is one picture:
+It is a Parquet file of references. The images themselves stay in the store as blobs named by the SHA-256 of their
+bytes. One row is one image:
 
 ========== ================ ============================================================================
 column     type             meaning
 ========== ================ ============================================================================
-id         string           SHA-256 of the picture's bytes, 64 hex digits; unique
+id         string           SHA-256 of the image's bytes, 64 hex digits; unique
 uri        string           where the bytes lie: ``file:///...`` or ``s3://...``
 width      int32            pixels, as displayed (EXIF orientation applied)
 height     int32            pixels
@@ -19,7 +19,7 @@ mask       string           where the class of each pixel lies, as ``uri``; null
 ========== ================ ============================================================================
 
 Box coordinates are those of :class:`components.core.detections.Detections`. A mask is a blob, too: a PNG of 8 bits and
-one channel, as wide and high as the picture is displayed, whose pixels are ``class_id``, or 255 where nobody says what
+one channel, as wide and high as the image is displayed, whose pixels are ``class_id``, or 255 where nobody says what
 is there; see :mod:`components.core.masks`. The names of the classes, in the order of ``class_id``, are metadata of the
 file.
 """

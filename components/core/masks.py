@@ -1,6 +1,6 @@
-"""Masks: the class of every pixel of a picture.
+"""Masks: the class of every pixel of a image.
 
-A mask (height, width) has the size of its picture as displayed. A pixel is the number of its class among those of the
+A mask (height, width) has the size of its image as displayed. A pixel is the number of its class among those of the
 manifest, or ``VOID`` where nobody says what it is. Such numbers have no values in between: whoever resizes a mask takes
 the nearest pixel.
 """

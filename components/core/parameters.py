@@ -26,12 +26,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from components.core.conditions import Condition
 from components.core.errors import InputError
+from components.core.rules.conditions import Condition
+from components.core.rules.window import Window
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets
-from components.core.window import Window
 
-STRIDE = 32  # the coarsest grid of every YOLO; a picture side must be a multiple of it
+STRIDE = 32  # the coarsest grid of every YOLO; a image side must be a multiple of it
 MAX_SIDE = 4096
 
 
@@ -96,7 +96,7 @@ def parse_classes(text: str) -> dict[str, str]:
 
 
 def parse_group_pattern(text: str) -> re.Pattern[str] | None:
-    """Read a regular expression with one group, which says which pictures belong together.
+    """Read a regular expression with one group, which says which images belong together.
 
     Raises:
         InputError: not a regular expression, or without exactly one group.
@@ -286,7 +286,7 @@ class GateParameters(_Parameters):
 
 
 class MineParameters(_Parameters):
-    """How many pictures people are asked to label, and how these are chosen."""
+    """How many images people are asked to label, and how these are chosen."""
 
     label_budget: Annotated[Whole, Field(ge=0, le=100_000)] = 50
     random_share: Fraction = 0.1
@@ -334,7 +334,7 @@ class ConvertParameters(_Parameters):
 
 
 class LabelParameters(_Parameters):
-    """How pictures are handed to people."""
+    """How images are handed to people."""
 
     label_format: Annotated[str, Field(min_length=1)] = "label-studio"
     classes: Annotated[str, _read_by(parse_classes)] = ""

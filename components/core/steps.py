@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.core.errors import ConflictError, InputError
-from components.core.failures import note_failure
+from components.core.job.failures import note_failure
 from components.core.stores.transfer import NO_SPACE, os_reason
 
 # The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.

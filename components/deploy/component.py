@@ -47,7 +47,7 @@ def deploy(
         fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
             is put back.
         trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
-        trial_frames: How many pictures each of them is to look at with it.
+        trial_frames: How many images each of them is to look at with it.
         trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep; older ones are removed.
 
@@ -62,11 +62,11 @@ def deploy(
         from pathlib import Path
 
         from components.core.errors import ConflictError, InputError
-        from components.core.job import Job
-        from components.core.reports import read_sections, write_page
+        from components.core.job.job import Job
+        from components.core.reports.page import read_sections, write_page
+        from components.deploy.canary import CanaryPlan
         from components.deploy.deploy import collect_garbage, section
         from components.deploy.deploy import deploy as commit
-        from components.deploy.trial import TrialPlan
         from components.report.report import keep
 
         decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def deploy(
                 champion=judgement.metadata["champion"] or None,
                 workers_timeout=workers_timeout,
                 fleet_fraction=fleet_fraction,
-                trial=TrialPlan(trial_fraction, int(trial_frames), trial_hours),
+                canary=CanaryPlan(trial_fraction, int(trial_frames), trial_hours),
             )
         except ConflictError as error:
             raise InputError(str(error)) from error

@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from components.core import reports
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.errors import ConflictError, InputError
-from components.core.job import Job, RoundResult
-from components.core.window import Window
+from components.core.job.job import Job
+from components.core.job.state import RoundResult
+from components.core.reports import page as reports
+from components.core.rules.window import Window
+from components.deploy.canary import CanaryPlan, await_canary
 from components.deploy.pointer import publish_pointer
-from components.deploy.trial import TrialPlan, await_trial
 from components.deploy.workers import Acknowledgement, await_workers, roll_back_failed
 
 log = logging.getLogger(__name__)
@@ -36,19 +37,19 @@ class Deployed:
 
     Attributes:
         outcome: ``deployed``; ``kept`` the champion, the candidate being rejected; ``pending`` until the window opens;
-            ``on trial`` on some workers, or ``withdrawn`` after it; ``not confirmed``: deployed, but too few workers
+            ``canary`` on some workers, or ``withdrawn`` after it; ``not confirmed``: deployed, but too few workers
             have said that they run it; or ``rolled back``, since too many could not.
         version: the candidate.
         champion: the version that is deployed now; None where there is none.
         workers: what they said; None where nobody asked.
-        trial: where its trial stands, in words; empty where there is none.
+        canary: where its canary stands, in words; empty where there is none.
     """
 
-    outcome: Literal["deployed", "kept", "pending", "on trial", "withdrawn", "not confirmed", "rolled back"]
+    outcome: Literal["deployed", "kept", "pending", "canary", "withdrawn", "not confirmed", "rolled back"]
     version: str
     champion: str | None
     workers: Acknowledgement | None = None
-    trial: str = ""
+    canary: str = ""
 
 
 def deploy(
@@ -64,7 +65,7 @@ def deploy(
     champion: str | None,
     workers_timeout: float = 0,
     fleet_fraction: float = 1.0,
-    trial: TrialPlan | None = None,
+    canary: CanaryPlan | None = None,
     poll_s: float = 5.0,
 ) -> Deployed:
     """Commit a round, with its candidate as the new champion if the gate says so.
@@ -82,7 +83,7 @@ def deploy(
         workers_timeout: seconds to wait for the workers to run the new champion; 0 does not ask them.
         fleet_fraction: share of the workers that is enough; when too many fail for that, the champion before is put
             back.
-        trial: how some workers try the candidate before all others may; None for no trial.
+        canary: how some workers try the candidate before all others may; None for no canary.
         poll_s: seconds between two looks at their reports.
 
     Raises:
@@ -108,7 +109,7 @@ def deploy(
             description=job.describe(version),
             outcome=outcome,
             why=why,
-            trial=trial.begin(job, version, why, datetime.now(UTC)) if trial and outcome == "promoted" else None,
+            canary=canary.begin(job, version, why, datetime.now(UTC)) if canary and outcome == "promoted" else None,
         )
         job.commit_round(result)
     publish_pointer(job)
@@ -143,7 +144,7 @@ def collect_garbage(job: Job, keep: int) -> list[str]:
     """Remove old candidates that were never deployed.
 
     What was ever deployed stays, the champion and what it can be rolled back to among them; so do the candidate that
-    waits or is on trial, versions that no round made, and the round in progress.
+    waits or is a canary, versions that no round made, and the round in progress.
 
     Args:
         job: the job.
@@ -155,7 +156,7 @@ def collect_garbage(job: Job, keep: int) -> list[str]:
     if keep < 0:
         raise InputError(f"keep={keep} is negative: give the number of rejected models to keep")
     state, _ = job.read()
-    tried = state.trial.version if state.trial else None
+    tried = state.canary.version if state.canary else None
     needed = {state.champion, state.pending, tried, *(change.version for change in state.history)}
     keys: dict[str, list[str]] = {}
     for info in job.store.list("bundles/"):
@@ -194,8 +195,8 @@ def section(deployed: Deployed) -> reports.Section:
     """How the round ended, for its report."""
     facts = {"outcome": deployed.outcome, "candidate": deployed.version, "champion": deployed.champion or "none"}
     body = reports.facts(facts)
-    if deployed.trial:
-        body += reports.note(deployed.trial, "warn" if deployed.outcome == "withdrawn" else "info")
+    if deployed.canary:
+        body += reports.note(deployed.canary, "warn" if deployed.outcome == "withdrawn" else "info")
     if deployed.workers:
         kind = "info" if deployed.outcome == "deployed" else "warn"
         body += reports.note(f"{deployed.workers.outcome}: {deployed.workers.describe()}", kind)
@@ -231,13 +232,13 @@ def _ending(
         return Deployed("pending" if outcome == "pending" else "kept", version, job.read()[0].champion)
     state, _ = job.read()
     tried = ""
-    if state.trial and state.trial.version == version:
-        end = await_trial(job, timeout_s=workers_timeout, poll_s=poll_s)
+    if state.canary and state.canary.version == version:
+        end = await_canary(job, timeout_s=workers_timeout, poll_s=poll_s)
         if end and end.outcome != "promoted":
-            return Deployed(end.outcome, version, state.champion, trial=end.reason)
+            return Deployed(end.outcome, version, state.champion, canary=end.reason)
         tried = end.reason if end else ""
     if workers_timeout <= 0:
-        return Deployed("deployed", version, job.read()[0].champion, trial=tried)
+        return Deployed("deployed", version, job.read()[0].champion, canary=tried)
     workers = await_workers(job, version, timeout_s=workers_timeout, fraction=fleet_fraction, poll_s=poll_s)
     log.info("%s: %s", workers.outcome, workers.describe())
     if workers.outcome != "not confirmed":

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from components.core.bundle import DESCRIPTION
 from components.core.errors import ConflictError
-from components.core.fleet import POINTER, SEDNA_POINTER, Pointer, PublishedFile, Target, Trial
-from components.core.job import Job, State
-from components.core.store import Store
+from components.core.job.fleet import POINTER, SEDNA_POINTER, CanaryTarget, Pointer, PublishedFile, Target
+from components.core.job.job import Job
+from components.core.job.state import State
+from components.core.stores.open import Store
 
 
 def publish_pointer(job: Job) -> Pointer | None:
@@ -57,8 +58,8 @@ def _follow(job: Job, key: str, content: Callable[[Store, State], bytes]) -> Non
 def _pointer_json(store: Store, state: State) -> bytes:
     change = state.history[-1]
     trial = None
-    if state.trial:
-        trial = Trial(**_target(store, state.trial.version).model_dump(), nodes=state.trial.nodes)
+    if state.canary:
+        trial = CanaryTarget(**_target(store, state.canary.version).model_dump(), nodes=state.canary.nodes)
     pointer = Pointer(**_target(store, change.version).model_dump(), move=state.moves, updated=change.at, trial=trial)
     return pointer.model_dump_json(indent=2).encode()
 

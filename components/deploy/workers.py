@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import ValidationError
 
 from components.core.errors import ConflictError
-from components.core.fleet import STATUS, WorkerStatus
-from components.core.job import Job
+from components.core.job.fleet import STATUS, WorkerStatus
+from components.core.job.job import Job
 from components.deploy.pointer import publish_pointer
 
 log = logging.getLogger(__name__)

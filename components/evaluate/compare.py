@@ -1,4 +1,4 @@
-"""Measure a candidate and the champion on the same pictures."""
+"""Measure a candidate and the champion on the same images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from components.core.metrics.segmentation import (
     evaluate_segmentation,
     miou_delta_interval,
 )
-from components.core.own_metrics import Seen, gate_metrics, own_values
-from components.core.reports import Section
+from components.core.reports.page import Section
+from components.core.rules.custom_metrics import Predictions, gate_metrics, own_values
 from components.core.runtimes.decode import MAX_DETECTIONS
 from components.evaluate.evaluate import Evaluation
 from components.evaluate.measure import measure
@@ -72,7 +72,7 @@ class Delta:
 
     Attributes:
         value: candidate - champion.
-        low: lower end of the paired 95 % bootstrap interval over the pictures.
+        low: lower end of the paired 95 % bootstrap interval over the images.
         high: upper end.
     """
 
@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def images(self) -> int:
-        """Pictures that were measured."""
+        """Images that were measured."""
         return self.sets["all"].candidate.images
 
     def candidate_metrics(self) -> dict[str, float]:
@@ -164,7 +164,7 @@ def compare(
     runtime: str = "onnx",
     named: Collection[str] = (),
 ) -> Comparison:
-    """Run both models over the same pictures, each once, and measure what they find.
+    """Run both models over the same images, each once, and measure what they find.
 
     Args:
         candidate_folder: the bundle that wants to be deployed.
@@ -173,7 +173,7 @@ def compare(
         recent: samples of the last rounds, split ``test``; it may share some with ``core``.
         confidence_threshold: precision, recall and F1 are of predictions with at least this score.
         nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
-        cache_folder: where pictures are brought to.
+        cache_folder: where images are brought to.
         runtime: plug-in that runs the models.
         named: metrics that the gate's conditions name; the user's own among them are computed.
 
@@ -230,13 +230,13 @@ def compare(
     return Comparison(samples.classes, task, sets, empty, digest, champion_digest, candidate.sections)
 
 
-def _seen(evaluation: Evaluation | SegmentationEvaluation, places: Sequence[int], confidence: float) -> Seen:
+def _seen(evaluation: Evaluation | SegmentationEvaluation, places: Sequence[int], confidence: float) -> Predictions:
     """What a model found on some of the samples."""
     samples = evaluation.samples
     chosen = Manifest(samples.table[places], samples.classes)
     if isinstance(evaluation, SegmentationEvaluation):
-        return Seen(chosen, [evaluation.matrices[place] for place in places], confidence)
-    return Seen(chosen, [evaluation.predictions[place] for place in places], confidence)
+        return Predictions(chosen, [evaluation.matrices[place] for place in places], confidence)
+    return Predictions(chosen, [evaluation.predictions[place] for place in places], confidence)
 
 
 def _task(candidate_folder: Path, champion_folder: Path | None) -> Task:

@@ -26,7 +26,7 @@ def evaluate(
         job_root: Where the job's state lies.
         metrics: mAP50, mAP50-95, precision, recall and F1 per class, false positives per image; of a segmentation mIoU,
             correct pixels, and IoU, precision and recall per class.
-        report: The figures, the curves, the best and the worst pictures, as a page.
+        report: The figures, the curves, the best and the worst images, as a page.
         confidence_threshold: Score, 0 to 1, at which precision, recall and F1 are taken.
         nms_threshold: Overlap (IoU, 0 to 1) above which the worse of two boxes of a class is dropped.
         split: Which samples: `test`, `val` or `train`.
@@ -41,7 +41,7 @@ def evaluate(
         from components.core import plugins as registry
         from components.core.cache import cache_folder
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
         from components.evaluate.measure import measure
 
         registry.load(plugins)
@@ -99,7 +99,7 @@ def judge(
             are of all samples, `core.` and `recent.` of one set; `_delta` and `_rel` are against the champion.
         max_class_loss: Most AP50 that any class may lose, 0 to 1; -1 to ask nothing.
         max_loss: A loss in mAP50 of this much must be ruled out with 95 % confidence, 0 to 1; -1 to ask nothing.
-        min_samples: Least number of labelled test pictures.
+        min_samples: Least number of labelled test images.
         require_significant: The gain in mAP50 must be above 0 with 95 % confidence.
         deploy_window: When a model may be deployed, as `{"start": ..., "end": ..., "timezone": ..., "weekdays": ...}`;
             outside it the candidate waits.
@@ -116,11 +116,11 @@ def judge(
 
         from components.core import plugins as registry
         from components.core.cache import cache_folder, own_folder
-        from components.core.conditions import Condition
-        from components.core.job import Job
+        from components.core.job.job import Job
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
-        from components.core.window import Window
+        from components.core.reports.page import write_page
+        from components.core.rules.conditions import Condition
+        from components.core.rules.window import Window
         from components.evaluate.compare import compare
         from components.evaluate.gate import conversion_check
         from components.evaluate.gate import judge as decide

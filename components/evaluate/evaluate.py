@@ -14,10 +14,10 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import map50_interval
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
-from components.core.reports import Section
+from components.core.reports.page import Section
+from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.decode import MAX_DETECTIONS
-from components.core.runtimes.detector import Detector, open_detector
-from components.core.runtimes.letterbox import Picture, read_picture
+from components.core.runtimes.letterbox import ImageArray, read_image
 from components.evaluate import report
 from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
 
@@ -32,8 +32,8 @@ class Evaluation:
 
     Attributes:
         metrics: over all labelled samples of the split, at the deployed thresholds. Average precision looks at up to
-            300 predictions per picture and class.
-        map50_interval: ends of the 95 % bootstrap interval of mAP50 over the pictures.
+            300 predictions per image and class.
+        map50_interval: ends of the 95 % bootstrap interval of mAP50 over the images.
         samples: what it was measured on.
         predictions: of each sample in table order, in the manifest's classes, with scores from 0.001.
         sections: the report.
@@ -69,12 +69,12 @@ def evaluate(
         split: ``train``, ``val`` or ``test``.
         confidence_threshold: precision, recall and F1 are of predictions with at least this score.
         nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
-        cache_folder: where pictures are brought to.
+        cache_folder: where images are brought to.
         runtime: plug-in that runs the model.
 
     Raises:
         InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
-            bundle cannot run, or a picture is not the one in the manifest.
+            bundle cannot run, or a image is not the one in the manifest.
     """
     samples = labelled_samples(manifest, split, "detection")
     detector = open_detector(runtime, model_folder)
@@ -101,7 +101,7 @@ def evaluate(
         "runtime": runtime,
         "confidence threshold": confidence_threshold,
         "NMS threshold": nms_threshold,
-        "milliseconds a picture": round(1000 * seconds, 1),
+        "milliseconds a image": round(1000 * seconds, 1),
     }
     sections = [
         report.summary(metrics, interval, facts, predictions),
@@ -119,20 +119,20 @@ def _predict(detector: Detector, samples: Manifest, paths: Sequence[Path], nms: 
     predictions: list[Detections] = []
     started = spoke = time.monotonic()
     for row, path in zip(samples.rows(), paths, strict=True):
-        image = _picture(path, row["width"], row["height"], row["source"])
+        image = _image(path, row["width"], row["height"], row["source"])
         predictions += detector.predict([image], confidence=LEAST_SCORE, nms=nms)
         if time.monotonic() - spoke > PROGRESS_SECONDS or len(predictions) == len(samples):
             spoke = time.monotonic()
             speed = len(predictions) / max(spoke - started, 1e-9)
-            log.info("looked at %d of %d pictures, %.1f a second", len(predictions), len(samples), speed)
+            log.info("looked at %d of %d images, %.1f a second", len(predictions), len(samples), speed)
     return predictions
 
 
-def _picture(path: Path, width: int, height: int, source: str) -> Picture:
-    image = read_picture(path)
+def _image(path: Path, width: int, height: int, source: str) -> ImageArray:
+    image = read_image(path)
     if image.shape[:2] != (height, width):
         raise InputError(
-            f"sample {source}: the picture has {image.shape[1]}x{image.shape[0]} pixels, the manifest says "
+            f"sample {source}: the image has {image.shape[1]}x{image.shape[0]} pixels, the manifest says "
             f"{width}x{height}: its boxes would be misplaced; ingest it again"
         )
     return image
@@ -141,7 +141,7 @@ def _picture(path: Path, width: int, height: int, source: str) -> Picture:
 def _examples(
     samples: Manifest, paths: Sequence[Path], predictions: Sequence[Detections], matches: Matches, confidence: float
 ) -> list[Section]:
-    """The pictures with the most mistakes, and some without any."""
+    """The images with the most mistakes, and some without any."""
     found, correct = (table.sum(axis=1) for table in matches.counts(confidence))
     truths = matches.truths.sum(axis=1)
     sources, true_boxes = samples.table["source"].to_list(), samples.truths()

@@ -5,7 +5,7 @@ It asks, in this order, and tells the answer to every question:
 ======================= =========================================================================================
 question                met when
 ======================= =========================================================================================
-enough samples          as many labelled test pictures were measured as are asked for
+enough samples          as many labelled test images were measured as are asked for
 conditions              the user's conditions hold; plain names are of all test samples, ``core.map50`` and
                         ``min(recent.recall_delta)`` of one set
 no class regresses      no class lost more AP50 (IoU, of a segmentation) than the tolerance, over all test samples
@@ -29,10 +29,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from components.core import conditions as rules
-from components.core.conditions import Condition
 from components.core.errors import InputError
-from components.core.window import Window
+from components.core.rules import conditions as rules
+from components.core.rules.conditions import Condition
+from components.core.rules.window import Window
 from components.evaluate.compare import Comparison
 
 
@@ -127,7 +127,7 @@ def judge(
         now: the time, with its zone, that the window is held against.
         conditions: what the candidate must score; None asks nothing.
         no_regression: how much AP50 each class may lose, 0..1; None asks nothing.
-        min_samples: least number of labelled test pictures.
+        min_samples: least number of labelled test images.
         require_significant: the gain in mAP50 must be above 0 with 95 % confidence.
         max_loss: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
             ``require_significant`` asks for more.

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from components.core import reports
 from components.core.metrics.detection import ClassMetrics
 from components.core.metrics.segmentation import ClassScores
-from components.core.reports import Section
+from components.core.reports import page as reports
+from components.core.reports.page import Section
 from components.evaluate.compare import Comparison, Delta
 from components.evaluate.gate import Judgement, Outcome
 
@@ -39,7 +39,7 @@ def _verdict(judgement: Judgement) -> Section:
 
 
 def _models(comparison: Comparison) -> Section:
-    headers = ("metric", "samples", "pictures", "candidate", "champion", "difference", "95 % interval")
+    headers = ("metric", "samples", "images", "candidate", "champion", "difference", "95 % interval")
     rows = []
     for metric, title in comparison.figures.overall.items():
         for name, scores in comparison.sets.items():

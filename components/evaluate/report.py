@@ -8,22 +8,22 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from components.core import reports
 from components.core.detections import Detections
 from components.core.metrics.detection import RECALLS, DetectionMetrics
-from components.core.reports import Section
-from components.core.runtimes.letterbox import Picture, read_picture
+from components.core.reports import page as reports
+from components.core.reports.page import Section
+from components.core.runtimes.letterbox import ImageArray, read_image
 
-WORST = 8  # pictures shown
+WORST = 8  # images shown
 BEST = 4
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with what was in it and what was found, at the deployed confidence.
+    """One image with what was in it and what was found, at the deployed confidence.
 
     Attributes:
-        source: name of the picture.
+        source: name of the image.
         path: where it lies.
         truth: true boxes.
         found: predictions.
@@ -58,15 +58,15 @@ def summary(
         "precision": metrics.precision_micro,
         "recall": metrics.recall_micro,
         "F1": metrics.f1_micro,
-        "false positives a picture": metrics.false_positives_per_image,
-        "pictures": metrics.images,
+        "false positives a image": metrics.false_positives_per_image,
+        "images": metrics.images,
         "true boxes": metrics.truths,
     }
     body = reports.facts(figures) + reports.facts(facts)
     if not any(one.predictions for one in metrics.per_class):
         best = max((float(found.scores.max()) for found in predictions if len(found)), default=0.0)
         body += reports.note(
-            f"The model finds nothing at this confidence in any picture; its highest score is {best:.3f}. "
+            f"The model finds nothing at this confidence in any image; its highest score is {best:.3f}. "
             "It has not been trained enough, or the threshold is too high.",
             kind="warn",
         )
@@ -84,14 +84,14 @@ def classes(metrics: DetectionMetrics, confidence: float) -> Section:
     return Section("Classes", reports.table(headers, rows, caption) + _curves(metrics, confidence))
 
 
-def examples(pictures: Sequence[Example], names: Sequence[str]) -> list[Section]:
-    """The pictures with the most mistakes, and some without any, with truth and predictions drawn."""
-    worst = sorted((one for one in pictures if one.mistakes), key=lambda one: -one.mistakes)[:WORST]
-    best = [one for one in pictures if not one.mistakes and len(one.truth)][:BEST]
+def examples(images: Sequence[Example], names: Sequence[str]) -> list[Section]:
+    """The images with the most mistakes, and some without any, with truth and predictions drawn."""
+    worst = sorted((one for one in images if one.mistakes), key=lambda one: -one.mistakes)[:WORST]
+    best = [one for one in images if not one.mistakes and len(one.truth)][:BEST]
     legend = reports.note("White: the truth. Coloured: what the model found, with its score.")
     return [
-        Section(title, legend + reports.pictures([(_drawn(one, names), _caption(one)) for one in shown]))
-        for title, shown in (("Worst pictures", worst), ("Pictures without mistakes", best))
+        Section(title, legend + reports.images([(_drawn(one, names), _caption(one)) for one in shown]))
+        for title, shown in (("Worst images", worst), ("Images without mistakes", best))
         if shown
     ]
 
@@ -111,8 +111,8 @@ def _curves(metrics: DetectionMetrics, confidence: float) -> Markup:
     return reports.figure(fig, f"Precision over recall at IoU 0.5; a dot is the deployed confidence, {confidence:g}.")
 
 
-def _drawn(example: Example, names: Sequence[str]) -> Picture:
-    return reports.draw(read_picture(example.path), example.found, names, example.truth)
+def _drawn(example: Example, names: Sequence[str]) -> ImageArray:
+    return reports.draw(read_image(example.path), example.found, names, example.truth)
 
 
 def _caption(example: Example) -> str:

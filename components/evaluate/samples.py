@@ -22,7 +22,7 @@ def labelled_samples(manifest: Manifest, split: str, task: Task) -> Manifest:
         listed = ", ".join(f"{name or 'undecided'} {count}" for name, count in counts.items() if name or count)
         raise InputError(
             f"split {split!r} has no labelled sample to evaluate on; labelled samples are {listed}: "
-            "bring in more pictures, change the ratios of the splits or name another split"
+            "bring in more images, change the ratios of the splits or name another split"
         )
     samples = labelled.labelled(task)
     if len(samples) == 0:

@@ -22,9 +22,9 @@ from components.core.metrics.segmentation import (
     evaluate_segmentation,
     miou_interval,
 )
-from components.core.reports import Section
-from components.core.runtimes.letterbox import read_picture
-from components.core.runtimes.segmenter import Segmenter, open_segmenter
+from components.core.reports.page import Section
+from components.core.runtimes.base import Segmenter, open_segmenter
+from components.core.runtimes.letterbox import read_image
 from components.evaluate import segmentation_report as report
 from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
 
@@ -37,7 +37,7 @@ class SegmentationEvaluation:
 
     Attributes:
         metrics: over the pixels of all samples of the split that have a mask.
-        miou_interval: ends of the 95 % bootstrap interval of the mean IoU over the pictures.
+        miou_interval: ends of the 95 % bootstrap interval of the mean IoU over the images.
         samples: what it was measured on.
         matrices: of each sample in table order, true class by found class, in the manifest's classes.
         sections: the report.
@@ -64,12 +64,12 @@ def evaluate_masks(
         manifest: the samples.
         model_folder: the bundle.
         split: ``train``, ``val`` or ``test``.
-        cache_folder: where pictures and masks are brought to.
+        cache_folder: where images and masks are brought to.
         runtime: plug-in that runs the model.
 
     Raises:
         InputError: the split has no mask, the model knows a class that the manifest does not, the bundle cannot run,
-            or a picture or mask is not the one in the manifest.
+            or a image or mask is not the one in the manifest.
     """
     samples = labelled_samples(manifest, split, "segmentation")
     segmenter = open_segmenter(runtime, model_folder)
@@ -82,7 +82,7 @@ def evaluate_masks(
         if time.monotonic() - spoke > PROGRESS_SECONDS or len(matrices) == len(samples):
             spoke = time.monotonic()
             log.info(
-                "looked at %d of %d pictures, %.1f a second",
+                "looked at %d of %d images, %.1f a second",
                 len(matrices), len(samples), len(matrices) / max(spoke - started, 1e-9),
             )  # fmt: skip
     seconds = (time.monotonic() - started) / len(samples)
@@ -97,7 +97,7 @@ def evaluate_masks(
         "estimator": segmenter.bundle.estimator,
         "image size": "{}x{}".format(*reversed(segmenter.bundle.image_size)),
         "runtime": runtime,
-        "milliseconds a picture": round(1000 * seconds, 1),
+        "milliseconds a image": round(1000 * seconds, 1),
     }
     order = np.argsort([np.diagonal(one).sum() / max(one.sum(), 1) for one in matrices], kind="stable")
     worst, best = order[: report.WORST], order[::-1][: report.BEST]
@@ -115,7 +115,7 @@ def evaluate_masks(
 
 
 def _seen(segmenter: Segmenter, path: Path, places: ClassMap) -> ClassMap:
-    (found,) = segmenter.segment([read_picture(path)])
+    (found,) = segmenter.segment([read_image(path)])
     return places[found]
 
 
@@ -123,7 +123,7 @@ def _counted(truth: ClassMap, found: ClassMap, classes: int, mask: Path) -> Coun
     try:
         return confusion(truth, found, classes)
     except ValueError as error:
-        raise InputError(f"mask {mask}: {error}: ingest the picture again") from error
+        raise InputError(f"mask {mask}: {error}: ingest the image again") from error
 
 
 def _example(

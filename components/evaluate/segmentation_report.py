@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from components.core import reports
 from components.core.masks import ClassMap
 from components.core.metrics.segmentation import Counts, SegmentationMetrics
-from components.core.reports import Section
-from components.core.runtimes.letterbox import Picture, read_picture
+from components.core.reports import page as reports
+from components.core.reports.page import Section
+from components.core.runtimes.letterbox import ImageArray, read_image
 
-WORST = 6  # pictures shown
+WORST = 6  # images shown
 BEST = 3
 _NONE = "–"  # noqa: RUF001
 _MOST_NAMED = 24  # classes whose names fit beside the matrix
@@ -23,10 +23,10 @@ _MOST_NAMED = 24  # classes whose names fit beside the matrix
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with what it shows and what was found.
+    """One image with what it shows and what was found.
 
     Attributes:
-        source: name of the picture.
+        source: name of the image.
         path: where it lies.
         truth: (H, W), 255 where nobody says.
         found: (H, W).
@@ -48,7 +48,7 @@ def summary(metrics: SegmentationMetrics, interval: tuple[float, float], facts: 
         "correct pixels": metrics.pixel_accuracy,
         "mean recall": metrics.mean_recall,
         "IoU by frequency": metrics.fwiou,
-        "pictures": metrics.images,
+        "images": metrics.images,
         "labelled pixels": metrics.pixels,
     }
     return Section("Evaluation", reports.facts(figures) + reports.facts(facts))
@@ -62,10 +62,10 @@ def classes(metrics: SegmentationMetrics, total: Counts) -> Section:
 
 
 def examples(worst: Sequence[Example], best: Sequence[Example], names: Sequence[str]) -> list[Section]:
-    """The pictures with the fewest correct pixels, and those with the most; truth on the left."""
+    """The images with the fewest correct pixels, and those with the most; truth on the left."""
     return [
-        Section(title, reports.legend(names) + reports.pictures([(_drawn(one), _caption(one)) for one in shown]))
-        for title, shown in (("Worst pictures", worst), ("Best pictures", best))
+        Section(title, reports.legend(names) + reports.images([(_drawn(one), _caption(one)) for one in shown]))
+        for title, shown in (("Worst images", worst), ("Best images", best))
         if shown
     ]
 
@@ -84,8 +84,8 @@ def _matrix(total: Counts, names: Sequence[str]) -> Markup:
     return reports.figure(fig, "What the pixels of each class (rows) are taken for (columns), as shares of the row.")
 
 
-def _drawn(example: Example) -> Picture:
-    image = read_picture(example.path)
+def _drawn(example: Example) -> ImageArray:
+    image = read_image(example.path)
     return np.concatenate([reports.paint(image, example.truth), reports.paint(image, example.found)], axis=1)
 
 

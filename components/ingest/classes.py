@@ -84,7 +84,7 @@ class Classes:
             if not self._renamed:
                 raise InputError(
                     "what the values of the masks mean is not in the data: name them in classes, in order from 0, or "
-                    "put a classes.txt with one name a line beside the pictures"
+                    "put a classes.txt with one name a line beside the images"
                 )
             named = dict(enumerate(self._renamed))
             self._declared = tuple(self._renamed)

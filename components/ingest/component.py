@@ -23,14 +23,14 @@ def ingest(
     max_compression_ratio: float = 200.0,
     plugins: str = "",
 ) -> None:
-    """Bring pictures and labels in: verify each, put it in the job's store, and list them in a manifest.
+    """Bring images and labels in: verify each, put it in the job's store, and list them in a manifest.
 
     Args:
         data_url: Archive (zip, tar), folder or index file: `https://...`, `s3://bucket/key`, `file:///...` or a path.
         job_root: Where the job's state lies: `s3://bucket/prefix` or, on one machine, a folder.
         manifest: Table of samples (Parquet).
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: How many pictures, boxes, masks, duplicates and quarantined files there are.
+        counts: How many images, boxes, masks, duplicates and quarantined files there are.
         report: What came in, as a page.
         data_path: Folder or file inside the archive or folder where the data set lies.
         data_format: `auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `masks`, `folder`, or a
@@ -51,7 +51,7 @@ def ingest(
         from pathlib import Path
 
         from components.core import plugins as registry
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
         from components.ingest.ingest import ingest as bring_in
         from components.ingest.quarantine import as_csv
         from components.ingest.report import sections
@@ -103,11 +103,11 @@ def collect(
         manifest: Samples that the job does not have yet, or has with other labels; its metadata says which round they
             are for and how far the feed has been read.
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: How many pictures, boxes, masks, duplicates and quarantined files there are.
+        counts: How many images, boxes, masks, duplicates and quarantined files there are.
         report: What came in, as a page.
         data_path: See `ingest`.
         data_format: See `ingest`.
-        classes: See `ingest`; for a feed name them, since a few pictures need not show all.
+        classes: See `ingest`; for a feed name them, since a few images need not show all.
         ignore_classes: See `ingest`.
         max_bad_fraction: See `ingest`.
         max_files: See `ingest`.
@@ -123,8 +123,8 @@ def collect(
         from pathlib import Path
 
         from components.core import plugins as registry
-        from components.core.job import Job
-        from components.core.reports import write_page
+        from components.core.job.job import Job
+        from components.core.reports.page import write_page
         from components.ingest.feed import take_new, take_nothing
         from components.ingest.quarantine import as_csv
         from components.ingest.report import sections

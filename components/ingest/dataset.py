@@ -1,13 +1,13 @@
 """What a data format's reader is given, what it gives back, and the registry of readers.
 
-A reader is small: it is shown a folder of files and says which pictures belong to the data set and what is labelled on
-each. It reads no picture. What is wrong with one picture's label becomes the ``reason`` of that picture's record, so
+A reader is small: it is shown a folder of files and says which images belong to the data set and what is labelled on
+each. It reads no image. What is wrong with one image's label becomes the ``reason`` of that image's record, so
 that the rest goes on; what is wrong with the data set as a whole is an ``InputError``.
 
 The readers are our own because one bad file must neither stop a data set nor vanish in it. Datumaro 1.13.12, given 20
-VOC pictures of which one is bad, stops at the first malformed XML file or undeclared class; told to go on, it keeps a
-picture whose boxes it could not read as one without boxes, which trains as a negative; and it says nothing of a
-truncated JPEG, a missing picture or a box outside the picture.
+VOC images of which one is bad, stops at the first malformed XML file or undeclared class; told to go on, it keeps a
+image whose boxes it could not read as one without boxes, which trains as a negative; and it says nothing of a
+truncated JPEG, a missing image or a box outside the image.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import NamedTuple, Protocol
 from components.core.errors import InputError, NotFoundError
 from components.core.plugins import Registry
 
-# Named like a picture, whether it can be read or not: a kind that cannot be read must not vanish.
+# Named like a image, whether it can be read or not: a kind that cannot be read must not vanish.
 _READABLE = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _UNREADABLE = {".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
-PICTURE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
-MAX_LABEL_BYTES = 16 * 2**20  # the label file of one picture; a larger one is an attack or a mistake
+IMAGE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
+MAX_LABEL_BYTES = 16 * 2**20  # the label file of one image; a larger one is an attack or a mistake
 
-# Data sets keep pictures and labels in sibling folders with names such as these, or both in one folder.
-PICTURE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
+# Data sets keep images and labels in sibling folders with names such as these, or both in one folder.
+IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
 LABEL_FOLDERS = frozenset({"annotations", "annotation", "labels", "label", "xml", "xmls"})
 MASK_FOLDERS = frozenset({"masks", "mask"}) | LABEL_FOLDERS
 MASK_ENDING = "annot"  # SegNet keeps the masks of ``train`` in ``trainannot``
@@ -40,7 +40,7 @@ class Label(NamedTuple):
 
     Attributes:
         name: the data set's own name of the class.
-        box: ``x1, y1, x2, y2``; in pixels of the picture as displayed, or in 0..1 of its width and height.
+        box: ``x1, y1, x2, y2``; in pixels of the image as displayed, or in 0..1 of its width and height.
         normalised: the box is in 0..1.
     """
 
@@ -50,18 +50,18 @@ class Label(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One picture of a data set, or a label that has none.
+    """One image of a data set, or a label that has none.
 
     Attributes:
-        source: path inside the data set; of the picture, or of the label where there is no picture.
-        path: the picture's file; empty when ``reason`` is given.
+        source: path inside the data set; of the image, or of the label where there is no image.
+        path: the image's file; empty when ``reason`` is given.
         labels: its boxes; empty: nothing to see; None: nobody has labelled it.
         label_file: path of the label inside the data set; empty where there is none.
         split: ``train``, ``val`` or ``test`` if the data set says so, else empty.
-        size: width and height in pixels that the label claims for the picture; None: it claims nothing.
+        size: width and height in pixels that the label claims for the image; None: it claims nothing.
         left_out: boxes that the format marks as no single object (COCO's crowds) and that are not in ``labels``.
         mask: the file of its mask; empty where there is none. A file that is not there is none, too.
-        reason: why the picture cannot be used, ``kind: details``; empty if it can.
+        reason: why the image cannot be used, ``kind: details``; empty if it can.
     """
 
     source: str
@@ -81,7 +81,7 @@ class DataSet:
 
     Attributes:
         classes: the names that the data set declares, in its order; None: it declares none, so those found count.
-        records: its pictures, read while they are iterated.
+        records: its images, read while they are iterated.
         values: what the values of its masks are called; an empty name: nobody says what is there; no names at all: the
             user names them in order. None: it has no masks.
     """
@@ -156,9 +156,9 @@ class Folder:
         return cls(target, tuple(_walk(target)))
 
     @cached_property
-    def pictures(self) -> tuple[str, ...]:
-        """The files that are named like pictures."""
-        return self.named(*PICTURE_SUFFIXES)
+    def images(self) -> tuple[str, ...]:
+        """The files that are named like images."""
+        return self.named(*IMAGE_SUFFIXES)
 
     def named(self, *suffixes: str) -> tuple[str, ...]:
         """The files with one of the suffixes, whatever the case."""
@@ -208,60 +208,60 @@ class Folder:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which label file belongs to which picture.
+    """Which label file belongs to which image.
 
     Attributes:
-        labels: the label files of each picture that has any, in order; more than one is ambiguous.
-        pictures: the pictures of each label file that has any; more than one is ambiguous.
+        labels: the label files of each image that has any, in order; more than one is ambiguous.
+        images: the images of each label file that has any; more than one is ambiguous.
     """
 
     labels: dict[str, list[str]]
-    pictures: dict[str, list[str]]
+    images: dict[str, list[str]]
 
     @classmethod
-    def of(cls, pictures: Iterable[str], labels: Iterable[str], key: Callable[[str], str] | None = None) -> Pairs:
+    def of(cls, images: Iterable[str], labels: Iterable[str], key: Callable[[str], str] | None = None) -> Pairs:
         """Pair files that have the same stem in the same folder, or in folders such as ``images`` and ``labels``.
 
         Args:
-            pictures: paths.
+            images: paths.
             labels: paths.
-            key: what the paths of a picture and of its label have in common; None: ``pair_key``.
+            key: what the paths of a image and of its label have in common; None: ``pair_key``.
         """
         key = key or pair_key
         by_key: dict[str, list[str]] = {}
         for label in labels:
             by_key.setdefault(key(label), []).append(label)
         label_files: dict[str, list[str]] = {}
-        picture_files: dict[str, list[str]] = {}
-        for picture in pictures:
-            for label in by_key.get(key(picture), ()):
-                label_files.setdefault(picture, []).append(label)
-                picture_files.setdefault(label, []).append(picture)
-        return cls(label_files, picture_files)
+        image_files: dict[str, list[str]] = {}
+        for image in images:
+            for label in by_key.get(key(image), ()):
+                label_files.setdefault(image, []).append(label)
+                image_files.setdefault(label, []).append(image)
+        return cls(label_files, image_files)
 
-    def label(self, picture: str) -> str:
-        """The label file of a picture; empty if it has none.
+    def label(self, image: str) -> str:
+        """The label file of a image; empty if it has none.
 
         Raises:
-            LabelError: there are several, or the one there is fits several pictures.
+            LabelError: there are several, or the one there is fits several images.
         """
-        found = self.labels.get(picture, [])
+        found = self.labels.get(image, [])
         if len(found) > 1:
             raise LabelError(f"ambiguous: {len(found)} label files fit: {few(found)}")
-        if found and len(self.pictures[found[0]]) > 1:
-            raise LabelError(f"ambiguous: {found[0]} fits several pictures: {few(self.pictures[found[0]])}")
+        if found and len(self.images[found[0]]) > 1:
+            raise LabelError(f"ambiguous: {found[0]} fits several images: {few(self.images[found[0]])}")
         return found[0] if found else ""
 
 
 def pair_key(name: str) -> str:
-    """A path without its suffix and with ``*`` for the folders that only tell pictures from labels."""
+    """A path without its suffix and with ``*`` for the folders that only tell images from labels."""
     *folders, last = name.split("/")
-    kept = ["*" if part.lower() in PICTURE_FOLDERS | LABEL_FOLDERS else part for part in folders]
+    kept = ["*" if part.lower() in IMAGE_FOLDERS | LABEL_FOLDERS else part for part in folders]
     return "/".join([*kept, last.rpartition(".")[0] or last])
 
 
 def mask_key(name: str) -> str:
-    """What the path of a mask has in common with ``picture_key`` of its picture; empty: it is not named like a mask.
+    """What the path of a mask has in common with ``image_key`` of its image; empty: it is not named like a mask.
 
     A mask is a PNG in a folder such as ``masks`` beside ``images``, or ``trainannot`` beside ``train``.
     """
@@ -270,7 +270,7 @@ def mask_key(name: str) -> str:
         return ""
     for place in reversed(range(len(folders))):
         folder = folders[place].lower()
-        if folder in PICTURE_FOLDERS:
+        if folder in IMAGE_FOLDERS:
             return ""
         if folder in MASK_FOLDERS:
             folders[place] = "*"
@@ -278,23 +278,23 @@ def mask_key(name: str) -> str:
             folders[place] = folders[place][: -len(MASK_ENDING)]
         else:
             continue
-        return picture_key("/".join([*folders, last]))
+        return image_key("/".join([*folders, last]))
     return ""
 
 
-def picture_key(name: str) -> str:
-    """A path without its suffix and with ``*`` for the folders that only say that pictures are in them."""
+def image_key(name: str) -> str:
+    """A path without its suffix and with ``*`` for the folders that only say that images are in them."""
     *folders, last = name.split("/")
-    kept = ["*" if part.lower() in PICTURE_FOLDERS else part for part in folders]
+    kept = ["*" if part.lower() in IMAGE_FOLDERS else part for part in folders]
     return "/".join([*kept, last.rpartition(".")[0] or last])
 
 
 def has_masks(folder: Folder) -> bool:
-    """Whether a folder of pictures has a folder of masks beside it."""
-    masks = {name: key for name in folder.pictures if (key := mask_key(name))}
+    """Whether a folder of images has a folder of masks beside it."""
+    masks = {name: key for name in folder.images if (key := mask_key(name))}
     beside = {key.rpartition("/")[0] for key in masks.values()}
     return bool(masks) and any(
-        picture_key(name).rpartition("/")[0] in beside for name in folder.pictures if name not in masks
+        image_key(name).rpartition("/")[0] in beside for name in folder.images if name not in masks
     )
 
 

@@ -1,30 +1,30 @@
 """Take in what is new in a feed: a folder, prefix, index file or archive that grows.
 
 Every file is known by a fingerprint (name, and size with time or etag), every line of an index by its content; see
-:mod:`components.ingest.seen`. A poll compares fingerprints and reads only what is new or changed. No time is ever
-compared with the clock of this machine, so clocks may be wrong and may jump. What a poll has seen counts only once
+:mod:`components.ingest.fingerprints`. A poll compares fingerprints and reads only what is new or changed. No time is
+ever compared with the clock of this machine, so clocks may be wrong and may jump. What a poll has seen counts only once
 the job's state names the cursor that the poll gives back; until then the next poll finds the same again.
 
 What is new, by the kind of feed:
 
 ========================== ============================================================================================
-pictures and label files   a picture or label file that appeared or changed, together with its other half. A picture
-(VOC, YOLO, pictures)      that comes before its label is unlabelled until then; to say that a picture shows nothing,
+images and label files   a image or label file that appeared or changed, together with its other half. A image
+(VOC, YOLO, images)      that comes before its label is unlabelled until then; to say that a image shows nothing,
                            give it an empty label file, also with YOLO. Another list of class names reads all again.
-an index among the files   an entry that appeared, whose labels changed, or whose picture changed
+an index among the files   an entry that appeared, whose labels changed, or whose image changed
 (COCO, Sedna, plug-ins)
-pictures and masks         a picture that appeared or changed, or whose mask did; before its mask it is unlabelled.
-                           Give ``data_format`` if masks may come before any picture: alone they look like pictures.
-a text file as the feed    a line that appeared or changed; the picture behind a line that stays is not looked at again
+images and masks         a image that appeared or changed, or whose mask did; before its mask it is unlabelled.
+                           Give ``data_format`` if masks may come before any image: alone they look like images.
+a text file as the feed    a line that appeared or changed; the image behind a line that stays is not looked at again
 an archive                 all of it, whenever its size, time, etag or (from the web) content is another
 ========================== ============================================================================================
 
 A file that is still being written is at worst quarantined, and taken when it has changed once more. Entries of an index
-that came to nothing, such as those whose picture is missing, are tried again at every poll. What is removed from the
+that came to nothing, such as those whose image is missing, are tried again at every poll. What is removed from the
 feed stays in the job.
 
 A prefix in a bucket is long to list (100,000 objects take some ten seconds), so a poll lists what sorts behind the keys
-it has seen, in each folder of pictures or of labels, and everything only when ``full`` is asked for, or the last time
+it has seen, in each folder of images or of labels, and everything only when ``full`` is asked for, or the last time
 is an hour ago. Keys that begin with a date are found at once; others, and changed objects, by the full listing.
 
 Beside the tables of what was seen the job's store holds two objects under ``feed/`` that only save work and may be
@@ -52,15 +52,16 @@ import polars as pl
 
 from components.core.cache import cache_folder, local_file
 from components.core.errors import InputError
-from components.core.job import Job, State
+from components.core.job.job import Job
+from components.core.job.state import State
 from components.core.manifest import Manifest, with_masks
 from components.core.parameters import parse_classes
-from components.core.store import Store, fetch, open_store, split
+from components.core.stores.open import Store, fetch, open_store, split
 from components.ingest import quarantine as lists
 from components.ingest.archive import Limits
 from components.ingest.classes import Classes
 from components.ingest.dataset import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     DataSet,
     Folder,
     LabelError,
@@ -69,6 +70,18 @@ from components.ingest.dataset import (
     pair_key,
     suffix_of,
 )
+from components.ingest.download import local_path, open_dataset
+from components.ingest.fingerprints import (
+    Fingerprints,
+    Notes,
+    file_rows,
+    hash_of,
+    hashes_of,
+    line_key,
+    line_rows,
+    no_fingerprints,
+)
+from components.ingest.images import IngestedImage, Outcome, boxes_in_pixels, take_in
 from components.ingest.ingest import (
     UNLABELLED_FORMAT,
     Pair,
@@ -80,12 +93,9 @@ from components.ingest.ingest import (
     without_duplicates,
     workspace_of,
 )
+from components.ingest.locations import BucketLocation, FeedLocation, FolderLocation, latest, location_of
 from components.ingest.masks import Values
-from components.ingest.origin import local_path, opened
-from components.ingest.pictures import Outcome, Picture, boxes_in_pixels, take_in
-from components.ingest.places import BucketPlace, LocalPlace, Place, latest, place_of
 from components.ingest.quarantine import Quarantined
-from components.ingest.seen import Notes, Seen, file_rows, hash_of, hashes_of, line_key, line_rows, nothing_seen
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +104,7 @@ FEW_BAD = 10
 FULL_LISTING = timedelta(hours=1)
 MEMORY, PENDING = "feed/memory.json", "feed/pending.parquet"
 
-# Formats with a label file for each picture. In the others, and in those of plug-ins, any file may label any picture.
+# Formats with a label file for each image. In the others, and in those of plug-ins, any file may label any image.
 FORMATS_BY_FILE = {"voc", "yolo", UNLABELLED_FORMAT}
 MASKS_FORMAT = "masks"
 LINES_FORMAT, LINES_SUFFIX, LINES_NAMES = "sedna", ".txt", "classes.txt"
@@ -111,7 +121,7 @@ class Arrivals:
         manifest: samples that the job does not have, or has with other labels; sorted by source. Its classes begin with
             the job's own, in their order.
         quarantine: what did not come in, sorted by source.
-        counts: as for ``ingest``, where ``pictures`` are those in the manifest; of these ``newly_labelled`` were known
+        counts: as for ``ingest``, where ``images`` are those in the manifest; of these ``newly_labelled`` were known
             without labels and ``relabelled`` with others; ``known`` are left out because the job has them as they are;
             ``quarantined_before`` are those of ``quarantined`` that an earlier poll told of.
         cursor: key of the table of what has been seen, this poll included.
@@ -147,7 +157,7 @@ def take_new(
     """Bring in what a feed has shown since the job's last round.
 
     Args:
-        feed_url: archive, folder or index file; see :func:`components.ingest.origin.opened`.
+        feed_url: archive, folder or index file; see :func:`components.ingest.download.opened`.
         job_root: address of the job's store.
         data_path: sub-folder or index file inside it.
         data_format: name of a registered format, or ``auto`` to tell it by the files.
@@ -175,8 +185,8 @@ def take_new(
     cache = cache_folder(job_root) / "feed"
     memory = _Memory.read(store)
     reading = f"{hash_of(repr((store.uri, feed_url, data_path, data_format, classes, ignore_classes))):016x}"
-    seen = Seen.read(store, state.cursor, cache)
-    seen = seen if seen.notes.reading == reading else nothing_seen(reading)
+    seen = Fingerprints.read(store, state.cursor, cache)
+    seen = seen if seen.notes.reading == reading else no_fingerprints(reading)
     limits = Limits(max_files, max_unpacked_gb, max_compression_ratio)
     with _hauled(feed_url, data_path, seen, data_format, full or memory.listing_is_due(), limits, cache) as haul:
         # Few of the wanted classes are in a single poll, so what the user names counts as declared.
@@ -192,7 +202,7 @@ def take_new(
     memory.told(fresh_bad, haul.complete).write(store, unless=memory)
     _check_share(len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri)
     number = state.round + 1 if round_number is None else round_number
-    known = _Known.of(store, state, cache, [outcome.picture.id for _, outcome in kept if outcome.picture])
+    known = _Known.of(store, state, cache, [outcome.image.id for _, outcome in kept if outcome.image])
     names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
     manifest = Manifest.of([row_of(record, outcome, names, store, number) for record, outcome in kept], names)
     new, changes = known.compared(manifest)
@@ -216,13 +226,13 @@ def take_nothing(job_root: str) -> Arrivals:
     known = job.manifest(state, cache_folder(job_root))
     if known is None:
         raise InputError(f"{store.uri}: there has been no round yet, so there is no candidate to judge again")
-    counts = dict.fromkeys(("found", "pictures", "duplicates", "quarantined"), 0)
+    counts = dict.fromkeys(("found", "images", "duplicates", "quarantined"), 0)
     return Arrivals(Manifest.of([], known.classes), [], counts, state.cursor)
 
 
 @dataclass(frozen=True)
-class _Haul:
-    """What is new in a feed, before any picture is opened.
+class NewEntries:
+    """What is new in a feed, before any image is opened.
 
     Attributes:
         place: where the files are.
@@ -238,8 +248,8 @@ class _Haul:
         complete: whether everything was listed.
     """
 
-    place: Place
-    seen: Seen
+    place: FeedLocation
+    seen: Fingerprints
     data_format: str = ""
     classes: tuple[str, ...] | None = ()
     values: Mapping[int, str] | None = None
@@ -255,7 +265,7 @@ class _Haul:
         return hash_of(repr((record.source, self.stamps.get(record.source, 0), *more)))
 
     def name(self, record: Record) -> str:
-        """The file of a record's picture, as a path inside the feed."""
+        """The file of a record's image, as a path inside the feed."""
         return record.path.removeprefix(f"{self.place.root}/")
 
     def mask(self, record: Record) -> str:
@@ -277,7 +287,7 @@ class _Haul:
         landmarks = dict(self.seen.notes.landmarks)
         if self.data_format in FORMATS_BY_FILE:
             for name in self.files:
-                if suffix_of(name) in PICTURE_SUFFIXES and len(landmarks) < 256:
+                if suffix_of(name) in IMAGE_SUFFIXES and len(landmarks) < 256:
                     landmarks.setdefault(name.rpartition("/")[0], name)
         notes = replace(
             self.seen.notes,
@@ -291,11 +301,11 @@ class _Haul:
 
 @contextmanager
 def _hauled(
-    feed_url: str, data_path: str, seen: Seen, data_format: str, full: bool, limits: Limits, cache: Path
-) -> Iterator[_Haul]:
+    feed_url: str, data_path: str, seen: Fingerprints, data_format: str, full: bool, limits: Limits, cache: Path
+) -> Iterator[NewEntries]:
     """What is new in a feed; its files can be read while this is open."""
     data_format = seen.notes.data_format or data_format
-    with place_of(feed_url, data_path, cache / "objects" / seen.notes.reading) as place:
+    with location_of(feed_url, data_path, cache / "objects" / seen.notes.reading) as place:
         if place is None:
             with _archive(feed_url, data_path, seen, data_format, limits) as haul:
                 yield haul
@@ -303,23 +313,23 @@ def _hauled(
             yield _by_line(place, seen, data_format)
         else:
             yield _by_listing(place, seen, data_format, full)
-        if isinstance(place, BucketPlace):
+        if isinstance(place, BucketLocation):
             place.forget_others()
 
 
 # --- folders and prefixes ---
 
 
-def _by_listing(place: Place, seen: Seen, data_format: str, full: bool) -> _Haul:
+def _by_listing(place: FeedLocation, seen: Fingerprints, data_format: str, full: bool) -> NewEntries:
     last = {} if full or place.always_whole else seen.notes.last
     fresh = _fresh(place, seen, last)
     companions = seen.companions() if fresh or last else {}
     if last:
         fresh |= {name: v for name, v in place.versions(companions).items() if v != companions[name]}
     if not fresh:
-        return _Haul(place, seen, seen.notes.data_format, complete=not last)
+        return NewEntries(place, seen, seen.notes.data_format, complete=not last)
     if seen and any(map(_names_classes, fresh)):
-        seen = nothing_seen(seen.notes.reading)
+        seen = no_fingerprints(seen.notes.reading)
         return _by_listing(place, seen, data_format, full=True)
     name = data_format
     if name == "auto" or name in FORMATS_BY_FILE:
@@ -330,7 +340,7 @@ def _by_listing(place: Place, seen: Seen, data_format: str, full: bool) -> _Haul
     return _by_entry(place, seen, name, fresh)
 
 
-def _fresh(place: Place, seen: Seen, last: Mapping[str, str]) -> dict[str, int]:
+def _fresh(place: FeedLocation, seen: Fingerprints, last: Mapping[str, str]) -> dict[str, int]:
     """Versions of the files that are new or changed, by name."""
     fresh: dict[str, int] = {}
     for names, versions in place.listing(last):
@@ -340,12 +350,12 @@ def _fresh(place: Place, seen: Seen, last: Mapping[str, str]) -> dict[str, int]:
 
 
 def _by_file(
-    place: Place, seen: Seen, data_format: str, fresh: dict[str, int], companions: dict[str, int]
-) -> _Haul | None:
-    """The pictures whose file or label file is new; None if the format does not have a label file for each picture."""
+    place: FeedLocation, seen: Fingerprints, data_format: str, fresh: dict[str, int], companions: dict[str, int]
+) -> NewEntries | None:
+    """The images whose file or label file is new; None if the format does not have a label file for each image."""
     pairs = {hash_of(pair_key(name)) for name in fresh}
     versions = companions | seen.paired(pairs) | fresh
-    haul = _Haul(place, seen, seen.notes.data_format, files=fresh, versions=versions)
+    haul = NewEntries(place, seen, seen.notes.data_format, files=fresh, versions=versions)
     name = _format(place, seen, data_format, versions)
     if not name:
         return haul
@@ -367,22 +377,22 @@ def _by_file(
     )
 
 
-def _format(place: Place, seen: Seen, data_format: str, versions: Mapping[str, int]) -> str:
-    """The format's name; empty if there is no picture yet to tell it by."""
+def _format(place: FeedLocation, seen: Fingerprints, data_format: str, versions: Mapping[str, int]) -> str:
+    """The format's name; empty if there is no image yet to tell it by."""
     place.bring(_labels(versions))
     folder = _folder(place, seen, versions)
-    if not folder.pictures and not folder.index:
+    if not folder.images and not folder.index:
         return ""
     return choose(folder, data_format)
 
 
-def _folder(place: Place, seen: Seen, versions: Iterable[str]) -> Folder:
+def _folder(place: FeedLocation, seen: Fingerprints, versions: Iterable[str]) -> Folder:
     return Folder(place.root, tuple(sorted({*versions, *seen.notes.landmarks.values()})), place.index)
 
 
 def _labels(versions: Mapping[str, int]) -> dict[str, int]:
-    """Those of some files that are no pictures."""
-    return {name: version for name, version in versions.items() if suffix_of(name) not in PICTURE_SUFFIXES}
+    """Those of some files that are no images."""
+    return {name: version for name, version in versions.items() if suffix_of(name) not in IMAGE_SUFFIXES}
 
 
 def _names_classes(name: str) -> bool:
@@ -393,23 +403,25 @@ def _names_classes(name: str) -> bool:
 # --- entries of an index ---
 
 
-def _by_entry(place: Place, seen: Seen, data_format: str, fresh: dict[str, int]) -> _Haul:
+def _by_entry(place: FeedLocation, seen: Fingerprints, data_format: str, fresh: dict[str, int]) -> NewEntries:
     """The entries of an index that lies among the files, where any file may matter to any entry."""
     everything: dict[str, int] = {}
     for names, versions in place.listing({}):
         everything |= zip(names, map(int, versions), strict=True)
     place.bring(_labels(everything))
     found = formats.get(data_format).read(Folder(place.root, tuple(sorted(everything)), place.index))
-    haul = _Haul(place, seen, data_format, found.classes, found.values, files=everything | fresh, versions=everything)
+    haul = NewEntries(
+        place, seen, data_format, found.classes, found.values, files=everything | fresh, versions=everything
+    )
     return _with_entries(haul, found)
 
 
-def _by_line(place: Place, seen: Seen, data_format: str) -> _Haul:
-    """The lines of a text file. Which pictures are there is asked only for new lines."""
+def _by_line(place: FeedLocation, seen: Fingerprints, data_format: str) -> NewEntries:
+    """The lines of a text file. Which images are there is asked only for new lines."""
     files = place.versions([place.index, LINES_NAMES])
     unchanged = not seen.lacks(hashes_of(files), np.fromiter(files.values(), np.uint64)).any()
     if unchanged and not seen.notes.pending:
-        return _Haul(place, seen, data_format)
+        return NewEntries(place, seen, data_format)
     place.bring(files)
     folder = _Promised(place.root, tuple(files), place.index)
     if data_format == "auto":
@@ -417,23 +429,23 @@ def _by_line(place: Place, seen: Seen, data_format: str) -> _Haul:
     reader = formats.get(data_format)
     found = reader.read(folder)
     told = data_format if reader.detect(folder) else ""  # the first lines may have no labels yet
-    haul = _with_entries(_Haul(place, seen, told, found.classes, found.values, files=files), found)
-    if isinstance(place, BucketPlace):
+    haul = _with_entries(NewEntries(place, seen, told, found.classes, found.values, files=files), found)
+    if isinstance(place, BucketLocation):
         return replace(haul, versions=place.versions(haul.wanted(haul.records)))
     return haul
 
 
 class _Promised(Folder):
-    """A folder in which every picture that anybody names is taken to be there."""
+    """A folder in which every image that anybody names is taken to be there."""
 
     def __contains__(self, name: object) -> bool:
         path = PurePosixPath(str(name))
-        promised = suffix_of(path.name) in PICTURE_SUFFIXES and not path.is_absolute() and ".." not in path.parts
+        promised = suffix_of(path.name) in IMAGE_SUFFIXES and not path.is_absolute() and ".." not in path.parts
         return promised or super().__contains__(name)
 
 
-def _with_entries(haul: _Haul, found: DataSet) -> _Haul:
-    """The entries that are new or changed. Several of one picture count as one."""
+def _with_entries(haul: NewEntries, found: DataSet) -> NewEntries:
+    """The entries that are new or changed. Several of one image count as one."""
     records: dict[str, list[Record]] = {}
     stamps: dict[str, int] = {}
     for record in found.records:
@@ -453,19 +465,21 @@ def _with_entries(haul: _Haul, found: DataSet) -> _Haul:
 
 
 @contextmanager
-def _archive(url: str, data_path: str, seen: Seen, data_format: str, limits: Limits) -> Iterator[_Haul]:
+def _archive(url: str, data_path: str, seen: Fingerprints, data_format: str, limits: Limits) -> Iterator[NewEntries]:
     """Everything in an archive that has changed."""
     with tempfile.TemporaryDirectory(prefix="edge-feed-") as temporary:
         path, version = _archive_version(url, Path(temporary))
-        place = LocalPlace(Path(temporary))
+        place = FolderLocation(Path(temporary))
         if not seen.lacks(hashes_of([line_key("")]), np.array([version], np.uint64)).any():
-            yield _Haul(place, seen, data_format)
+            yield NewEntries(place, seen, data_format)
             return
-        with opened(path, data_path, Path(temporary), limits) as folder:
+        with open_dataset(path, data_path, Path(temporary), limits) as folder:
             name = choose(folder, data_format)
             found = formats.get(name).read(folder)
             records = list(found.records)
-            haul = _Haul(LocalPlace(folder.root), seen, name, found.classes, found.values, records, lines={"": version})
+            haul = NewEntries(
+                FolderLocation(folder.root), seen, name, found.classes, found.values, records, lines={"": version}
+            )
             yield replace(haul, stamps={record.source: version for record in haul.records})
 
 
@@ -484,11 +498,11 @@ def _archive_version(url: str, folder: Path) -> tuple[str, int]:
     return url, hash_of(f"{status.st_size} {status.st_mtime_ns}")
 
 
-# --- pictures ---
+# --- images ---
 
 
 def _unlabelled(record: Record) -> Record:
-    """A picture without a label file is one that nobody has labelled yet, also where the format says it is empty."""
+    """A image without a label file is one that nobody has labelled yet, also where the format says it is empty."""
     return record._replace(labels=None) if record.labels == () and not record.label_file else record
 
 
@@ -497,8 +511,8 @@ def _waits_for_mask(record: Record) -> bool:
     return bool(record.mask) and not Path(record.mask).is_file()
 
 
-def _outcomes(haul: _Haul, records: list[Record], store: Store, values: Values | None) -> list[Pair]:
-    """What becomes of each record, sorted by source; pictures that an earlier poll checked are not opened again.
+def _outcomes(haul: NewEntries, records: list[Record], store: Store, values: Values | None) -> list[Pair]:
+    """What becomes of each record, sorted by source; images that an earlier poll checked are not opened again.
 
     Those with a mask are: of a mask no poll remembers what it found.
     """
@@ -510,36 +524,36 @@ def _outcomes(haul: _Haul, records: list[Record], store: Store, values: Values |
     rest = [record for record in records if id(record) not in checked]
     missing = haul.place.bring(haul.wanted(rest))
     there = [
-        record._replace(path="", reason="label without picture: the picture is not there")
+        record._replace(path="", reason="label without image: the image is not there")
         if not record.reason and haul.name(record) in missing
         else record
         for record in rest
     ]
     outcomes += watched(take_in(there, store, values=values), len(there))
     outcomes.sort(key=lambda pair: pair[0].source)
-    good = {haul.mark(record): found for record, outcome in outcomes if (found := outcome.picture) and not record.mask}
+    good = {haul.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.mask}
     _write_pending(store, haul.seen.cursor, pending, good)
     return outcomes
 
 
-def _checked(record: Record, picture: Picture) -> Outcome:
-    """The outcome for a picture that is among the blobs already; its label may be a bad one."""
+def _checked(record: Record, image: IngestedImage) -> Outcome:
+    """The outcome for a image that is among the blobs already; its label may be a bad one."""
     if record.reason:
         return Outcome(reason=record.reason)
     try:
-        if record.size and record.size != (picture.width, picture.height):
-            raise LabelError(f"size contradicts the picture: {record.size} in the label")
-        boxes = None if record.labels is None else boxes_in_pixels(record.labels, picture.width, picture.height)
+        if record.size and record.size != (image.width, image.height):
+            raise LabelError(f"size contradicts the image: {record.size} in the label")
+        boxes = None if record.labels is None else boxes_in_pixels(record.labels, image.width, image.height)
     except LabelError as error:
         return Outcome(reason=str(error))
-    return Outcome(picture, boxes)
+    return Outcome(image, boxes)
 
 
 def _bad(outcomes: Iterable[Pair]) -> int:
     return sum(bool(outcome.reason) for _, outcome in outcomes)
 
 
-def _bad_marks(haul: _Haul, outcomes: Iterable[Pair]) -> list[str]:
+def _bad_marks(haul: NewEntries, outcomes: Iterable[Pair]) -> list[str]:
     return [f"{haul.mark(record, outcome.reason):016x}" for record, outcome in outcomes if outcome.reason]
 
 
@@ -557,11 +571,11 @@ def _check_share(bad: int, found: int, max_bad_fraction: float, quarantined: lis
 
 @dataclass(frozen=True)
 class _Known:
-    """What the job has of the pictures of a poll.
+    """What the job has of the images of a poll.
 
     Attributes:
         classes: the job's class names.
-        labels: boxes and mask by picture id.
+        labels: boxes and mask by image id.
     """
 
     classes: tuple[str, ...]
@@ -646,21 +660,21 @@ class _Memory:
         return _Memory(self.bad | set(marks), datetime.now(UTC) if due else self.listed)
 
 
-def _read_pending(store: Store, cursor: str) -> dict[int, Picture]:
-    """Pictures among the blobs that came after a cursor, by mark; once another is committed, they are no longer new."""
+def _read_pending(store: Store, cursor: str) -> dict[int, IngestedImage]:
+    """Images among the blobs that came after a cursor, by mark; once another is committed, they are no longer new."""
     found = store.read_versioned(PENDING)
     try:
         if found is None or pl.read_parquet_metadata(io.BytesIO(found[0])).get("cursor") != cursor:
             return {}
-        return {mark: Picture(*rest) for mark, *rest in pl.read_parquet(found[0]).iter_rows()}
+        return {mark: IngestedImage(*rest) for mark, *rest in pl.read_parquet(found[0]).iter_rows()}
     except (pl.exceptions.PolarsError, TypeError):
         return {}
 
 
-def _write_pending(store: Store, cursor: str, before: dict[int, Picture], now: dict[int, Picture]) -> None:
+def _write_pending(store: Store, cursor: str, before: dict[int, IngestedImage], now: dict[int, IngestedImage]) -> None:
     if now == before:
         return
-    rows = [(mark, *picture) for mark, picture in now.items()]
+    rows = [(mark, *image) for mark, image in now.items()]
     schema = {"mark": pl.UInt64, "id": pl.String, "suffix": pl.String, "width": pl.Int32, "height": pl.Int32}
     content = io.BytesIO()
     pl.DataFrame(rows, schema=schema, orient="row").write_parquet(content, metadata={"cursor": cursor})

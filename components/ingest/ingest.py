@@ -1,4 +1,4 @@
-"""Ingest: verify every picture and label of a data set, store the pictures as blobs, list them in a manifest.
+"""Ingest: verify every image and label of a data set, store the images as blobs, list them in a manifest.
 
 One bad file never stops the rest and never vanishes: it goes on the quarantine list with its reason. Too many of them
 stop everything, since then the data set, or what was said about it, is wrong.
@@ -18,13 +18,13 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID
-from components.core.store import Store, open_store
+from components.core.stores.open import Store, open_store
 from components.ingest import quarantine as lists
 from components.ingest.archive import Limits
 from components.ingest.classes import Classes
 from components.ingest.dataset import Folder, Record, few, formats, suffix_of
-from components.ingest.origin import opened
-from components.ingest.pictures import Box, Outcome, take_in
+from components.ingest.download import open_dataset
+from components.ingest.images import Box, Outcome, take_in
 from components.ingest.quarantine import BAD, DUPLICATE, Quarantined
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 5.0
 UNLABELLED_FORMAT = "folder"
 
-# Roboflow names the augmented copies of one picture alike up to ".rf."; they must not be spread over splits.
-_ROBOFLOW = re.compile(r"^(?P<picture>.+)\.rf\.[0-9A-Za-z]{8,}$")
+# Roboflow names the augmented copies of one image alike up to ".rf."; they must not be spread over splits.
+_ROBOFLOW = re.compile(r"^(?P<image>.+)\.rf\.[0-9A-Za-z]{8,}$")
 _LABEL_SUFFIXES = (".xml", ".json", ".csv", ".jsonl", ".ndjson", ".txt", ".yaml", ".yml")
 
 
@@ -42,12 +42,12 @@ class Ingested:
     """What came in and what did not.
 
     Attributes:
-        manifest: one row per picture, sorted by source.
+        manifest: one row per image, sorted by source.
         quarantine: what did not come in, sorted by source.
-        counts: ``found`` files (pictures, and labels without one); of these ``pictures`` that came in, ``duplicates``,
-            and ``quarantined``; of the pictures ``negatives`` (nothing to see), ``without_label_file`` (the negatives
+        counts: ``found`` files (images, and labels without one); of these ``images`` that came in, ``duplicates``,
+            and ``quarantined``; of the images ``negatives`` (nothing to see), ``without_label_file`` (the negatives
             among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``, ``masks``; and
-            ``unlisted``, the pictures that lie in the data without belonging to the data set.
+            ``unlisted``, the images that lie in the data without belonging to the data set.
         format: name of the data format.
         quarantine_uri: where the list lies in the job's store; empty if it is empty.
         pixels: see :func:`pixels_of`.
@@ -83,7 +83,7 @@ def ingest(
     The same input gives the same manifest, byte for byte.
 
     Args:
-        data_url: archive, folder or index file; see :func:`components.ingest.origin.opened`.
+        data_url: archive, folder or index file; see :func:`components.ingest.download.opened`.
         job_root: address of the job's store.
         data_path: sub-folder or index file inside it.
         data_format: name of a registered format, or ``auto`` to tell it by the files.
@@ -97,22 +97,22 @@ def ingest(
         round_number: the round that brings the samples in.
 
     Raises:
-        InputError: the data set cannot be read, too much of it is bad, or no picture of it can be used.
+        InputError: the data set cannot be read, too much of it is bad, or no image of it can be used.
     """
     if data_format != "auto":
         formats.get(data_format)  # an unknown name should not cost a download
     wanted = Classes(classes, ignore_classes)
     store = open_store(job_root)
-    with opened(
+    with open_dataset(
         data_url, data_path, workspace_of(store), Limits(max_files, max_unpacked_gb, max_compression_ratio)
     ) as data:
         name = choose(data, data_format)
         found = formats.get(name).read(data)
         wanted.declare(found.classes)
-        logger.info("reading %s: %d pictures", name, len(data.pictures))
+        logger.info("reading %s: %d images", name, len(data.images))
         values = None if found.values is None else wanted.values(found.values)
         records = map(wanted.apply, found.records)
-        pairs = watched(take_in(records, store, values=values), len(data.pictures))
+        pairs = watched(take_in(records, store, values=values), len(data.images))
         outcomes = sorted(pairs, key=lambda pair: pair[0].source)
     kept, quarantined = without_duplicates(outcomes)
     quarantine_uri = lists.write(quarantined, store)
@@ -137,10 +137,10 @@ def choose(data: Folder, data_format: str) -> str:
         return fitting[0]
     if fitting:
         raise InputError(f"the data could be {' or '.join(fitting)}: name one in data_format")
-    only_pictures = not any(
+    only_images = not any(
         not PurePosixPath(name).stem.lower().startswith(("readme", "license")) for name in data.named(*_LABEL_SUFFIXES)
     )
-    if only_pictures and formats.get(UNLABELLED_FORMAT).detect(data):
+    if only_images and formats.get(UNLABELLED_FORMAT).detect(data):
         return UNLABELLED_FORMAT
     suffixes = Counter(suffix_of(name) or "without suffix" for name in data.files)
     there = few(f"{count} {suffix}" for suffix, count in suffixes.most_common())
@@ -157,10 +157,10 @@ def printable(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
 
 
-def group_of(source: str, picture_id: str) -> str:
-    """What a picture must share a split with: copies of one picture by Roboflow's naming, else itself alone."""
+def group_of(source: str, image_id: str) -> str:
+    """What a image must share a split with: copies of one image by Roboflow's naming, else itself alone."""
     match = _ROBOFLOW.match(PurePosixPath(source).stem)
-    return match["picture"] if match else picture_id
+    return match["image"] if match else image_id
 
 
 def workspace_of(store: Store) -> Path | None:
@@ -199,20 +199,20 @@ def watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
 
 
 def without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantined]]:
-    """Keep the first of pictures with the same bytes; list the others, and the bad ones."""
+    """Keep the first of images with the same bytes; list the others, and the bad ones."""
     kept: dict[str, Pair] = {}
     quarantined: list[Quarantined] = []
     for record, outcome in outcomes:
         source = printable(record.source)
-        if outcome.picture is None:
+        if outcome.image is None:
             quarantined.append(Quarantined(source, printable(outcome.reason), BAD))
             continue
-        first, first_outcome = kept.setdefault(outcome.picture.id, (record, outcome))
+        first, first_outcome = kept.setdefault(outcome.image.id, (record, outcome))
         if first is not record:
             same = sorted(outcome.boxes or ()) == sorted(first_outcome.boxes or ())
             same = same and (outcome.boxes is None) == (first_outcome.boxes is None)
             same = same and outcome.mask_key == first_outcome.mask_key
-            reason = f"same picture as {printable(first.source)}"
+            reason = f"same image as {printable(first.source)}"
             if not same:
                 reason += f"; different labels: kept those of {printable(first.source)}"
             quarantined.append(Quarantined(source, reason, DUPLICATE))
@@ -225,32 +225,32 @@ def _check_share(
     bad = sum(entry.kind == BAD for entry in quarantined)
     faults = f"{lists.most_frequent(quarantined)}; the whole list: {quarantine_uri}"
     if not found:
-        raise InputError("no pictures in the data: check data_url, data_path and data_format")
+        raise InputError("no images in the data: check data_url, data_path and data_format")
     if not kept:
-        raise InputError(f"no picture can be used, {bad} of {found} files are bad: {faults}")
+        raise InputError(f"no image can be used, {bad} of {found} files are bad: {faults}")
     if bad > max_bad_fraction * found:
         raise InputError(f"{bad} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}")
 
 
 def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
-    """One picture's row of the manifest.
+    """One image's row of the manifest.
 
     Args:
         record: as the data set has it.
-        outcome: the picture among the blobs.
+        outcome: the image among the blobs.
         names: class names in the order of their ids.
         store: the job's root.
         round_number: the round that brings it in.
     """
-    picture = outcome.picture
-    assert picture is not None
+    image = outcome.image
+    assert image is not None
     return {
-        "id": picture.id,
-        "uri": store.uri_of(picture.key),
-        "width": picture.width,
-        "height": picture.height,
+        "id": image.id,
+        "uri": store.uri_of(image.key),
+        "width": image.width,
+        "height": image.height,
         "split": record.split,
-        "group": group_of(record.source, picture.id),
+        "group": group_of(record.source, image.id),
         "source": printable(record.source),
         "round": round_number,
         "annotations": None if outcome.boxes is None else [_annotation(box, names) for box in outcome.boxes],
@@ -275,7 +275,7 @@ def count_up(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantin
     kinds = Counter(entry.kind for entry in quarantined)
     return {
         "found": len(outcomes),
-        "pictures": len(kept),
+        "images": len(kept),
         "duplicates": kinds[DUPLICATE],
         "quarantined": kinds[BAD],
         "negatives": len(negatives),
@@ -297,4 +297,4 @@ def pixels_of(kept: list[Pair], names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _unlisted(data: Folder, outcomes: list[Pair]) -> int:
-    return len(set(data.pictures) - {name for record, _ in outcomes for name in (record.source, record.label_file)})
+    return len(set(data.images) - {name for record, _ in outcomes for name in (record.source, record.label_file)})

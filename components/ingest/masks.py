@@ -2,7 +2,7 @@
 
 Only a PNG with one whole number for each pixel will do. What a colour stands for would have to be guessed at, and so
 would shades of 1, 2 or 4 bits, which some tools write for classes and others for brightness. A mask of another size is
-never fitted to its picture: along every edge that would make up classes that nobody drew.
+never fitted to its image: along every edge that would make up classes that nobody drew.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def decode(data: bytes, name: str, size: tuple[int, int]) -> NDArray[np.unsigned
     Args:
         data: the bytes of the file.
         name: of the file, for messages.
-        size: width and height of the picture as displayed.
+        size: width and height of the image as displayed.
 
     Raises:
         LabelError: not a whole PNG, of another size, or without one whole number for each pixel.
@@ -70,7 +70,7 @@ def decode(data: bytes, name: str, size: tuple[int, int]) -> NDArray[np.unsigned
             upright = ImageOps.exif_transpose(image) if sorted(image.size) == sorted(size) else image
             if upright.size != size:
                 (width, height), (across, down) = upright.size, size
-                raise LabelError(f"size contradicts the picture: {width}x{height} in the mask, {across}x{down}")
+                raise LabelError(f"size contradicts the image: {width}x{height} in the mask, {across}x{down}")
             return np.asarray(upright)
     except LabelError:
         raise

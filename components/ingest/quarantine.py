@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from components.core.store import Store
+from components.core.stores.open import Store
 
 BAD, DUPLICATE = "bad", "duplicate"
 COLUMNS = ("kind", "source", "reason")
@@ -22,7 +22,7 @@ class Quarantined:
     Attributes:
         source: its path inside the data set.
         reason: why, ``kind of fault: details``.
-        kind: ``bad``, or ``duplicate`` for a picture that came in under another name.
+        kind: ``bad``, or ``duplicate`` for a image that came in under another name.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Which picture a label that lies elsewhere means, and the split that a path tells."""
+"""Which image a label that lies elsewhere means, and the split that a path tells."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from components.ingest.dataset import Folder, LabelError, few
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
 
 
-class Pictures:
-    """The pictures of a data set by what an index may call them.
+class Images:
+    """The images of a data set by what an index may call them.
 
     Args:
         folder: the data set.
@@ -20,19 +20,19 @@ class Pictures:
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._by_name: dict[str, list[str]] = {}
-        for picture in folder.pictures:
-            self._by_name.setdefault(picture.rpartition("/")[2], []).append(picture)
+        for image in folder.images:
+            self._by_name.setdefault(image.rpartition("/")[2], []).append(image)
 
     def named(self, name: str) -> list[str]:
-        """The pictures whose file has this name, whatever folder they are in."""
+        """The images whose file has this name, whatever folder they are in."""
         return self._by_name.get(name, [])
 
     def find(self, index: str, reference: str) -> str:
-        """The picture that an index means: beside it, in ``images`` beside it, or the only one whose path ends so.
+        """The image that an index means: beside it, in ``images`` beside it, or the only one whose path ends so.
 
         Args:
             index: path of the index.
-            reference: what it calls the picture; backslashes count as slashes.
+            reference: what it calls the image; backslashes count as slashes.
 
         Raises:
             LabelError: there is none, or more than one.
@@ -43,22 +43,22 @@ class Pictures:
             if str(place) in self._folder:
                 return str(place)
         ending = f"/{str(wanted).removeprefix('/')}"
-        found = [picture for picture in self.named(wanted.name) if f"/{picture}".endswith(ending)]
+        found = [image for image in self.named(wanted.name) if f"/{image}".endswith(ending)]
         split = split_of(index)
-        same_split = [picture for picture in found if split and split_of(picture) == split]
+        same_split = [image for image in found if split and split_of(image) == split]
         return only(same_split if len(found) > 1 and same_split else found, index)
 
 
 def only(found: list[str], index: str) -> str:
-    """The one picture that an index means.
+    """The one image that an index means.
 
     Raises:
         LabelError: there is none, or more than one.
     """
     if not found:
-        raise LabelError(f"label without picture: {index} lists it")
+        raise LabelError(f"label without image: {index} lists it")
     if len(found) > 1:
-        raise LabelError(f"ambiguous: {len(found)} pictures fit: {few(found)}")
+        raise LabelError(f"ambiguous: {len(found)} images fit: {few(found)}")
     return found[0]
 
 

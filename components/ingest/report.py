@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from components.core import reports
 from components.core.manifest import Manifest
-from components.core.reports import Section
+from components.core.reports import page as reports
+from components.core.reports.page import Section
 from components.ingest.quarantine import BAD, Quarantined
 
 # A page stays readable, and below what a browser takes; the whole list is an artifact and lies in the store.

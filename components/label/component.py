@@ -14,14 +14,14 @@ def label(
     classes: str = "",
     plugins: str = "",
 ) -> str:
-    """Hand the pictures that `mine` asked for to people, with the model's boxes to correct, in their tool's format.
+    """Hand the images that `mine` asked for to people, with the model's boxes to correct, in their tool's format.
 
-    Labels come back through the job's feed. Each picture is named by its content, `<sha256>.jpg`, which brings its
-    labels back to the right sample whatever folder they come in; one that a tool has written anew is another picture.
+    Labels come back through the job's feed. Each image is named by its content, `<sha256>.jpg`, which brings its
+    labels back to the right sample whatever folder they come in; one that a tool has written anew is another image.
 
     Args:
         job_root: Where the job's state lies, and its lists under `to-label/`; the hand-off goes to `labelling/`.
-        counts: How many pictures and boxes were handed over, and how many pictures of the list were not there.
+        counts: How many images and boxes were handed over, and how many images of the list were not there.
         label_format: `label-studio` (a folder: `config.xml` for the project, `tasks.json` to import, `images`), or
             `coco`, `yolo` or `voc` (a zip file), or a format of a plug-in.
         round_number: Whose list; -1 for the latest.

@@ -1,9 +1,9 @@
 """What a labelling tool is handed, and the registry of the tools' formats.
 
-A hand-off is a folder or a zip file with the pictures, each named by its content (``<sha256>.jpg``), and what a model
+A hand-off is a folder or a zip file with the images, each named by its content (``<sha256>.jpg``), and what a model
 found in them as labels that need only be corrected. The names are what brings the labels back to the right sample, so
-a tool may move the files and put something before their names. A tool that writes the pictures anew, as some do when
-they turn or compress them, makes other pictures of them; their labels come in with those, and the sample that was asked
+a tool may move the files and put something before their names. A tool that writes the images anew, as some do when
+they turn or compress them, makes other images of them; their labels come in with those, and the sample that was asked
 for stays unlabelled.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 
+from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.core.plugins import Registry
-from components.core.to_label import ToLabel, Wanted
 
 
 class Prelabel(NamedTuple):
@@ -22,7 +22,7 @@ class Prelabel(NamedTuple):
 
     Attributes:
         class_id: index into the list's ``classes``.
-        x1: pixels, as in :class:`components.core.detections.Detections`, inside the picture.
+        x1: pixels, as in :class:`components.core.detections.Detections`, inside the image.
         y1: pixels.
         x2: pixels.
         y2: pixels.
@@ -41,19 +41,19 @@ class Writer(Protocol):
     """Writes the format of one kind of tool.
 
     Attributes:
-        pictures: the folder for the pictures inside the hand-off.
+        images: the folder for the images inside the hand-off.
         packed: whether the tool takes one zip file; otherwise it reads the files of a folder.
     """
 
-    pictures: str
+    images: str
     packed: bool
 
-    def files(self, wanted: ToLabel, address: Callable[[Wanted], str]) -> dict[str, bytes]:
-        """Everything but the pictures.
+    def files(self, wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+        """Everything but the images.
 
         Args:
             wanted: the list.
-            address: of a picture's file, by which a tool that reads a folder finds it.
+            address: of a image's file, by which a tool that reads a folder finds it.
 
         Returns:
             Contents by path inside the hand-off, in the order in which they are to be written.
@@ -65,21 +65,21 @@ writers: Registry[Writer] = Registry(
 )
 
 
-def file_name(picture: Wanted) -> str:
-    """The name of a picture's file: its content's, with the suffix that it has in the store."""
-    return picture.id + PurePosixPath(picture.uri).suffix.lower()
+def file_name(image: LabelRequest) -> str:
+    """The name of a image's file: its content's, with the suffix that it has in the store."""
+    return image.id + PurePosixPath(image.uri).suffix.lower()
 
 
-def prelabels(picture: Wanted) -> Iterator[Prelabel]:
-    """What a model found, cut off at the picture's edges; what then has no area is left out."""
-    found = picture.to_correct
+def prelabels(image: LabelRequest) -> Iterator[Prelabel]:
+    """What a model found, cut off at the image's edges; what then has no area is left out."""
+    found = image.to_correct
     for (x1, y1, x2, y2), score, class_id in zip(found.boxes, found.scores, found.class_ids, strict=True):
-        left, right = max(x1, 0.0), min(x2, float(picture.width))
-        top, bottom = max(y1, 0.0), min(y2, float(picture.height))
+        left, right = max(x1, 0.0), min(x2, float(image.width))
+        top, bottom = max(y1, 0.0), min(y2, float(image.height))
         if left < right and top < bottom:
             yield Prelabel(class_id, left, top, right, bottom, score)
 
 
-def names_file(wanted: ToLabel) -> bytes:
+def names_file(wanted: LabelRequests) -> bytes:
     """The class names, one per line in the order of their ids, as many tools take them."""
     return "".join(f"{name}\n" for name in wanted.classes).encode()

@@ -1,6 +1,6 @@
-"""Label: hand a round's list of pictures to the people who label them, in the format of their tool.
+"""Label: hand a round's list of images to the people who label them, in the format of their tool.
 
-What a hand-off holds, and why its pictures are named as they are, says :mod:`components.label.handoff`. It lies in the
+What a hand-off holds, and why its images are named as they are, says :mod:`components.label.handoff`. It lies in the
 job's root, as the folder ``labelling/r0003.label-studio`` or as ``labelling/r0003.coco.zip``, and is a data set by
 itself: with people's labels in it instead of the model's it can be taken in like any other. Taken in as it is, COCO,
 YOLO and VOC make labels of what the model guessed; of Label Studio's only what was submitted counts.
@@ -20,9 +20,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from components.core.errors import InputError, NotFoundError
+from components.core.job.label_requests import FOLDER, LabelRequest, LabelRequests, read_lists
 from components.core.parameters import parse_classes
-from components.core.store import RESERVED, Store, open_store, split
-from components.core.to_label import FOLDER, ToLabel, Wanted, read_lists
+from components.core.stores.open import RESERVED, Store, open_store, split
 from components.label.handoff import Writer, file_name, prelabels, writers
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class HandOff:
 
     Attributes:
         uri: the folder or zip file; empty where the list asks for nothing.
-        counts: ``pictures`` and ``boxes`` in it; ``left_out`` are the pictures of the list that are not.
+        counts: ``images`` and ``boxes`` in it; ``left_out`` are the images of the list that are not.
     """
 
     uri: str
@@ -64,26 +64,24 @@ def label(
     writer = writers.get(label_format)
     store = open_store(job_root)
     wanted = _list(store, round_number)
-    if not wanted.pictures:
+    if not wanted.images:
         log.info("the list of round %d asks for nothing: there is nothing to hand over", wanted.round)
-        return HandOff("", {"pictures": 0, "boxes": 0, "left_out": 0})
+        return HandOff("", {"images": 0, "boxes": 0, "left_out": 0})
     wanted = _with_classes(wanted, classes)
     with tempfile.TemporaryDirectory(prefix=f"{RESERVED}label-") as temporary:
-        found = _bring(wanted.pictures, Path(temporary))
-        there = wanted.model_copy(update={"pictures": tuple(p for p in wanted.pictures if p.id in found)})
-        if not there.pictures:
-            raise InputError(
-                f"{store.uri}: none of the {len(wanted.pictures)} pictures of round {wanted.round} is there"
-            )
+        found = _bring(wanted.images, Path(temporary))
+        there = wanted.model_copy(update={"images": tuple(p for p in wanted.images if p.id in found)})
+        if not there.images:
+            raise InputError(f"{store.uri}: none of the {len(wanted.images)} images of round {wanted.round} is there")
         hand_over = _as_zip if writer.packed else _as_folder
         uri = hand_over(store, f"{HAND_OFFS}r{wanted.round:04d}.{label_format}", writer, there, found)
-    boxes = sum(len(list(prelabels(picture))) for picture in there.pictures)
-    left_out = len(wanted.pictures) - len(there.pictures)
-    log.info("%d pictures with %d boxes for %s, %d left out: %s", len(found), boxes, label_format, left_out, uri)
-    return HandOff(uri, {"pictures": len(found), "boxes": boxes, "left_out": left_out})
+    boxes = sum(len(list(prelabels(image))) for image in there.images)
+    left_out = len(wanted.images) - len(there.images)
+    log.info("%d images with %d boxes for %s, %d left out: %s", len(found), boxes, label_format, left_out, uri)
+    return HandOff(uri, {"images": len(found), "boxes": boxes, "left_out": left_out})
 
 
-def _list(store: Store, round_number: int) -> ToLabel:
+def _list(store: Store, round_number: int) -> LabelRequests:
     lists = {wanted.round: wanted for wanted in read_lists(store)}
     number = max(lists, default=LATEST) if round_number == LATEST else round_number
     if number not in lists:
@@ -95,60 +93,60 @@ def _list(store: Store, round_number: int) -> ToLabel:
     return lists[number]
 
 
-def _with_classes(wanted: ToLabel, classes: str) -> ToLabel:
+def _with_classes(wanted: LabelRequests, classes: str) -> LabelRequests:
     names = tuple(dict.fromkeys((*wanted.classes, *parse_classes(classes).values())))
     if not names:
         raise InputError(f"the list of round {wanted.round} has no class names: name them in classes")
     return wanted.model_copy(update={"classes": names})
 
 
-def _bring(pictures: tuple[Wanted, ...], folder: Path) -> dict[str, Path]:
-    """The files of the pictures that are there and whole, by id."""
+def _bring(images: tuple[LabelRequest, ...], folder: Path) -> dict[str, Path]:
+    """The files of the images that are there and whole, by id."""
     opened = functools.cache(open_store)
     with ThreadPoolExecutor(DOWNLOADS) as pool:
-        files = pool.map(lambda picture: _file(picture, folder, opened), pictures)
-        return {picture.id: file for picture, file in zip(pictures, files, strict=True) if file}
+        files = pool.map(lambda image: _file(image, folder, opened), images)
+        return {image.id: file for image, file in zip(images, files, strict=True) if file}
 
 
-def _file(picture: Wanted, folder: Path, opened: Callable[[str], Store]) -> Path | None:
-    root, key = split(picture.uri)
-    file = folder / file_name(picture)
+def _file(image: LabelRequest, folder: Path, opened: Callable[[str], Store]) -> Path | None:
+    root, key = split(image.uri)
+    file = folder / file_name(image)
     try:
         opened(root).download(key, file)
     except NotFoundError:
-        log.warning("%s is gone: left out", picture.uri)
+        log.warning("%s is gone: left out", image.uri)
         return None
     with file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() == picture.id:
+        if hashlib.file_digest(content, "sha256").hexdigest() == image.id:
             return file
-    log.warning("%s is damaged, its content is not what its name says: left out", picture.uri)
+    log.warning("%s is damaged, its content is not what its name says: left out", image.uri)
     return None
 
 
-def _as_folder(store: Store, name: str, writer: Writer, wanted: ToLabel, pictures: Mapping[str, Path]) -> str:
-    """Write a folder, the pictures first."""
-    keys = {picture.id: f"{name}/{writer.pictures}/{file_name(picture)}" for picture in wanted.pictures}
-    for picture_id, file in pictures.items():
-        store.upload(file, keys[picture_id])
-    for path, content in writer.files(wanted, lambda picture: _address(store, keys[picture.id])).items():
+def _as_folder(store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path]) -> str:
+    """Write a folder, the images first."""
+    keys = {image.id: f"{name}/{writer.images}/{file_name(image)}" for image in wanted.images}
+    for image_id, file in images.items():
+        store.upload(file, keys[image_id])
+    for path, content in writer.files(wanted, lambda image: _address(store, keys[image.id])).items():
         store.write(f"{name}/{path}", content)
     return store.uri_of(name)
 
 
 def _address(store: Store, key: str) -> str:
-    """Where Label Studio finds a picture: in a bucket, or among the local files it serves, below the job's folder."""
+    """Where Label Studio finds a image: in a bucket, or among the local files it serves, below the job's folder."""
     return store.uri_of(key) if store.local_path(key) is None else f"/data/local-files/?d={quote(key)}"
 
 
-def _as_zip(store: Store, name: str, writer: Writer, wanted: ToLabel, pictures: Mapping[str, Path]) -> str:
-    """Write one zip file; pictures are packed already, so they are stored as they are."""
+def _as_zip(store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path]) -> str:
+    """Write one zip file; images are packed already, so they are stored as they are."""
     with tempfile.NamedTemporaryFile(prefix=f"{RESERVED}label-", suffix=".zip") as file:
         with zipfile.ZipFile(file, "w") as archive:
             for path, content in writer.files(wanted, file_name).items():
                 archive.writestr(_member(path), content, zipfile.ZIP_DEFLATED)
-            for picture in wanted.pictures:
-                path = f"{writer.pictures}/{file_name(picture)}"
-                archive.writestr(_member(path), pictures[picture.id].read_bytes(), zipfile.ZIP_STORED)
+            for image in wanted.images:
+                path = f"{writer.images}/{file_name(image)}"
+                archive.writestr(_member(path), images[image.id].read_bytes(), zipfile.ZIP_STORED)
         file.flush()
         store.upload(Path(file.name), f"{name}.zip")
     return store.uri_of(f"{name}.zip")

@@ -23,22 +23,22 @@ def mine(
     runtime: str = "onnx",
     plugins: str = "",
 ) -> None:
-    """Choose which pictures people should label next, and leave the list in the job's root, under `to-label/`.
+    """Choose which images people should label next, and leave the list in the job's root, under `to-label/`.
 
     Args:
         job_root: Where the job's state lies, and the hard examples of its workers.
-        ranking: The chosen pictures, the most wanted first, each with share, score and reason, as CSV.
-        to_label: The same pictures as unlabelled samples.
+        ranking: The chosen images, the most wanted first, each with share, score and reason, as CSV.
+        to_label: The same images as unlabelled samples.
         counts: How many were chosen, out of how many, and what was left out.
-        report: The chosen pictures with what the champion found, as a page.
-        label_budget: How many pictures to ask for; 0 for none.
+        report: The chosen images with what the champion found, as a page.
+        label_budget: How many images to ask for; 0 for none.
         random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
-        empty_share: Share of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        empty_share: Share of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.
         miner_parameters: Of that rule, such as `{"boxes": "mean"}` of `entropy`.
         least_score: Score, 0 to 1, of the boxes that the rule looks at.
-        pool_limit: How many pictures to look at, the latest.
+        pool_limit: How many images to look at, the latest.
         prelabel_job: Root of another job whose champion, a larger model say, finds the boxes that people correct; empty
             for this job's.
         runtime: What runs the champion: `onnx`, or one of a plug-in.
@@ -51,9 +51,9 @@ def mine(
         from pathlib import Path
 
         from components.core import plugins as registry
-        from components.core.reports import write_page
-        from components.core.store import open_store
-        from components.core.to_label import write_list
+        from components.core.job.label_requests import write_list
+        from components.core.reports.page import write_page
+        from components.core.stores.open import open_store
         from components.mine.mine import mine as choose
 
         registry.load(plugins)

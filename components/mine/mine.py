@@ -1,4 +1,4 @@
-"""Mine: which of the pictures that nobody has labelled are worth a label next."""
+"""Mine: which of the images that nobody has labelled are worth a label next."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import polars as pl
 from components.core.bundle import Bundle
 from components.core.cache import cache_folder, own_folder
 from components.core.detections import Detections
-from components.core.job import Job
+from components.core.job.job import Job
+from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
-from components.core.reports import Section
-from components.core.runtimes.detector import open_detector
-from components.core.to_label import Found, ToLabel, Wanted, read_lists
+from components.core.reports.page import Section
+from components.core.runtimes.base import open_detector
 from components.mine import report
-from components.mine.answers import answers
-from components.mine.look import View, look
+from components.mine.label_feedback import label_feedback
 from components.mine.pool import Pool, gather
 from components.mine.prelabels import Prelabeller
+from components.mine.score_pool import View, score_pool
 from components.mine.selection import Pick, Selection, choose
 
 log = logging.getLogger(__name__)
@@ -35,34 +35,34 @@ class Mined:
 
     Attributes:
         wanted: the list for the job's root.
-        picks: the same with all that is known of each picture.
-        counts: pictures by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
+        picks: the same with all that is known of each image.
+        counts: images by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
             ``pool`` they were chosen from, its ``near_duplicates``, those ``unreadable``, hard examples that are
             ``labelled`` already, and what is ``beyond_limit``.
         sections: the report.
     """
 
-    wanted: ToLabel
+    wanted: LabelRequests
     picks: tuple[Pick, ...]
     counts: dict[str, int]
     sections: Sequence[Section]
 
     def manifest(self) -> Manifest:
-        """The pictures as unlabelled samples, the most wanted first."""
+        """The images as unlabelled samples, the most wanted first."""
         groups = [pick.seen.candidate.group for pick in self.picks]
         rows = [
-            {**picture.model_dump(include={"id", "uri", "width", "height", "source"}), "split": "", "group": group,
+            {**image.model_dump(include={"id", "uri", "width", "height", "source"}), "split": "", "group": group,
              "round": self.wanted.round, "annotations": None}
-            for picture, group in zip(self.wanted.pictures, groups, strict=True)
+            for image, group in zip(self.wanted.images, groups, strict=True)
         ]  # fmt: skip
         return Manifest.of(rows, self.wanted.classes)
 
     def ranking(self) -> pl.DataFrame:
-        """One row per picture: rank (from 1), id, uri, source, kind, share, score, reason, number of boxes, model."""
+        """One row per image: rank (from 1), id, uri, source, kind, share, score, reason, number of boxes, model."""
         rows = [
-            (rank, picture.id, picture.uri, picture.source, pick.seen.candidate.kind, picture.share, picture.score,
-             picture.reason, len(picture.boxes), self.wanted.model)
-            for rank, (picture, pick) in enumerate(zip(self.wanted.pictures, self.picks, strict=True), 1)
+            (rank, image.id, image.uri, image.source, pick.seen.candidate.kind, image.share, image.score,
+             image.reason, len(image.boxes), self.wanted.model)
+            for rank, (image, pick) in enumerate(zip(self.wanted.images, self.picks, strict=True), 1)
         ]  # fmt: skip
         return pl.DataFrame(rows, schema=_RANKING, orient="row")
 
@@ -86,7 +86,7 @@ def mine(
     runtime: str = "onnx",
     prelabel_job: str = "",
 ) -> Mined:
-    """Choose the pictures to label next out of the workers' hard examples and the job's unlabelled samples.
+    """Choose the images to label next out of the workers' hard examples and the job's unlabelled samples.
 
     Nothing is written. What has a label in the job's manifest is not asked for; what was asked for before and has none
     may be asked for again. Without a champion there is nothing to rank by, nor with one that segments, since the rules
@@ -96,13 +96,13 @@ def mine(
         job_root: the job's store.
         label_budget: how many to choose; 0 chooses none.
         random_share: part of the budget, 0 to 1, drawn at random.
-        empty_share: part of the budget, 0 to 1, for pictures in which the champion finds nothing.
+        empty_share: part of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: the rule that ranks; only its score counts. One that compares frames that follow each other, such as
             ``temporal``, has little to say of a pool.
         miner_parameters: of that rule, by name.
         least_score: of the boxes that the miner sees, 0 to 1. What a model is unsure of lies below the score it is
             deployed with, which is why what the workers saw is not enough to rank by.
-        pool_limit: how many pictures to look at, the latest.
+        pool_limit: how many images to look at, the latest.
         runtime: plug-in that runs the champion.
         prelabel_job: root of another job whose champion finds the boxes that people correct; empty for this job's.
 
@@ -123,7 +123,7 @@ def mine(
     other = None
     if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, own_folder(job.store.uri))
-    view = look(pool.candidates, champion, rule, least_score, cache / "blobs")
+    view = score_pool(pool.candidates, champion, rule, least_score, cache / "blobs")
     selection = choose(
         view.seen,
         label_budget,
@@ -132,13 +132,13 @@ def mine(
     )
     asked = [pick.seen.candidate for pick in selection.picks]
     prelabels = other.prelabels(asked, cache / "blobs") if other else {}
-    wanted = ToLabel(
+    wanted = LabelRequests(
         round=state.round,
         model=None if segments else state.champion,
         prelabelled_by=other.uri if other else "",
         miner=miner,
         classes=other.classes if other else classes,
-        pictures=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
+        images=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)
     no_ranking = "the champion segments" if segments else "" if state.champion else "there is no champion yet"
@@ -154,7 +154,7 @@ def mine(
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
-        *report.answered(answers(read_lists(job.store), known) if known else []),
+        *report.answered(label_feedback(read_lists(job.store), known) if known else []),
     ]
     return Mined(wanted, selection.picks, counts, sections)
 
@@ -162,7 +162,7 @@ def mine(
 def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     """Make the miner that ranks a pool.
 
-    At the edge a picture without boxes is hard unless told otherwise. Here such pictures have a share of the budget, in
+    At the edge a image without boxes is hard unless told otherwise. Here such images have a share of the budget, in
     which those with boxes too faint to count go first; so the miner calls them easy unless told otherwise.
 
     Raises:
@@ -180,9 +180,9 @@ def _fetched(job: Job, version: str) -> Path:
     return folder
 
 
-def _wanted(pick: Pick, prelabels: Detections | None) -> Wanted:
+def _wanted(pick: Pick, prelabels: Detections | None) -> LabelRequest:
     seen = pick.seen
-    return Wanted(
+    return LabelRequest(
         id=seen.candidate.id,
         uri=seen.candidate.uri,
         width=seen.width,
@@ -216,12 +216,12 @@ def _told(counts: Mapping[str, int], budget: int, miner: str, no_ranking: str) -
         return "label_budget=0: nothing is asked for"
     if not counts["pool"]:
         return (
-            f"no unlabelled picture to ask for: {counts['labelled']} hard examples are labelled already, "
-            f"{counts['unreadable']} pictures are unreadable"
+            f"no unlabelled image to ask for: {counts['labelled']} hard examples are labelled already, "
+            f"{counts['unreadable']} images are unreadable"
         )
     if no_ranking:
         chosen = f"drawn at random since {no_ranking}"
     else:
         chosen = f"{counts['hardest']} hardest by {miner}, {counts['empty']} empty, {counts['random']} random"
     left_out = f"{counts['near_duplicates']} near-duplicates and {counts['unreadable']} unreadable left out"
-    return f"asking for {counts['asked']} of {counts['pool']} pictures: {chosen}; {left_out}"
+    return f"asking for {counts['asked']} of {counts['pool']} images: {chosen}; {left_out}"

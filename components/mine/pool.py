@@ -1,4 +1,4 @@
-"""The pool: every picture that waits for a label, from the workers' hard examples and the job's unlabelled samples."""
+"""The pool: every image that waits for a label, from the workers' hard examples and the job's unlabelled samples."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from components.core.hard_examples import FOLDER, picture_key, read_sidecars
+from components.core.job.hard_examples import FOLDER, image_key, read_sidecars
 from components.core.manifest import LABELLED, Manifest
-from components.core.store import Store
+from components.core.stores.open import Store
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture that nobody has labelled.
+    """One image that nobody has labelled.
 
     Attributes:
         id: SHA-256 of its bytes, 64 hex digits.
@@ -35,9 +35,9 @@ class Pool:
     """What can be asked for.
 
     Attributes:
-        candidates: each picture once, the oldest first.
+        candidates: each image once, the oldest first.
         labelled: how many hard examples were left out since they have their labels.
-        beyond: how many older pictures were left out since the limit was reached.
+        beyond: how many older images were left out since the limit was reached.
     """
 
     candidates: tuple[Candidate, ...]
@@ -46,7 +46,7 @@ class Pool:
 
 
 def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
-    """Find the latest pictures that wait for a label.
+    """Find the latest images that wait for a label.
 
     What the workers set aside goes before unlabelled samples, and of each the latest: hard examples by the hour in
     which they were taken, samples by the round that brought them in.
@@ -54,7 +54,7 @@ def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
     Args:
         store: the job's root.
         known: every sample taken in so far.
-        limit: how many pictures at most.
+        limit: how many images at most.
 
     Raises:
         InputError: the store cannot be read.
@@ -71,7 +71,7 @@ def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
 
 
 def _examples(store: Store, keys: list[str], done: Container[str]) -> dict[str, Candidate]:
-    """Hard examples by id, in the order of their keys; of two with the same picture the later one."""
+    """Hard examples by id, in the order of their keys; of two with the same image the later one."""
     found: dict[str, Candidate] = {}
     if not keys:
         return found
@@ -81,7 +81,7 @@ def _examples(store: Store, keys: list[str], done: Container[str]) -> dict[str, 
             found.pop(sidecar.image, None)
             found[sidecar.image] = Candidate(
                 id=sidecar.image,
-                uri=store.uri_of(picture_key(sidecar)),
+                uri=store.uri_of(image_key(sidecar)),
                 source=f"{sidecar.node}: {sidecar.source}, frame {sidecar.frame}",
                 group=sidecar.image,
                 kind=sidecar.kind,

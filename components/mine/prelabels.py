@@ -10,11 +10,11 @@ import numpy as np
 
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.miners.base import make_miner
-from components.core.runtimes.detector import Detector, open_detector
-from components.mine.look import look
+from components.core.runtimes.base import Detector, open_detector
 from components.mine.pool import Candidate
+from components.mine.score_pool import score_pool
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class Prelabeller:
         """Find boxes at the confidence that the model is deployed with.
 
         Args:
-            candidates: the pictures.
-            cache_folder: where pictures that lie elsewhere are brought to.
+            candidates: the images.
+            cache_folder: where images that lie elsewhere are brought to.
 
         Returns:
-            The boxes of each picture that can be read, by its id, with numbers of ``classes``.
+            The boxes of each image that can be read, by its id, with numbers of ``classes``.
 
         Raises:
             InputError: the store is out of reach.
         """
         bundle = self.detector.bundle
         unjudged = make_miner("EdgeOnly", {})
-        view = look(candidates, self.detector, unjudged, bundle.confidence_threshold, cache_folder)
+        view = score_pool(candidates, self.detector, unjudged, bundle.confidence_threshold, cache_folder)
         return {seen.candidate.id: self._renumbered(seen.detections) for seen in view.seen}
 
     def _renumbered(self, found: Detections) -> Detections:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.core import reports
-from components.core.reports import Section
-from components.mine.answers import Answers
-from components.mine.look import read_candidate
+from components.core.reports import page as reports
+from components.core.reports.page import Section
+from components.mine.label_feedback import LabelFeedback
+from components.mine.score_pool import read_candidate
 from components.mine.selection import Pick
 
-SHOWN = 24  # pictures; the list has all
+SHOWN = 24  # images; the list has all
 
 
 def asked_for(
@@ -22,25 +22,25 @@ def asked_for(
     classes: Sequence[str],
     cache_folder: Path,
 ) -> Section:
-    """How many pictures were chosen out of how many, and the first of them with what the model found."""
+    """How many images were chosen out of how many, and the first of them with what the model found."""
     body = reports.note(told) + reports.facts({name.replace("_", " "): count for name, count in counts.items()})
     body += reports.facts(settings)
     shown = [
-        (reports.draw(picture, pick.seen.detections, classes), _caption(rank, pick))
+        (reports.draw(image, pick.seen.detections, classes), _caption(rank, pick))
         for rank, pick in enumerate(picks[:SHOWN], 1)
-        if (picture := read_candidate(pick.seen.candidate, cache_folder)) is not None
+        if (image := read_candidate(pick.seen.candidate, cache_folder)) is not None
     ]
     if shown:
         body += reports.note(f"The first {len(shown)} of {len(picks)}, with what the model found.")
-        body += reports.pictures(shown)
+        body += reports.images(shown)
     return Section("To label", body)
 
 
-def answered(tally: Sequence[Answers]) -> list[Section]:
+def answered(tally: Sequence[LabelFeedback]) -> list[Section]:
     """What the labels say that have come since; nothing while there are none."""
     if not tally:
         return []
-    headers = ("share", "asked for", "labelled since", "mistakes a picture", "mean score")
+    headers = ("share", "asked for", "labelled since", "mistakes a image", "mean score")
     caption = (
         "Mistakes are boxes that the model of the time missed, or found where there is nothing, at the confidence it "
         "was deployed with. The ranking is worth its labels where the hardest have more of them than the random ones."

@@ -1,12 +1,12 @@
-"""Which pictures of a pool to label under a budget.
+"""Which images of a pool to label under a budget.
 
-The budget has three shares. The ``hardest`` are those that a miner ranks first among the pictures in which something
-was found. The ``empty`` are pictures in which nothing was found: a miner has no score to judge them by, yet they are
+The budget has three shares. The ``hardest`` are those that a miner ranks first among the images in which something
+was found. The ``empty`` are images in which nothing was found: a miner has no score to judge them by, yet they are
 where everything may have been missed. The ``random`` are drawn from all the rest, so that there is something to hold
-the ranking against. A share that finds too few pictures leaves what is over to the others.
+the ranking against. A share that finds too few images leaves what is over to the others.
 
-In each share a picture that looks much like one already chosen is passed over. Ties are broken by a hash of the
-picture, as the random ones are drawn, so the same pool gives the same choice in whatever order it comes.
+In each share a image that looks much like one already chosen is passed over. Ties are broken by a hash of the
+image, as the random ones are drawn, so the same pool gives the same choice in whatever order it comes.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from components.core.duplicates import Duplicates
+from components.core.job.label_requests import Share
 from components.core.miners.chance import draw
-from components.core.to_label import Share
-from components.mine.look import Seen
+from components.mine.score_pool import Inference
 
 
 @dataclass(frozen=True)
 class Pick:
-    """A picture to label.
+    """A image to label.
 
     Attributes:
-        seen: the picture.
+        seen: the image.
         share: of the budget that it was chosen for.
         reason: why, in one short line.
     """
 
-    seen: Seen
+    seen: Inference
     share: Share
     reason: str
 
@@ -41,7 +41,7 @@ class Selection:
 
     Attributes:
         picks: the most wanted first; every beginning has about the same mixture of shares.
-        duplicates: how many pictures were passed over since they look like one that was chosen.
+        duplicates: how many images were passed over since they look like one that was chosen.
     """
 
     picks: tuple[Pick, ...]
@@ -52,8 +52,8 @@ class Selection:
         return sum(pick.share == share for pick in self.picks)
 
 
-def choose(pool: Sequence[Seen], budget: int, *, random_share: float, empty_share: float) -> Selection:
-    """Choose pictures to label.
+def choose(pool: Sequence[Inference], budget: int, *, random_share: float, empty_share: float) -> Selection:
+    """Choose images to label.
 
     Args:
         pool: what there is.
@@ -76,15 +76,15 @@ def choose(pool: Sequence[Seen], budget: int, *, random_share: float, empty_shar
 
 
 class _Choice:
-    """Pictures chosen so far, none much like another."""
+    """Images chosen so far, none much like another."""
 
     def __init__(self, budget: int) -> None:
         self.picks: list[Pick] = []
         self.duplicates = 0
         self._looks = Duplicates(window=max(budget, 1))
 
-    def take(self, ranked: Iterator[Seen], share: Share, *, until: int) -> None:
-        """Take the next pictures until so many are chosen in all; what was passed over does not come again."""
+    def take(self, ranked: Iterator[Inference], share: Share, *, until: int) -> None:
+        """Take the next images until so many are chosen in all; what was passed over does not come again."""
         while len(self.picks) < until and (seen := next(ranked, None)) is not None:
             if seen.fingerprint in self._looks:
                 self.duplicates += 1
@@ -93,7 +93,7 @@ class _Choice:
             self.picks.append(Pick(seen, share, _reason(seen, share)))
 
 
-def _reason(seen: Seen, share: Share) -> str:
+def _reason(seen: Inference, share: Share) -> str:
     reasons = {"hardest": seen.judgement.reason, "empty": "nothing was found", "random": "drawn at random"}
     return reasons[share]
 

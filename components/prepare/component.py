@@ -25,7 +25,7 @@ def prepare(
         job_root: Where the job's state lies.
         manifest: The same samples with their splits.
         counts: Samples per split, negatives, those with masks, and the unlabelled.
-        report: Class balance, box sizes and labelled pictures, as a page.
+        report: Class balance, box sizes and labelled images, as a page.
         train_ratio: Share of groups to train on, 0 to 1.
         val_ratio: Share of groups to choose the best epoch by, 0 to 1; the rest is for testing.
         split_by: `hash`, or `source` to keep the splits that the data set itself has.
@@ -38,7 +38,7 @@ def prepare(
     with step("prepare"):
         from components.core.cache import cache_folder
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
         from components.prepare.prepare import prepare as split
         from components.prepare.prepare import sections
 
@@ -105,9 +105,9 @@ def plan(
 
     with step("plan"):
         from components.core.cache import cache_folder
-        from components.core.job import Job
+        from components.core.job.job import Job
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
         from components.prepare.replay import round_manifest, section
 
         job = Job.open(job_root)

@@ -16,19 +16,19 @@ import polars as pl
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from components.core import reports
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
 from components.core.manifest import LABELLED, SPLITS, Manifest
 from components.core.masks import VOID, ClassMap, read_mask
 from components.core.parameters import parse_group_pattern
-from components.core.runtimes.letterbox import read_picture
+from components.core.reports import page as reports
+from components.core.runtimes.letterbox import read_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEW_BOXES = 20  # of one class in training, under which the report warns
-SHOWN_PICTURES = 8
+SHOWN_IMAGES = 8
 # COCO's bounds between small, medium and large objects, in square pixels (https://cocodataset.org/#detection-eval)
 SMALL_AREA, LARGE_AREA = 32**2, 96**2
 
@@ -127,7 +127,7 @@ def balance(manifest: Manifest) -> pl.DataFrame:
 
 
 def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
-    """What the report shows of the data: counts, class balance, box sizes, and some labelled pictures.
+    """What the report shows of the data: counts, class balance, box sizes, and some labelled images.
 
     Where there are masks and no boxes, nothing is said of boxes.
     """
@@ -142,7 +142,7 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     if not _only_masks(manifest):
         body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
         body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
-    return [reports.Section("Data", body), reports.Section("Labelled pictures", _examples(manifest, cache_folder))]
+    return [reports.Section("Data", body), reports.Section("Labelled images", _examples(manifest, cache_folder))]
 
 
 def _regroup(table: pl.DataFrame, group_pattern: str) -> pl.DataFrame:
@@ -193,21 +193,21 @@ def _colours(count: int) -> list[str]:
 def _examples(manifest: Manifest, cache_folder: Path) -> Markup:
     table = manifest.split("train").table
     # Ids are hashes, so the first by id are a fair draw, and the same on every run.
-    shown = Manifest(table.sort("id").head(SHOWN_PICTURES), manifest.classes)
+    shown = Manifest(table.sort("id").head(SHOWN_IMAGES), manifest.classes)
     paths = fetch_blobs(shown, cache_folder)
     masked = shown.where(pl.col("mask").is_not_null())
     masks = dict(zip(masked.table["id"], fetch_masks(masked, cache_folder), strict=True))
-    pictures = []
+    images = []
     for row, truth, path in zip(shown.rows(), shown.truths(), paths, strict=True):
-        image = read_picture(path)
+        image = read_image(path)
         if row["id"] in masks:
             image = _painted(image, read_mask(masks[row["id"]]))
-        pictures.append((reports.draw(image, truth, manifest.classes), Path(row["source"]).name))
-    return reports.pictures(pictures)
+        images.append((reports.draw(image, truth, manifest.classes), Path(row["source"]).name))
+    return reports.images(images)
 
 
 def _painted(image: NDArray[np.uint8], mask: ClassMap) -> NDArray[np.uint8]:
-    """A picture (height, width, 3) half covered by the colours of its mask's classes; void stays as it is."""
+    """A image (height, width, 3) half covered by the colours of its mask's classes; void stays as it is."""
     hues = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in _colours(VOID)]
     colours = np.array([*hues, [0, 0, 0]], dtype=np.uint8)[mask]
     return np.where((mask == VOID)[..., None], image, image // 2 + colours // 2)

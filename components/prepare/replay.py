@@ -3,7 +3,7 @@
 Three rules hold over all rounds:
 
 - A sample that has once been given a split keeps it, whatever the ratios and the seed are later; a new sample goes
-  where its group went. So no picture is ever trained on in one round and measured on in another.
+  where its group went. So no image is ever trained on in one round and measured on in another.
 - The round of a sample is the one that brought its first label. A label that comes again with other boxes, or another
   mask, replaces the old ones and nothing else; the sample is trained on as a new one.
 - The core set is frozen: the test samples of the first rounds. Later rounds add nothing to it and take nothing away.
@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import polars as pl
 
-from components.core import reports
 from components.core.errors import InputError
 from components.core.manifest import SCHEMA, Manifest
+from components.core.reports import page as reports
 from components.prepare.prepare import assign
 
 LABELS = ("annotations", "mask")  # columns that are null where nobody has labelled

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.core.reports import read_sections, write_page
-from components.core.store import open_store
+from components.core.reports.page import read_sections, write_page
+from components.core.stores.open import open_store
 
 
 def join(page: str, title: str, parts: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from components.core.runtimes.golden import Golden
 from components.core.runtimes.segmenter import classes_of
 
 # How far two faithful computations are apart can be measured on the simulator, which rounds in two ways, that of rk3588
-# and that of rk3576. Over 60 pictures the outputs of a YOLO11n of 160 x 160, half trained, were 15 steps apart at most,
+# and that of rk3576. Over 60 images the outputs of a YOLO11n of 160 x 160, half trained, were 15 steps apart at most,
 # the scores of its boxes 0.05; int8 against fp16, which is all that quantising costs, was 54 steps apart at most. So 64
 # steps, a quarter of the range, leave room for a deeper model. Outputs that are mixed up are further apart, and what
 # lies between is left to the boxes.
@@ -143,14 +143,14 @@ def _units(bundle: Bundle, golden: Golden, wanted: ByName) -> dict[str, float]:
 
 
 def _guess(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, float]) -> str:
-    """What else the numbers would fit: one picture alone, another layout in the same shape, or another order."""
+    """What else the numbers would fit: one image alone, another layout in the same shape, or another order."""
 
     def fits(values: Array, name: str) -> bool:
         same_shape = values.shape == wanted[name].shape
         return same_shape and bool(np.abs(values - wanted[name]).max() <= MAX_STEPS * units[name])
 
     if len(golden.canvases) > 1 and all((values == values[:1]).all() for values in given.values()):
-        return "; the board gives the same for every picture: the pictures do not reach the NPU"
+        return "; the board gives the same for every image: the images do not reach the NPU"
     off = [name for name in golden.names if not fits(given[name], name)]
     if all(fits(_channels_first(given[name]), name) for name in off):
         return f"; {', '.join(off)} would fit if read channels last: the board gives NHWC in the shape of NCHW"
@@ -163,8 +163,8 @@ def _guess(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, fl
 
 def _channels_first(values: Array) -> Array:
     """(N, 1, C, H, W) whose numbers lie as (N, 1, H, W, C), put right."""
-    pictures, one, channels, height, width = values.shape
-    return values.reshape(pictures, one, height, width, channels).transpose(0, 1, 4, 2, 3)
+    images, one, channels, height, width = values.shape
+    return values.reshape(images, one, height, width, channels).transpose(0, 1, 4, 2, 3)
 
 
 def _pixels(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
@@ -173,7 +173,7 @@ def _pixels(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
         for theirs, ours in zip(golden.outputs, outputs, strict=True)
     ]
     place = int(np.argmin(shares))
-    reason = f"{shares[place]:.1%} of them are of the same class in picture {place + 1}, the least alike"
+    reason = f"{shares[place]:.1%} of them are of the same class in image {place + 1}, the least alike"
     return Finding("pixels", shares[place] >= LEAST_SAME_PIXELS, f"{reason}; {LEAST_SAME_PIXELS:.0%} are needed")
 
 
@@ -189,7 +189,7 @@ def _boxes(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
             for one in (found[slice(index, index + 1)] for index in range(len(found))):
                 change = _change(one, near)
                 if change > MAX_SCORE_CHANGE:
-                    lost.append(f"{_told(one, bundle)} of picture {place + 1} has no like {where}")
+                    lost.append(f"{_told(one, bundle)} of image {place + 1} has no like {where}")
                 else:
                     changes.append(change)
     total = f"the simulator finds {count} at the deployed confidence, {confidence:g}"

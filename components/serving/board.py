@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import InputError
-from components.core.runtimes.detector import Detector
+from components.core.runtimes.base import Detector, Segmenter
 from components.core.runtimes.golden import Golden, golden_file
 from components.core.runtimes.network import Network
 from components.core.runtimes.rknn import BoardModel, this_board
-from components.core.runtimes.segmenter import Segmenter
 from components.serving.agreement import Finding, compare
 
 _WARM_UPS = 3  # runs before the clock starts: the first ones find clocks and caches cold

@@ -2,7 +2,7 @@
 
 Conversions are measured on the simulator, and boards are known to disagree with it. The check runs a bundle's
 ``model.<chip>.rknn`` on this board's NPU over the golden canvases that ``convert`` has put beside it, prints a line for
-each question, the milliseconds a picture takes, and a verdict, and exits with 0 or 1. The edge worker does the same
+each question, the milliseconds a image takes, and a verdict, and exits with 0 or 1. The edge worker does the same
 before it takes over a model.
 
 Every option can be given as an environment variable, as those of the edge worker: ``--job-root`` as ``EDGE_JOB_ROOT``.
@@ -25,10 +25,10 @@ from components.core.errors import InputError
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.network import Network
 from components.core.runtimes.rknn import open_on_board, this_board
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from components.serving.board import BoardCheck, find_golden, hold_against, milliseconds
+from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer
-from components.serving.shelf import Shelf
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
 
@@ -76,11 +76,11 @@ def run(folder: Path, runs: int) -> bool:
             "tensors; convert it again"
         )
     checked = hold_against(model, golden)
-    print(f"model: {folder} on {this_board()}, {len(golden.canvases)} pictures")
+    print(f"model: {folder} on {this_board()}, {len(golden.canvases)} images")
     print(f"{'ok  ' if not checked.outdated else 'note'}  versions: {_versions(checked)}")
     for finding in checked.findings:
         print(f"{'ok  ' if finding.met else 'FAIL'}  {finding.question}: {finding.reason}")
-    print(f"time: {milliseconds(model, golden, runs):.1f} ms a picture on the NPU, median of {runs} runs")
+    print(f"time: {milliseconds(model, golden, runs):.1f} ms a image on the NPU, median of {runs} runs")
     print(f"verdict: {'passed' if checked.passed else 'FAILED'}: {checked.verdict}")
     return checked.passed
 
@@ -89,7 +89,7 @@ def _champion(job_root: str, node: str, folder: Path) -> Path:
     order = JobPointer(open_store(job_root), node).read()
     if order is None:
         raise InputError(f"job_root {job_root}: there is no champion in it yet")
-    return Shelf(folder, "rknn").bring(order).folder
+    return ModelCache(folder, "rknn").bring(order).folder
 
 
 def _versions(checked: BoardCheck) -> str:

@@ -1,4 +1,4 @@
-"""``python -m components.serving.edge_worker``: looks at pictures, keeps the hard ones, changes models as it goes.
+"""``python -m components.serving.edge_worker``: looks at images, keeps the hard ones, changes models as it goes.
 
 Every option can be given as an environment variable: ``--job-root`` as ``EDGE_JOB_ROOT`` and so on. What KubeEdge Sedna
 gives its workers is read, too: ``HEM_NAME``, ``HEM_PARAMETERS``, ``MODEL_HOT_UPDATE_CONFIG`` and
@@ -30,17 +30,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_
 @app.command()
 def main(
     job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")],
-    source: Annotated[str, typer.Option(help="Video file, folder of pictures, rtsp://..., or number of a camera.")],
+    source: Annotated[str, typer.Option(help="Video file, folder of images, rtsp://..., or number of a camera.")],
     node: Annotated[str, typer.Option(help="Name of this worker.", show_default="host name")] = "",
     miner: Annotated[
-        str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls pictures hard.")
+        str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls images hard.")
     ] = "IBT",
     miner_parameter: Annotated[
         list[str] | None, typer.Option("--miner-parameter", "-p", metavar="NAME=VALUE", help="A parameter of it.")
     ] = None,
-    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the easy pictures kept, too.")] = 0.01,
-    every: Annotated[int, typer.Option(min=1, help="Look at each n-th picture only.")] = 1,
-    max_fps: Annotated[float, typer.Option(min=0, help="Pictures per second at most; 0: no limit.")] = 0.0,
+    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the easy images kept, too.")] = 0.01,
+    every: Annotated[int, typer.Option(min=1, help="Look at each n-th image only.")] = 1,
+    max_fps: Annotated[float, typer.Option(min=0, help="Images per second at most; 0: no limit.")] = 0.0,
     spool: Annotated[Path, typer.Option(help="Folder for what outlives the process.")] = Path("edge-worker"),
     spool_bytes: Annotated[int, typer.Option(min=1, help="Disk that waiting examples may take.")] = 1 << 30,
     bandwidth: Annotated[float, typer.Option(min=0, help="Bytes per second to upload at most; 0: no limit.")] = 0.0,
@@ -70,7 +70,7 @@ def main(
     port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
     loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
 ) -> None:
-    """Look at pictures with the job's champion, send home the hard ones, and follow the champion as it changes."""
+    """Look at images with the job's champion, send home the hard ones, and follow the champion as it changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("EDGE_STORE_PATIENCE", _PATIENCE_SECONDS)
     try:
@@ -99,7 +99,7 @@ def run(options: Options) -> None:
     worker = Worker(options)
     ended = worker.run(stop)
     logging.info(
-        "%d pictures, %d hard, %d kept, %d uploaded",
+        "%d images, %d hard, %d kept, %d uploaded",
         *(worker.metrics.value(name) for name in ("frames", "hard", "kept", "uploaded")),
     )
     if not ended:

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from components.core.errors import InputError
 
-SILENT_SECONDS = 60.0  # without a picture or another try, after which a worker counts as stuck
+SILENT_SECONDS = 60.0  # without a image or another try, after which a worker counts as stuck
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -24,7 +24,7 @@ class Metrics:
 
     Attributes:
         registry: all of them, for Prometheus.
-        inference: seconds per picture.
+        inference: seconds per image.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -35,7 +35,7 @@ class Metrics:
         }
         self._model = Info("edge_model", "The model in use", registry=self.registry)
         self.inference = Histogram(
-            "edge_inference_seconds", "Time that the model takes for one picture", buckets=_SECONDS,
+            "edge_inference_seconds", "Time that the model takes for one image", buckets=_SECONDS,
             registry=self.registry,
         )  # fmt: skip
 
@@ -124,16 +124,16 @@ def _answer(path: str, metrics: Metrics, ready: Callable[[], bool]) -> tuple[int
 
 
 _COUNTERS = {
-    "frames": "Pictures that the model has looked at",
-    "failed_frames": "Pictures that no model or miner could look at",
+    "frames": "Images that the model has looked at",
+    "failed_frames": "Images that no model or miner could look at",
     "hard": "Hard examples found",
-    "audit": "Easy pictures picked for auditing",
-    "duplicates": "Pictures left out since they are much like one kept before",
-    "kept": "Pictures taken into the spool",
-    "known": "Pictures that the spool had already",
-    "full": "Pictures refused by a full spool or disk",
-    "dropped": "Pictures dropped from a full spool",
-    "damaged": "Pictures that broke in the spool",
+    "audit": "Easy images picked for auditing",
+    "duplicates": "Images left out since they are much like one kept before",
+    "kept": "Images taken into the spool",
+    "known": "Images that the spool had already",
+    "full": "Images refused by a full spool or disk",
+    "dropped": "Images dropped from a full spool",
+    "damaged": "Images that broke in the spool",
     "uploaded": "Examples brought to the store",
     "bytes_uploaded": "Bytes brought to the store",
     "retries": "Tries to upload that failed",

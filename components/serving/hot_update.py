@@ -12,12 +12,12 @@ from queue import Empty
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.detector import open_detector
-from components.serving.pointers import Order, PointerReader
-from components.serving.shelf import Shelf, ShelvedModel, UnfitModelError
-from components.serving.slot import Event, LoadedModel, ModelSlot
+from components.core.runtimes.base import open_detector
+from components.serving.active_model import ActiveModel, Event, LoadedModel
+from components.serving.model_cache import CachedModel, ModelCache, UnfitModelError
+from components.serving.pointers import DesiredModel, PointerReader
+from components.serving.smoke_test import InterruptedSmokeTestError, one_line, run_smoke_test, warm_up
 from components.serving.status import StatusReport
-from components.serving.trial import InterruptedTrialError, one_line, try_model, warm_up
 
 LONGEST_PAUSE_SECONDS = 300.0  # between two looks that fail
 JITTER = 0.25  # of the time between two looks, so that a site's workers do not ask all at once
@@ -42,14 +42,14 @@ class Loader:
     modules: str = ""
     board_check: bool = True
 
-    def try_out(self, model: ShelvedModel, stop: threading.Event) -> None:
+    def try_out(self, model: CachedModel, stop: threading.Event) -> None:
         """Run a model once in a process of its own; see :func:`try_model`."""
-        try_model(
+        run_smoke_test(
             model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop,
             board_check=self.board_check,
         )  # fmt: skip
 
-    def load(self, model: ShelvedModel, order: Order | None) -> LoadedModel:
+    def load(self, model: CachedModel, order: DesiredModel | None) -> LoadedModel:
         """Load a model and run it once.
 
         Raises:
@@ -82,9 +82,9 @@ class HotUpdate:
     def __init__(
         self,
         pointer: PointerReader,
-        shelf: Shelf,
+        shelf: ModelCache,
         loader: Loader,
-        slot: ModelSlot,
+        slot: ActiveModel,
         status: StatusReport,
         *,
         poll_s: float,
@@ -92,7 +92,7 @@ class HotUpdate:
     ) -> None:
         self._pointer, self._shelf, self._loader = pointer, shelf, loader
         self._slot, self._status, self._poll_s, self._count = slot, status, poll_s, count
-        self._asked: Order | None = None  # the last one
+        self._asked: DesiredModel | None = None  # the last one
         self._handled: tuple[str, str] | None = None  # version and move of the last one that came to its end
         self._complaint = ""
 
@@ -128,7 +128,7 @@ class HotUpdate:
                     self._look(stop)
                     pause, self._complaint = self._poll_s, ""
                     next_look = _soon(pause)
-            except InterruptedTrialError:
+            except InterruptedSmokeTestError:
                 break
             except InputError as error:
                 next_look = _soon(pause)
@@ -164,7 +164,7 @@ class HotUpdate:
         else:
             self._follow(order, stop)
 
-    def _follow(self, order: Order, stop: threading.Event) -> None:
+    def _follow(self, order: DesiredModel, stop: threading.Event) -> None:
         try:
             model = self._shelf.bring(order)
             self._check_classes(model)
@@ -178,7 +178,7 @@ class HotUpdate:
         self._handled = order.version, order.move
         self._slot.offer(loaded)
 
-    def _runs(self, order: Order) -> bool:
+    def _runs(self, order: DesiredModel) -> bool:
         """Whether the model in use is the one that is ordered."""
         current = self._slot.current
         if current is None or current.version != order.version:
@@ -187,7 +187,7 @@ class HotUpdate:
         same_order = current.order is not None and current.order.move == order.move
         return current.shelved.digest == description.sha256 if description else same_order
 
-    def _check_classes(self, new: ShelvedModel) -> None:
+    def _check_classes(self, new: CachedModel) -> None:
         """Refuse a model that lacks a class of the running one, unless it is one to go back to."""
         current = self._slot.current
         if current is None or new.digest in {model.digest for model in self._shelf.good()}:
@@ -222,13 +222,13 @@ class HotUpdate:
                 log.error("there is no model left that works; the worker waits for another")
             self._fail(order, event.error)
 
-    def _order_for(self, model: LoadedModel) -> Order:
+    def _order_for(self, model: LoadedModel) -> DesiredModel:
         """The last order for a model; one from disk may be in use before the pointer was ever read."""
         if self._asked is not None and self._asked.version == model.version:
             return self._asked
-        return model.order or Order(model.version, "", "")
+        return model.order or DesiredModel(model.version, "", "")
 
-    def _fail(self, order: Order, reason: str) -> None:
+    def _fail(self, order: DesiredModel, reason: str) -> None:
         """Say once that a model cannot be used."""
         self._count("model_failures")
         self._handled = order.version, order.move

@@ -1,4 +1,4 @@
-"""The loop of a worker: one picture after the other, whatever happens beside it."""
+"""The loop of a worker: one image after the other, whatever happens beside it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from contextlib import AbstractContextManager
 
 from components.core.detections import Detections
-from components.serving.feed import Feed
+from components.serving.active_model import ActiveModel, LoadedModel
+from components.serving.frame_queue import FrameQueue
 from components.serving.health import Metrics
-from components.serving.mining import Keeper, Seen
-from components.serving.slot import LoadedModel, ModelSlot
-from components.serving.sources import Shot
-from components.serving.trial import check_numbers, one_line
+from components.serving.mining import Inference, Keeper
+from components.serving.smoke_test import check_numbers, one_line
+from components.serving.sources.base import Shot
 
-TRIES = 3  # of a model at one picture, before it counts as failed there
-FAILURES = 5  # pictures in a row that a model may fail at, before it is given up
+TRIES = 3  # of a model at one image, before it counts as failed there
+FAILURES = 5  # images in a row that a model may fail at, before it is given up
 _TURN_SECONDS = 0.25
 _SAY_AGAIN_SECONDS = 60.0
 
@@ -24,28 +24,28 @@ log = logging.getLogger(__name__)
 
 
 class EdgeLoop:
-    """Looks at the pictures of a feed, and changes models between two pictures.
+    """Looks at the images of a feed, and changes models between two images.
 
     Args:
         slot: gives the model.
         metrics: counts.
-        most_fps: pictures per second at most; 0 for no limit.
+        most_fps: images per second at most; 0 for no limit.
     """
 
-    def __init__(self, slot: ModelSlot, metrics: Metrics, *, most_fps: float = 0.0) -> None:
+    def __init__(self, slot: ActiveModel, metrics: Metrics, *, most_fps: float = 0.0) -> None:
         self._slot, self._metrics = slot, metrics
         self._pause = 1 / most_fps if most_fps else 0.0
         self._failures = self._retries = 0
         self._told: dict[str, float] = {}
         self._version = ""
 
-    def run(self, feed: Feed, keeping: AbstractContextManager[Keeper], stop: threading.Event) -> bool:
-        """Look at pictures until the feed ends, or ``stop`` is set; whether the feed ended.
+    def run(self, feed: FrameQueue, keeping: AbstractContextManager[Keeper], stop: threading.Event) -> bool:
+        """Look at images until the feed ends, or ``stop`` is set; whether the feed ended.
 
         Args:
-            feed: of pictures.
+            feed: of images.
             keeping: takes each of them when it has been looked at.
-            stop: ends the loop after the picture in hand.
+            stop: ends the loop after the image in hand.
 
         Raises:
             InputError: the source cannot be read.
@@ -62,8 +62,8 @@ class EdgeLoop:
                     return True
         return False
 
-    def _next(self, feed: Feed, stop: threading.Event) -> Shot | None:
-        """The next picture, once there is a model to look at it with."""
+    def _next(self, feed: FrameQueue, stop: threading.Event) -> Shot | None:
+        """The next image, once there is a model to look at it with."""
         if self._change_model() is None:
             self._tell("no model yet", "the source waits until the pointer names one")
             self._metrics.alive()
@@ -75,26 +75,26 @@ class EdgeLoop:
             self._metrics.alive()
         return shot
 
-    def _look(self, shot: Shot) -> Seen:
-        """What the model sees, or the one before where that fails; neither may be able to look at this picture."""
+    def _look(self, shot: Shot) -> Inference:
+        """What the model sees, or the one before where that fails; neither may be able to look at this image."""
         model = self._slot.current
         assert model is not None
         found = self._try(model, shot)
         if isinstance(found, Detections):
             self._failures = 0
             self._slot.succeeded()
-            return self._counted(Seen(shot, model, found))
+            return self._counted(Inference(shot, model, found))
         before = self._slot.before
         if before is not None and isinstance(found_before := self._try(before, shot), Detections):
             self._slot.go_back(found)
-            return self._counted(Seen(shot, before, found_before))
-        self._tell(f"model {model.version} cannot look at a picture", f"{shot.place}: {found}")
+            return self._counted(Inference(shot, before, found_before))
+        self._tell(f"model {model.version} cannot look at a image", f"{shot.place}: {found}")
         self._metrics.count("failed_frames")
         self._failures += 1
         if self._failures >= FAILURES:
             self._slot.go_back(found)
             self._failures = 0
-        return Seen(shot)
+        return Inference(shot)
 
     def _try(self, model: LoadedModel, shot: Shot) -> Detections | str:
         """What a model sees, or what is wrong with it."""
@@ -102,7 +102,7 @@ class EdgeLoop:
         for _ in range(TRIES):
             try:
                 with self._metrics.inference.time():
-                    (found,) = model.detector.predict([shot.picture])
+                    (found,) = model.detector.predict([shot.image])
                 check_numbers(found)
             except Exception as error:  # whatever a runtime raises; the loop must not end
                 problem = one_line(error)
@@ -110,12 +110,12 @@ class EdgeLoop:
                 return found
         return problem
 
-    def _counted(self, seen: Seen) -> Seen:
+    def _counted(self, seen: Inference) -> Inference:
         self._metrics.count("frames")
         return seen
 
     def _change_model(self) -> LoadedModel | None:
-        """The model for the next picture."""
+        """The model for the next image."""
         model = self._slot.next()
         if model is not None and model.version != self._version:
             self._version = model.version
@@ -123,7 +123,7 @@ class EdgeLoop:
         return model
 
     def _tell(self, what: str, more: str) -> None:
-        """Say something once a minute, not at every picture."""
+        """Say something once a minute, not at every image."""
         now = time.monotonic()
         if now - self._told.get(what, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
             self._told[what] = now

@@ -1,7 +1,7 @@
-"""What becomes of a picture once the model has seen it: judged, compared, kept; in a thread beside the loop.
+"""What becomes of a image once the model has seen it: judged, compared, kept; in a thread beside the loop.
 
-Encoding a picture and bringing it safely to the disk takes as long as looking at one or two. Meanwhile the loop looks
-at those. Pictures are done with in their order, and the position in the source moves behind each one that is.
+Encoding a image and bringing it safely to the disk takes as long as looking at one or two. Meanwhile the loop looks
+at those. Images are done with in their order, and the position in the source moves behind each one that is.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import numpy as np
 from components.core.detections import Detections
 from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
-from components.core.hard_examples import Sidecar
+from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
+from components.serving.active_model import LoadedModel
 from components.serving.health import Metrics
 from components.serving.position import Position
-from components.serving.slot import LoadedModel
-from components.serving.sources import Shot
+from components.serving.smoke_test import one_line
+from components.serving.sources.base import Shot
 from components.serving.spool import Spool
-from components.serving.trial import one_line
 
-_WAITING = 4  # pictures between the loop and here, each of some megabytes
-_KEY_ROWS = 8  # every n-th row names a picture well enough
+_WAITING = 4  # images between the loop and here, each of some megabytes
+_KEY_ROWS = 8  # every n-th row names a image well enough
 _SAY_AGAIN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ Kind = Literal["hard", "audit"]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture, what was found in it, and by which model; neither where no model could look at it."""
+class Inference:
+    """A image, what was found in it, and by which model; neither where no model could look at it."""
 
     shot: Shot
     model: LoadedModel | None = None
@@ -53,9 +53,9 @@ class Mining:
     """What is kept of what the model sees.
 
     Attributes:
-        miner: the rule that calls pictures hard.
-        audit_ratio: share of the easy pictures that are kept as well, to see what the rule overlooks.
-        jpeg_quality: of pictures that have no file of their own, 1 to 100.
+        miner: the rule that calls images hard.
+        audit_ratio: share of the easy images that are kept as well, to see what the rule overlooks.
+        jpeg_quality: of images that have no file of their own, 1 to 100.
         node: the worker, for the sidecar.
         source: its name, for the sidecar.
     """
@@ -67,17 +67,17 @@ class Mining:
     source: str
 
     def kind(self, judgement: Judgement, key: str) -> Kind | None:
-        """As what a picture is kept, if at all; the same picture always meets the same chance."""
+        """As what a image is kept, if at all; the same image always meets the same chance."""
         if judgement.hard:
             return "hard"
         return "audit" if _chance(key) < self.audit_ratio else None
 
-    def describe(self, seen: Seen, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
-        """The sidecar of a picture whose bytes have the SHA-256 ``image``."""
+    def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
+        """The sidecar of a image whose bytes have the SHA-256 ``image``."""
         assert seen.model is not None
         assert seen.found is not None
         shot = seen.shot
-        height, width = shot.picture.shape[:2]
+        height, width = shot.image.shape[:2]
         return Sidecar.model_validate(
             {
                 "image": image, "suffix": shot.suffix, "width": width, "height": height, "captured": datetime.now(UTC),
@@ -99,7 +99,7 @@ class Keeper:
         spool: where it is kept.
         duplicates: what is left out.
         metrics: counts.
-        position: moves on behind each picture that is done with; None for a live source.
+        position: moves on behind each image that is done with; None for a live source.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Keeper:
     ) -> None:
         self._mining, self._spool, self._duplicates = mining, spool, duplicates
         self._metrics, self._position = metrics, position
-        self._queue: Queue[Seen | None] = Queue(_WAITING)
+        self._queue: Queue[Inference | None] = Queue(_WAITING)
         self._said = -_SAY_AGAIN_SECONDS
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -121,8 +121,8 @@ class Keeper:
         if self._position is not None:
             self._position.save()
 
-    def take(self, seen: Seen) -> None:
-        """Hand a picture over; waits while too many wait already."""
+    def take(self, seen: Inference) -> None:
+        """Hand a image over; waits while too many wait already."""
         self._queue.put(seen)
 
     def _run(self) -> None:
@@ -131,7 +131,7 @@ class Keeper:
             if self._position is not None:
                 self._position.advance(seen.shot.place, spooled=kept)
 
-    def _safely(self, seen: Seen) -> bool:
+    def _safely(self, seen: Inference) -> bool:
         try:
             return self._mine(seen)
         except Exception as error:  # of a miner of somebody's own, most likely; the worker must not end
@@ -141,22 +141,22 @@ class Keeper:
                 log.warning("mining with %s: %s", self._mining.miner.name, one_line(error))
             return False
 
-    def _mine(self, seen: Seen) -> bool:
-        """Judge a picture; whether it was kept."""
+    def _mine(self, seen: Inference) -> bool:
+        """Judge a image; whether it was kept."""
         if seen.found is None:
             return False
         shot = seen.shot
-        key = hashlib.sha256(shot.original or shot.picture[::_KEY_ROWS].tobytes()).hexdigest()
-        judgement = self._mining.miner.judge(Frame(seen.found, shot.picture, key))
+        key = hashlib.sha256(shot.original or shot.image[::_KEY_ROWS].tobytes()).hexdigest()
+        judgement = self._mining.miner.judge(Frame(seen.found, shot.image, key))
         kind = self._mining.kind(judgement, key)
         if kind is None:
             return False
         self._metrics.count(kind)
         return self._keep(seen, kind, judgement)
 
-    def _keep(self, seen: Seen, kind: Kind, judgement: Judgement) -> bool:
-        """Put a picture into the spool, unless one much like it was."""
-        looks = fingerprint(seen.shot.picture)
+    def _keep(self, seen: Inference, kind: Kind, judgement: Judgement) -> bool:
+        """Put a image into the spool, unless one much like it was."""
+        looks = fingerprint(seen.shot.image)
         if looks in self._duplicates:
             self._metrics.count("duplicates")
             return False
@@ -169,13 +169,13 @@ class Keeper:
 
 
 def _chance(key: str) -> float:
-    """A number in 0..1 that a picture's key decides; not the one by which a miner samples."""
+    """A number in 0..1 that a image's key decides; not the one by which a miner samples."""
     return int(hashlib.sha256(f"audit {key}".encode()).hexdigest()[:13], 16) / 16**13
 
 
 def _jpeg(shot: Shot, quality: int) -> bytes:
-    frame = cv2.cvtColor(shot.picture, cv2.COLOR_RGB2BGR)
+    frame = cv2.cvtColor(shot.image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise InputError(f"picture {shot.place}: cannot be written as JPEG")
+        raise InputError(f"image {shot.place}: cannot be written as JPEG")
     return np.asarray(data).tobytes()

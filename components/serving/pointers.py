@@ -12,14 +12,14 @@ from typing import Protocol
 from pydantic import BaseModel, Field, ValidationError
 
 from components.core.errors import InputError
-from components.core.fleet import POINTER, Pointer, PublishedFile
-from components.core.store import Store, open_store, shown, split
+from components.core.job.fleet import POINTER, Pointer, PublishedFile
+from components.core.stores.open import Store, open_store, shown, split
 
 _BUNDLE = re.compile(r"/bundles/([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 
 @dataclass(frozen=True)
-class Order:
+class DesiredModel:
     """One model that a worker is told to run.
 
     Attributes:
@@ -38,7 +38,7 @@ class Order:
 class PointerReader(Protocol):
     """Where orders come from."""
 
-    def read(self) -> Order | None:
+    def read(self) -> DesiredModel | None:
         """The order that holds now; None where there is none, or nothing that is newer than what was read.
 
         Raises:
@@ -59,7 +59,7 @@ class JobPointer:
         self._store, self._node = store, node
         self._highest = 0
 
-    def read(self) -> Order | None:
+    def read(self) -> DesiredModel | None:
         """What ``champion.json`` says; see :class:`PointerReader`."""
         found = self._store.read_versioned(POINTER)
         if found is None:
@@ -72,7 +72,7 @@ class JobPointer:
             return None  # a stale copy, from a cache on the way
         self._highest = pointer.move
         target = pointer.for_node(self._node)
-        return Order(target.version, str(pointer.move), target.uri, target.files)
+        return DesiredModel(target.version, str(pointer.move), target.uri, target.files)
 
 
 class _SednaModel(BaseModel):
@@ -92,7 +92,7 @@ class SednaPointer:
         root, self._key = split(address)
         self._store = open_store(root)
 
-    def read(self) -> Order | None:
+    def read(self) -> DesiredModel | None:
         """What it says; see :class:`PointerReader`. Its models change when ``model_update_time`` does."""
         found = self._store.read_versioned(self._key)
         if found is None:
@@ -102,7 +102,7 @@ class SednaPointer:
         except (ValueError, KeyError, TypeError) as error:
             raise _not_a_pointer(self._name, error) from error
         folder = model.path.rpartition("/")[0] or "."
-        return Order(_version(folder, model.time), model.time, folder)
+        return DesiredModel(_version(folder, model.time), model.time, folder)
 
 
 def _version(folder: str, time: str) -> str:

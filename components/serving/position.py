@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 class Position:
-    """The place of the last picture that is done with.
+    """The place of the last image that is done with.
 
     It is written now and then only. A worker that was killed does again what it had done since, which changes nothing:
-    the spool knows its pictures.
+    the spool knows its images.
 
     Args:
         path: the file.
@@ -36,10 +36,10 @@ class Position:
         self._last_save = clock()
 
     def advance(self, place: str, *, spooled: bool = False) -> None:
-        """A picture is done with: whatever was to be kept of it is on disk.
+        """A image is done with: whatever was to be kept of it is on disk.
 
         Args:
-            place: of the picture.
+            place: of the image.
             spooled: it was kept, which is worth a write.
         """
         self.place = place
@@ -52,7 +52,7 @@ class Position:
         self.save()
 
     def save(self) -> None:
-        """Write it down, if it is not. A full disk costs some pictures looked at twice, nothing else."""
+        """Write it down, if it is not. A full disk costs some images looked at twice, nothing else."""
         if self.place == self._saved:
             return
         try:
@@ -61,7 +61,7 @@ class Position:
             self._saved = self.place
         except OSError as error:
             log.warning(
-                "%s: cannot be written (%s); after a restart some pictures are looked at again", self._path, error
+                "%s: cannot be written (%s); after a restart some images are looked at again", self._path, error
             )
         self._last_save = self._clock()
 

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Self
 
 from components.core.errors import InputError
-from components.core.hard_examples import Sidecar
+from components.core.job.hard_examples import Sidecar
 from components.core.stores.base import RESERVED
 from components.core.stores.transfer import os_errors, os_reason
 from components.serving.ledger import Ledger, Record
-from components.serving.pending import DamagedError, Entry, Example, PendingFiles
+from components.serving.spool_files import DamagedError, Entry, Example, PendingFiles
 
 Outcome = Literal["kept", "known", "full"]
 OnEvent = Callable[[str, int], None]
@@ -88,25 +88,25 @@ class Spool:
             self._damaged_bytes = self._files.damaged_bytes()
             self._load()
 
-    def add(self, picture: bytes, sidecar: Sidecar, fingerprint: int | None = None) -> Outcome:
+    def add(self, image: bytes, sidecar: Sidecar, fingerprint: int | None = None) -> Outcome:
         """Keep an example.
 
         Args:
-            picture: the bytes of its file.
+            image: the bytes of its file.
             sidecar: what is known of it.
-            fingerprint: of the picture, for ``fingerprints``; None: leave it out there.
+            fingerprint: of the image, for ``fingerprints``; None: leave it out there.
 
         Returns:
             ``kept``; ``known``, because the same bytes are pending or were sent; ``full``, because all that is here is
             worth more, or because the disk does not take it.
 
         Raises:
-            ValueError: the sidecar is that of another picture.
+            ValueError: the sidecar is that of another image.
         """
-        if hashlib.sha256(picture).hexdigest() != sidecar.image:
-            raise ValueError(f"the sidecar names {sidecar.image}, which is another picture")
+        if hashlib.sha256(image).hexdigest() != sidecar.image:
+            raise ValueError(f"the sidecar names {sidecar.image}, which is another image")
         with self._guard:
-            outcome = self._add(picture, sidecar, fingerprint)
+            outcome = self._add(image, sidecar, fingerprint)
         self._on_event(outcome, 1)
         return outcome
 
@@ -179,19 +179,19 @@ class Spool:
         with self._guard:
             self._lock.close()
 
-    def _add(self, picture: bytes, sidecar: Sidecar, fingerprint: int | None) -> Outcome:
+    def _add(self, image: bytes, sidecar: Sidecar, fingerprint: int | None) -> Outcome:
         if self._lock.closed:
             raise RuntimeError("the spool is closed")
         if sidecar.image in self._images or self._ledger.has_sent(sidecar.image):
             return "known"
         text = sidecar.model_dump_json().encode()
-        entry = Entry.of(sidecar, self.next_sequence, fingerprint, (len(picture), len(text)), time.monotonic())
+        entry = Entry.of(sidecar, self.next_sequence, fingerprint, (len(image), len(text)), time.monotonic())
         if not self._make_room(entry):
             self._said.add("refused, since all that is in the full spool is worth more")
             return "full"
         self.next_sequence += 1
         try:
-            self._files.write(entry, picture, text)
+            self._files.write(entry, image, text)
         except OSError as error:
             self._said.add(f"refused: {os_reason(error)}")
             return "full"

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from components.core.errors import InputError
-from components.core.fleet import WorkerStatus, status_key
-from components.core.store import Store
+from components.core.job.fleet import WorkerStatus, status_key
+from components.core.stores.open import Store
 
 BEAT_SECONDS = 60.0
 
@@ -23,7 +23,7 @@ class StatusReport:
     Args:
         store: the job's root.
         node: the worker.
-        frames: counts the pictures that the model in use has looked at.
+        frames: counts the images that the model in use has looked at.
         clock: seconds that only grow.
     """
 

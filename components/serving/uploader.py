@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 
 from components.core.errors import ConflictError, InputError
-from components.core.hard_examples import picture_key, sidecar_key
-from components.core.store import Store
-from components.serving.pending import DamagedError, Entry, Example
+from components.core.job.hard_examples import image_key, sidecar_key
+from components.core.stores.open import Store
 from components.serving.spool import OnEvent, Spool
+from components.serving.spool_files import DamagedError, Entry, Example
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 _IDLE_SECONDS = 0.5
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Uploader:
-    """Sends examples oldest first, each picture before its sidecar, and each once.
+    """Sends examples oldest first, each image before its sidecar, and each once.
 
     After a start or a failure the store is asked what it has before bytes are sent again. What the store refuses, or
     cannot be reached for, is tried again with growing pauses up to five minutes, for ever.
@@ -106,17 +106,17 @@ class Uploader:
 
     def _missing(self, example: Example, *, doubtful: bool) -> dict[str, bytes]:
         """The objects that the store lacks, the sidecar last."""
-        picture, sidecar = picture_key(example.sidecar), sidecar_key(example.sidecar)
+        image, sidecar = image_key(example.sidecar), sidecar_key(example.sidecar)
         if doubtful and self._store.stat(sidecar):
             return {}
-        if doubtful and self._store.stat(picture):
+        if doubtful and self._store.stat(image):
             return {sidecar: example.text}
-        return {picture: example.picture, sidecar: example.text}
+        return {image: example.image, sidecar: example.text}
 
     def _put(self, key: str, data: bytes) -> None:
         try:
             self._store.write(key, data, if_absent=True)
-        except ConflictError:  # another worker saw the same picture
+        except ConflictError:  # another worker saw the same image
             return
         self._on_event("bytes_uploaded", len(data))
 

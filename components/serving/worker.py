@@ -14,20 +14,20 @@ from pathlib import Path
 from components.core import plugins
 from components.core.duplicates import Duplicates
 from components.core.errors import InputError
-from components.core.fleet import status_key
+from components.core.job.fleet import status_key
 from components.core.miners.base import make_miner
-from components.core.runtimes.detector import runtimes
-from components.core.store import RESERVED, Store, open_store
-from components.serving.feed import Feed
+from components.core.runtimes.base import runtimes
+from components.core.stores.open import RESERVED, Store, open_store
+from components.serving.active_model import ActiveModel
+from components.serving.frame_queue import FrameQueue
 from components.serving.health import Metrics, served
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.loop import EdgeLoop
 from components.serving.mining import Keeper, Mining
+from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer, SednaPointer
 from components.serving.position import Position
-from components.serving.shelf import Shelf
-from components.serving.slot import ModelSlot
-from components.serving.sources import open_source
+from components.serving.sources.open import open_source
 from components.serving.spool import Spool
 from components.serving.status import StatusReport
 from components.serving.uploader import Uploader
@@ -45,7 +45,7 @@ class Options:
 
     Attributes:
         job_root: the job's store.
-        source: where the pictures come from.
+        source: where the images come from.
         node: the worker's name.
         folder: for what outlives the process: position, spool and models.
     """
@@ -96,10 +96,10 @@ class Worker:
         _clear_away(options.folder, options.folder / "models")  # nobody else uses them, since the spool is ours
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
-        self.slot = ModelSlot()
+        self.slot = ActiveModel()
         self._loop = EdgeLoop(self.slot, self.metrics, most_fps=options.max_fps)
         self._updater = self._make_updater()
-        self._feed: Feed | None = None
+        self._feed: FrameQueue | None = None
         self._feed_ended = True
         self._show()
 
@@ -130,7 +130,7 @@ class Worker:
         if not self._source.live:
             position = Position(self._options.folder / "position.json", self._source.identity)
         while True:
-            self._feed = Feed(self._source, after=position.place if position else "", every=self._options.every)
+            self._feed = FrameQueue(self._source, after=position.place if position else "", every=self._options.every)
             keeper = Keeper(self._mining, self._spool, self._duplicates, self.metrics, position)
             try:
                 ended = self._loop.run(self._feed, keeper, stop)
@@ -156,7 +156,7 @@ class Worker:
         pointer = SednaPointer(options.model_config) if options.model_config else JobPointer(self._store, options.node)
         return HotUpdate(
             pointer,
-            Shelf(options.folder / "models", options.runtime, golden=options.board_check),
+            ModelCache(options.folder / "models", options.runtime, golden=options.board_check),
             Loader(options.runtime, options.threads, options.plugins, options.board_check),
             self.slot,
             StatusReport(self._store, options.node, lambda: self.slot.frames),
@@ -171,7 +171,7 @@ class Worker:
         show("spool_examples", "Examples that wait to be sent", lambda: len(self._spool))
         show("spool_oldest_seconds", "For how long the oldest one has been waiting", lambda: self._spool.oldest_age)
         show("source_retries", "How often the source was opened again", lambda: self._source.retries)
-        show("replaced_frames", "Pictures that a newer one replaced", lambda: self._feed.dropped if self._feed else 0)
+        show("replaced_frames", "Images that a newer one replaced", lambda: self._feed.dropped if self._feed else 0)
 
 
 def _store(options: Options) -> Store:

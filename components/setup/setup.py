@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.core.errors import InputError
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.parameters import problems
-from components.core.store import check_readable, open_store
+from components.core.stores.open import check_readable, open_store
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.core import reports
 from components.core.errors import InputError
-from components.core.job import Job
+from components.core.job.job import Job
+from components.core.reports import page as reports
 from components.train.train import Trained
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.core.errors import InputError, NotFoundError
 from components.core.estimators.base import Epoch
-from components.core.store import Store
+from components.core.stores.open import Store
 
 logger = logging.getLogger(__name__)
 

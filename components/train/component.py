@@ -44,10 +44,10 @@ def train(
         initial_model: What to start from while the job has no champion.
         epochs: Passes over the training samples.
         image_size: Pixels, one number or `height,width` such as `352,640`. Training takes the longer side.
-        batch: Pictures per step.
+        batch: Images per step.
         patience: Epochs without progress on val after which training stops; 0 for never.
         device: `auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.
-        workers: Processes that load pictures.
+        workers: Processes that load images.
         seed: Of every random choice.
         estimator_options: Further settings by the estimator's own names; for `yolo` the training settings of
             ultralytics, such as `{"mosaic": 0, "lr0": 0.002}`.
@@ -63,7 +63,7 @@ def train(
         from pathlib import Path
 
         from components.core.manifest import Manifest
-        from components.core.reports import write_page
+        from components.core.reports.page import write_page
         from components.train.candidate import last_candidate
         from components.train.train import train as fit
 

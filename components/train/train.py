@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.core import plugins, reports
+from components.core import plugins
 from components.core.bundle import Bundle, Task
 from components.core.cache import cache_folder, fetch_blobs, fetch_masks, own_folder
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
-from components.core.runtimes.letterbox import read_picture
-from components.core.store import fetch, open_store
+from components.core.reports import page as reports
+from components.core.runtimes.letterbox import read_image
+from components.core.stores.open import fetch, open_store
 from components.train.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,10 @@ def train(
         initial_model: what to start from while the job has none.
         epochs: passes over the training samples.
         image_size: one number or ``height,width``, pixels.
-        batch: pictures per step.
+        batch: images per step.
         patience: epochs without progress after which training stops; 0 for never.
         device: ``auto``, ``cpu``, ``mps`` or GPU numbers.
-        workers: processes that load pictures.
+        workers: processes that load images.
         seed: of every random choice.
         estimator_options: further settings by the estimator's own names.
         confidence_threshold: score the model is to be deployed with.
@@ -156,7 +157,7 @@ def training_key(manifest: Manifest, settings: Mapping[str, Any]) -> str:
 
 
 def digest_of(manifest: Manifest) -> str:
-    """A digest of what a manifest says of its samples, wherever their pictures lie."""
+    """A digest of what a manifest says of its samples, wherever their images lie."""
     rows = json.dumps(
         [
             [r["id"], r["split"], r["annotations"], *([PurePosixPath(r["mask"]).name] if r["mask"] else [])]
@@ -169,7 +170,7 @@ def digest_of(manifest: Manifest) -> str:
 def report(
     history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator[Any], val: LocalSamples
 ) -> list[reports.Section]:
-    """Curves of the training, and what the model sees on some pictures of the validation split."""
+    """Curves of the training, and what the model sees on some images of the validation split."""
     body = reports.facts(
         {
             "base model": str(bundle.lineage["base_model"]),
@@ -182,13 +183,13 @@ def report(
     body += reports.figure(_curves(history), "Losses on the training samples; scores on the validation split.")
     shown = val.manifest.table.sort("id").head(SHOWN_PREDICTIONS)["id"].to_list()
     paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
-    images = [read_picture(paths[identity]) for identity in shown]
+    images = [read_image(paths[identity]) for identity in shown]
     found = model.predict(images, confidence_threshold=bundle.confidence_threshold, nms_threshold=bundle.nms_threshold)
     if bundle.task == "segmentation":
         painted = [(reports.paint(image, one), "") for image, one in zip(images, found, strict=True)]
-        predictions = reports.legend(bundle.classes) + reports.pictures(painted)
+        predictions = reports.legend(bundle.classes) + reports.images(painted)
     else:
-        predictions = reports.pictures(
+        predictions = reports.images(
             [
                 (reports.draw(image, detections, bundle.classes), f"{len(detections)} found")
                 for image, detections in zip(images, found, strict=True)
@@ -196,7 +197,7 @@ def report(
         )
     return [
         reports.Section("Training", body),
-        reports.Section("Predictions on validation pictures", predictions),
+        reports.Section("Predictions on validation images", predictions),
     ]
 
 

@@ -68,13 +68,13 @@ def trigger(
         from components.core import plugins as registry
         from components.core.cache import cache_folder
         from components.core.errors import InputError
-        from components.core.failures import read_failures
-        from components.core.job import Job
-        from components.core.reports import write_page
-        from components.core.window import Window
+        from components.core.job.failures import read_failures
+        from components.core.job.job import Job
+        from components.core.reports.page import write_page
+        from components.core.rules.window import Window
+        from components.deploy.canary import settle_canary
         from components.deploy.deploy import promote_pending
         from components.deploy.pointer import publish_pointer
-        from components.deploy.trial import settle_trial
         from components.deploy.workers import roll_back_failed
         from components.ingest.feed import take_new
         from components.trigger.report import sections
@@ -85,7 +85,7 @@ def trigger(
         job = Job.open(job_root)
         waits = bool(deploy_window) and not force_deploy
         promote_pending(job_root, window=Window.parse(deploy_window) if waits else None, now=now)
-        settle_trial(job, now)
+        settle_canary(job, now)
         roll_back_failed(job, fleet_fraction)
         publish_pointer(job)  # a run that was killed after its commit may not have
         arrivals = take_new(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.core import reports
-from components.core.reports import Section
+from components.core.reports import page as reports
+from components.core.reports.page import Section
 from components.trigger.trigger import Arrived, Decision, Outcome, clauses
 
 _SAID = {

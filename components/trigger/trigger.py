@@ -16,8 +16,8 @@ metric                  its value
                         ``drift[width]``; see :func:`drift`
 ======================= ============================================================================================
 
-A user's own are those that :mod:`components.core.own_metrics` knows. Shares of nothing are 0. What has never been is
-``NEVER`` hours ago, so that an age never stands in a first round's way.
+A user's own are those that :mod:`components.core.rules.custom_metrics` knows. Shares of nothing are 0. What has never
+been is ``NEVER`` hours ago, so that an age never stands in a first round's way.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from components.core.conditions import Condition, Metrics, Verdict
-from components.core.conditions import Outcome as Judged
-from components.core.failures import Failures
-from components.core.hard_examples import FOLDER
-from components.core.job import State
+from components.core.job.failures import Failures
+from components.core.job.hard_examples import FOLDER
+from components.core.job.state import State
 from components.core.manifest import Manifest
-from components.core.own_metrics import Arrival, own_values, trigger_metrics
-from components.core.window import Window
+from components.core.rules.conditions import Condition, Metrics, Verdict
+from components.core.rules.conditions import Outcome as Judged
+from components.core.rules.custom_metrics import Arrival, own_values, trigger_metrics
+from components.core.rules.window import Window
 
 DEFAULT_CONDITION = "num_of_samples >= 50"
 HARD_FOLDER = FOLDER.rstrip("/")
@@ -185,7 +185,7 @@ def measure(
 
 
 def drift(new: Manifest, known: Manifest) -> dict[str, float]:
-    """How unlike the new samples are to the known ones, by simple statistics that need no picture.
+    """How unlike the new samples are to the known ones, by simple statistics that need no image.
 
     For each statistic this is the distance of Kolmogorov and Smirnov between its two distributions: the largest
     difference, over all x, between the shares of values that are at most x. 0 means alike, 1 that they do not overlap;
@@ -197,8 +197,8 @@ def drift(new: Manifest, known: Manifest) -> dict[str, float]:
         known: those that the job has.
 
     Returns:
-        The distance by statistic: ``width`` and ``height`` of each picture in pixels, ``boxes`` on each labelled
-        picture, and ``area``, the share of its picture that each box covers. 0 where either side has no value.
+        The distance by statistic: ``width`` and ``height`` of each image in pixels, ``boxes`` on each labelled
+        image, and ``area``, the share of its image that each box covers. 0 where either side has no value.
     """
     return {name: _distance(values(new), values(known)) for name, values in STATISTICS.items()}
 

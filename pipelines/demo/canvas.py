@@ -1,4 +1,4 @@
-"""A picture in the making that knows which pixels belong to whom."""
+"""A image in the making that knows which pixels belong to whom."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Colour = tuple[float, float, float]  # RGB, 0..255
-Points = NDArray[np.float64]  # (N, 2), x and y in pixels of the finished picture
+Points = NDArray[np.float64]  # (N, 2), x and y in pixels of the finished image
 
 OVERSAMPLING = 2
 _FRACTION_BITS = 4  # OpenCV takes sub-pixel coordinates as fixed-point integers
@@ -43,14 +43,14 @@ def box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 class Canvas:
-    """An RGB picture, drawn at twice its size and reduced at the end so that every edge is smooth.
+    """An RGB image, drawn at twice its size and reduced at the end so that every edge is smooth.
 
     Beside each colour the canvas keeps the owner of the pixel: what is painted over is lost to its owner, so the box
     of an owner is always tight around the part that can still be seen.
 
     Args:
-        height: of the finished picture, pixels.
-        width: of the finished picture, pixels.
+        height: of the finished image, pixels.
+        width: of the finished image, pixels.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -125,7 +125,7 @@ class Canvas:
         return int(cv2.countNonZero(cv2.compare(self._owners, owner, cv2.CMP_EQ)))
 
     def visible_box(self, owner: int) -> tuple[int, int, int, int]:
-        """The box around what can be seen of an owner: x1, y1, x2, y2 in whole pixels of the finished picture."""
+        """The box around what can be seen of an owner: x1, y1, x2, y2 in whole pixels of the finished image."""
         left, top, width, height = cv2.boundingRect(cv2.compare(self._owners, owner, cv2.CMP_EQ))
         # OpenCV paints the outline too, which makes everything half a pixel larger on each side.
         return (
@@ -136,7 +136,7 @@ class Canvas:
         )
 
     def finished(self) -> NDArray[np.uint8]:
-        """The picture in its own size: (height, width, 3), RGB."""
+        """The image in its own size: (height, width, 3), RGB."""
         reduced = cv2.resize(self._colours, (self.width, self.height), interpolation=cv2.INTER_AREA)
         return np.asarray(reduced, np.uint8)
 

@@ -47,7 +47,7 @@ def night(
 def haze(
     image: NDArray[np.float32], lamps: Sequence[tuple[float, float]], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Fog or dust: far things, which are higher in the picture, fade most."""
+    """Fog or dust: far things, which are higher in the image, fade most."""
     thickness = rng.uniform(0.35, 0.6)
     veil = np.linspace(thickness, thickness * 0.5, len(image), dtype=np.float32)[:, None, None]
     colour = np.array((206, 208, 208) if rng.random() < 0.6 else (204, 186, 152), np.float32)
@@ -65,7 +65,7 @@ def expose(
     Args:
         image: (height, width, 3) uint8 RGB, in even light.
         light: a name of ``LIGHTS``.
-        lamps: x, y of each lamp in the picture, pixels.
+        lamps: x, y of each lamp in the image, pixels.
         rng: decides strength, blur and noise.
 
     Returns:

@@ -22,12 +22,12 @@ from typing import Any
 import cv2
 import polars as pl
 
-from components.core import reports
 from components.core.errors import InputError
-from components.core.hard_examples import picture_key, read_sidecars
-from components.core.job import Job
+from components.core.job.hard_examples import image_key, read_sidecars
+from components.core.job.job import Job
 from components.core.manifest import Manifest
-from components.core.runtimes.letterbox import read_picture
+from components.core.reports import page as reports
+from components.core.runtimes.letterbox import read_image
 from components.evaluate.evaluate import evaluate
 from components.ingest.ingest import ingest
 from pipelines import local
@@ -41,7 +41,7 @@ HAZE = Scenery("two other sites, in haze", ("hall", "warehouse"), ("haze",))
 SCENERIES = (DAY, NIGHT, HAZE)
 
 NODE = "gate-camera"
-PICTURE_QUALITY = 90
+IMAGE_QUALITY = 90
 MARK = ".demo"  # lies in a folder that a demo may throw away
 
 
@@ -93,7 +93,7 @@ class Round:
         title: what happened.
         version: the candidate.
         promoted: whether it became the champion.
-        labels: how many pictures were labelled for it.
+        labels: how many images were labelled for it.
         scores: mAP50 by scenery.
         seconds: how long the round took.
     """
@@ -112,9 +112,9 @@ class Watch:
 
     Attributes:
         scenery: what it looked at.
-        shares: share of hard pictures by model version.
-        frames: pictures looked at by model version.
-        failed: pictures that no model could look at.
+        shares: share of hard images by model version.
+        frames: images looked at by model version.
+        failed: images that no model could look at.
     """
 
     scenery: str
@@ -163,8 +163,8 @@ class _Story:
 
     def begin(self, scenery: Scenery) -> None:
         """Let labelled scenes arrive, and train the first model on them."""
-        for number, (picture, boxes) in enumerate(scenery.draw(self._size.scenes, self._seed)):
-            self._feed.add(f"images/{number:04d}.jpg", _jpeg(picture), boxes)
+        for number, (image, boxes) in enumerate(scenery.draw(self._size.scenes, self._seed)):
+            self._feed.add(f"images/{number:04d}.jpg", _jpeg(image), boxes)
         self._turn("first model, by day", self._size.scenes, epochs=self._size.first_epochs)
 
     def hurry(self) -> None:
@@ -185,7 +185,7 @@ class _Story:
                 worker.await_examples(self._size.examples)
             self._run(hard_example_mining, label_budget=self._size.budget)
             labels = label(self._root, self._cameras, self._feed)
-            print(f"the stand-in has labelled {labels} of the pictures asked for", flush=True)
+            print(f"the stand-in has labelled {labels} of the images asked for", flush=True)
             self._turn(scenery.name, labels, epochs=self._size.epochs)
             worker.await_model(self._champion())
             with self._watching(worker, watch):
@@ -241,8 +241,8 @@ class _Story:
     def _test_set(self, number: int, scenery: Scenery) -> Manifest:
         """Held-out scenes, in a store of their own."""
         feed = Feed(self._folder / "tests" / f"feed-{number}")
-        for index, (picture, boxes) in enumerate(scenery.draw(self._size.tests, self._seed + 1000 + number)):
-            feed.add(f"images/{index:04d}.jpg", _jpeg(picture), boxes)
+        for index, (image, boxes) in enumerate(scenery.draw(self._size.tests, self._seed + 1000 + number)):
+            feed.add(f"images/{index:04d}.jpg", _jpeg(image), boxes)
         manifest = ingest(str(feed.index), str(self._folder / "tests" / "job"), classes="helmet,head").manifest
         return Manifest(manifest.table.with_columns(split=pl.lit("test")), manifest.classes)
 
@@ -287,21 +287,21 @@ class _Story:
             for watch in self._watches
             for version, share in watch.shares.items()
         ]
-        body = reports.table(["the camera shows", "model", "pictures looked at", "of these hard"], rows)
+        body = reports.table(["the camera shows", "model", "images looked at", "of these hard"], rows)
         failed = sum(watch.failed for watch in self._watches)
-        told = f"The worker changed models between two pictures while its video played; {failed} pictures were lost."
+        told = f"The worker changed models between two images while its video played; {failed} images were lost."
         return reports.Section("The edge worker", body + reports.note(told, "warn" if failed else "info"))
 
     def _examples(self) -> reports.Section:
         store = self._job.store
         shown = []
         for sidecar in list(read_sidecars(store))[:: max(1, self._size.examples // 4)][:12]:
-            path = store.local_path(picture_key(sidecar))
+            path = store.local_path(image_key(sidecar))
             assert path is not None
-            drawn = reports.draw(read_picture(path), sidecar.detections(), sidecar.classes)
+            drawn = reports.draw(read_image(path), sidecar.detections(), sidecar.classes)
             shown.append((drawn, f"{sidecar.model}: {sidecar.reason}"))
         told = reports.note("What the worker sent, with the boxes that its model of the time found.")
-        return reports.Section("Hard examples", told + reports.pictures(shown))
+        return reports.Section("Hard examples", told + reports.images(shown))
 
     def _links(self) -> Any:
         links = sorted((self._root / "reports").glob("*round-*.html"))
@@ -318,10 +318,8 @@ def _clear(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def _jpeg(picture: Any) -> bytes:
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY]
-    )
+def _jpeg(image: Any) -> bytes:
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY])
     return data.tobytes()
 
 

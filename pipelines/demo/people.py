@@ -28,7 +28,7 @@ _STRIPE: Colour = (232, 234, 226)
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where the points of a body part lie in the picture; a worker is 100 units tall and looks to the right."""
+    """Where the points of a body part lie in the image; a worker is 100 units tall and looks to the right."""
 
     origin: Points
     matrix: NDArray[np.float64]

@@ -1,6 +1,6 @@
 """A helmet data set that needs no download: scenes of people at work, drawn by code.
 
-Four sites in four lights, with things that look much like a helmet, people hidden behind others and pictures without
+Four sites in four lights, with things that look much like a helmet, people hidden behind others and images without
 anybody. One seed always gives the same data set.
 """
 
@@ -24,7 +24,7 @@ from pipelines.demo.sites import SITES, Floor, Prop
 CLASSES = ("helmet", "head")
 Box = tuple[str, int, int, int, int]  # class name, x1, y1, x2, y2 in pixels
 
-_EMPTY_SHARE = 0.08  # pictures without people
+_EMPTY_SHARE = 0.08  # images without people
 _HELMET_SHARE = 0.55
 _LEAST_VISIBLE = 0.35  # a head hidden more than that is not labelled
 _LEAST_SIDE = 4  # pixels; nor is the sliver of one that is cut off by the edge
@@ -34,7 +34,7 @@ _ZIP_TIME = (2024, 1, 1, 0, 0, 0)
 def draw_scene(
     rng: np.random.Generator, *, site: str, light: str, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], list[Box]]:
-    """Draw one picture of people at work.
+    """Draw one image of people at work.
 
     Args:
         rng: decides everything that the other parameters leave open.
@@ -43,7 +43,7 @@ def draw_scene(
         size: height and width, pixels.
 
     Returns:
-        The picture, (height, width, 3) uint8 RGB, and a box for each helmet and each bare head in it, tight around
+        The image, (height, width, 3) uint8 RGB, and a box for each helmet and each bare head in it, tight around
         the part that can be seen.
 
     Raises:
@@ -69,8 +69,8 @@ def make_dataset(
 
     Args:
         path: the zip file to write.
-        count: number of pictures; sites and lights take turns, so that each combination gets its share.
-        seed: another seed gives other pictures. Picture number n depends on the seed and on n, not on ``count``.
+        count: number of images; sites and lights take turns, so that each combination gets its share.
+        seed: another seed gives other images. Image number n depends on the seed and on n, not on ``count``.
         sites: names of ``SITES``.
         lights: names of ``LIGHTS``.
 
@@ -86,7 +86,7 @@ def make_dataset(
             for number in range(count):
                 rng = np.random.default_rng((seed, number))
                 site, light = sites[number % len(sites)], lights[number // len(sites) % len(lights)]
-                _write_picture(archive, rng, f"{site}-{light}-{seed:03d}-{number:05d}", site, light)
+                _write_image(archive, rng, f"{site}-{light}-{seed:03d}-{number:05d}", site, light)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -136,7 +136,7 @@ def _place(canvas: Canvas, rng: np.random.Generator, floor: Floor, slot: int, sl
     return max(y, 1.05 * height), x, height
 
 
-def _write_picture(archive: zipfile.ZipFile, rng: np.random.Generator, stem: str, site: str, light: str) -> None:
+def _write_image(archive: zipfile.ZipFile, rng: np.random.Generator, stem: str, site: str, light: str) -> None:
     width = int(rng.integers(200, 321))
     height = int(width * rng.uniform(0.7, 0.85))
     image, boxes = draw_scene(rng, site=site, light=light, size=(height, width))
@@ -147,7 +147,7 @@ def _write_picture(archive: zipfile.ZipFile, rng: np.random.Generator, stem: str
 
 
 def _voc(file_name: str, height: int, width: int, boxes: Sequence[Box]) -> bytes:
-    """The labels of one picture as Pascal VOC XML."""
+    """The labels of one image as Pascal VOC XML."""
     root = ElementTree.Element("annotation")
     ElementTree.SubElement(root, "filename").text = file_name
     _add_numbers(root, "size", width=width, height=height, depth=3)

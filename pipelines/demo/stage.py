@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 
 from components.core.errors import InputError
-from components.core.hard_examples import picture_key, read_sidecars
-from components.core.store import open_store
-from components.core.to_label import read_lists
+from components.core.job.hard_examples import image_key, read_sidecars
+from components.core.job.label_requests import read_lists
+from components.core.stores.open import open_store
 from pipelines.demo.scenes import CLASSES, Box, draw_scene
 
 FRAME_SIZE = (240, 320)  # height and width, pixels
@@ -32,7 +32,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Scenery:
-    """Where and when pictures are taken.
+    """Where and when images are taken.
 
     Attributes:
         name: for people.
@@ -45,7 +45,7 @@ class Scenery:
     lights: tuple[str, ...]
 
     def draw(self, count: int, seed: int) -> Iterator[tuple[np.ndarray, list[Box]]]:
-        """Pictures, (height, width, 3) uint8 RGB, with their boxes; sites and lights take turns."""
+        """Images, (height, width, 3) uint8 RGB, with their boxes; sites and lights take turns."""
         for number in range(count):
             site = self.sites[number % len(self.sites)]
             light = self.lights[number // len(self.sites) % len(self.lights)]
@@ -53,7 +53,7 @@ class Scenery:
 
 
 class Feed:
-    """The folder where labelled pictures arrive, with Sedna's index.
+    """The folder where labelled images arrive, with Sedna's index.
 
     Args:
         folder: created.
@@ -67,7 +67,7 @@ class Feed:
         self.index.touch()
 
     def add(self, name: str, data: bytes, boxes: Sequence[Box]) -> None:
-        """Let a picture arrive with its labels: first the picture, then the line that names it."""
+        """Let a image arrive with its labels: first the image, then the line that names it."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -93,8 +93,8 @@ class Camera:
         codec = cv2.VideoWriter.fourcc(*"MJPG")
         video = cv2.VideoWriter(str(path), codec, FRAMES_PER_SECOND, (width, height))
         video.set(cv2.VIDEOWRITER_PROP_QUALITY, 95)
-        for picture, boxes in scenery.draw(frames, seed):
-            video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        for image, boxes in scenery.draw(frames, seed):
+            video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             self.truth.append(boxes)
         video.release()
         if not path.is_file() or not path.stat().st_size:
@@ -135,9 +135,9 @@ class Worker:
         self._await(lambda: self.counts().get("uploaded", 0) >= before + count, f"{count} hard examples", seconds)
 
     def await_frames(self, count: int, seconds: float = 60) -> None:
-        """Wait until it has looked at so many more pictures."""
+        """Wait until it has looked at so many more images."""
         before = self.counts().get("frames", 0)
-        self._await(lambda: self.counts().get("frames", 0) >= before + count, f"{count} pictures", seconds)
+        self._await(lambda: self.counts().get("frames", 0) >= before + count, f"{count} images", seconds)
 
     def _await(self, reached: object, what: str, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -188,20 +188,20 @@ def label(job_root: Path, cameras: Sequence[Camera], feed: Feed) -> int:
 
     Args:
         job_root: the job.
-        cameras: that the pictures may come from.
+        cameras: that the images may come from.
         feed: gets them.
 
     Returns:
-        How many pictures were labelled.
+        How many images were labelled.
     """
     store = open_store(str(job_root))
     *_, asked = read_lists(store)
-    wanted = {picture.id for picture in asked.pictures}
+    wanted = {image.id for image in asked.images}
     truths = {camera.path.name: camera.truth for camera in cameras}
     labelled = 0
     for sidecar in read_sidecars(store):
         if sidecar.image in wanted:
             name = f"hard-examples/{sidecar.image}{sidecar.suffix}"
-            feed.add(name, store.read(picture_key(sidecar)), truths[Path(sidecar.source).name][sidecar.frame])
+            feed.add(name, store.read(image_key(sidecar)), truths[Path(sidecar.source).name][sidecar.frame])
             labelled += 1
     return labelled

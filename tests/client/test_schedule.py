@@ -15,7 +15,7 @@ from pipelines.schedule import Timing, pause, remove, resume, schedule, status
 from tests.client.fake_api import FakeApi
 
 NAME = "helmet-detection"
-ARGUMENTS = {"data_url": "s3://pictures/voc.zip", "job_root": "s3://jobs/helmet"}
+ARGUMENTS = {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"}
 MINUTE = Timing.of(every="1m")
 CHANGED = ARGUMENTS | {"epochs": 7}
 

@@ -27,7 +27,7 @@ from pipelines.client import (
 )
 from tests.client.fake_api import FakeApi
 
-ARGUMENTS = {"data_url": "s3://pictures/voc.zip", "job_root": "s3://jobs/helmet"}
+ARGUMENTS = {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"}
 SECRET = "a-token-that-no-message-may-show"
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from components import images
 from components.core.bundle import Bundle
-from components.core.hard_examples import read_sidecars
-from components.core.job import Job
-from tests.edge import deploy, folder_of_pictures
+from components.core.job.hard_examples import read_sidecars
+from components.core.job.job import Job
+from tests.edge import deploy, folder_of_images
+from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model
 from tests.models import write_bundle as write_split_bundle
-from tests.pictures import job_with_pictures
 from tests.tiny_detector import train_network, write_bundle
 
 ON_ARM64 = pytest.mark.skipif(
@@ -78,7 +78,7 @@ def on_arm64() -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_any_user_can_import_the_code_and_write_where_it_has_to(name):
-    used = "components.serving.worker" if name.startswith("edge") else "components.core.job"
+    used = "components.serving.worker" if name.startswith("edge") else "components.core.job.job"
     code = (
         f"import os, pathlib, sys, tempfile, zoneinfo, {used};"
         "zoneinfo.ZoneInfo('Europe/Berlin');"
@@ -115,7 +115,7 @@ def test_torch_works_for_any_user():
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="rknn-toolkit2 is for x86-64 alone")
 def test_the_toolkit_converts_a_model_and_measures_it(tmp_path):
     write_bundle(tmp_path / "model", train_network())
-    job_with_pictures(tmp_path / "job", {"train": 25, "test": 60}).write(tmp_path / "manifest.parquet")
+    job_with_images(tmp_path / "job", {"train": 25, "test": 60}).write(tmp_path / "manifest.parquet")
     code = f"""
 from pathlib import Path
 from components.convert.convert import convert
@@ -133,15 +133,15 @@ print(done.outcome)
 
 
 @pytest.mark.parametrize("name", EDGE)
-def test_the_edge_worker_looks_at_pictures_and_sends_home_the_hard_ones(s3, tmp_path, name):
+def test_the_edge_worker_looks_at_images_and_sends_home_the_hard_ones(s3, tmp_path, name):
     job = Job.open(s3)
     deploy(job, "v1", tmp_path / "bundle")
-    folder = folder_of_pictures(tmp_path / "pictures", 5)
+    folder = folder_of_images(tmp_path / "images", 5)
     given = [word for name in sorted(os.environ) if name.startswith("AWS_") for word in ("--env", name)]
     options = (
         "--user", SOMEBODY, "--network", "host", *given, "--env", f"EDGE_JOB_ROOT={s3}",
-        "--env", "EDGE_SOURCE=/pictures", "--env", "EDGE_MINER=CloudOnly", "--env", "EDGE_DUPLICATE_BITS=-1",
-        "--volume", f"{folder}:/pictures:ro",
+        "--env", "EDGE_SOURCE=/images", "--env", "EDGE_MINER=CloudOnly", "--env", "EDGE_DUPLICATE_BITS=-1",
+        "--volume", f"{folder}:/images:ro",
     )  # fmt: skip
     run(name, options=options)
     assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == list(range(5))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from tests.pipelines.test_helmet_detection import QUICK, command, voc_zip
 from tests.pipelines.test_rounds import arrive
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from kfp import dsl
 
-from components.core.job import Job
+from components.core.job.job import Job
 from tests import one_poll
 from tests.pipelines.test_rounds import PER_ROUND, arrive
 
@@ -22,7 +22,7 @@ def failing(monkeypatch):
             import shutil
             from pathlib import Path
 
-            from components.core.reports import Section, note, write_page
+            from components.core.reports.page import Section, note, write_page
 
             shutil.copytree(model.path, converted.path)
             told = {"outcome": "failed", "reasons": ["rk3588 int8: mAP50 falls by 0.4, at most 0.02 is allowed"]}

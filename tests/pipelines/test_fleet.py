@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.manifest import Manifest
+from components.deploy.canary import CanaryPlan
 from components.deploy.deploy import Deployed, deploy
-from components.deploy.trial import TrialPlan
 from components.serving import status as reports
-from tests.edge import folder_of_pictures, options, running, status
+from tests.edge import folder_of_images, options, running, status
 from tests.models import BUNDLE, colour_model, write_bundle
 from tests.unit.test_edge_worker import until
 
@@ -50,10 +50,10 @@ def end_round(root, tmp_path):
 
 @pytest.fixture
 def fleet(root, end_round, tmp_path, monkeypatch):
-    """Four workers that look at the same pictures again and again, with the first model."""
+    """Four workers that look at the same images again and again, with the first model."""
     monkeypatch.setattr(reports, "BEAT_SECONDS", 0.2)
     end_round(1)
-    source = folder_of_pictures(tmp_path / "pictures", 6)
+    source = folder_of_images(tmp_path / "images", 6)
     job = Job.open(root)
     first = job.read()[0].champion
     with ExitStack() as stack:
@@ -72,10 +72,10 @@ def versions(job: Job) -> dict[str, str]:
 
 def test_a_good_candidate_is_tried_by_half_of_the_workers_and_then_runs_on_all(fleet, end_round):
     first = fleet.read()[0].champion
-    ended = end_round(2, trial=TrialPlan(fraction=0.5, frames=15, hours=1))
+    ended = end_round(2, canary=CanaryPlan(fraction=0.5, frames=15, hours=1))
     assert (ended.outcome, ended.champion) == ("deployed", ended.version)
     assert ended.version != first
-    assert ended.trial == "2 of 2 workers have looked at 15 pictures with it"
+    assert ended.canary == "2 of 2 workers have looked at 15 images with it"
     assert ended.workers.outcome == "confirmed"
     assert set(versions(fleet).values()) == {ended.version}
 
@@ -85,9 +85,9 @@ def test_a_candidate_that_the_chosen_workers_refuse_is_withdrawn_and_the_others_
 ):
     first = fleet.read()[0].champion
     stranger = replace(BUNDLE, classes=("green", "yellow"))
-    ended = end_round(2, bundle=stranger, trial=TrialPlan(fraction=0.5, frames=15, hours=1))
+    ended = end_round(2, bundle=stranger, canary=CanaryPlan(fraction=0.5, frames=15, hours=1))
     assert (ended.outcome, ended.champion) == ("withdrawn", first)
-    assert "its classes are" in ended.trial
+    assert "its classes are" in ended.canary
     until(lambda: set(versions(fleet).values()) == {first})
     assert all(status(fleet, node).state == "loaded" for node in NODES)
     untouched = [node for node in NODES if ended.version not in (tmp_path / node / "models" / "shelf.json").read_text()]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import InputError
-from components.core.job import Job, State
+from components.core.job.job import Job
+from components.core.job.state import State
 from components.core.manifest import Manifest
 from tests.one_poll import poll
 from tests.pipelines.test_rounds import PER_ROUND, arrive

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.store import open_store
-from tests.pictures import CLASSES, jpeg, squares
+from components.core.stores.open import open_store
+from tests.images import CLASSES, jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = ["-p", "epochs=1", "-p", "image_size=64", "-p", "batch=8", "-p", "device=cpu", "-p", "workers=0",
@@ -61,7 +61,7 @@ def test_it_ends_with_figures_and_one_self_contained_report(finished):
     report = Path(re.search(r"^report: (.*)$", done.stdout, re.MULTILINE)[1])
     assert report.parent == here / "job" / "reports"
     text = report.read_text()
-    for words in ("mAP50", "Training", "Labelled pictures", "north", "red", "blue", "data:image/jpeg"):
+    for words in ("mAP50", "Training", "Labelled images", "north", "red", "blue", "data:image/jpeg"):
         assert words in text
     assert not re.search(r'(src|href)="(?!data:|#)', text)
     figures = json.loads(report.with_suffix(".json").read_text())

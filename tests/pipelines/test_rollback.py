@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.core.job import Job
+from components.core.job.job import Job
 from tests.models import colour_model, write_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]

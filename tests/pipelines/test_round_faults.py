@@ -19,9 +19,9 @@ import pytest
 from minio import Minio
 
 from components.core.errors import ConflictError
-from components.core.failures import FAILURES, read_failures
-from components.core.job import Job
-from components.core.store import Store, open_store
+from components.core.job.failures import FAILURES, read_failures
+from components.core.job.job import Job
+from components.core.stores.open import Store, open_store
 from tests.conftest import ACCESS_KEY, SECRET_KEY
 from tests.faulty_proxy import FAULTS, faulty_proxy
 from tests.pipelines.test_rounds import PER_ROUND, REPOSITORY, arrive
@@ -145,7 +145,7 @@ def in_bucket(s3, s3_server, tmp_path):
 
 
 def bring(site: Site, first: int = 0, count: int = PER_ROUND) -> None:
-    """Let pictures arrive in a bucket."""
+    """Let images arrive in a bucket."""
     site.arrive(first, count)
     store = open_store(site.feed_url.rpartition("/")[0])
     for path in sorted((site.folder / "feed").rglob("*.*")):

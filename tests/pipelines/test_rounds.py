@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.manifest import Manifest
-from tests.pictures import jpeg, squares
+from tests.images import jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROUNDS, PER_ROUND, KILLS_PER_ROUND = 3, 14, 20
 
 
 def arrive(feed: Path, first: int, count: int) -> None:
-    """Let labelled pictures arrive in a Sedna index."""
+    """Let labelled images arrive in a Sedna index."""
     (feed / "images").mkdir(parents=True, exist_ok=True)
     (feed / "classes.txt").write_text("red\nblue\n")
     for number in range(first, first + count):

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from components.core.job import Job
+from components.core.job.job import Job
+from components.core.job.label_requests import read_lists
 from components.core.masks import encode_mask
-from components.core.to_label import read_lists
-from tests.pictures import squares
+from tests.images import squares
 from tests.tiny_segmenter import CLASSES, painted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 def arrive(feed: Path, numbers: range, unlabelled: int) -> None:
-    """Let pictures arrive, the first few without a mask."""
+    """Let images arrive, the first few without a mask."""
     for folder in ("images", "masks"):
         (feed / folder).mkdir(parents=True, exist_ok=True)
     (feed / "classes.txt").write_text("\n".join(CLASSES))
@@ -54,9 +54,9 @@ def test_masks_go_round_and_round(tmp_path):
     first = job.read()[0]
     assert first.champion == first.candidate
     assert "16 masks" in told and "mIoU" in told and "iou" in told
-    assert "asking for 4 of 4 pictures: drawn at random since the champion segments" in told
+    assert "asking for 4 of 4 images: drawn at random since the champion segments" in told
     (wanted,) = read_lists(job.store)
-    assert (wanted.model, wanted.classes, len(wanted.pictures)) == (None, CLASSES, 4)
+    assert (wanted.model, wanted.classes, len(wanted.images)) == (None, CLASSES, 4)
 
     arrive(tmp_path / "feed", range(20, 34), unlabelled=0)
     told = poll(tmp_path)

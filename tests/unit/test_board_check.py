@@ -11,19 +11,19 @@ from typer.testing import CliRunner
 from components.convert.golden import choose
 from components.core.bundle import Bundle, SemanticHead
 from components.core.errors import InputError
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.runtimes import rknn
-from components.core.runtimes.detector import open_detector
+from components.core.runtimes.base import open_detector
 from components.core.runtimes.golden import Golden, golden_file
 from components.serving import board_check, edge_worker
+from components.serving.active_model import ActiveModel
 from components.serving.agreement import MAX_STEPS, compare
 from components.serving.board import find_golden, hold_against
 from components.serving.hot_update import HotUpdate, Loader
+from components.serving.model_cache import ModelCache, UnfitModelError
 from components.serving.pointers import JobPointer
-from components.serving.shelf import Shelf, UnfitModelError
-from components.serving.slot import ModelSlot
+from components.serving.smoke_test import run_smoke_test
 from components.serving.status import StatusReport
-from components.serving.trial import try_model
 from tests.edge import point_at, status
 from tests.fake_board import Lite, modules, scenes, write_board_bundle
 from tests.models import BUNDLE
@@ -72,7 +72,7 @@ def test_half_a_golden_file_is_told(tmp_path):
         Golden.read(tmp_path / "golden.npz")
 
 
-def test_pictures_with_something_of_every_class_are_chosen():
+def test_images_with_something_of_every_class_are_chosen():
     shown = [frozenset(classes) for classes in ((), (0,), (0,), (), (0,), (0, 1), (1,))]
     assert choose(shown, 1) == [5]
     assert choose(shown, 3) == [1, 5, 6]
@@ -144,7 +144,7 @@ def test_a_box_that_is_lost_fails_although_its_score_changed_by_few_steps():
 
     (reason,) = unmet(compare(BUNDLE, golden, changed(golden, lower))).values()
     assert "0.80 at " in reason
-    assert "of picture 1 has no like on the board, and 23 more; the simulator finds 12" in reason
+    assert "of image 1 has no like on the board, and 23 more; the simulator finds 12" in reason
 
 
 def test_a_box_at_the_edge_of_the_confidence_may_go():
@@ -160,7 +160,7 @@ def test_a_box_at_the_edge_of_the_confidence_may_go():
 
 
 def test_boxes_that_nearly_tie_may_change_places():
-    golden = scenes(pictures=1)
+    golden = scenes(images=1)
     distances, scores = (values.copy() for values in golden.outputs[0][:2])
     distances[:], scores[:] = 0, 0
     distances[0, :, 3, 3], distances[0, :, 3, 4] = (2, 2, 2.5, 2), (2.5, 2, 2, 2)
@@ -201,7 +201,7 @@ FAULTS = {
     "nhwc": "outputs: the board gives them channels last (NHWC)",
     "mixed": "read channels last: the board gives NHWC in the shape of NCHW",
     "swapped": "outputs: they come in another order",
-    "stuck": "the board gives the same for every picture: the pictures do not reach the NPU",
+    "stuck": "the board gives the same for every image: the images do not reach the NPU",
     "old noise": "librknnrt.so 2.3.0 is older than the toolkit 2.5.0 that made the model: update it first",
 }
 
@@ -215,8 +215,8 @@ def test_the_program_tells_what_is_wrong_with_a_board(board, tmp_path, faults, s
     folder = write_board_bundle(tmp_path / "model", faults)
     result = program("--bundle", folder, "--runs", 3)
     lines = result.output.splitlines()
-    assert lines[0] == f"model: {folder} on rk3588, 3 pictures"
-    assert lines[-2].endswith(" ms a picture on the NPU, median of 3 runs")
+    assert lines[0] == f"model: {folder} on rk3588, 3 images"
+    assert lines[-2].endswith(" ms a image on the NPU, median of 3 runs")
     if says:
         assert (result.exit_code, lines[-1].split(":")[1]) == (1, " FAILED")
         assert says in lines[-1]
@@ -295,10 +295,10 @@ class Site:
     """An updater on a board, and in place of the loop somebody who takes the models it hands over."""
 
     def __init__(self, job, folder, check=True):
-        self.slot = ModelSlot(proven_after=1)
+        self.slot = ActiveModel(proven_after=1)
         self.updater = HotUpdate(
             JobPointer(job.store, "edge-1"),
-            Shelf(folder / "models", "rknn", golden=check),
+            ModelCache(folder / "models", "rknn", golden=check),
             Loader("rknn", 1, "tests.fake_board", check),
             self.slot,
             StatusReport(job.store, "edge-1", lambda: self.slot.frames),
@@ -354,7 +354,7 @@ def test_a_runtime_that_is_too_old_is_told_to_the_job(board, job, tmp_path):
 
 
 def test_who_does_not_want_the_check_does_not_pay_for_it(board, job, tmp_path):
-    wanted, unwanted = (Shelf(tmp_path / "models", "rknn", golden=check) for check in (True, False))
+    wanted, unwanted = (ModelCache(tmp_path / "models", "rknn", golden=check) for check in (True, False))
     files = ["model.json", "model.rk3568.golden.npz", "model.rk3588.golden.npz", "model.rk3588.rknn"]
     assert wanted._needed(files) == ["model.rk3588.rknn", "model.rk3588.golden.npz"]
     assert unwanted._needed(files) == ["model.rk3588.rknn"]
@@ -364,8 +364,8 @@ def test_a_check_that_is_not_wanted_refuses_nothing(board, tmp_path):
     folder = write_board_bundle(tmp_path / "model", "noise")
     options = {"threads": 1, "modules": "tests.fake_board", "stop": threading.Event()}
     with pytest.raises(UnfitModelError, match="not what was measured: differences"):
-        try_model(folder, "rknn", **options)
-    try_model(folder, "rknn", **options, board_check=False)
+        run_smoke_test(folder, "rknn", **options)
+    run_smoke_test(folder, "rknn", **options, board_check=False)
 
 
 def test_the_option_is_an_environment_variable_too(monkeypatch):

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.core.bundle import BoxesHead, Bundle, Head
 from components.core.errors import InputError
+from components.core.runtimes.base import open_detector
 from components.core.runtimes.decode import MAX_DETECTIONS, decode
-from components.core.runtimes.detector import open_detector
 from tests.models import BUNDLE, model, write_bundle
 
 BOXES = replace(BUNDLE, head=BoxesHead(), outputs=("boxes", "scores", "labels"))
@@ -35,7 +35,7 @@ def test_a_score_at_the_threshold_counts_and_no_box_is_fine():
     assert len(decoded([], [], boxes=np.zeros((0, 4), np.float32))) == 0
 
 
-def test_a_picture_has_at_most_so_many_boxes():
+def test_a_image_has_at_most_so_many_boxes():
     places = np.arange(400, dtype=np.float32)[:, None] * 20 + np.float32([0, 0, 10, 10])
     found = decoded(np.linspace(0.2, 0.9, 400), np.zeros(400), boxes=places)
     assert len(found) == MAX_DETECTIONS
@@ -98,7 +98,7 @@ def answer(length="N", sides=4):
     return model(nodes, [images], ports, initializers)
 
 
-def test_boxes_are_in_pixels_of_each_picture_whatever_their_number(tmp_path):
+def test_boxes_are_in_pixels_of_each_image_whatever_their_number(tmp_path):
     detector = open_detector("onnx", write_bundle(tmp_path / "version", answer(), BOXES), threads=1)
     small = np.full((32, 48, 3), 200, np.uint8)  # drawn twice as large
     (found,) = detector.predict([small])

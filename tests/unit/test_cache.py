@@ -13,19 +13,19 @@ from components.core import cache
 from components.core.cache import cache_folder, fetch_blobs, fetch_masks, local_file, own_folder
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import Manifest
-from components.core.store import open_store
+from components.core.stores.open import open_store
 
-PICTURES = [random.Random(number).randbytes(2000 + number) for number in range(30)]
+IMAGES = [random.Random(number).randbytes(2000 + number) for number in range(30)]
 
 
-def manifest_in(root, pictures=PICTURES):
+def manifest_in(root, images=IMAGES):
     """A manifest whose blobs lie in a store."""
     store = open_store(root)
     rows = []
-    for number, picture in enumerate(pictures):
-        sample_id = hashlib.sha256(picture).hexdigest()
+    for number, image in enumerate(images):
+        sample_id = hashlib.sha256(image).hexdigest()
         key = f"blobs/{sample_id[:2]}/{sample_id}{('.jpg', '.png')[number % 2]}"
-        store.write(key, picture)
+        store.write(key, image)
         rows.append({"id": sample_id, "uri": store.uri_of(key), "width": 1, "height": 1, "group": sample_id})
     return Manifest.of([{"split": "", "source": "", "round": 0, "annotations": None} | row for row in rows], ["helmet"])
 
@@ -35,16 +35,16 @@ def manifest(request, tmp_path):
     return manifest_in(request.getfixturevalue("s3") if request.param == "s3" else str(tmp_path / "my job"))
 
 
-def test_every_picture_in_table_order(manifest, tmp_path):
+def test_every_image_in_table_order(manifest, tmp_path):
     files = fetch_blobs(manifest, tmp_path / "cache")
-    assert [file.read_bytes() for file in files] == PICTURES
+    assert [file.read_bytes() for file in files] == IMAGES
     ids = manifest.table["id"].to_list()
     suffixes = [".jpg", ".png"] * 15
     assert files == [
         tmp_path / "cache" / sample_id[:2] / (sample_id + suffix)
         for sample_id, suffix in zip(ids, suffixes, strict=True)
     ]
-    assert sum(path.is_file() for path in (tmp_path / "cache").rglob("*")) == len(PICTURES)
+    assert sum(path.is_file() for path in (tmp_path / "cache").rglob("*")) == len(IMAGES)
 
 
 def test_what_is_there_is_kept(manifest, tmp_path):
@@ -55,47 +55,47 @@ def test_what_is_there_is_kept(manifest, tmp_path):
     ]
 
 
-def test_local_pictures_are_linked(tmp_path):
+def test_local_images_are_linked(tmp_path):
     manifest = manifest_in(str(tmp_path / "job"))
     for file, uri in zip(fetch_blobs(manifest, tmp_path / "cache"), manifest.table["uri"], strict=True):
         assert file.samefile(uri.removeprefix("file://"))
         assert not file.is_symlink()
 
 
-def test_pictures_on_another_disk_are_linked(tmp_path):
+def test_images_on_another_disk_are_linked(tmp_path):
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("no second file system to link across")
-    manifest = manifest_in(str(tmp_path / "job"), PICTURES[:2])
+    manifest = manifest_in(str(tmp_path / "job"), IMAGES[:2])
     folder = other / f"edge-tests-{os.getpid()}"
     try:
         for _ in range(2):
             files = fetch_blobs(manifest, folder)
-            assert [file.read_bytes() for file in files] == PICTURES[:2]
+            assert [file.read_bytes() for file in files] == IMAGES[:2]
             assert all(file.is_symlink() for file in files)
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
 def test_a_stale_link_is_replaced(tmp_path):
-    manifest = manifest_in(str(tmp_path / "job"), PICTURES[:1])
+    manifest = manifest_in(str(tmp_path / "job"), IMAGES[:1])
     sample_id = manifest.table["id"][0]
     stale = tmp_path / "cache" / sample_id[:2] / f"{sample_id}.jpg"
     stale.parent.mkdir(parents=True)
     stale.symlink_to("/no/such/blob")
-    assert fetch_blobs(manifest, tmp_path / "cache")[0].read_bytes() == PICTURES[0]
+    assert fetch_blobs(manifest, tmp_path / "cache")[0].read_bytes() == IMAGES[0]
 
 
 def test_a_damaged_copy_is_fetched_again(s3, tmp_path):
-    manifest = manifest_in(s3, PICTURES[:3])
+    manifest = manifest_in(s3, IMAGES[:3])
     files = fetch_blobs(manifest, tmp_path)
     files[0].write_bytes(b"")
-    files[1].write_bytes(bytes(len(PICTURES[1])))
-    assert [file.read_bytes() for file in fetch_blobs(manifest, tmp_path)] == PICTURES[:3]
+    files[1].write_bytes(bytes(len(IMAGES[1])))
+    assert [file.read_bytes() for file in fetch_blobs(manifest, tmp_path)] == IMAGES[:3]
 
 
 def test_a_blob_that_is_not_what_its_id_says(s3, tmp_path):
-    manifest = manifest_in(s3, PICTURES[:3])
+    manifest = manifest_in(s3, IMAGES[:3])
     uri = manifest.table["uri"][1]
     open_store(s3).write(uri.removeprefix(s3 + "/"), b"something else")
     with pytest.raises(InputError, match=f"{uri}: the content has SHA-256"):
@@ -118,7 +118,7 @@ def test_progress_is_told(manifest, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(cache, "PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO):
         fetch_blobs(manifest, tmp_path / "cache")
-    assert "fetched 30 of 30 pictures" in caplog.text
+    assert "fetched 30 of 30 images" in caplog.text
 
 
 FETCH = """
@@ -136,7 +136,7 @@ def test_two_processes_fill_one_folder(manifest, tmp_path):
     processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    assert sorted(file.read_bytes() for file in files) == sorted(PICTURES)
+    assert sorted(file.read_bytes() for file in files) == sorted(IMAGES)
 
 
 def test_where_the_cache_lies(tmp_path, monkeypatch, s3):
@@ -195,7 +195,7 @@ def with_masks_in(manifest, root):
     store = open_store(root)
     uris = []
     for number in range(len(manifest)):
-        data = b"mask %d" % (number // 2)  # two pictures may have the same mask
+        data = b"mask %d" % (number // 2)  # two images may have the same mask
         digest = hashlib.sha256(data).hexdigest()
         store.write(f"blobs/{digest[:2]}/{digest}.png", data)
         uris.append(store.uri_of(f"blobs/{digest[:2]}/{digest}.png"))
@@ -207,22 +207,22 @@ def test_every_mask_in_table_order(kind, request, tmp_path):
     root = request.getfixturevalue("s3") if kind == "s3" else str(tmp_path / "job")
     manifest = with_masks_in(manifest_in(root), root)
     folder = tmp_path / "cache"
-    pictures = fetch_blobs(manifest, folder)
+    images = fetch_blobs(manifest, folder)
     masks = fetch_masks(manifest, folder)
     assert [file.read_bytes() for file in masks] == [b"mask %d" % (number // 2) for number in range(30)]
-    assert [file.read_bytes() for file in pictures] == PICTURES
+    assert [file.read_bytes() for file in images] == IMAGES
     assert fetch_masks(manifest, folder) == masks
 
 
 def test_a_sample_without_a_mask_is_an_error(tmp_path):
-    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:3]), str(tmp_path / "job"))
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), IMAGES[:3]), str(tmp_path / "job"))
     table = manifest.table.with_columns(mask=pl.when(pl.int_range(3) > 0).then(pl.col("mask")))
     with pytest.raises(InputError, match="1 of 3 samples have no mask"):
         fetch_masks(Manifest(table, manifest.classes), tmp_path / "cache")
 
 
 def test_a_damaged_mask_is_an_error_that_names_it(tmp_path):
-    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:3]), str(tmp_path / "job"))
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), IMAGES[:3]), str(tmp_path / "job"))
     uri = manifest.table["mask"][2]
     Path(uri.removeprefix("file://")).write_bytes(b"something else")
     with pytest.raises(InputError, match=f"{uri}: damaged"):
@@ -230,7 +230,7 @@ def test_a_damaged_mask_is_an_error_that_names_it(tmp_path):
 
 
 def test_a_mask_that_is_gone_is_an_error_that_names_it(tmp_path):
-    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), PICTURES[:1]), str(tmp_path / "job"))
+    manifest = with_masks_in(manifest_in(str(tmp_path / "job"), IMAGES[:1]), str(tmp_path / "job"))
     path = Path(manifest.table["mask"][0].removeprefix("file://"))
     path.unlink()
     with pytest.raises(NotFoundError, match=path.name):

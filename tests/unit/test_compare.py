@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from components.core.conditions import Condition, Outcome
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import delta_interval, map50_interval
 from components.core.metrics.detection import evaluate_detections, match
+from components.core.rules.conditions import Condition, Outcome
 from components.evaluate.compare import IOU_THRESHOLDS, compare
 from components.evaluate.evaluate import evaluate
 from tests.models import BUNDLE, colour_model, write_bundle
@@ -32,7 +32,7 @@ def squint(**bias):
 
 
 def sample(folder, number, classes):
-    """A picture of 96x64 pixels with one square of a cell for each class."""
+    """A image of 96x64 pixels with one square of a cell for each class."""
     image = np.zeros((64, 96, 3), np.uint8)
     places = [(2 * place + number % 2, 1 + number % 5) for place in range(len(classes))]
     for class_id, (x, y) in zip(classes, places, strict=True):
@@ -53,8 +53,8 @@ def sample(folder, number, classes):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Ten pictures: with red, with blue, or with both squares by turns."""
+def images(tmp_path):
+    """Ten images: with red, with blue, or with both squares by turns."""
     folder = tmp_path / "blobs"
     folder.mkdir()
     return [sample(folder, number, [(0,), (1,), (0, 1)][number % 3]) for number in range(10)]
@@ -80,8 +80,8 @@ def models(tmp_path):
     }
 
 
-def test_both_models_are_measured_on_the_same_samples_of_each_set(pictures, run, models):
-    reds, blues = [p for n, p in enumerate(pictures) if n % 3 == 0], [p for n, p in enumerate(pictures) if n % 3 == 1]
+def test_both_models_are_measured_on_the_same_samples_of_each_set(images, run, models):
+    reds, blues = [p for n, p in enumerate(images) if n % 3 == 0], [p for n, p in enumerate(images) if n % 3 == 1]
     found = run(models["sees all"], models["blind to blue"], reds, [*blues, reds[0]])
     assert {name: scores.candidate.images for name, scores in found.sets.items()} == {"core": 4, "recent": 4, "all": 7}
     assert found.images == 7
@@ -95,18 +95,18 @@ def test_both_models_are_measured_on_the_same_samples_of_each_set(pictures, run,
     assert 0 <= delta.low < delta.value <= delta.high
 
 
-def test_the_figures_are_those_of_an_evaluation_alone(pictures, run, models, tmp_path):
-    found = run(models["blind to red"], models["sees all"], pictures[:6], pictures[4:])
+def test_the_figures_are_those_of_an_evaluation_alone(images, run, models, tmp_path):
+    found = run(models["blind to red"], models["sees all"], images[:6], images[4:])
     alone = evaluate(
-        Manifest.of(pictures, CLASSES), models["blind to red"],
+        Manifest.of(images, CLASSES), models["blind to red"],
         confidence_threshold=0.5, nms_threshold=0.7, cache_folder=tmp_path / "cache",
     )  # fmt: skip
     assert {k: found.candidate_metrics()[k] for k in alone.metrics.as_flat()} == alone.metrics.as_flat()
     assert [section.title for section in found.sections] == [section.title for section in alone.sections]
 
 
-def test_conditions_name_the_sets(pictures, run, models):
-    found = run(models["sees all"], models["blind to blue"], pictures[:3], pictures[3:])
+def test_conditions_name_the_sets(images, run, models):
+    found = run(models["sees all"], models["blind to blue"], images[:3], images[3:])
     metrics = found.candidate_metrics(), found.champion_metrics()
     for text, outcome in {
         "map50_delta > 0.4": Outcome.MET,
@@ -125,47 +125,47 @@ def test_conditions_name_the_sets(pictures, run, models):
     assert all(np.isfinite(value) for value in flat.values())
 
 
-def test_a_first_candidate_has_nobody_to_be_compared_with(pictures, run, models):
-    found = run(models["sees all"], None, pictures, pictures)
+def test_a_first_candidate_has_nobody_to_be_compared_with(images, run, models):
+    found = run(models["sees all"], None, images, images)
     assert found.champion_digest is None
     assert found.champion_metrics() is None
     assert found.sets["all"].deltas == {}
     assert found.as_flat() == found.candidate_metrics()
 
 
-def test_a_model_is_not_compared_with_itself(pictures, run, models, tmp_path):
+def test_a_model_is_not_compared_with_itself(images, run, models, tmp_path):
     copy = write_bundle(tmp_path / "copy", colour_model(), replace(BUNDLE, confidence_threshold=0.9))
     with pytest.raises(InputError, match=r"copy and champion .*all are the same model \(model\.onnx has SHA-256 "):
-        run(copy, models["sees all"], pictures, pictures)
+        run(copy, models["sees all"], images, images)
 
 
-def test_a_champion_that_lacks_a_class_has_0_there_and_order_does_not_matter(pictures, run, tmp_path):
+def test_a_champion_that_lacks_a_class_has_0_there_and_order_does_not_matter(images, run, tmp_path):
     turned = squint(red=-0.5, blue=-0.5)
     weights = next(c for c in turned.graph.initializer if c.name == "weights")
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights)[::-1].copy(), "weights"))
     candidate = write_bundle(tmp_path / "turned", turned, replace(BUNDLE, classes=("blue", "red")))
     champion = write_bundle(tmp_path / "poor", colour_model(), replace(BUNDLE, classes=("red", "green")))
-    found = run(candidate, champion, pictures, pictures, classes=("red", "blue", "green"))
+    found = run(candidate, champion, images, images, classes=("red", "blue", "green"))
     assert found.candidate_metrics()["ap50[blue]"] == found.candidate_metrics()["ap50[red]"] == pytest.approx(1.0)
     assert found.champion_metrics()["ap50[blue]"] == 0
     assert found.champion_metrics()["ap50[red]"] == pytest.approx(1.0)
 
 
-def test_a_set_in_which_nobody_has_drawn_a_box_is_left_out(pictures, run, models):
-    empty = [{**row, "annotations": []} for row in pictures[:2]]
-    found = run(models["sees all"], models["blind to red"], pictures[2:], empty)
+def test_a_set_in_which_nobody_has_drawn_a_box_is_left_out(images, run, models):
+    empty = [{**row, "annotations": []} for row in images[:2]]
+    found = run(models["sees all"], models["blind to red"], images[2:], empty)
     assert found.empty == ("recent",)
     assert set(found.sets) == {"core", "all"}
     assert found.images == 10
-    assert run(models["sees all"], None, pictures, []).empty == ("recent",)
-    with pytest.raises(InputError, match="no true boxes in 2 pictures"):
+    assert run(models["sees all"], None, images, []).empty == ("recent",)
+    with pytest.raises(InputError, match="no true boxes in 2 images"):
         run(models["sees all"], models["blind to red"], empty, empty)
     with pytest.raises(InputError, match="no labelled sample to evaluate on"):
         run(models["sees all"], models["blind to red"], [], [])
 
 
-def test_sets_of_different_classes_are_refused(pictures, models, tmp_path):
-    core, recent = Manifest.of(pictures, CLASSES), Manifest.of(pictures, CLASSES[::-1])
+def test_sets_of_different_classes_are_refused(images, models, tmp_path):
+    core, recent = Manifest.of(images, CLASSES), Manifest.of(images, CLASSES[::-1])
     with pytest.raises(InputError, match="the core set has classes red, blue, the recent set blue, red"):
         compare(
             models["sees all"], None, core, recent,
@@ -173,10 +173,10 @@ def test_sets_of_different_classes_are_refused(pictures, models, tmp_path):
         )  # fmt: skip
 
 
-def crowd(rng, skill, pictures=30):
+def crowd(rng, skill, images=30):
     """True boxes of two classes, and what a model finds of them: each with a chance, badly placed, and false alarms."""
     truths, found = [], []
-    for _ in range(pictures):
+    for _ in range(images):
         corners = rng.uniform(0, 60, (4, 2)).round()
         boxes = np.concatenate([corners, corners + 20], axis=1)
         truths.append(Detections.of(boxes, [0, 0, 1, 1]))
@@ -196,7 +196,7 @@ def all_matches(truths, found):
     return [match(truths, found, 2, threshold) for threshold in IOU_THRESHOLDS]
 
 
-def test_the_paired_interval_draws_pictures_as_if_they_were_copied(monkeypatch):
+def test_the_paired_interval_draws_images_as_if_they_were_copied(monkeypatch):
     rng = np.random.default_rng(4)
     truths, ours = crowd(rng, 0.8)
     theirs = [see(rng, truth, 0.6) for truth in truths]
@@ -230,7 +230,7 @@ def test_the_interval_of_two_equal_models_contains_0_as_often_as_it_says(monkeyp
 
 def test_the_interval_of_a_better_model_lies_above_0_and_the_pairing_narrows_it():
     rng = np.random.default_rng(1)
-    truths, theirs = crowd(rng, 0.5, pictures=60)
+    truths, theirs = crowd(rng, 0.5, images=60)
     # The better model finds all that the other does, and half of what it misses: a strong pairing.
     ours = [
         Detections.of(

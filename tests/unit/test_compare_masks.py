@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.core.conditions import Condition
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.reports import read_sections, write_page
+from components.core.reports.page import read_sections, write_page
+from components.core.rules.conditions import Condition
 from components.evaluate.compare import compare
 from components.evaluate.gate import judge
 from components.evaluate.gate_report import sections

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from components.core.conditions import Clause, Condition, Outcome, Verdict, no_regression
 from components.core.errors import InputError
+from components.core.rules.conditions import Clause, Condition, Outcome, Verdict, no_regression
 
 MET, NOT_MET, ERROR = Outcome.MET, Outcome.NOT_MET, Outcome.ERROR
 CLASSES = ("helmet", "head", "hard hat")

@@ -15,7 +15,8 @@ import pytest
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, estimators
-from components.core.estimators.conformance import check_estimator, differences, draw_samples
+from components.core.estimators.conformance import check_estimator
+from components.core.estimators.examination import differences, draw_samples
 from components.core.estimators.yolo import Yolo
 from tests.quick_estimator import Quick
 
@@ -121,7 +122,7 @@ class Wandering(Quick):
 
 
 class Repairing(Quick):
-    """Writes to the pictures, which are the store's."""
+    """Writes to the images, which are the store's."""
 
     def train(self, train, val, **settings):
         train.paths[0].write_bytes(train.paths[0].read_bytes() + b" ")
@@ -154,7 +155,7 @@ class Swapped(Quick):
 
 
 class OnCanvas(Quick):
-    """Gives boxes in pixels of a canvas twice as large as the picture."""
+    """Gives boxes in pixels of a canvas twice as large as the image."""
 
     def predict(self, images, **thresholds):
         return [replace(one, boxes=2 * one.boxes) for one in super().predict(images, **thresholds)]
@@ -175,7 +176,7 @@ class Generous(Quick):
 
 
 class Merging(Quick):
-    """Gives one result for all pictures."""
+    """Gives one result for all images."""
 
     def predict(self, images, **thresholds):
         return super().predict(images, **thresholds)[:1]
@@ -248,14 +249,14 @@ BROKEN = {
     Littering: "writes into the working directory: training.log",
     AtHome: "writes into the user's home: .quick",
     Wandering: "changes the working directory",
-    Repairing: "changes the pictures it was given",
+    Repairing: "changes the images it was given",
     Talkative: "contacts usage.invalid",
     Direct: "contacts 192.0.2.1",
-    Swapped: "predict: boxes reach beyond their picture",
-    OnCanvas: "predict: boxes reach beyond their picture",
+    Swapped: "predict: boxes reach beyond their image",
+    OnCanvas: "predict: boxes reach beyond their image",
     Sure: "predict: scores are not in 0..1",
     Generous: "predict: leaves boxes below the confidence",
-    Merging: "predict: 1 results for 4 pictures",
+    Merging: "predict: 1 results for 4 images",
     Blind: "predict: no box with a score",
     Different: "save: the runtime onnx finds something else than the estimator",
     Undescribed: "save: the bundle cannot be read: InputError: .*SHA-256",
@@ -304,7 +305,7 @@ def test_results_differ_by_more_than_rounding():
 def test_the_best_weights_of_a_yolo_stay_when_a_resumed_training_is_worse(tmp_path):
     import torch
 
-    samples = draw_samples(tmp_path / "pictures")
+    samples = draw_samples(tmp_path / "images")
     kept, seen = tmp_path / "kept", []
 
     def fit(folder, on_epoch, resume=None):

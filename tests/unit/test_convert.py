@@ -20,17 +20,17 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.runtimes.detector import NetworkDetector
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.letterbox import read_image
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets, rknn_file
+from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model, write_bundle
-from tests.pictures import job_with_pictures
 
 CLASSES = ("red", "blue")
 
 
 @pytest.fixture
 def job(tmp_path):
-    return job_with_pictures(tmp_path / "job", {"train": 30, "test": 10})
+    return job_with_images(tmp_path / "job", {"train": 30, "test": 10})
 
 
 @pytest.fixture
@@ -161,16 +161,16 @@ def test_a_batch_that_is_not_one_is_refused(convert, side):
         convert(model)
 
 
-def test_too_few_pictures_are_told(job):
+def test_too_few_images_are_told(job):
     few = job.where(~job.table["split"].eq("train")).table.vstack(job.split("train").table.head(5))
-    with pytest.raises(InputError, match="5 training pictures to calibrate int8 with, at least 20 are needed"):
+    with pytest.raises(InputError, match="5 training images to calibrate int8 with, at least 20 are needed"):
         calibration_samples(Manifest(few, CLASSES), 100, 0, needed=True)
     assert len(calibration_samples(Manifest(few, CLASSES), 100, 0, needed=False)) == 5
 
 
 def test_a_split_without_boxes_is_told(convert, monkeypatch):
     monkeypatch.setattr(conversions, "toolkit_version", lambda: "2.5.0")
-    with pytest.raises(InputError, match="split 'val' has 0 labelled pictures"):
+    with pytest.raises(InputError, match="split 'val' has 0 labelled images"):
         convert(split="val")
     with pytest.raises(InputError, match="measure the conversion on val or test"):
         convert(split="train")
@@ -191,21 +191,21 @@ def test_samples_are_drawn_alike_whatever_their_order(job):
 def test_canvases_are_what_the_model_sees(tmp_path, job):
     paths = [tmp_path / "a b.png", tmp_path / "c.png"]
     for path in paths:
-        path.write_bytes(orange_picture(path))
+        path.write_bytes(orange_image(path))
     names = write_canvases(paths, tmp_path, BUNDLE)
-    canvas = read_picture(tmp_path / names[0])
+    canvas = read_image(tmp_path / names[0])
     assert canvas.shape == (64, 96, 3)
-    assert canvas[0, 0].tolist() == [114, 114, 114]  # beside the picture
+    assert canvas[0, 0].tolist() == [114, 114, 114]  # beside the image
     assert canvas[32, 48].tolist() == [200, 100, 0]  # red first
     assert write_list(tmp_path, names, "normal").read_text() == "00000.png\n00001.png\n"
     assert len(write_list(tmp_path, ["x.png"] * 50, "mmse").read_text().splitlines()) == 20
 
 
-def orange_picture(path):
+def orange_image(path):
     import cv2
 
-    picture = np.full((64, 64, 3), (0, 100, 200), np.uint8)  # OpenCV wants blue first
-    return cv2.imencode(path.suffix, picture)[1].tobytes()
+    image = np.full((64, 64, 3), (0, 100, 200), np.uint8)  # OpenCV wants blue first
+    return cv2.imencode(path.suffix, image)[1].tobytes()
 
 
 def test_a_detector_feeds_bytes_and_reads_split_outputs():
@@ -227,9 +227,9 @@ def test_a_detector_feeds_bytes_and_reads_split_outputs():
 # The gate
 
 
-def crowd(rng, pictures=100):
+def crowd(rng, images=100):
     rows, found = [], []
-    for index in range(pictures):
+    for index in range(images):
         corners = rng.uniform(0, 60, (4, 2)).astype(np.float32)
         boxes = np.concatenate([corners, corners + rng.uniform(10, 30, (4, 2))], axis=1).astype(np.float32)
         classes = rng.integers(0, 2, 4)
@@ -265,7 +265,7 @@ def test_a_faithful_conversion_passes():
     checks = asked(samples, found, found, {"cls0": 1 / 255})
     assert unmet(checks) == []
     assert list(checks) == [
-        "mAP50", "mAP50-95", "enough pictures", "F1 of red", "F1 of blue", "highest score", "score steps",
+        "mAP50", "mAP50-95", "enough images", "F1 of red", "F1 of blue", "highest score", "score steps",
     ]  # fmt: skip
 
 
@@ -304,12 +304,12 @@ def test_steps_shared_with_boxes_fail():
     assert "2.03 of cls1" in checks["score steps"].reason
 
 
-def test_few_pictures_decide_nothing_when_the_models_differ():
+def test_few_images_decide_nothing_when_the_models_differ():
     rng = np.random.default_rng(5)
-    samples, found = crowd(rng, pictures=6)
+    samples, found = crowd(rng, images=6)
     jittered = [replace(one, scores=rng.uniform(0.4, 0.98, 4).astype(np.float32)) for one in found]
     noisy = [Detections.of(one.boxes, rng.permutation(one.classes), one.scores) for one in found]
-    assert "enough pictures" in unmet(asked(samples, noisy, jittered, limits=Limits(max_map_loss=0.02)))
+    assert "enough images" in unmet(asked(samples, noisy, jittered, limits=Limits(max_map_loss=0.02)))
 
 
 def test_a_float_model_that_finds_nothing_cannot_be_compared_with():
@@ -336,7 +336,7 @@ def test_classes_in_another_order_are_matched_by_name_and_unknown_ones_told():
 
 
 def test_predictions_survive_the_way_through_a_file(tmp_path):
-    _, found = crowd(np.random.default_rng(1), pictures=3)
+    _, found = crowd(np.random.default_rng(1), images=3)
     given = [found[0], Detections.none(), found[1], found[2], Detections.none()]
     write_predictions(tmp_path / "p.npz", given)
     back = read_predictions(tmp_path / "p.npz")

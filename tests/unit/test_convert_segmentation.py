@@ -15,9 +15,9 @@ from components.convert.toolkit import toolkit_version
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.metrics.segmentation import evaluate_segmentation
-from components.core.reports import read_sections, write_page
+from components.core.reports.page import read_sections, write_page
+from components.core.runtimes.base import open_segmenter
 from components.core.runtimes.golden import Golden, golden_file
-from components.core.runtimes.segmenter import open_segmenter
 from components.serving.agreement import compare
 from tests.tiny_segmenter import CLASSES, job_with_masks, train_network, write_bundle
 
@@ -54,7 +54,7 @@ def test_int8_says_of_the_pixels_what_the_model_says(run, tmp_path):
     assert done.reference.metrics.miou > 0.8
     assert done.as_flat()["miou[rv1106]"] == pytest.approx(done.reference.metrics.miou, abs=0.02)
     assert [check.question for check in done.attempts[0].checks] == [
-        "mean IoU", "correct pixels", "enough pictures", "IoU of ground", "IoU of red", "IoU of blue",
+        "mean IoU", "correct pixels", "enough images", "IoU of ground", "IoU of red", "IoU of blue",
     ]  # fmt: skip
     bundle = Bundle.read(tmp_path / "out")
     assert {"model.rk3588.rknn", "model.rv1106.rknn"} <= set(bundle.files)
@@ -71,7 +71,7 @@ def test_int8_says_of_the_pixels_what_the_model_says(run, tmp_path):
 
 @pytest.mark.slow
 @needs_toolkit
-def test_calibration_with_black_pictures_fails(run, monkeypatch, tmp_path):
+def test_calibration_with_black_images_fails(run, monkeypatch, tmp_path):
     import cv2
 
     usual = builds.write_canvases
@@ -93,7 +93,7 @@ def test_without_masks_nothing_can_be_measured(run, job):
     _, manifest = job
     bare = replace(manifest, table=manifest.table.with_columns(mask=pl.lit(None, pl.String)))
     boxes = pl.Series("annotations", [[]] * len(manifest), dtype=manifest.table.schema["annotations"])
-    with pytest.raises(InputError, match=r"split 'test' has 60 labelled pictures and no mask|not installed"):
+    with pytest.raises(InputError, match=r"split 'test' has 60 labelled images and no mask|not installed"):
         done = run(replace(bare, table=bare.table.with_columns(boxes)))
         raise InputError(done.describe())  # where there is no toolkit
 
@@ -124,7 +124,7 @@ def test_a_class_that_is_lost_fails_though_the_pixels_are_nearly_all_right():
     assert all(check.met for check in judge(before, before, {}, Limits()))
 
 
-def test_a_class_in_few_pictures_is_not_asked_for():
+def test_a_class_in_few_images_is_not_asked_for():
     rare = [[[9000, 0, 0], [0, 5, 0], [0, 0, 50]]] * 2 + [[[9000, 0, 0], [0, 0, 0], [0, 0, 50]]] * 8
     asked = [check.question for check in judge(measured(*rare), measured(*rare), {}, Limits())]
     assert "IoU of blue" in asked

@@ -16,13 +16,13 @@ from components.convert.gate import Limits, judge
 from components.convert.measure import measure
 from components.convert.toolkit import ToolkitError, toolkit_version
 from components.core.bundle import Bundle
-from components.core.reports import read_sections, write_page
+from components.core.reports.page import read_sections, write_page
+from components.core.runtimes.base import open_detector
 from components.core.runtimes.decode import decode
-from components.core.runtimes.detector import open_detector
 from components.core.runtimes.golden import Golden
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.letterbox import read_image
 from components.serving.agreement import compare
-from tests.pictures import job_with_pictures
+from tests.images import job_with_images
 from tests.tiny_detector import through_one_tensor, train_network, write_bundle
 
 pytestmark = [
@@ -44,7 +44,7 @@ def model(network, tmp_path_factory):
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     root = tmp_path_factory.mktemp("a job with spaces")
-    return str(root), job_with_pictures(root, {"train": 25, "test": 60})
+    return str(root), job_with_images(root, {"train": 25, "test": 60})
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_int8_keeps_what_the_model_finds_and_is_not_built_twice(run, model, tmp_
 
 
 def float_boxes(model, canvas):
-    """What the ONNX finds on a canvas, which is a picture that needs no letterbox."""
+    """What the ONNX finds on a canvas, which is a image that needs no letterbox."""
     return open_detector("onnx", model).predict([canvas])[0]
 
 
@@ -234,11 +234,11 @@ def test_wrong_colours_fail(builder, job, model, tmp_path):
     _, manifest = job
     samples = manifest.split("test")
     building = builder(check_size=len(samples))
-    right = list(building.pictures)
-    building.pictures = [swapped(path, tmp_path / f"{index}.png") for index, path in enumerate(right)]
+    right = list(building.images)
+    building.images = [swapped(path, tmp_path / f"{index}.png") for index, path in enumerate(right)]
     built = building.get("rk3588", "int8", "normal")
     bundle, detector = Bundle.read(model), open_detector("onnx", model)
-    found = [detector.predict([read_picture(path)], confidence=0.001)[0] for path in right]
+    found = [detector.predict([read_image(path)], confidence=0.001)[0] for path in right]
     converted, reference = measure(samples, built.predictions, bundle), measure(samples, found, bundle)
     checks = judge(converted, reference, built.score_steps, Limits())
     assert {"mAP50", "F1 of red", "F1 of blue"} <= {check.question for check in checks if not check.met}

@@ -7,9 +7,9 @@ import cv2
 import pytest
 
 from components.core.errors import InputError
-from components.core.hard_examples import Sidecar, picture_key, sidecar_key
-from components.core.store import open_store
-from components.core.to_label import ToLabel, Wanted, write_list
+from components.core.job.hard_examples import Sidecar, image_key, sidecar_key
+from components.core.job.label_requests import LabelRequest, LabelRequests, write_list
+from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
 from pipelines.demo.loop import MARK, SCENERIES, _clear
 from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
@@ -18,10 +18,10 @@ from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
 def test_a_camera_shows_the_scenes_that_it_knows_the_boxes_of(tmp_path):
     camera = Camera(tmp_path / "camera.avi", SCENERIES[0], 6, seed=3)
     capture = cv2.VideoCapture(str(camera.path))
-    for picture, boxes in SCENERIES[0].draw(6, seed=3):
+    for image, boxes in SCENERIES[0].draw(6, seed=3):
         there, frame = capture.read()
         assert there
-        difference = cv2.absdiff(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), picture)
+        difference = cv2.absdiff(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), image)
         assert difference.mean() < 4  # of 255: the codec is not lossless
         assert boxes == camera.truth.pop(0)
     assert not capture.read()[0]
@@ -31,8 +31,8 @@ def test_a_camera_shows_the_scenes_that_it_knows_the_boxes_of(tmp_path):
 def test_what_comes_into_the_feed_is_read_as_it_was_drawn(tmp_path):
     feed = Feed(tmp_path / "feed")
     drawn = list(SCENERIES[1].draw(4, seed=1))
-    for number, (picture, boxes) in enumerate(drawn):
-        feed.add(f"images/{number}.png", cv2.imencode(".png", picture)[1].tobytes(), boxes)
+    for number, (image, boxes) in enumerate(drawn):
+        feed.add(f"images/{number}.png", cv2.imencode(".png", image)[1].tobytes(), boxes)
     manifest = ingest(str(feed.index), str(tmp_path / "job"), classes="helmet,head").manifest
     assert len(manifest) == 4
     for row in manifest.rows():
@@ -47,22 +47,22 @@ def test_the_stand_in_labels_what_is_asked_for_and_nothing_else(tmp_path):
     store = open_store(str(tmp_path / "job"))
     asked = []
     for camera, frame, wanted in ((0, 2, True), (1, 1, True), (1, 0, False)):
-        data = f"picture {camera} {frame}".encode()
+        data = f"image {camera} {frame}".encode()
         sidecar = Sidecar(
             image=hashlib.sha256(data).hexdigest(), width=320, height=240, captured=datetime.now(UTC), node="n",
             source=str(cameras[camera].path), frame=frame, kind="hard", miner="IBT", score=1, reason="r", model="m",
             classes=CLASSES,
         )  # fmt: skip
-        store.write(picture_key(sidecar), data)
+        store.write(image_key(sidecar), data)
         store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
         if wanted:
             given = {"id": sidecar.image, "uri": "file:///x", "width": 320, "height": 240, "source": "s"}
-            asked.append(Wanted(**given, share="random", score=0.5, reason="r"))
-    write_list(store, ToLabel(round=1, model=None, miner="entropy", classes=CLASSES, pictures=tuple(asked)))
+            asked.append(LabelRequest(**given, share="random", score=0.5, reason="r"))
+    write_list(store, LabelRequests(round=1, model=None, miner="entropy", classes=CLASSES, images=tuple(asked)))
     feed = Feed(tmp_path / "feed")
     assert label(tmp_path / "job", cameras, feed) == 2
     lines = dict(line.split(" ", 1) if " " in line else (line, "") for line in feed.index.read_text().splitlines())
-    assert lines.keys() == {f"hard-examples/{picture.id}.jpg" for picture in asked}
+    assert lines.keys() == {f"hard-examples/{image.id}.jpg" for image in asked}
     boxes = [f"{x1},{y1},{x2},{y2},{CLASSES.index(name)}" for name, x1, y1, x2, y2 in cameras[0].truth[2]]
     assert lines[f"hard-examples/{asked[0].id}.jpg"] == " ".join(boxes)
 

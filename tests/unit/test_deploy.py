@@ -10,12 +10,13 @@ import pytest
 
 from components.core.bundle import Bundle, Head
 from components.core.errors import ConflictError, InputError, NotFoundError
-from components.core.fleet import POINTER, SEDNA_POINTER, Pointer, WorkerStatus, status_key
-from components.core.job import REMEMBERED_RUNS, STATE, Job, RoundResult, State
+from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer, WorkerStatus, status_key
+from components.core.job.job import Job
+from components.core.job.state import REMEMBERED_RUNS, STATE, RoundResult, State
 from components.core.manifest import Manifest
+from components.core.rules.window import Window
 from components.core.stores.files import FileStore
 from components.core.stores.s3 import S3Store
-from components.core.window import Window
 from components.deploy.deploy import Deployed, collect_garbage, deploy, promote_pending, section, version_of
 from components.deploy.pointer import publish_pointer
 from components.deploy.workers import Acknowledgement, await_workers

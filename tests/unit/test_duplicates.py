@@ -8,20 +8,20 @@ import pytest
 
 from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from pipelines.demo.lights import LIGHTS
 from pipelines.demo.scenes import draw_scene
 from pipelines.demo.sites import SITES
 from tests.hard_examples import drain, example, open_spool
-from tests.pictures import jpeg
+from tests.images import jpeg
 
 
 def scene(seed, site="warehouse", light="day"):
     return draw_scene(np.random.default_rng(seed), site=site, light=light, size=(240, 320))[0]
 
 
-def noisy(picture, seed):
-    return np.clip(picture + np.random.default_rng(seed).normal(0, 6, picture.shape), 0, 255).astype(np.uint8)
+def noisy(image, seed):
+    return np.clip(image + np.random.default_rng(seed).normal(0, 6, image.shape), 0, 255).astype(np.uint8)
 
 
 def difference(first, second):
@@ -36,18 +36,18 @@ def test_a_fingerprint_has_64_bits():
 
 
 def test_the_same_scene_in_other_bytes_is_a_near_duplicate():
-    picture = scene(1)
-    again = cv2.imdecode(np.frombuffer(jpeg(picture), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    smaller = cv2.resize(picture, (160, 120), interpolation=cv2.INTER_AREA)
-    brighter = np.clip(picture * 1.05, 0, 255).astype(np.uint8)
-    for changed in (again, smaller, noisy(picture, 0), brighter):
-        assert difference(picture, changed) <= 4
+    image = scene(1)
+    again = cv2.imdecode(np.frombuffer(jpeg(image), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+    smaller = cv2.resize(image, (160, 120), interpolation=cv2.INTER_AREA)
+    brighter = np.clip(image * 1.05, 0, 255).astype(np.uint8)
+    for changed in (again, smaller, noisy(image, 0), brighter):
+        assert difference(image, changed) <= 4
 
 
 def test_other_scenes_are_none():
     looks = [(site, light) for site in SITES for light in LIGHTS for _ in range(3)]
-    pictures = [scene(seed, site, light) for seed, (site, light) in enumerate(looks)]
-    assert min(difference(first, second) for first, second in combinations(pictures, 2)) > 4
+    images = [scene(seed, site, light) for seed, (site, light) in enumerate(looks)]
+    assert min(difference(first, second) for first, second in combinations(images, 2)) > 4
 
 
 def test_the_threshold_is_in_bits():
@@ -75,18 +75,18 @@ def test_what_cannot_be(threshold, window, message):
         Duplicates(threshold, window)
 
 
-def decide(folder, store, pictures, restarts, rng):
-    """Which of some pictures are kept by a worker that starts anew now and then, and uploads now and then."""
+def decide(folder, store, images, restarts, rng):
+    """Which of some images are kept by a worker that starts anew now and then, and uploads now and then."""
     kept, spool, duplicates = [], None, None
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         if spool is None or number in restarts:
             if spool is not None:
                 spool.close()
             spool = open_spool(folder)
             duplicates = Duplicates(window=5, kept=spool.fingerprints())
-        print_ = fingerprint(picture)
+        print_ = fingerprint(image)
         if print_ not in duplicates:
-            data, sidecar = example(number, jpeg(picture), captured=datetime(2026, 1, 1, tzinfo=UTC))
+            data, sidecar = example(number, jpeg(image), captured=datetime(2026, 1, 1, tzinfo=UTC))
             if spool.add(data, sidecar, print_) == "kept":
                 duplicates.keep(print_)
                 kept.append(number)
@@ -100,8 +100,8 @@ def test_a_restart_decides_nothing_differently(tmp_path):
     """Scenes that come again after a while, as a camera that turns sees them."""
     rng = random.Random(3)
     scenes = [scene(seed, rng.choice([*SITES]), rng.choice([*LIGHTS])) for seed in range(12)]
-    pictures = [noisy(scenes[(number // 3 + rng.choice([0, 0, 1, 4])) % len(scenes)], number) for number in range(60)]
-    undisturbed = decide(tmp_path / "a", open_store(str(tmp_path / "job a")), pictures, set(), rng)
-    restarted = decide(tmp_path / "b", open_store(str(tmp_path / "job b")), pictures, set(range(1, 60, 2)), rng)
-    assert len(scenes) < len(undisturbed) < len(pictures)
+    images = [noisy(scenes[(number // 3 + rng.choice([0, 0, 1, 4])) % len(scenes)], number) for number in range(60)]
+    undisturbed = decide(tmp_path / "a", open_store(str(tmp_path / "job a")), images, set(), rng)
+    restarted = decide(tmp_path / "b", open_store(str(tmp_path / "job b")), images, set(range(1, 60, 2)), rng)
+    assert len(scenes) < len(undisturbed) < len(images)
     assert restarted == undisturbed

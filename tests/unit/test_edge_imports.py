@@ -4,8 +4,8 @@ import subprocess
 import sys
 import textwrap
 
-from components.core.job import Job
-from tests.edge import deploy, folder_of_pictures, uploaded
+from components.core.job.job import Job
+from tests.edge import deploy, folder_of_images, uploaded
 
 TOO_LARGE = ("polars", "torch", "torchvision", "ultralytics", "matplotlib", "scipy", "kfp", "kubernetes", "onnx", "PIL")
 
@@ -28,7 +28,7 @@ def test_no_module_of_the_worker_and_no_plugin_that_it_can_be_told_to_use_loads_
             importlib.import_module(module.name)
         import components.core.stores.s3
         from components.core.miners.base import miners
-        from components.core.runtimes.detector import runtimes
+        from components.core.runtimes.base import runtimes
         assert [registry.get(name) for registry in (miners, runtimes) for name in registry.names()]
     """)
 
@@ -36,7 +36,7 @@ def test_no_module_of_the_worker_and_no_plugin_that_it_can_be_told_to_use_loads_
 def test_a_life_of_a_worker_loads_no_large_package(s3, tmp_path):
     job = Job.open(s3)
     deploy(job, "v1", tmp_path / "bundle")
-    folder = folder_of_pictures(tmp_path / "pictures", 3)
+    folder = folder_of_images(tmp_path / "images", 3)
     assert not loaded_by(f"""
         from pathlib import Path
         from components.serving.edge_worker import run

@@ -18,11 +18,11 @@ import pytest
 from typer.testing import CliRunner
 
 from components.core.errors import InputError, NoRuntimeError
-from components.core.hard_examples import picture_key, read_sidecars
-from components.core.job import Job
+from components.core.job.hard_examples import image_key, read_sidecars
+from components.core.job.job import Job
 from components.serving import edge_worker, health
 from components.serving.worker import Worker
-from tests.edge import ask, deploy, folder_of_pictures, options, pictures, running, shelf, status, uploaded, video
+from tests.edge import ask, deploy, folder_of_images, images, options, running, shelf, status, uploaded, video
 from tests.models import BUNDLE
 from tests.rtsp import Camera
 
@@ -51,14 +51,14 @@ def until(condition, seconds=20.0):
         time.sleep(0.02)
 
 
-def test_every_picture_is_looked_at_and_the_hard_ones_arrive_with_their_own_bytes(job, tmp_path):
-    folder = folder_of_pictures(tmp_path / "pictures", 12)
+def test_every_image_is_looked_at_and_the_hard_ones_arrive_with_their_own_bytes(job, tmp_path):
+    folder = folder_of_images(tmp_path / "images", 12)
     counts = work(options(tmp_path, folder))
     assert (counts["frames"], counts["hard"], counts["kept"], counts["uploaded"]) == (12, 12, 12, 12)
     sidecars = {sidecar.frame: sidecar for sidecar in read_sidecars(job.store)}
     assert sorted(sidecars) == list(range(12))
     one = sidecars[3]
-    assert job.store.read(picture_key(one)) == (folder / "0003.jpg").read_bytes()
+    assert job.store.read(image_key(one)) == (folder / "0003.jpg").read_bytes()
     assert (one.node, one.model, one.miner, one.kind, one.classes) == (
         "edge-1",
         "v1",
@@ -73,7 +73,7 @@ def test_every_picture_is_looked_at_and_the_hard_ones_arrive_with_their_own_byte
 def test_a_job_in_a_bucket(s3, tmp_path):
     job = Job.open(s3)
     deploy(job, "v1", tmp_path / "bundles" / "v1")
-    counts = work(options(tmp_path, folder_of_pictures(tmp_path / "pictures", 5), job_root=s3))
+    counts = work(options(tmp_path, folder_of_images(tmp_path / "images", 5), job_root=s3))
     assert (counts["frames"], counts["uploaded"]) == (5, 5)
     assert set(uploaded(job).values()) == {1}
     assert (status(job).version, status(job).state, status(job).frames) == ("v1", "loaded", 5)
@@ -81,8 +81,8 @@ def test_a_job_in_a_bucket(s3, tmp_path):
 
 def test_without_network_it_looks_on_and_brings_everything_later(s3, tmp_path, monkeypatch, caplog):
     deploy(Job.open(s3), "v1", tmp_path / "bundles" / "v1")
-    work(options(tmp_path, folder_of_pictures(tmp_path / "first", 1), job_root=s3))
-    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 9, seed=1), job_root=s3)
+    work(options(tmp_path, folder_of_images(tmp_path / "first", 1), job_root=s3))
+    chosen = options(tmp_path, folder_of_images(tmp_path / "images", 9, seed=1), job_root=s3)
     monkeypatch.setenv("EDGE_STORE_PATIENCE", "0.1")
     monkeypatch.setattr("components.serving.worker.STUCK_UPLOAD_SECONDS", 1.5)
     with monkeypatch.context() as cut:
@@ -101,7 +101,7 @@ def test_frames_of_a_video_are_kept_as_good_jpegs_with_nothing_drawn(job, tmp_pa
     capture = cv2.VideoCapture(str(path))
     for number in range(4):
         frame = capture.read()[1].astype(int)
-        kept = cv2.imdecode(np.frombuffer(job.store.read(picture_key(found[number])), np.uint8), cv2.IMREAD_COLOR)
+        kept = cv2.imdecode(np.frombuffer(job.store.read(image_key(found[number])), np.uint8), cv2.IMREAD_COLOR)
         assert np.abs(kept - frame).mean() < 4
 
 
@@ -113,21 +113,21 @@ def test_what_was_looked_at_is_not_looked_at_again(job, tmp_path):
     assert sum(uploaded(job).values()) == 16
 
 
-def test_each_nth_picture(job, tmp_path):
+def test_each_nth_image(job, tmp_path):
     assert work(options(tmp_path, video(tmp_path / "v.avi", 20), every=3))["frames"] == 7
     assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == [0, 3, 6, 9, 12, 15, 18]
 
 
 def test_near_duplicates_are_left_out(job, tmp_path):
-    folder = folder_of_pictures(tmp_path / "pictures", 3)
-    picture = cv2.imread(str(folder / "0001.jpg"))
+    folder = folder_of_images(tmp_path / "images", 3)
+    image = cv2.imread(str(folder / "0001.jpg"))
     for number in range(3, 8):
-        cv2.imwrite(str(folder / f"{number:04}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 90 + number])
+        cv2.imwrite(str(folder / f"{number:04}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 90 + number])
     counts = work(options(tmp_path, folder, duplicate_bits=4))
     assert (counts["hard"], counts["duplicates"], counts["kept"]) == (8, 5, 3)
 
 
-def test_a_share_of_the_easy_pictures_is_kept_for_auditing(job, tmp_path):
+def test_a_share_of_the_easy_images_is_kept_for_auditing(job, tmp_path):
     path = video(tmp_path / "v.avi", 200)
     counts = work(options(tmp_path, path, miner="EdgeOnly", audit_ratio=0.2))
     assert counts["hard"] == 0
@@ -136,11 +136,11 @@ def test_a_share_of_the_easy_pictures_is_kept_for_auditing(job, tmp_path):
     assert {sidecar.kind for sidecar in read_sidecars(job.store)} == {"audit"}
     again = replace(options(tmp_path, path, miner="EdgeOnly", audit_ratio=0.2), folder=tmp_path / "other")
     assert work(again)["audit"] == counts["audit"]
-    assert set(uploaded(job)) == first, "the same pictures are picked again"
+    assert set(uploaded(job)) == first, "the same images are picked again"
 
 
 def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
-    folder = folder_of_pictures(tmp_path / "pictures", 5)
+    folder = folder_of_images(tmp_path / "images", 5)
     with running(options(tmp_path, folder, loop=True)) as worker:
         until(lambda: worker.metrics.value("frames") >= 23 and worker.metrics.value("uploaded") == 5)
         assert worker.metrics.value("known") >= 10
@@ -148,7 +148,7 @@ def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
 
 
 def test_what_a_killed_life_left_half_written_is_cleared_away(job, tmp_path):
-    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 2))
+    chosen = options(tmp_path, folder_of_images(tmp_path / "images", 2))
     (chosen.folder / "models" / ".edge-1").mkdir(parents=True)
     (chosen.folder / "models" / ".edge-1" / "model.onnx").write_bytes(b"half")
     (chosen.folder / ".edge-2").write_bytes(b"half")
@@ -174,7 +174,7 @@ def test_without_a_model_the_source_waits(tmp_path):
         assert ask(port, "/readyz")[0] == 200
 
 
-def test_no_picture_is_lost_when_the_model_changes_and_each_says_which_one_saw_it(job, tmp_path):
+def test_no_image_is_lost_when_the_model_changes_and_each_says_which_one_saw_it(job, tmp_path):
     path = video(tmp_path / "v.avi", 400)
     with running(options(tmp_path, path, max_fps=100)) as worker:
         until(lambda: worker.metrics.value("frames") > 30)
@@ -189,7 +189,7 @@ def test_no_picture_is_lost_when_the_model_changes_and_each_says_which_one_saw_i
 
 
 @pytest.mark.parametrize("fault", ["raise", "nan"])
-def test_a_model_that_fails_in_use_gives_way_and_no_picture_is_lost(job, tmp_path, fault):
+def test_a_model_that_fails_in_use_gives_way_and_no_image_is_lost(job, tmp_path, fault):
     chosen = options(
         tmp_path, video(tmp_path / "v.avi", 300), runtime="fragile", plugins="tests.fragile_runtime", max_fps=100
     )
@@ -223,7 +223,7 @@ def test_a_proven_model_that_fails_at_last_gives_way_to_the_one_on_disk(job, tmp
 
 def test_a_machine_that_lost_its_runtime_is_told_and_its_model_goes_on_afterwards(job, tmp_path, monkeypatch):
     fragile = {"runtime": "fragile", "plugins": "tests.fragile_runtime"}
-    chosen = options(tmp_path, folder_of_pictures(tmp_path / "p", 5), **fragile)
+    chosen = options(tmp_path, folder_of_images(tmp_path / "p", 5), **fragile)
     assert work(chosen)["frames"] == 5
     with monkeypatch.context() as patched:
         patched.setenv("FRAGILE_RUNTIME", "missing")
@@ -231,7 +231,7 @@ def test_a_machine_that_lost_its_runtime_is_told_and_its_model_goes_on_afterward
             Worker(chosen).run(threading.Event())
     assert (status(job).version, status(job).state) == ("v1", "loaded")
     assert [entry["version"] for entry in shelf(chosen)["good"]] == ["v1"]
-    assert work(options(tmp_path, folder_of_pictures(tmp_path / "q", 5, seed=1), **fragile))["frames"] == 5
+    assert work(options(tmp_path, folder_of_images(tmp_path / "q", 5, seed=1), **fragile))["frames"] == 5
 
 
 def test_a_camera_is_followed_and_what_nobody_took_is_counted(job, tmp_path):
@@ -282,7 +282,7 @@ def test_a_port_in_use_is_refused_in_one_line():
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_done(job, tmp_path, others, message):
-    chosen = options(tmp_path, folder_of_pictures(tmp_path / "pictures", 1))
+    chosen = options(tmp_path, folder_of_images(tmp_path / "images", 1))
     with pytest.raises(InputError, match=message) as error:
         Worker(replace(chosen, **others))
     assert "\n" not in str(error.value)
@@ -337,7 +337,7 @@ def test_what_sedna_gives_its_workers_is_understood(monkeypatch):
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
     result = command(tmp_path, "--source", "nowhere.mp4").communicate(timeout=60)[1]
     assert result.splitlines() == ["error: source nowhere.mp4: no such file or folder; give a video, a folder of "
-                                   "pictures, rtsp://... or the number of a camera"]  # fmt: skip
+                                   "images, rtsp://... or the number of a camera"]  # fmt: skip
 
 
 # Ends, wanted and unwanted
@@ -398,7 +398,7 @@ print(stop.wait(5))
 
 
 def test_a_second_ctrl_c_ends_it_at_once(job, tmp_path):
-    with Camera(pictures(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
+    with Camera(images(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
         wait_for(process, "model v1 is in use")
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
@@ -410,7 +410,7 @@ def test_a_second_ctrl_c_ends_it_at_once(job, tmp_path):
 
 
 def test_a_signal_ends_it_while_a_camera_is_silent(job, tmp_path):
-    with Camera(pictures(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
+    with Camera(images(1), fps=5, silent_after=1) as camera, command(tmp_path, "--source", camera.url) as process:
         wait_for(process, "model v1 is in use")
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
@@ -441,7 +441,7 @@ KILLS = 50
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["video", "folder"])
 def test_a_worker_killed_again_and_again_brings_what_an_undisturbed_one_brings(job, tmp_path, kind):
-    source = video(tmp_path / "v.avi", 500) if kind == "video" else folder_of_pictures(tmp_path / "pictures", 500)
+    source = video(tmp_path / "v.avi", 500) if kind == "video" else folder_of_images(tmp_path / "images", 500)
     mined = {"miner": "Random", "miner_parameters": {"random_ratio": "0.4"}, "audit_ratio": 0.1, "duplicate_bits": 20}
     chosen = options(tmp_path, source, max_fps=20, **mined)  # slow enough to be killed often
     calm = replace(chosen, job_root=str(tmp_path / "calm"), folder=tmp_path / "calm-worker", max_fps=0)
@@ -451,7 +451,7 @@ def test_a_worker_killed_again_and_again_brings_what_an_undisturbed_one_brings(j
     assert counts["duplicates"] > 0
     expected = uploaded(Job.open(calm.job_root))
 
-    work(options(tmp_path, folder_of_pictures(tmp_path / "first", 1), miner="EdgeOnly"))  # brings the model here
+    work(options(tmp_path, folder_of_images(tmp_path / "first", 1), miner="EdgeOnly"))  # brings the model here
     deploy(job, "v2", tmp_path / "bundles" / "v2", padding=9)  # on its way while the worker is killed
     kills = 0
     chance = random.Random(kind)

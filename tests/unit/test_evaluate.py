@@ -10,8 +10,8 @@ import pytest
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.reports import read_sections, write_page
-from components.core.runtimes.detector import runtimes
+from components.core.reports.page import read_sections, write_page
+from components.core.runtimes.base import runtimes
 from components.evaluate.evaluate import evaluate
 from tests.models import BUNDLE, colour_model, write_bundle
 
@@ -19,7 +19,7 @@ COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250), "dark": (60, 0, 0)}
 CLASSES = ("blue", "red")  # not in the order of the model
 
 
-def sample(folder, squares, split="test", labelled=True, name="picture"):
+def sample(folder, squares, split="test", labelled=True, name="image"):
     """One row: an image of 96x64 pixels with squares of one cell, each a column, row, colour and class name."""
     image = np.zeros((64, 96, 3), np.uint8)
     for column, row, colour, _ in squares:
@@ -73,8 +73,8 @@ def test_a_model_that_is_right_scores_one(blobs, measure, caplog):
     names = ("map50", "map50_95", "map50_low", "recall[red]", "precision[blue]", "f1_macro")
     assert [flat[name] for name in names] == [1.0] * 6
     assert len(evaluation.predictions) == 6
-    assert "looked at 6 of 6 pictures" in caplog.text
-    assert [section.title for section in evaluation.sections] == ["Evaluation", "Classes", "Pictures without mistakes"]
+    assert "looked at 6 of 6 images" in caplog.text
+    assert [section.title for section in evaluation.sections] == ["Evaluation", "Classes", "Images without mistakes"]
 
 
 def test_mistakes_cost_what_they_should_and_are_shown_worst_first(blobs, measure, tmp_path):
@@ -95,10 +95,10 @@ def test_mistakes_cost_what_they_should_and_are_shown_worst_first(blobs, measure
 
     write_page(tmp_path / "page.html", "Evaluation", evaluation.sections)
     sections = {section.title: section.body for section in read_sections(tmp_path / "page.html")}
-    worst = sections["Worst pictures"]
+    worst = sections["Worst images"]
     assert worst.index("worst.png: 3 of 3 missed, 1 false alarm<") < worst.index("alarm.png: 0 of 0 missed, 1 false")
-    assert "good0.png" in sections["Pictures without mistakes"]
-    assert "empty.png" not in worst + sections["Pictures without mistakes"]
+    assert "good0.png" in sections["Images without mistakes"]
+    assert "empty.png" not in worst + sections["Images without mistakes"]
     assert "<svg" in sections["Classes"]
     assert sections["Classes"].count("<tr>") == 3
 
@@ -132,7 +132,7 @@ def test_an_empty_split_says_what_there_is(blobs, measure):
 
 
 def test_a_split_without_boxes_cannot_be_measured(blobs, measure):
-    with pytest.raises(InputError, match="no true boxes in 1 pictures"):
+    with pytest.raises(InputError, match="no true boxes in 1 images"):
         measure([sample(blobs, [])])
 
 
@@ -157,9 +157,9 @@ def test_a_class_that_the_model_does_not_know_is_missed(blobs, tmp_path, measure
     assert evaluation.metrics.as_flat()["recall[green]"] == 0.0
 
 
-def test_a_picture_of_another_size_than_the_manifest_says_is_refused(blobs, measure):
+def test_a_image_of_another_size_than_the_manifest_says_is_refused(blobs, measure):
     row = {**sample(blobs, [(3, 3, "red", "red")], name="turned"), "width": 64, "height": 96}
-    with pytest.raises(InputError, match=r"turned\.png: the picture has 96x64 pixels, the manifest says 64x96"):
+    with pytest.raises(InputError, match=r"turned\.png: the image has 96x64 pixels, the manifest says 64x96"):
         measure([row])
 
 

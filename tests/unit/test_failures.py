@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from components.core.failures import FAILURES, Failures, note_failure, read_failures
-from components.core.store import open_store
+from components.core.job.failures import FAILURES, Failures, note_failure, read_failures
+from components.core.stores.open import open_store
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 

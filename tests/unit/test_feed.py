@@ -19,23 +19,23 @@ from PIL import Image
 
 from components.core.cache import fetch_masks
 from components.core.errors import InputError, NotFoundError
-from components.core.job import Job
+from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.masks import VOID, read_mask
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
-from components.ingest.places import branch_of, latest
+from components.ingest.locations import branch_of, latest
 from components.prepare.prepare import assign
-from tests.pictures import mask_png
+from tests.images import mask_png
 
 WIDTH, HEIGHT = 60, 40
 
 
 def jpeg(number=0):
-    """A small picture; each number gives other bytes."""
+    """A small image; each number gives other bytes."""
     buffer = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT), (200, 180, 40)).save(buffer, "JPEG", comment=f"picture {number}")
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 180, 40)).save(buffer, "JPEG", comment=f"image {number}")
     return buffer.getvalue()
 
 
@@ -126,7 +126,7 @@ def test_only_what_is_new_comes_in(feed, job):
     yolo(feed, 3)
     second = take_and_commit(feed, job)
     assert names(second) == ["003.jpg"]
-    assert second.counts["pictures"] == 1
+    assert second.counts["images"] == 1
     assert second.manifest.table["round"].to_list() == [2]
     assert len(everything(job)) == 4
 
@@ -154,7 +154,7 @@ def test_a_poll_that_is_repeated_gives_the_same(feed, job):
     assert one.cursor == two.cursor
 
 
-def test_pictures_of_waiting_and_of_known_entries_are_not_opened_again(feed, job, monkeypatch):
+def test_images_of_waiting_and_of_known_entries_are_not_opened_again(feed, job, monkeypatch):
     yolo(feed, 0)
     take_and_commit(feed, job)
     yolo(feed, 1)
@@ -165,7 +165,7 @@ def test_pictures_of_waiting_and_of_known_entries_are_not_opened_again(feed, job
     assert opened == []
 
 
-def test_a_label_that_comes_later_makes_its_picture_a_sample(feed, job):
+def test_a_label_that_comes_later_makes_its_image_a_sample(feed, job):
     put(feed, "images/000.jpg", jpeg(0))
     yolo(feed, 1)
     first = take_and_commit(feed, job)
@@ -178,7 +178,7 @@ def test_a_label_that_comes_later_makes_its_picture_a_sample(feed, job):
     assert len(everything(job).labelled()) == len(everything(job)) == 2
 
 
-def test_a_label_that_comes_before_its_picture_waits_for_it(feed, job):
+def test_a_label_that_comes_before_its_image_waits_for_it(feed, job):
     put(feed, "labels/000.txt", "0 0.5 0.5 0.2 0.2")
     assert len(take_and_commit(feed, job).manifest) == 0
     put(feed, "images/000.jpg", jpeg(0))
@@ -186,7 +186,7 @@ def test_a_label_that_comes_before_its_picture_waits_for_it(feed, job):
 
 
 @pytest.mark.parametrize("data_format", ["auto", "voc"])
-def test_pictures_first_and_the_first_labels_at_all_later(feed, job, data_format):
+def test_images_first_and_the_first_labels_at_all_later(feed, job, data_format):
     put(feed, "JPEGImages/a.jpg", jpeg(0))
     assert take_and_commit(feed, job, data_format=data_format).counts["unlabelled"] == 1
     put(feed, "Annotations/a.xml", xml("hat"))
@@ -222,7 +222,7 @@ def test_a_label_file_that_is_touched_is_no_news(feed, job):
     assert arrivals.counts["known"] == 1
 
 
-def test_the_same_picture_under_another_name_is_no_news(feed, job):
+def test_the_same_image_under_another_name_is_no_news(feed, job):
     yolo(feed, 0)
     take_and_commit(feed, job)
     put(feed, "images/copy.jpg", jpeg(0))
@@ -231,7 +231,7 @@ def test_the_same_picture_under_another_name_is_no_news(feed, job):
 
 
 @pytest.mark.parametrize("cut", [0, 100, 400])
-def test_a_picture_that_is_still_being_written_is_taken_when_it_is_whole(feed, job, cut):
+def test_a_image_that_is_still_being_written_is_taken_when_it_is_whole(feed, job, cut):
     yolo(feed, 0)
     yolo(feed, 1)
     whole = jpeg(1)
@@ -449,10 +449,10 @@ def test_a_line_of_100_kb_is_read_whole(feed, job):
     assert shorter.counts["boxes"] == 7999, "a change at its end is seen"
 
 
-def test_a_line_whose_picture_is_missing_is_tried_until_it_comes(feed, job):
+def test_a_line_whose_image_is_missing_is_tried_until_it_comes(feed, job):
     texts = [*index_of(feed, 1), *(f"late{n}.jpg 1,2,11,12,0" for n in range(FEW_BAD + 1))]
     index = lines(feed, *texts)
-    with pytest.raises(InputError, match="label without picture"):
+    with pytest.raises(InputError, match="label without image"):
         take_new(str(index), str(job))
     first = take_and_commit(index, job)
     assert names(first) == ["0.jpg"]
@@ -475,7 +475,7 @@ def test_a_line_that_is_still_being_written(feed, job):
     assert names(take_and_commit(index, job)) == ["1.jpg"]
 
 
-def test_a_picture_behind_a_line_that_is_still_being_written(feed, job):
+def test_a_image_behind_a_line_that_is_still_being_written(feed, job):
     texts = index_of(feed, 2)
     whole = jpeg(1)
     put(feed, "1.jpg", whole[:200])
@@ -494,7 +494,7 @@ def test_a_line_without_boxes_stays_a_negative_when_it_comes_alone(feed, job):
     assert (names(arrivals), arrivals.counts["negatives"]) == (["1.jpg"], 1)
 
 
-def test_a_list_of_pictures_that_gets_labels(feed, job):
+def test_a_list_of_images_that_gets_labels(feed, job):
     index_of(feed, 2)
     index = lines(feed, "0.jpg", "1.jpg")
     assert take_and_commit(index, job).counts["unlabelled"] == 2
@@ -512,12 +512,12 @@ def test_lines_one_per_poll(feed, job, tmp_path):
     assert [row | uri for row in content(job)] == [row | uri for row in content(tmp_path / "other")]
 
 
-def test_a_path_that_leads_out_of_the_folder_names_no_picture(feed, job, tmp_path):
+def test_a_path_that_leads_out_of_the_folder_names_no_image(feed, job, tmp_path):
     put(tmp_path, "secret.jpg", jpeg(7))
     index = lines(feed, "../secret.jpg 1,2,11,12,0", f"{tmp_path}/secret.jpg 1,2,11,12,0", *index_of(feed, 1))
     arrivals = take_new(str(index), str(job))
     assert names(arrivals) == ["0.jpg"]
-    assert {entry.reason.partition(":")[0] for entry in arrivals.quarantine} == {"label without picture"}
+    assert {entry.reason.partition(":")[0] for entry in arrivals.quarantine} == {"label without image"}
 
 
 def test_an_index_among_the_files(feed, job):
@@ -631,7 +631,7 @@ def test_a_prefix_brings_only_what_is_new(s3, job, downloaded, cache):
     assert sorted(downloaded) == sorted(pair(2))
     downloaded.clear()
     assert take_new(url, str(job)).cursor == second.cursor
-    assert sorted(downloaded) == ["labels/002.txt"] or downloaded == [], "the picture is not brought again"
+    assert sorted(downloaded) == ["labels/002.txt"] or downloaded == [], "the image is not brought again"
     commit(job, second)
     downloaded.clear()
     assert len(take_new(url, str(job)).manifest) == 0
@@ -665,7 +665,7 @@ def test_a_full_listing_comes_by_itself_when_the_last_is_long_ago_or_in_the_futu
         assert len(take_new(url, str(job)).manifest) == 0
 
 
-def test_a_label_in_a_bucket_that_comes_after_its_picture_was_seen(s3, job, downloaded):
+def test_a_label_in_a_bucket_that_comes_after_its_image_was_seen(s3, job, downloaded):
     url = f"{s3}/feed"
     upload(url, pair(0) | {"images/001.jpg": jpeg(1)})
     assert take_and_commit(url, job).counts["unlabelled"] == 1
@@ -711,7 +711,7 @@ def test_an_archive_and_coco_in_a_bucket(s3, job, tmp_path, feed):
     assert names(take_and_commit(f"{s3}/coco", other)) == ["2.jpg"]
 
 
-def test_pictures_and_labels_have_last_keys_of_their_own():
+def test_images_and_labels_have_last_keys_of_their_own():
     assert branch_of("a/images/2024/x.jpg") == "a/images/"
     assert branch_of("2024/x.jpg") == ""
     last = latest({}, ["images/2.jpg", "images/1.jpg", "labels/0.txt", "data.yaml"])
@@ -735,7 +735,7 @@ def segnet(folder, number, mask=None):
 
 
 def masks_of(arrivals, cache):
-    """The upper and the lower class of each mask, by the name of its picture; None where there is none."""
+    """The upper and the lower class of each mask, by the name of its image; None where there is none."""
     found = {}
     for row in arrivals.manifest.rows():
         one = arrivals.manifest.where(pl.col("id") == row["id"])
@@ -782,7 +782,7 @@ def test_masks_poll_by_poll(feed, job, cache, place, request):
     for arrivals in (fourth, again):  # what is not committed is found again
         assert masks_of(arrivals, cache) == {"002.jpg": (2, 1), "003.jpg": (1, 1)}
         assert (arrivals.counts["relabelled"], arrivals.counts["newly_labelled"]) == (1, 1)
-        assert [q.reason for q in arrivals.quarantine] == ["size contradicts the picture: 5x5 in the mask, 60x40"]
+        assert [q.reason for q in arrivals.quarantine] == ["size contradicts the image: 5x5 in the mask, 60x40"]
     commit(job, again)
 
     segnet(feed, 4, halves(0, 0))
@@ -807,7 +807,7 @@ def test_an_index_of_masks_line_by_line(feed, job, cache, place, request):
     put(feed, "train.txt", "rgb/1.jpg gt/1.png\nrgb/2.jpg d/2.png gt/2.png\n")
     first = poll()
     assert masks_of(first, cache) == {"1.jpg": (0, 1), "2.jpg": None}
-    assert poll().counts["pictures"] == 0, "a mask that is missing is waited for, and the picture is known meanwhile"
+    assert poll().counts["images"] == 0, "a mask that is missing is waited for, and the image is known meanwhile"
     put(feed, "gt/2.png", halves(2, 2))
     third = poll()
     assert (masks_of(third, cache), third.counts["newly_labelled"]) == ({"2.jpg": (2, 2)}, 1)

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 
 from components.core.bundle import BoxesHead, Bundle
-from components.core.conditions import Condition
 from components.core.errors import InputError
 from components.core.estimators.base import LocalSamples, estimators
 from components.core.estimators.fpn import Fpn, State, learning_rate
 from components.core.manifest import Manifest
-from components.core.runtimes.detector import open_detector
-from components.core.runtimes.letterbox import read_picture
+from components.core.rules.conditions import Condition
+from components.core.runtimes.base import open_detector
+from components.core.runtimes.letterbox import read_image
 from components.evaluate.compare import compare
 from components.evaluate.evaluate import evaluate
 from components.evaluate.gate import Outcome, judge
 from components.train.train import train
+from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model, write_bundle
-from tests.pictures import job_with_pictures
 
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
 OPTIONS = {"anchor_sizes": [16, 32], "samples_per_image": 8}
@@ -35,7 +35,7 @@ QUICK = {
 
 
 def with_negatives(manifest: Manifest) -> Manifest:
-    """The manifest with nothing to see in its first training picture."""
+    """The manifest with nothing to see in its first training image."""
     rows = list(manifest.rows())
     rows[0] = {**rows[0], "annotations": []}
     return Manifest.of(rows, manifest.classes)
@@ -44,7 +44,7 @@ def with_negatives(manifest: Manifest) -> Manifest:
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     root = tmp_path_factory.mktemp("job")
-    return root, with_negatives(job_with_pictures(root, {"train": 8, "val": 4, "test": 4}))
+    return root, with_negatives(job_with_images(root, {"train": 8, "val": 4, "test": 4}))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_bundle_comes_out(job, trained):
 def test_the_exported_model_finds_what_the_trained_one_finds(job, trained):
     model = estimators.get("fpn")()
     model.load(job[0] / "model")
-    images = [*(read_picture(path) for path in samples(job, "val").paths), np.zeros((40, 130, 3), np.uint8)]
+    images = [*(read_image(path) for path in samples(job, "val").paths), np.zeros((40, 130, 3), np.uint8)]
     ours = open_detector("onnx", job[0] / "model").predict(images, confidence=1e-6, nms=0.5)
     theirs = model.predict(images, confidence_threshold=1e-6, nms_threshold=0.5)
     for mine, reference in zip(ours, theirs, strict=True):
@@ -204,7 +204,7 @@ def test_a_resnet_trains_too(job, tmp_path):
     assert open_detector("onnx", tmp_path / "m").bundle.head == BoxesHead()
 
 
-def test_a_mirrored_picture_has_mirrored_boxes(job):
+def test_a_mirrored_image_has_mirrored_boxes(job):
     from components.core.estimators.canvases import Canvases
 
     chosen = samples(job, "val")
@@ -219,7 +219,7 @@ def test_a_mirrored_picture_has_mirrored_boxes(job):
             assert (red > blue) == (label == 1)
 
 
-def test_pictures_with_nothing_to_see_are_learned_from():
+def test_images_with_nothing_to_see_are_learned_from():
     import torch
 
     from components.core.estimators.faster_rcnn import FasterRcnn

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from components.core.conditions import Condition
 from components.core.errors import InputError
 from components.core.metrics.detection import ClassMetrics, DetectionMetrics
-from components.core.reports import read_sections, write_page
-from components.core.window import Window
+from components.core.reports.page import read_sections, write_page
+from components.core.rules.conditions import Condition
+from components.core.rules.window import Window
 from components.evaluate.compare import Comparison, Delta, SetScores
 from components.evaluate.gate import Judgement, judge
 from components.evaluate.gate_report import sections, verdict

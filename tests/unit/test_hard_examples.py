@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from components.core.hard_examples import Sidecar, picture_key, read_sidecars, sidecar_key
-from components.core.store import open_store
+from components.core.job.hard_examples import Sidecar, image_key, read_sidecars, sidecar_key
+from components.core.stores.open import open_store
 
 IMAGE = "ab" * 32
 SEEN = {
@@ -30,13 +30,13 @@ def write(store, **changes):
 
 def test_keys_name_the_hour_and_the_content():
     sidecar = Sidecar(**SEEN)
-    assert picture_key(sidecar) == f"hard-examples/2026/11/20/13/{IMAGE}.jpg"
+    assert image_key(sidecar) == f"hard-examples/2026/11/20/13/{IMAGE}.jpg"
     assert sidecar_key(sidecar) == f"hard-examples/2026/11/20/13/{IMAGE}.json"
 
 
 def test_the_hour_is_that_of_utc():
     captured = datetime(2026, 1, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
-    assert picture_key(Sidecar(**SEEN | {"captured": captured})).startswith("hard-examples/2025/12/31/23/")
+    assert image_key(Sidecar(**SEEN | {"captured": captured})).startswith("hard-examples/2025/12/31/23/")
     with pytest.raises(ValidationError, match="timezone"):
         Sidecar(**SEEN | {"captured": datetime(2026, 1, 1)})
 
@@ -87,7 +87,7 @@ def test_sidecars_are_read_in_the_order_of_their_keys(store):
         for hour in (3, 14, 15)
         for digit in "0c"
     ]
-    store.write(picture_key(written[0]), b"a picture")
+    store.write(image_key(written[0]), b"a image")
     store.write("hard-examples.json", b"{}")
     assert list(read_sidecars(store)) == written
     assert list(read_sidecars(store, since=sidecar_key(written[2]))) == written[3:]

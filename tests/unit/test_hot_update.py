@@ -10,18 +10,18 @@ import pytest
 from components.core import plugins
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.fleet import POINTER, SEDNA_POINTER, Pointer
-from components.core.job import Job
+from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer
+from components.core.job.job import Job
+from components.serving.active_model import ActiveModel
 from components.serving.hot_update import HotUpdate, Loader
+from components.serving.model_cache import LIVES, ModelCache, UnfitModelError
 from components.serving.pointers import JobPointer, SednaPointer
-from components.serving.shelf import LIVES, Shelf, UnfitModelError
-from components.serving.slot import ModelSlot
+from components.serving.smoke_test import InterruptedSmokeTestError, run_smoke_test
 from components.serving.status import BEAT_SECONDS, StatusReport
-from components.serving.trial import InterruptedTrialError, try_model
 from tests.edge import deploy, point_at, status
 from tests.models import BUNDLE, colour_model, write_bundle
 
-PICTURE = np.full((64, 96, 3), (255, 0, 0), np.uint8)
+IMAGE = np.full((64, 96, 3), (255, 0, 0), np.uint8)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ class Site:
 
     def __init__(self, job, folder, runtime="onnx", pointer=None):
         plugins.load("tests.fragile_runtime")
-        self.slot = ModelSlot(proven_after=2)
-        self.shelf = Shelf(folder / "models", runtime)
+        self.slot = ActiveModel(proven_after=2)
+        self.shelf = ModelCache(folder / "models", runtime)
         self.counts = []
         self.updater = HotUpdate(
             pointer or JobPointer(job.store, "edge-1"),
@@ -54,10 +54,10 @@ class Site:
         self.updater._follow_loop()
         return model
 
-    def use(self, pictures=2):
-        """Look at pictures, as the loop does."""
-        for _ in range(pictures):
-            self.slot.current.detector.predict([PICTURE])
+    def use(self, images=2):
+        """Look at images, as the loop does."""
+        for _ in range(images):
+            self.slot.current.detector.predict([IMAGE])
             self.slot.succeeded()
         self.updater._follow_loop()
 
@@ -225,9 +225,9 @@ def test_a_model_that_kills_the_worker_itself_is_given_up(job, tmp_path):
     deploy(job, "v1", tmp_path / "v1")
     order = JobPointer(job.store, "edge-1").read()
     for _ in range(LIVES):
-        shelf = Shelf(tmp_path / "models", "onnx")
+        shelf = ModelCache(tmp_path / "models", "onnx")
         shelf.begin(shelf.bring(order))
-    shelf = Shelf(tmp_path / "models", "onnx")
+    shelf = ModelCache(tmp_path / "models", "onnx")
     with pytest.raises(UnfitModelError, match="ended without warning"):
         shelf.begin(shelf.bring(order))
 
@@ -236,7 +236,7 @@ def test_a_worker_that_ends_as_it_should_does_not_count_against_its_model(job, t
     deploy(job, "v1", tmp_path / "v1")
     order = JobPointer(job.store, "edge-1").read()
     for _ in range(2 * LIVES):
-        shelf = Shelf(tmp_path / "models", "onnx")
+        shelf = ModelCache(tmp_path / "models", "onnx")
         shelf.begin(shelf.bring(order))
         shelf.pause()
 
@@ -244,12 +244,12 @@ def test_a_worker_that_ends_as_it_should_does_not_count_against_its_model(job, t
 def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
     folder = site.slot.current.shelved.folder
     with pytest.raises(UnfitModelError, match="in the time"):
-        try_model(folder, "onnx", threads=1, modules="", stop=threading.Event(), seconds=0)
+        run_smoke_test(folder, "onnx", threads=1, modules="", stop=threading.Event(), seconds=0)
     stop = threading.Event()
     stop.set()
     started = time.monotonic()
-    with pytest.raises(InterruptedTrialError):
-        try_model(folder, "onnx", threads=1, modules="", stop=stop)
+    with pytest.raises(InterruptedSmokeTestError):
+        run_smoke_test(folder, "onnx", threads=1, modules="", stop=stop)
     assert time.monotonic() - started < 1
 
 
@@ -257,7 +257,7 @@ def test_the_last_good_model_needs_no_network(site, job, tmp_path):
     offline = Site(Job.open(str(tmp_path / "nowhere")), tmp_path)
     assert offline.updater.start_from_disk()
     assert offline.slot.next().version == "v1"
-    assert len(offline.slot.current.detector.predict([PICTURE])[0])
+    assert len(offline.slot.current.detector.predict([IMAGE])[0])
 
 
 def test_of_two_good_models_the_one_before_is_taken_where_the_last_is_damaged(site, job, tmp_path, caplog):
@@ -332,7 +332,7 @@ def test_a_store_out_of_reach_is_no_failure_of_the_model(site, job, tmp_path, mo
         raise InputError("the store is out of reach")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Shelf, "bring", broken)
+        patched.setattr(ModelCache, "bring", broken)
         with pytest.raises(InputError):
             site.turn()
     assert status(job).version == "v1"

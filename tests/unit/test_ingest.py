@@ -18,19 +18,19 @@ from PIL import Image
 
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import SCHEMA, Manifest
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from components.ingest.dataset import DataSet, Label, Record, formats
+from components.ingest.images import CHUNK
 from components.ingest.ingest import group_of, ingest
-from components.ingest.pictures import CHUNK
 from components.ingest.quarantine import BAD, DUPLICATE
 
 WIDTH, HEIGHT = 60, 40
 
 
 def jpeg(number=0, size=(WIDTH, HEIGHT), **options):
-    """A small picture; each number gives other bytes."""
+    """A small image; each number gives other bytes."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, (200, 180, 40)).save(buffer, "JPEG", comment=f"picture {number}", **options)
+    Image.new("RGB", size, (200, 180, 40)).save(buffer, "JPEG", comment=f"image {number}", **options)
     return buffer.getvalue()
 
 
@@ -44,7 +44,7 @@ def xml(*boxes, size=(WIDTH, HEIGHT)):
 
 
 def voc(count, **more):
-    """The files of a VOC data set: picture n has one hat n pixels from the left."""
+    """The files of a VOC data set: image n has one hat n pixels from the left."""
     files = {f"VOC/JPEGImages/{n:03d}.jpg": jpeg(n) for n in range(count)}
     files |= {f"VOC/Annotations/{n:03d}.xml": xml(("hat", n % 30, 5, n % 30 + 10, 20)) for n in range(count)}
     return files | {f"VOC/{folder}/{name}": data for (folder, name), data in more.get("also", {}).items()}
@@ -125,7 +125,7 @@ def test_a_data_set_becomes_a_manifest_and_blobs(tmp_path, job, make):
     assert len(files_of(job)) == 5, "nothing but blobs is left in the job"
     assert (ingested.quarantine, ingested.quarantine_uri) == ([], "")
     assert ingested.counts == {
-        "found": 5, "pictures": 5, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
+        "found": 5, "images": 5, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
         "unlabelled": 0, "boxes": 5, "ignored_boxes": 0, "masks": 0, "unlisted": 0,
     }  # fmt: skip
 
@@ -193,14 +193,14 @@ def test_sedna_index_file(tmp_path, job):
         ingest(str(folder / "train.txt"), str(job), data_path="i")
 
 
-def test_coco_and_plain_pictures(tmp_path, job):
+def test_coco_and_plain_images(tmp_path, job):
     index = {
         "images": [{"id": 1, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}, {"id": 2, "file_name": "b.jpg"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4]}],
         "categories": [{"id": 5, "name": "hat"}, {"id": 2, "name": "head"}],
     }
-    pictures = {"a.jpg": jpeg(1), "b.jpg": jpeg(2)}
-    ingested = bring(tmp_path, job, pictures | {"x.json": json.dumps(index).encode()})
+    images = {"a.jpg": jpeg(1), "b.jpg": jpeg(2)}
+    ingested = bring(tmp_path, job, images | {"x.json": json.dumps(index).encode()})
     assert (ingested.format, ingested.manifest.classes) == ("coco", ("head", "hat"))
     assert by_source(ingested)["a.jpg"]["annotations"] == [{"class_id": 1, "x1": 1, "y1": 2, "x2": 4, "y2": 6}]
     assert by_source(ingested)["b.jpg"]["annotations"] == []
@@ -219,7 +219,7 @@ def test_a_format_of_a_plug_in(tmp_path, job):
         @staticmethod
         def read(folder):
             label = Label("hat", (0, 0, 0.5, 1), normalised=True)
-            return DataSet(("hat",), (Record(name, folder.path(name), (label,)) for name in folder.pictures))
+            return DataSet(("hat",), (Record(name, folder.path(name), (label,)) for name in folder.images))
 
     try:
         ingested = bring(tmp_path, job, {"a.jpg": jpeg(), "names.here": b""})
@@ -239,8 +239,8 @@ def people():
     return files | {"none.xml": xml(("dog", 1, 1, 9, 9))}
 
 
-def classes_of(ingested, picture):
-    return [ingested.manifest.classes[a["class_id"]] for a in by_source(ingested)[picture]["annotations"]]
+def classes_of(ingested, image):
+    return [ingested.manifest.classes[a["class_id"]] for a in by_source(ingested)[image]["annotations"]]
 
 
 def test_classes_are_those_found_if_the_data_set_declares_none(tmp_path, job):
@@ -309,10 +309,10 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
     turned[0x0112] = 6
     faults = {
         "truncated": (jpeg(101)[:-200], xml(), "truncated"),
-        "text": (b"this is no picture", xml(), "not a picture"),
-        "empty": (b"", xml(), "not a picture"),
+        "text": (b"this is no image", xml(), "not a image"),
+        "empty": (b"", xml(), "not a image"),
         "damaged": (b"\xff\xd8\xff\xe0" + bytes(99), xml(), "undecodable"),
-        "outside": (jpeg(102), xml(("hat", 0, 0, WIDTH + 2, 5)), "box outside the picture"),
+        "outside": (jpeg(102), xml(("hat", 0, 0, WIDTH + 2, 5)), "box outside the image"),
         "inverted": (jpeg(103), xml(("hat", 9, 0, 3, 5)), "inverted or zero-area box"),
         "flat": (jpeg(104), xml(("hat", 3, 4, 9, 4)), "inverted or zero-area box"),
         "nan": (jpeg(105), xml(("hat", "nan", 4, 9, 9)), "NaN or infinite"),
@@ -323,8 +323,8 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
             b'<!DOCTYPE a [<!ENTITY x "y">]><annotation/>',
             "XML with a document type or entities",
         ),
-        "wrong-size": (jpeg(109), xml(size=(WIDTH, HEIGHT + 1)), "size contradicts the picture"),
-        "turned": (jpeg(110, exif=turned), xml(), "size contradicts the picture"),
+        "wrong-size": (jpeg(109), xml(size=(WIDTH, HEIGHT + 1)), "size contradicts the image"),
+        "turned": (jpeg(110, exif=turned), xml(), "size contradicts the image"),
     }
     good = {
         "no-size": (jpeg(120), xml(("hat", 1, 1, 5, 5), size=(0, 0))),
@@ -343,7 +343,7 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
     ingested = bring(tmp_path, job, files, max_bad_fraction=0.9)
     assert {source.partition(".")[0]: reason.partition(":")[0] for source, reason in listed(ingested).items()} == {
         name: fault for name, (*_, fault) in faults.items()
-    } | {"alone": "label without picture", "two": "ambiguous"}
+    } | {"alone": "label without image", "two": "ambiguous"}
     assert by_source(ingested).keys() == {f"{name}.jpg" for name in [*good, "unlabelled"]}
     assert by_source(ingested)["unlabelled.jpg"]["annotations"] is None
     assert by_source(ingested)["a-pixel-out.jpg"]["annotations"][0] | {"class_id": 0} == {
@@ -351,7 +351,7 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
     }  # fmt: skip
     counts = ingested.counts
     assert (counts["found"], counts["quarantined"]) == (len(faults) + len(good) + 4, len(faults) + 3)
-    assert (counts["pictures"], counts["negatives"], counts["unlabelled"]) == (5, 2, 1)
+    assert (counts["images"], counts["negatives"], counts["unlabelled"]) == (5, 2, 1)
     assert [entry.source for entry in ingested.quarantine] == sorted(entry.source for entry in ingested.quarantine)
     assert all(len(entry.reason.splitlines()) == 1 for entry in ingested.quarantine)
     stored = list(csv.reader(io.StringIO(Path(ingested.quarantine_uri.removeprefix("file://")).read_text())))
@@ -383,9 +383,9 @@ def test_duplicates_count_once(tmp_path, job):
     ingested = bring(tmp_path, job, files, max_bad_fraction=0)
     assert by_source(ingested).keys() == {"a.jpg", "d.jpg"}
     assert listed(ingested, DUPLICATE) == {
-        "b.jpg": "same picture as a.jpg",
-        "c.jpg": "same picture as a.jpg; different labels: kept those of a.jpg",
-        "e.jpg": "same picture as a.jpg; different labels: kept those of a.jpg",
+        "b.jpg": "same image as a.jpg",
+        "c.jpg": "same image as a.jpg; different labels: kept those of a.jpg",
+        "e.jpg": "same image as a.jpg; different labels: kept those of a.jpg",
     }
     assert (ingested.counts["duplicates"], ingested.counts["quarantined"], ingested.counts["found"]) == (3, 0, 5)
     assert ingested.quarantine_uri
@@ -403,17 +403,17 @@ def test_too_many_bad_files_stop_it_with_the_reasons_and_the_list(tmp_path, job)
         bring(tmp_path, job, files, max_bad_fraction=0.3)
     message = str(caught.value)
     assert message.startswith("4 of 12 files are bad, max_bad_fraction allows 0.3: ")
-    assert "not a picture (3), label without picture (1)" in message
+    assert "not a image (3), label without image (1)" in message
     (stored,) = (job / "quarantine").glob("*.csv")
     assert str(stored) in message and len(stored.read_text().splitlines()) == 5
     assert ingest(str(tmp_path / "data"), str(job), max_bad_fraction=4 / 12).counts["quarantined"] == 4
 
 
-def test_no_usable_picture_is_always_an_error(tmp_path, job):
-    with pytest.raises(InputError, match="no picture can be used, 1 of 1 files are bad: not a picture"):
+def test_no_usable_image_is_always_an_error(tmp_path, job):
+    with pytest.raises(InputError, match="no image can be used, 1 of 1 files are bad: not a image"):
         bring(tmp_path, job, {"a.jpg": b"no"}, max_bad_fraction=1)
     empty = as_folder(tmp_path / "empty", {"data.json": b'{"images": [], "annotations": [], "categories": []}'})
-    with pytest.raises(InputError, match="no pictures in the data"):
+    with pytest.raises(InputError, match="no images in the data"):
         ingest(str(empty), str(job))
 
 

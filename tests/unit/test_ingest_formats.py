@@ -1,4 +1,4 @@
-"""What each reader makes of a data set of its format. No reader opens a picture, so pictures here are empty."""
+"""What each reader makes of a data set of its format. No reader opens a image, so images here are empty."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from components.ingest.ingest import choose
 
 @pytest.fixture
 def data(tmp_path):
-    """A function that fills a folder and scans it: paths with their text; pictures with none."""
+    """A function that fills a folder and scans it: paths with their text; images with none."""
 
     def fill(files, data_path=""):
         for name, text in files.items():
@@ -51,7 +51,7 @@ def xml(*objects, size=""):
 
 def test_hidden_files_are_not_data(data):
     folder = data({"a.jpg": "", ".hidden.jpg": "", "__MACOSX/a.jpg": "", ".git/b.jpg": "", "b/c.PNG": ""})
-    assert folder.pictures == ("a.jpg", "b/c.PNG")
+    assert folder.images == ("a.jpg", "b/c.PNG")
 
 
 def test_a_link_that_leads_upwards_does_not_go_round(data, tmp_path):
@@ -169,7 +169,7 @@ def test_several_indexes_are_not_guessed_at(data, files, names):
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
-def test_labels_that_nobody_knows_do_not_make_their_pictures_unlabelled(data, name):
+def test_labels_that_nobody_knows_do_not_make_their_images_unlabelled(data, name):
     with pytest.raises(InputError, match="the data is of no known format"):
         choose(data({"a.jpg": "", name: "who, knows"}), "auto")
 
@@ -252,7 +252,7 @@ def test_voc_not_a_number_is_left_to_the_check_of_the_box():
     assert math.isnan(label.box[2])
 
 
-def test_voc_pictures_and_labels_that_do_not_match(data):
+def test_voc_images_and_labels_that_do_not_match(data):
     _, records = read(
         data(
             VOC
@@ -274,14 +274,14 @@ def test_voc_pictures_and_labels_that_do_not_match(data):
     assert records["VOC/JPEGImages/unlabelled.jpg"].labels is None
     assert records["VOC/JPEGImages/no-object.jpg"].labels == ()
     found = reasons(records)
-    assert found["VOC/Annotations/alone.xml"] == "label without picture"
-    assert found["VOC/JPEGImages/twice.jpg"].startswith("ambiguous: VOC/Annotations/twice.xml fits several pictures")
+    assert found["VOC/Annotations/alone.xml"] == "label without image"
+    assert found["VOC/JPEGImages/twice.jpg"].startswith("ambiguous: VOC/Annotations/twice.xml fits several images")
     assert found["VOC/JPEGImages/twice.png"] == found["VOC/JPEGImages/twice.jpg"]
     assert found["VOC/JPEGImages/bad.jpg"].startswith("annotation unreadable: ")
     assert len(found) == 4 and len(records) == 7
 
 
-def test_voc_beside_the_pictures(data):
+def test_voc_beside_the_images(data):
     _, records = read(data({"train/a.jpg": "", "train/a.xml": xml(OBJECT), "test/a.jpg": ""}), "voc")
     assert len(records["train/a.jpg"].labels) == 1
     assert records["test/a.jpg"].labels is None
@@ -290,8 +290,8 @@ def test_voc_beside_the_pictures(data):
 def test_voc_splits_count_where_they_leave_no_doubt(data):
     lists = {f"VOC/ImageSets/Main/{split}.txt": f"{split}\nboth\n" for split in ("train", "val")}
     lists["VOC/ImageSets/Main/hat_test.txt"] = "none -1\n"
-    pictures = {f"VOC/JPEGImages/{name}.jpg": "" for name in ("train", "val", "both", "none")}
-    _, records = read(data(lists | pictures), "voc")
+    images = {f"VOC/JPEGImages/{name}.jpg": "" for name in ("train", "val", "both", "none")}
+    _, records = read(data(lists | images), "voc")
     assert [records[f"VOC/JPEGImages/{name}.jpg"].split for name in ("train", "val", "both", "none")] == [
         "train",
         "val",
@@ -353,7 +353,7 @@ def test_yolo_with_lists(data, tmp_path):
         "more/c.jpg": "val",
     }
     outside = ("../images/missing.jpg", "../../outside.jpg", "/etc/passwd")
-    assert reasons(records) == dict.fromkeys(outside, "label without picture: lists/train.txt lists it")
+    assert reasons(records) == dict.fromkeys(outside, "label without image: lists/train.txt lists it")
 
 
 def test_yolo_without_description(data):
@@ -395,12 +395,12 @@ def test_yolo_numbers_without_a_name(data, number):
     assert records["images/a.jpg"].labels[0].name == f"number {number}"
 
 
-def test_yolo_labels_and_pictures_that_do_not_match(data):
+def test_yolo_labels_and_images_that_do_not_match(data):
     _, records = read(
         data(DESCRIBED | {"labels/alone.txt": "", "images/b.jpg": "", "images/b.png": "", "labels/b.txt": ""}), "yolo"
     )
     found = reasons(records)
-    assert found["labels/alone.txt"] == "label without picture"
+    assert found["labels/alone.txt"] == "label without image"
     assert found["images/b.jpg"].startswith("ambiguous: ") and found["images/b.png"].startswith("ambiguous: ")
     assert records["images/a.jpg"].labels == ()
 
@@ -410,10 +410,10 @@ def test_yolo_labels_and_pictures_that_do_not_match(data):
     [
         (
             "names: [hat]\ntrain: nowhere",
-            "no pictures where it says they are .nowhere.; in the data are data.yaml, images",
+            "no images where it says they are .nowhere.; in the data are data.yaml, images",
         ),
-        ("names: [hat]\ntrain: /etc", "no pictures where it says they are"),
-        ("names: [hat]\ntrain: ../..", "no pictures where it says they are"),
+        ("names: [hat]\ntrain: /etc", "no images where it says they are"),
+        ("names: [hat]\ntrain: ../..", "no images where it says they are"),
         ("names: hat\ntrain: images", "'names' must list the classes"),
         ("names: []\ntrain: images", "'names' must list the classes"),
         ("names: {hat: 0}\ntrain: images", "'names' must be text by number"),
@@ -473,7 +473,7 @@ def test_coco(data):
     assert len(records) == 3
 
 
-def test_coco_beside_the_pictures(data):
+def test_coco_beside_the_images(data):
     _, records = read(
         data(
             {
@@ -492,7 +492,7 @@ def test_coco_beside_the_pictures(data):
 
 
 def test_coco_faults_of_single_images_are_reasons(data):
-    images = [
+    entries = [
         (1, "a.jpg", {}),
         (2, "missing.jpg", {}),
         (3, "../../etc/passwd", {}),
@@ -502,18 +502,18 @@ def test_coco_faults_of_single_images_are_reasons(data):
         (7, "b.jpg", {}),
         (7, "c.jpg", {}),
     ]
-    text = coco(images, [annotation(5, bbox=[1, 2, "x", 3]), annotation(99), annotation(1, category=8)])
+    text = coco(entries, [annotation(5, bbox=[1, 2, "x", 3]), annotation(99), annotation(1, category=8)])
     text = text.replace('"images": [', '"images": [{"id": 70}, ')
-    pictures = ["x/a.jpg", "x/same.jpg", "y/same.jpg", "x/bad-box.jpg", "x/bad-size.jpg", "x/b.jpg", "x/c.jpg"]
-    _, records = read(data({"all.json": text} | dict.fromkeys(pictures, "")), "coco")
+    paths = ["x/a.jpg", "x/same.jpg", "y/same.jpg", "x/bad-box.jpg", "x/bad-size.jpg", "x/b.jpg", "x/c.jpg"]
+    _, records = read(data({"all.json": text} | dict.fromkeys(paths, "")), "coco")
     assert {source: reason.partition(":")[0] for source, reason in reasons(records).items()} == {
-        "missing.jpg": "label without picture",
-        "../../etc/passwd": "label without picture",
+        "missing.jpg": "label without image",
+        "../../etc/passwd": "label without image",
         "same.jpg": "ambiguous",
         "x/bad-box.jpg": "annotation unreadable",
         "x/bad-size.jpg": "annotation unreadable",
         "all.json#7": "ambiguous",
-        "all.json#99": "label without picture",
+        "all.json#99": "label without image",
         "all.json#images/0": "annotation unreadable",
     }
     assert records["x/a.jpg"].labels[0].name == "number 8"
@@ -553,7 +553,7 @@ def test_sedna(data):
     assert len(records) == 3
 
 
-def test_sedna_without_any_box_is_a_list_of_unlabelled_pictures(data):
+def test_sedna_without_any_box_is_a_list_of_unlabelled_images(data):
     _, records = read(data({"new.txt": "a.jpg\nb.jpg\n", "a.jpg": "", "b.jpg": ""}, "new.txt"), "sedna")
     assert [record.labels for record in records.values()] == [None, None]
 
@@ -569,9 +569,9 @@ def test_sedna_without_names_uses_the_numbers(data):
         ("a.jpg 1,2,3,4", "a.jpg", "annotation unreadable: '1,2,3,4' is not x1,y1,x2,y2,class"),
         ("a.jpg 1,2,x,4,0", "a.jpg", "annotation unreadable: "),
         ("a.jpg 1,2,3,4,0.5", "a.jpg", "annotation unreadable: "),
-        ("gone.jpg 1,2,3,4,0", "gone.jpg", "label without picture: train.txt lists it"),
-        ("../out.jpg 1,2,3,4,0", "../out.jpg", "label without picture: train.txt lists it"),
-        ("/etc/passwd 1,2,3,4,0", "/etc/passwd", "label without picture: train.txt lists it"),
+        ("gone.jpg 1,2,3,4,0", "gone.jpg", "label without image: train.txt lists it"),
+        ("../out.jpg 1,2,3,4,0", "../out.jpg", "label without image: train.txt lists it"),
+        ("/etc/passwd 1,2,3,4,0", "/etc/passwd", "label without image: train.txt lists it"),
     ],
 )
 def test_sedna_bad_lines_are_reasons(data, line, source, reason):
@@ -586,10 +586,10 @@ def test_sedna_numbers_without_a_name(data, number):
     assert records["a.jpg"].labels[0].name == f"number {number}"
 
 
-# --- plain pictures ---
+# --- plain images ---
 
 
-def test_plain_pictures_are_unlabelled(data):
+def test_plain_images_are_unlabelled(data):
     classes, records = read(data({"a.jpg": "", "b/c.png": "", "notes.md": ""}), "folder")
     assert classes == () and [record.labels for record in records.values()] == [None, None]
 
@@ -597,39 +597,39 @@ def test_plain_pictures_are_unlabelled(data):
 # --- masks ---
 
 
-def masks_by_picture(records):
+def masks_by_image(records):
     return {source: (record.label_file, record.split) for source, record in records.items() if not record.reason}
 
 
 def test_masks_in_folders(data):
     classes, records = read(data(SEGNET | {"test/c.png": "", "testannot/d.png": ""}), "masks")
     assert classes is None
-    assert masks_by_picture(records) == {
+    assert masks_by_image(records) == {
         "train/a.png": ("trainannot/a.png", "train"), "val/b.png": ("valannot/b.png", "val"),
         "test/c.png": ("", "test"),
     }  # fmt: skip
     assert records["train/a.png"].mask.endswith("/trainannot/a.png")
     assert (records["test/c.png"].mask, records["test/c.png"].labels) == ("", None)
-    assert reasons(records) == {"testannot/d.png": "label without picture"}
+    assert reasons(records) == {"testannot/d.png": "label without image"}
 
 
 def test_masks_beside_images(data):
-    pictures = {"images/a.jpg": "", "images/valid/a.jpg": "", "images/training/a.PNG": "", "images/train/val/c.jpg": ""}
+    images = {"images/a.jpg": "", "images/valid/a.jpg": "", "images/training/a.PNG": "", "images/train/val/c.jpg": ""}
     masks = {"masks/a.png": "", "masks/valid/a.png": "", "masks/training/a.png": "", "masks/train/val/c.png": ""}
-    _, records = read(data(pictures | masks | {"masks/notes.jpg": ""}), "masks")
-    assert masks_by_picture(records) == {
+    _, records = read(data(images | masks | {"masks/notes.jpg": ""}), "masks")
+    assert masks_by_image(records) == {
         "images/a.jpg": ("masks/a.png", ""), "images/valid/a.jpg": ("masks/valid/a.png", "val"),
         "images/training/a.PNG": ("masks/training/a.png", "train"),
         "images/train/val/c.jpg": ("masks/train/val/c.png", ""), "masks/notes.jpg": ("", ""),
     }  # fmt: skip
 
 
-def test_masks_that_fit_no_single_picture(data):
+def test_masks_that_fit_no_single_image(data):
     _, records = read(data({"images/a.jpg": "", "images/a.png": "", "masks/a.png": "", "images/b.jpg": "",
                             "masks/b.png": "", "labels/b.png": ""}), "masks")  # fmt: skip
     assert reasons(records) == {
-        "images/a.jpg": "ambiguous: masks/a.png fits several pictures: images/a.jpg, images/a.png",
-        "images/a.png": "ambiguous: masks/a.png fits several pictures: images/a.jpg, images/a.png",
+        "images/a.jpg": "ambiguous: masks/a.png fits several images: images/a.jpg, images/a.png",
+        "images/a.png": "ambiguous: masks/a.png fits several images: images/a.jpg, images/a.png",
         "images/b.jpg": "ambiguous: 2 label files fit: labels/b.png, masks/b.png",
     }
 
@@ -638,10 +638,10 @@ def test_an_index_of_masks(data):
     lines = "rgb/a.png d/a.png gt/a.png\n./rgb/b.png gt\\b.png\nrgb/c.png\nrgb/d.png gt/d.png\n../x.png gt/a.png\n"
     files = dict.fromkeys(("rgb/a.png", "gt/a.png", "rgb/b.png", "gt/b.png", "rgb/c.png", "rgb/d.png"), "")
     _, records = read(data(files | {"all.txt": lines}), "masks")
-    assert masks_by_picture(records) == {
+    assert masks_by_image(records) == {
         "rgb/a.png": ("gt/a.png", ""), "rgb/b.png": ("gt/b.png", ""), "rgb/c.png": ("", ""), "rgb/d.png": ("", ""),
     }  # fmt: skip
-    assert reasons(records) == {"../x.png": "label without picture: all.txt lists it"}
+    assert reasons(records) == {"../x.png": "label without image: all.txt lists it"}
 
 
 def test_folders_go_before_an_index_that_is_not_named(data):

@@ -13,20 +13,20 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask, read_mask
 from components.ingest.dataset import DataSet, Record, formats
+from components.ingest.images import CHUNK
 from components.ingest.ingest import ingest
-from components.ingest.pictures import CHUNK
 from components.ingest.quarantine import BAD, DUPLICATE
 from components.ingest.report import sections
-from tests.pictures import jpeg, mask_png
+from tests.images import jpeg, mask_png
 
 WIDTH, HEIGHT = 60, 40
 NAMES = b"sky\nroad\ncar\n"
 
 
-def picture(number=0, **options):
-    """A small picture; each number gives other bytes."""
+def image(number=0, **options):
+    """A small image; each number gives other bytes."""
     buffer = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT), (200, 180, 40)).save(buffer, "JPEG", comment=f"picture {number}", **options)
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 180, 40)).save(buffer, "JPEG", comment=f"image {number}", **options)
     return buffer.getvalue()
 
 
@@ -38,8 +38,8 @@ def halves(above=0, below=1, size=(WIDTH, HEIGHT)):
 
 
 def files(**masks):
-    """A data set with classes of its own: a picture for each mask, and one with a good mask."""
-    found = {f"images/{name}.jpg": picture(name) for name in (*masks, "good")}
+    """A data set with classes of its own: a image for each mask, and one with a good mask."""
+    found = {f"images/{name}.jpg": image(name) for name in (*masks, "good")}
     found |= {f"masks/{name}.png": data for name, data in masks.items() if data is not None}
     return found | {"masks/good.png": mask_png(halves()), "classes.txt": NAMES}
 
@@ -52,7 +52,7 @@ def bring(folder, data, **options):
 
 
 def masks_of(ingested, folder):
-    """The masks by the name of their picture."""
+    """The masks by the name of their image."""
     masked = ingested.manifest.where(pl.col("mask").is_not_null())
     names = [source.rpartition("/")[2].partition(".")[0] for source in masked.table["source"]]
     return dict(zip(names, map(read_mask, fetch_masks(masked, folder / "cache")), strict=True))
@@ -67,7 +67,7 @@ def camvid():
     data = {}
     for split, numbers in {"train": range(3), "val": range(3, 5), "test": range(5, 6)}.items():
         for number in numbers:
-            data[f"CamVid/{split}/{number}.png"] = mask_png(np.full((HEIGHT, WIDTH), number))  # any picture
+            data[f"CamVid/{split}/{number}.png"] = mask_png(np.full((HEIGHT, WIDTH), number))  # any image
             data[f"CamVid/{split}annot/{number}.png"] = mask_png(halves(number % 11, 11))
     return data
 
@@ -88,7 +88,7 @@ def test_camvid_comes_in_with_its_splits_and_its_unlabelled_pixels_void(tmp_path
         assert np.array_equal(mask, halves(int(name), VOID))
     assert len(ingested.manifest.labelled()) == 6
     assert ingested.counts == {
-        "found": 6, "pictures": 6, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
+        "found": 6, "images": 6, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
         "unlabelled": 0, "boxes": 0, "ignored_boxes": 0, "masks": 6, "unlisted": 0,
     }  # fmt: skip
     assert sum(ingested.pixels.values()) == 6 * WIDTH * HEIGHT
@@ -100,7 +100,7 @@ def test_camvid_comes_in_with_its_splits_and_its_unlabelled_pixels_void(tmp_path
 
 
 def test_what_is_not_selected_is_quarantined_unless_it_is_ignored(tmp_path):
-    with pytest.raises(InputError, match=r"no picture can be used, 6 of 6 files are bad: unknown class \(6\)"):
+    with pytest.raises(InputError, match=r"no image can be used, 6 of 6 files are bad: unknown class \(6\)"):
         bring(tmp_path, camvid(), classes=CAMVID_CLASSES)
     ingested = bring(tmp_path, camvid(), classes=CAMVID_CLASSES, ignore_classes="number 11")
     assert ingested.counts["masks"] == 6, "a number without a name can be ignored as one"
@@ -156,9 +156,9 @@ def test_names_and_label_mapping_of_a_data_yaml(tmp_path, names):
     mapping = "label_mapping: {-1: ignore_label, 0: ignore_label, 7: 0, 8: 1, 9: 2, 2: ignore_label}"
     data = {
         "data.yaml": f"path: x\ntrain: images/train\nval: images/val\nnames: {names}\n{mapping}".encode(),
-        "images/train/a.jpg": picture(1),
+        "images/train/a.jpg": image(1),
         "masks/train/a.png": mask_png(halves(7, 9)),
-        "images/val/b.jpg": picture(2),
+        "images/val/b.jpg": image(2),
         "masks/val/b.png": mask_png(halves(2, 1)),
     }
     ingested = bring(tmp_path, data)
@@ -181,36 +181,36 @@ def test_an_index_of_sedna(tmp_path):
         masks = masks_of(ingested, tmp_path)
         assert np.array_equal(masks["a"], halves(0, 2))
         assert np.array_equal(masks["b"], halves(1, 2))
-        assert listed(ingested) == {"gone.png": "label without picture: train.txt lists it"}
+        assert listed(ingested) == {"gone.png": "label without image: train.txt lists it"}
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_picture_wants_a_mask_as_it_is_displayed(tmp_path, orientation):
+def test_a_turned_image_wants_a_mask_as_it_is_displayed(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    turned = picture(1, exif=exif)
+    turned = image(1, exif=exif)
     size = (WIDTH, HEIGHT) if orientation == 3 else (HEIGHT, WIDTH)
     other = mask_png(halves(1, 2, (size[1], size[0])))
     data = {"images/a.jpg": turned, "masks/a.png": mask_png(halves(1, 2, size)), "classes.txt": NAMES}
-    data |= {"images/b.jpg": picture(2, exif=exif), "masks/b.png": other}
+    data |= {"images/b.jpg": image(2, exif=exif), "masks/b.png": other}
     ingested = bring(tmp_path, data, max_bad_fraction=1)
     row = next(ingested.manifest.rows())
     assert (row["width"], row["height"]) == size
     assert np.array_equal(masks_of(ingested, tmp_path)["a"], halves(1, 2, size))
     claimed = f"{size[1]}x{size[0]} in the mask, {size[0]}x{size[1]}"
-    assert listed(ingested) == {"b.jpg": f"size contradicts the picture: {claimed}"}
+    assert listed(ingested) == {"b.jpg": f"size contradicts the image: {claimed}"}
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     data = {"classes.txt": NAMES}
     for number in range(CHUNK + 6):  # several processes
-        data |= {f"images/{number}.jpg": picture(number), f"masks/{number}.png": mask_png(halves(number % 3, 1))}
+        data |= {f"images/{number}.jpg": image(number), f"masks/{number}.png": mask_png(halves(number % 3, 1))}
     for attempt in ("1", "2"):
         bring(tmp_path, data).manifest.write(tmp_path / attempt)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     manifest = Manifest.read(tmp_path / "1")
     assert manifest.table["mask"].is_not_null().sum() == CHUNK + 6
-    assert manifest.table["mask"].n_unique() == 3, "pictures may share a mask"
+    assert manifest.table["mask"].n_unique() == 3, "images may share a mask"
 
 
 def test_blobs_in_a_bucket(tmp_path, s3):
@@ -239,8 +239,8 @@ def colours(**options):
         (colours(mode="RGBA"), "colour mask: x.png is RGBA, not one class number for each pixel"),
         (colours(mode="LA"), "colour mask: x.png is LA, not one class number for each pixel"),
         (colours(mode="1"), "mask unreadable: x.png has 1 bits a pixel: classes, or shades? give it 8"),
-        (mask_png(halves(size=(WIDTH // 2, HEIGHT // 2))), "size contradicts the picture: 30x20 in the mask, 60x40"),
-        (mask_png(halves(size=(HEIGHT, WIDTH))), "size contradicts the picture: 40x60 in the mask, 60x40"),
+        (mask_png(halves(size=(WIDTH // 2, HEIGHT // 2))), "size contradicts the image: 30x20 in the mask, 60x40"),
+        (mask_png(halves(size=(HEIGHT, WIDTH))), "size contradicts the image: 40x60 in the mask, 60x40"),
         (mask_png(halves(0, 3)), "unknown class: number 3"),
         (mask_png(halves(254, 3), "P"), "unknown class: number 3, number 254"),
         (mask_png(halves(0, 256), "I;16"), "unknown class: number 256"),
@@ -259,7 +259,7 @@ def test_what_is_no_mask_is_quarantined_and_the_rest_comes_in(tmp_path, mask, re
     assert list(masks_of(ingested, tmp_path)) == ["good"]
 
 
-def test_a_picture_without_a_mask_is_unlabelled(tmp_path):
+def test_a_image_without_a_mask_is_unlabelled(tmp_path):
     ingested = bring(tmp_path, files(x=None))
     assert {row["source"]: row["mask"] is None for row in ingested.manifest.rows()} == {
         "images/good.jpg": False, "images/x.jpg": True,
@@ -275,7 +275,7 @@ def test_a_mask_that_says_nothing_of_any_pixel_is_none(tmp_path):
     assert ingested.counts["unlabelled"] == 2
 
 
-def test_a_listed_mask_that_is_missing_or_is_the_picture_is_never_the_pictures_own_pixels(tmp_path):
+def test_a_listed_mask_that_is_missing_or_is_the_image_is_never_the_images_own_pixels(tmp_path):
     grey = [mask_png(np.full((HEIGHT, WIDTH), number)) for number in range(3)]  # could pass as masks
     data = {"rgb/a.png": grey[0], "rgb/b.png": grey[1], "rgb/c.png": grey[2], "gt/c.png": mask_png(halves())}
     data |= {"all.txt": b"rgb/a.png gt/a.png\nrgb/b.png rgb/b.png\nrgb/c.png gt/c.png\n", "classes.txt": NAMES}
@@ -283,17 +283,17 @@ def test_a_listed_mask_that_is_missing_or_is_the_picture_is_never_the_pictures_o
     assert {row["source"]: row["mask"] is None for row in ingested.manifest.rows()} == {
         "rgb/a.png": True, "rgb/c.png": False,
     }  # fmt: skip
-    assert listed(ingested) == {"b.png": "annotation unreadable: all.txt gives the picture itself as its mask"}
+    assert listed(ingested) == {"b.png": "annotation unreadable: all.txt gives the image itself as its mask"}
 
 
 def test_copies_with_other_masks_are_told_of_like_other_labels(tmp_path):
     data = {"classes.txt": NAMES}
     for name, mask in {"a": halves(0, 1), "b": halves(0, 1), "c": halves(1, 2)}.items():
-        data |= {f"images/{name}.jpg": picture(1), f"masks/{name}.png": mask_png(mask)}
-    ingested = bring(tmp_path, data | {"images/d.jpg": picture(1)})
+        data |= {f"images/{name}.jpg": image(1), f"masks/{name}.png": mask_png(mask)}
+    ingested = bring(tmp_path, data | {"images/d.jpg": image(1)})
     assert np.array_equal(masks_of(ingested, tmp_path)["a"], halves(0, 1))
-    other = "same picture as images/a.jpg; different labels: kept those of images/a.jpg"
-    assert listed(ingested, DUPLICATE) == {"b.jpg": "same picture as images/a.jpg", "c.jpg": other, "d.jpg": other}
+    other = "same image as images/a.jpg; different labels: kept those of images/a.jpg"
+    assert listed(ingested, DUPLICATE) == {"b.jpg": "same image as images/a.jpg", "c.jpg": other, "d.jpg": other}
 
 
 def test_values_without_names_are_an_error_that_says_where_to_give_them(tmp_path):
@@ -330,6 +330,6 @@ def test_a_plug_in_must_say_what_values_mean(tmp_path):
 
     try:
         with pytest.raises(InputError, match="does not say what the values of masks mean"):
-            bring(tmp_path, {"a.jpg": picture(), "a.mask": mask_png(halves()), "names.here": b""})
+            bring(tmp_path, {"a.jpg": image(), "a.mask": mask_png(halves()), "names.here": b""})
     finally:
         del formats._entries["silent"]

@@ -6,7 +6,8 @@ import pytest
 
 from components.core.bundle import Bundle, Head
 from components.core.errors import ConflictError, InputError, NotFoundError
-from components.core.job import STATE, Job, State
+from components.core.job.job import Job
+from components.core.job.state import STATE, State
 
 
 @pytest.fixture(params=["file", "s3"])

@@ -1,4 +1,4 @@
-"""What the reader of Label Studio's exports makes of them. No reader opens a picture, so pictures here are empty."""
+"""What the reader of Label Studio's exports makes of them. No reader opens a image, so images here are empty."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ LOCAL = "/data/local-files/?d=labelling/r0003.label-studio/images/"
 
 @pytest.fixture
 def data(tmp_path):
-    """A function that fills a folder and scans it: paths with their content; pictures with none."""
+    """A function that fills a folder and scans it: paths with their content; images with none."""
 
     def fill(files, data_path=""):
         for name, content in files.items():
@@ -124,14 +124,14 @@ def test_exports_that_cannot_be_read_at_all(data, text, message):
         f"elsewhere/331421fd__{SHA}.png",
     ],
 )
-@pytest.mark.parametrize("picture", [f"images/{SHA}.jpg", f"x/081af399__{SHA}.jpg"])
-def test_pictures_are_found_by_their_content_whatever_the_tool_calls_them(data, address, picture):
-    records = read(data({"x.json": [task(address, annotation(box()))], picture: "", f"{OTHER}.jpg": ""}))
-    assert list(records) == [picture] and len(records[picture].labels) == 1
+@pytest.mark.parametrize("image", [f"images/{SHA}.jpg", f"x/081af399__{SHA}.jpg"])
+def test_images_are_found_by_their_content_whatever_the_tool_calls_them(data, address, image):
+    records = read(data({"x.json": [task(address, annotation(box()))], image: "", f"{OTHER}.jpg": ""}))
+    assert list(records) == [image] and len(records[image].labels) == 1
 
 
 @pytest.mark.parametrize(
-    ("address", "picture"),
+    ("address", "image"),
     [
         ("/data/upload/3/331421fd-a%20b.jpg", "a b.jpg"),
         ("/data/upload/3/331421fd-a.jpg", "331421fd-a.jpg"),
@@ -141,21 +141,21 @@ def test_pictures_are_found_by_their_content_whatever_the_tool_calls_them(data, 
         ("more/a#1 50%20.jpg", "a#1 50%20.jpg"),
     ],
 )
-def test_other_pictures_are_found_by_their_file_name(data, address, picture):
+def test_other_images_are_found_by_their_file_name(data, address, image):
     names = dict.fromkeys(("a b.jpg", "a#1 50%20.jpg", "331421fd-a.jpg", "sites/north/a.jpg", "sites/south/a.jpg"), "")
-    assert list(read(data({"x.json": [task(address, annotation(box()))]} | names))) == [picture]
+    assert list(read(data({"x.json": [task(address, annotation(box()))]} | names))) == [image]
 
 
 @pytest.mark.parametrize(
     ("address", "source", "reason"),
     [
-        (f"{LOCAL}{OTHER}.jpg", f"labelling/r0003.label-studio/images/{OTHER}.jpg", "label without picture: x.json"),
-        ("gone.jpg", "gone.jpg", "label without picture: x.json lists it"),
-        ("../../etc/passwd", "../../etc/passwd", "label without picture: x.json lists it"),
-        ("s3://b/west/a.jpg", "/west/a.jpg", "ambiguous: 2 pictures fit: north/a.jpg, south/a.jpg"),
+        (f"{LOCAL}{OTHER}.jpg", f"labelling/r0003.label-studio/images/{OTHER}.jpg", "label without image: x.json"),
+        ("gone.jpg", "gone.jpg", "label without image: x.json lists it"),
+        ("../../etc/passwd", "../../etc/passwd", "label without image: x.json lists it"),
+        ("s3://b/west/a.jpg", "/west/a.jpg", "ambiguous: 2 images fit: north/a.jpg, south/a.jpg"),
     ],
 )
-def test_pictures_that_are_not_there_or_not_one(data, address, source, reason):
+def test_images_that_are_not_there_or_not_one(data, address, source, reason):
     names = dict.fromkeys((f"{SHA}.jpg", "north/a.jpg", "south/a.jpg"), "")
     records = read(data({"x.json": [task(address, annotation(box()))]} | names))
     assert list(records) == [source] and records[source].reason.startswith(reason)
@@ -165,7 +165,7 @@ def test_pictures_that_are_not_there_or_not_one(data, address, source, reason):
     ("result", "reason"),
     [
         (box(rotation=30), "turned box: x.json task 7: hat is turned by 30 degrees: draw it upright"),
-        (box(image_rotation=90), "turned picture: x.json task 7: labelled when turned by 90 degrees"),
+        (box(image_rotation=90), "turned image: x.json task 7: labelled when turned by 90 degrees"),
         (box(x=float("nan")), "NaN or infinite: x.json task 7: hat"),
         (box(x="left"), "annotation unreadable: x.json task 7: no box in percent with one label"),
         (box() | {"value": {"x": 1, "y": 1, "width": 2, "height": 2}}, "annotation unreadable: x.json task 7: no box"),
@@ -177,11 +177,11 @@ def test_pictures_that_are_not_there_or_not_one(data, address, source, reason):
         (box(name=3), "annotation unreadable: x.json task 7: the label is no text"),
         (box(name=" "), "annotation unreadable: x.json task 7: the label is no text"),
         (box(kind="polygonlabels"), "annotation unreadable: x.json task 7: a mark of type 'polygonlabels'"),
-        (box(original_width=480), "ambiguous: x.json task 7 gives the picture different sizes"),
+        (box(original_width=480), "ambiguous: x.json task 7 gives the image different sizes"),
         ("box", "annotation unreadable: x.json task 7: its result is no list of objects"),
     ],
 )
-def test_a_bad_box_keeps_its_picture_out_and_nothing_else(data, result, reason):
+def test_a_bad_box_keeps_its_image_out_and_nothing_else(data, result, reason):
     tasks = [task("a.jpg", annotation(box(), result)), task("b.jpg", annotation(box()), number=8)]
     records = read(data({"x.json": tasks, "a.jpg": "", "b.jpg": ""}))
     assert list(reasons(records)) == ["a.jpg"] and records["a.jpg"].reason.startswith(reason)
@@ -192,21 +192,21 @@ def test_a_bad_box_keeps_its_picture_out_and_nothing_else(data, result, reason):
     ("item", "reason"),
     [
         (7, "annotation unreadable: x.json#1 is no task"),
-        ({"id": 3, "annotations": []}, "annotation unreadable: x.json task 3 names 0 pictures in its data"),
+        ({"id": 3, "annotations": []}, "annotation unreadable: x.json task 3 names 0 images in its data"),
         (
             {"id": 3, "data": {"left": "a.jpg", "right": "b.jpg"}},
-            "annotation unreadable: x.json task 3 names 2 pictures in its data",
+            "annotation unreadable: x.json task 3 names 2 images in its data",
         ),
-        ({"id": 3, "data": {"image": ""}}, "annotation unreadable: x.json task 3 names no picture"),
+        ({"id": 3, "data": {"image": ""}}, "annotation unreadable: x.json task 3 names no image"),
     ],
 )
-def test_tasks_without_a_picture(data, item, reason):
+def test_tasks_without_a_image(data, item, reason):
     records = read(data({"x.json": [task("a.jpg", annotation(box())), item], "a.jpg": ""}))
     (found,) = reasons(records).values()
     assert found.startswith(reason) and records["a.jpg"].labels
 
 
-def test_the_picture_may_have_another_key_in_the_data(data):
+def test_the_image_may_have_another_key_in_the_data(data):
     item = task("", annotation(box())) | {"data": {"photo": "/data/upload/1/a.jpg", "site": "north", "round": 3}}
     assert read(data({"x.json": [item], "a.jpg": ""}))["a.jpg"].labels
 
@@ -241,20 +241,20 @@ def test_annotations_that_differ_are_not_chosen_from(data):
 
 @pytest.mark.parametrize("names", [("a.json", "b.json"), ("b.json", "a.json")])
 def test_of_the_same_task_in_several_exports_the_one_changed_last_counts(data, names):
-    image = f"{LOCAL}{SHA}.jpg"
-    early = task(image, annotation(box(x=10), at="2026-11-20T14:00:00Z"))
-    late = task(image, annotation(box(x=50), at="2026-11-20T15:00:00Z"))
-    bad = task(image, annotation(box(rotation=3), at="2026-11-20T16:00:00Z"))
-    asked = {"data": {"image": image}, "predictions": [{"result": [box(x=70)]}]}
-    picture = f"{SHA}.jpg"
+    address = f"{LOCAL}{SHA}.jpg"
+    early = task(address, annotation(box(x=10), at="2026-11-20T14:00:00Z"))
+    late = task(address, annotation(box(x=50), at="2026-11-20T15:00:00Z"))
+    bad = task(address, annotation(box(rotation=3), at="2026-11-20T16:00:00Z"))
+    asked = {"data": {"image": address}, "predictions": [{"result": [box(x=70)]}]}
+    image = f"{SHA}.jpg"
     first, second = names
-    records = read(data({first: [early], second: [late], "tasks.json": [asked], picture: ""}))
-    assert records[picture].labels[0].box[0] == 0.5 and records[picture].label_file == second
+    records = read(data({first: [early], second: [late], "tasks.json": [asked], image: ""}))
+    assert records[image].labels[0].box[0] == 0.5 and records[image].label_file == second
     records = read(data({first: [early], second: [bad]}))
-    assert reasons(records)[picture].startswith("turned box")
+    assert reasons(records)[image].startswith("turned box")
 
 
-def test_different_tasks_of_one_picture_must_agree(data):
+def test_different_tasks_of_one_image_must_agree(data):
     tasks = [task("/data/upload/1/a.jpg", annotation(box())), task("/data/upload/2/a.jpg", annotation(box()), number=8)]
     assert read(data({"x.json": tasks, "a.jpg": ""}))["a.jpg"].labels
     tasks[1] = task("/data/upload/2/a.jpg", annotation(box(x=50)), number=8)

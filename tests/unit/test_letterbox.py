@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from components.core.errors import InputError
-from components.core.runtimes.letterbox import letterbox, read_picture, undo
+from components.core.runtimes.letterbox import letterbox, read_image, undo
 
 SHAPES = [(480, 640), (640, 480), (1, 3000), (3000, 1), (333, 517), (31, 17), (640, 640), (720, 1281), (97, 97)]
 
@@ -38,39 +38,39 @@ def test_a_box_goes_there_and_back():
     np.testing.assert_allclose(undo(on_canvas, placement), [[60, 20, 120, 40]], atol=1)
 
 
-def test_boxes_are_clipped_to_the_picture():
+def test_boxes_are_clipped_to_the_image():
     _, placement = letterbox(np.zeros((100, 200, 3), np.uint8), (320, 320))
     clipped = undo(np.array([[-50, -50, 900, 900]], np.float32), placement)
     np.testing.assert_array_equal(clipped, [[0, 0, 200, 100]])
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_pictures_are_read_as_they_are_displayed(suffix, tmp_path):
+def test_images_are_read_as_they_are_displayed(suffix, tmp_path):
     pixels = np.full((20, 40, 3), 10, np.uint8)
     pixels[:10, :20] = (250, 120, 0)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     Image.fromarray(pixels).save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
-    image = read_picture(tmp_path / f"turned.{suffix}")
+    image = read_image(tmp_path / f"turned.{suffix}")
     assert (image.shape, image.dtype) == ((40, 20, 3), np.uint8)
     assert np.abs(image[5, 15].astype(int) - (250, 120, 0)).max() < 12
     assert image[35, 5].max() < 30
 
 
-def test_grey_transparent_and_deep_pictures_have_three_channels_of_eight_bits(tmp_path):
+def test_grey_transparent_and_deep_images_have_three_channels_of_eight_bits(tmp_path):
     for name, pixels in {
         "grey": np.full((8, 9), 77, np.uint8),
         "transparent": np.full((8, 9, 4), 77, np.uint8),
         "deep": np.full((8, 9, 3), 77 * 257, np.uint16),
     }.items():
         cv2.imwrite(str(tmp_path / f"{name}.png"), pixels)
-        np.testing.assert_array_equal(read_picture(tmp_path / f"{name}.png"), np.full((8, 9, 3), 77, np.uint8))
+        np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), np.full((8, 9, 3), 77, np.uint8))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a picture"])
-def test_an_unreadable_picture_is_named(content, tmp_path):
+@pytest.mark.parametrize("content", [None, b"", b"not a image"])
+def test_an_unreadable_image_is_named(content, tmp_path):
     path = tmp_path / "broken.jpg"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.jpg: cannot be read"):
-        read_picture(path)
+        read_image(path)

@@ -21,7 +21,7 @@ def random_boxes(rng, count):
 
 
 def random_case(seed):
-    """Pictures that are crowded, empty, missed and full of ties, by turns."""
+    """Images that are crowded, empty, missed and full of ties, by turns."""
     rng = np.random.default_rng(seed)
     classes = int(rng.integers(1, len(NAMES) + 1))
     truths, predictions = [], []
@@ -43,18 +43,18 @@ def random_case(seed):
     return truths, predictions, NAMES[:classes]
 
 
-def as_coco(pictures):
+def as_coco(images):
     return [
         {
-            "image_id": image,
+            "image_id": number,
             "category_id": int(class_id),
             "bbox": [float(x1), float(y1), float(x2) - float(x1), float(y2) - float(y1)],
             "area": (float(x2) - float(x1)) * (float(y2) - float(y1)),
             "score": float(score),
             "iscrowd": 0,
         }
-        for image, picture in enumerate(pictures)
-        for (x1, y1, x2, y2), class_id, score in zip(picture.boxes, picture.classes, picture.scores, strict=True)
+        for number, image in enumerate(images)
+        for (x1, y1, x2, y2), class_id, score in zip(image.boxes, image.classes, image.scores, strict=True)
     ]
 
 
@@ -167,7 +167,7 @@ def test_matches_are_those_of_pycocotools(seed):
     np.testing.assert_array_equal(matches.counts(0.3)[1], expected)
 
 
-def ten_pictures():
+def ten_images():
     return [Detections.of([[10, 10, 30, 30]], [0]) for _ in range(10)]
 
 
@@ -176,16 +176,16 @@ def evaluate(truths, predictions, names=("helmet",), confidence_threshold=0.5):
     return evaluate_detections(truths, predictions, names, sizes, confidence_threshold=confidence_threshold)
 
 
-def test_a_missed_picture_costs_recall():
+def test_a_missed_image_costs_recall():
     found = [Detections.of([[10, 10, 30, 30]], [0], [0.9])] + [Detections.none()] * 9
-    metrics = evaluate(ten_pictures(), found)
+    metrics = evaluate(ten_images(), found)
     assert metrics.recall_micro == metrics.recall_macro == metrics.per_class[0].recall == pytest.approx(0.1)
     assert metrics.precision_micro == 1.0
     assert metrics.map50 == pytest.approx(11 / 101)  # recalls 0.00 to 0.10
 
 
 def test_a_model_that_finds_nothing_scores_zero():
-    metrics = evaluate(ten_pictures(), [Detections.none()] * 10)
+    metrics = evaluate(ten_images(), [Detections.none()] * 10)
     flat = metrics.as_flat()
     assert (flat.pop("images"), flat.pop("truths"), flat.pop("truths[helmet]")) == (10, 10, 10)
     assert set(flat.values()) == {0.0}
@@ -194,7 +194,7 @@ def test_a_model_that_finds_nothing_scores_zero():
 
 def test_a_perfect_model_scores_one():
     found = [Detections.of([[10, 10, 30, 30]], [0], [0.9])] * 10
-    metrics = evaluate(ten_pictures(), found)
+    metrics = evaluate(ten_images(), found)
     flat = metrics.as_flat()
     ones = [value for name, value in flat.items() if name.startswith(("map", "ap", "precision", "recall", "f1"))]
     assert len(ones) == 13
@@ -204,7 +204,7 @@ def test_a_perfect_model_scores_one():
 
 def test_two_predictions_of_one_object_are_one_hit():
     found = [Detections.of([[10, 10, 30, 30], [11, 11, 30, 30]], [0, 0], [0.9, 0.8])] * 10
-    metrics = evaluate(ten_pictures(), found)
+    metrics = evaluate(ten_images(), found)
     assert (metrics.recall_micro, metrics.precision_micro) == (1.0, 0.5)
     assert metrics.false_positives_per_image == 1.0
 
@@ -224,7 +224,7 @@ def test_large_boxes_count():
 
 def test_a_class_without_truth_leaves_the_means_alone_but_costs_false_positives():
     found = [Detections.of([[10, 10, 30, 30], [60, 60, 90, 90]], [0, 1], [0.9, 0.9])] * 10
-    metrics = evaluate(ten_pictures(), found, names=("helmet", "head"))
+    metrics = evaluate(ten_images(), found, names=("helmet", "head"))
     assert metrics.map50 == metrics.precision_macro == metrics.f1_macro == 1.0
     assert metrics.precision_micro == 0.5
     assert metrics.false_positives_per_image == 1.0
@@ -234,7 +234,7 @@ def test_a_class_without_truth_leaves_the_means_alone_but_costs_false_positives(
     assert metrics.as_flat()["false_positives[head]"] == 10.0
 
 
-def test_crowded_pictures_are_cut_where_asked():
+def test_crowded_images_are_cut_where_asked():
     boxes = [[x, y, x + 4, y + 4] for x in range(0, 195, 5) for y in range(0, 25, 5)]
     crowd = Detections.of(boxes, [0] * len(boxes))
     cut = evaluate([crowd], [crowd])
@@ -256,20 +256,20 @@ def test_crowded_pictures_are_cut_where_asked():
 )
 def test_what_cannot_be_measured_is_refused(boxes, classes, scores, complaint):
     bad = Detections.of(boxes, classes, scores)
-    with pytest.raises(InputError, match=f"prediction of picture 1: .*{complaint}"):
-        evaluate(ten_pictures(), [Detections.none(), bad, *[Detections.none()] * 8])
-    with pytest.raises(InputError, match=f"truth of picture 1: .*{complaint}"):
-        evaluate([*ten_pictures()[:1], bad], [Detections.none()] * 2)
+    with pytest.raises(InputError, match=f"prediction of image 1: .*{complaint}"):
+        evaluate(ten_images(), [Detections.none(), bad, *[Detections.none()] * 8])
+    with pytest.raises(InputError, match=f"truth of image 1: .*{complaint}"):
+        evaluate([*ten_images()[:1], bad], [Detections.none()] * 2)
 
 
 def test_no_truth_is_refused():
-    with pytest.raises(InputError, match="no true boxes in 2 pictures"):
+    with pytest.raises(InputError, match="no true boxes in 2 images"):
         evaluate([Detections.none()] * 2, [Detections.none()] * 2)
 
 
 def test_lengths_must_agree():
     with pytest.raises(InputError, match="10 truths, 3 predictions"):
-        evaluate(ten_pictures(), [Detections.none()] * 3)
+        evaluate(ten_images(), [Detections.none()] * 3)
 
 
 def test_interval_is_around_the_measured_value_and_repeatable():
@@ -282,7 +282,7 @@ def test_interval_is_around_the_measured_value_and_repeatable():
     assert map50_interval(matches, seed=1) != (low, high)
 
 
-def test_interval_draws_pictures_as_if_they_were_copied(monkeypatch):
+def test_interval_draws_images_as_if_they_were_copied(monkeypatch):
     truths, predictions, names = random_case(11)
     draw = np.random.default_rng(0).multinomial(len(truths), np.full(len(truths), 1 / len(truths)), size=1)
     monkeypatch.setattr("components.core.metrics.bootstrap.LEAST_RESAMPLES", 1)
@@ -300,6 +300,6 @@ def test_interval_draws_pictures_as_if_they_were_copied(monkeypatch):
 
 
 def test_interval_of_a_perfect_and_of_a_silent_model():
-    truths = ten_pictures()
+    truths = ten_images()
     assert map50_interval(match(truths, truths, 1)) == (1.0, 1.0)
     assert map50_interval(match(truths, [Detections.none()] * 10, 1)) == (0.0, 0.0)

@@ -15,14 +15,14 @@ from components.core import cache
 from components.core.bundle import SemanticHead
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.hard_examples import picture_key, sidecar_key
-from components.core.job import Job
+from components.core.job.hard_examples import image_key, sidecar_key
+from components.core.job.job import Job
+from components.core.job.label_requests import list_key, read_lists, write_list
 from components.core.manifest import Manifest
 from components.core.miners.base import Frame
 from components.core.parameters import problems
-from components.core.reports import write_page
-from components.core.to_label import list_key, read_lists, write_list
-from components.mine import look
+from components.core.reports.page import write_page
+from components.mine import score_pool as look
 from components.mine.component import mine as component
 from components.mine.mine import make_rule, mine
 from tests.hard_examples import example
@@ -50,7 +50,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def png(number, *colours):
-    """A picture of 96x64 that looks like no other, with a square of each colour."""
+    """A image of 96x64 that looks like no other, with a square of each colour."""
     grey = np.random.default_rng(number).integers(30, 120, (8, 12, 1), dtype=np.uint8)
     image = np.repeat(np.kron(grey, np.ones((8, 8, 1), np.uint8)), 3, axis=2)
     for place, colour in enumerate(colours):
@@ -66,8 +66,8 @@ def hard(job, number, *colours, data=None, **changes):
     data = png(number, *colours or (RED,)) if data is None else data
     seen = {"width": 96, "height": 64, "suffix": ".png", "classes": ("red", "blue"), "boxes": (), "scores": (),
             "class_ids": ()}  # fmt: skip
-    picture, sidecar = example(number, data, **(seen | changes))
-    job.store.write(picture_key(sidecar), picture)
+    image, sidecar = example(number, data, **(seen | changes))
+    job.store.write(image_key(sidecar), image)
     job.store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
     return sidecar.image
 
@@ -100,7 +100,7 @@ def commit(job, tmp_path, rows=(), champion=CHAMPION, number=1):
 
 
 def chosen(mined, share=None):
-    return [picture.id for picture in mined.wanted.pictures if share in (None, picture.share)]
+    return [image.id for image in mined.wanted.images if share in (None, image.share)]
 
 
 def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_path):
@@ -116,9 +116,9 @@ def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_
         "asked": 3, "hardest": 2, "empty": 1, "random": 0, "pool": 4, "near_duplicates": 0,
         "unreadable": 0, "labelled": 0, "beyond_limit": 0,
     }  # fmt: skip
-    picture = next(one for one in mined.wanted.pictures if one.id == unsure)
-    assert (picture.boxes, picture.class_ids) == (((8, 8, 16, 16),), (0,))
-    assert 0.5 <= picture.scores[0] < 0.7
+    image = next(one for one in mined.wanted.images if one.id == unsure)
+    assert (image.boxes, image.class_ids) == (((8, 8, 16, 16),), (0,))
+    assert 0.5 <= image.scores[0] < 0.7
     assert (mined.wanted.model, mined.wanted.round, mined.wanted.classes) == (CHAMPION, 1, ("red", "blue"))
 
 
@@ -129,14 +129,14 @@ def test_a_sample_with_a_mask_is_labelled(any_root, tmp_path):
     assert chosen(mine(any_root, label_budget=2)) == [unlabelled["id"]]
 
 
-def test_the_list_lies_in_the_job_and_its_pictures_can_be_fetched(any_root, tmp_path):
+def test_the_list_lies_in_the_job_and_its_images_can_be_fetched(any_root, tmp_path):
     job = Job.open(any_root)
     for number in range(4):
         hard(job, number)
     commit(job, tmp_path)
     mined = mine(any_root, label_budget=2)
     assert write_list(job.store, mined.wanted) == job.store.uri_of("to-label/r0001.json")
-    assert json.loads(job.store.read(list_key(1)))["pictures"][0]["id"] == chosen(mined)[0]
+    assert json.loads(job.store.read(list_key(1)))["images"][0]["id"] == chosen(mined)[0]
     assert list(read_lists(job.store)) == [mined.wanted]
     mined.manifest().write(tmp_path / "to-label.parquet")
     manifest = Manifest.read(tmp_path / "to-label.parquet")
@@ -145,7 +145,7 @@ def test_the_list_lies_in_the_job_and_its_pictures_can_be_fetched(any_root, tmp_
     assert [file.stat().st_size > 0 for file in cache.fetch_blobs(manifest, tmp_path / "fetched")] == [True, True]
 
 
-def test_of_the_empty_pictures_those_with_faint_boxes_go_first(root, tmp_path):
+def test_of_the_empty_images_those_with_faint_boxes_go_first(root, tmp_path):
     job = Job.open(root)
     for number in range(20):
         hard(job, number, NOTHING)
@@ -153,7 +153,7 @@ def test_of_the_empty_pictures_those_with_faint_boxes_go_first(root, tmp_path):
     commit(job, tmp_path)
     mined = mine(root, label_budget=2, random_share=0, empty_share=1)
     assert chosen(mined, "empty") == faint
-    assert [picture.boxes for picture in mined.wanted.pictures] == [(), ()]
+    assert [image.boxes for image in mined.wanted.images] == [(), ()]
     scores = [pick.seen.judgement.score for pick in mined.picks]
     assert scores == pytest.approx([1.76 / 2.76, 0.88 / 1.88], abs=0.01)
     assert mine(root, label_budget=2, random_share=0, empty_share=1, least_score=0.5).picks[0].seen.judgement.score == 0
@@ -173,7 +173,7 @@ def test_what_is_labelled_is_not_asked_for_again_whatever_it_is_named(root, tmp_
     assert second.counts["labelled"] == 1
 
 
-def test_a_picture_counts_once_wherever_it_lies(root, tmp_path):
+def test_a_image_counts_once_wherever_it_lies(root, tmp_path):
     job = Job.open(root)
     ids = {hard(job, number, data=png(1, RED)) for number in (0, 4000, 8000)}
     commit(job, tmp_path, [sample(job, 1), sample(job, 2)])
@@ -194,12 +194,12 @@ def test_the_limit_leaves_the_latest(root, tmp_path):
     assert mine(root, pool_limit=4).counts["beyond_limit"] == 4
 
 
-def test_pictures_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_path, caplog):
+def test_images_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_path, caplog):
     job = Job.open(any_root)
     good = hard(job, 1)
-    hard(job, 2, data=b"not a picture")
+    hard(job, 2, data=b"not a image")
     _, changed = example(3, png(3), suffix=".png", width=96, height=64)
-    job.store.write(picture_key(changed), png(4))
+    job.store.write(image_key(changed), png(4))
     _, missing = example(5, png(5), suffix=".png", width=96, height=64)
     for sidecar in (changed, missing):
         job.store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
@@ -209,8 +209,8 @@ def test_pictures_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_
     assert chosen(mined) == [good]
     assert mined.counts["unreadable"] == 3
     lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert sum("is damaged or no picture: passed over" in line for line in lines) == 2
-    assert sum(f"{picture_key(missing)} is missing: passed over" in line for line in lines) == 1
+    assert sum("is damaged or no image: passed over" in line for line in lines) == 2
+    assert sum(f"{image_key(missing)} is missing: passed over" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("budget", [0, 5])
@@ -223,7 +223,7 @@ def test_nothing_to_ask_for_is_an_empty_list_and_one_line(root, tmp_path, caplog
     mined = mine(root, label_budget=budget)
     assert chosen(mined) == []
     assert [record.message for record in caplog.records] == [
-        "no unlabelled picture to ask for: 0 hard examples are labelled already, 0 pictures are unreadable"
+        "no unlabelled image to ask for: 0 hard examples are labelled already, 0 images are unreadable"
         if budget
         else "label_budget=0: nothing is asked for"
     ]
@@ -233,22 +233,22 @@ def test_nothing_to_ask_for_is_an_empty_list_and_one_line(root, tmp_path, caplog
 
 def test_a_job_that_has_not_begun_has_nothing_to_ask_for(root):
     mined = mine(root)
-    assert (mined.wanted.pictures, mined.wanted.model, mined.wanted.round) == ((), None, 0)
+    assert (mined.wanted.images, mined.wanted.model, mined.wanted.round) == ((), None, 0)
 
 
-def test_without_a_champion_pictures_are_drawn_at_random(root, tmp_path, caplog):
+def test_without_a_champion_images_are_drawn_at_random(root, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     job = Job.open(root)
     for number in range(9):
         hard(job, number)
     commit(job, tmp_path, champion=None)
     mined = mine(root, label_budget=4)
-    assert [picture.share for picture in mined.wanted.pictures] == ["random"] * 4
+    assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert mined.wanted.model is None
-    assert "asking for 4 of 9 pictures: drawn at random since there is no champion yet" in caplog.text
+    assert "asking for 4 of 9 images: drawn at random since there is no champion yet" in caplog.text
 
 
-def test_with_a_champion_that_segments_pictures_are_drawn_at_random(root, tmp_path, caplog):
+def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     job = Job.open(root)
     for number in range(9):
@@ -259,9 +259,9 @@ def test_with_a_champion_that_segments_pictures_are_drawn_at_random(root, tmp_pa
     job.publish_bundle(write_bundle(tmp_path / "s1", segmenter, described), "s1")
     commit(job, tmp_path, champion="s1", rows=[sample(job, 100, labelled=True)])
     mined = mine(root, label_budget=4)
-    assert [picture.share for picture in mined.wanted.pictures] == ["random"] * 4
+    assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
-    assert "asking for 4 of 9 pictures: drawn at random since the champion segments" in caplog.text
+    assert "asking for 4 of 9 images: drawn at random since the champion segments" in caplog.text
 
 
 def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):
@@ -318,11 +318,11 @@ def test_the_boxes_to_correct_are_those_of_the_deployed_model_whatever_the_miner
     hard(job, 1, RED, PALE, FAINT)
     commit(job, tmp_path)
     for least_score in (0.05, 0.5, 0.9):
-        (picture,) = mine(root, least_score=least_score).wanted.pictures
-        assert sorted(picture.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], least_score
+        (image,) = mine(root, least_score=least_score).wanted.images
+        assert sorted(image.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], least_score
 
 
-def test_a_pool_is_ranked_by_pictures_with_boxes_unless_told_otherwise():
+def test_a_pool_is_ranked_by_images_with_boxes_unless_told_otherwise():
     empty = Frame(Detections.none(), key="ab")
     assert make_rule("doubt", {}).judge(empty).score == 0
     assert make_rule("IBT", {"on_empty": "hard"}).judge(empty).score == 1
@@ -352,7 +352,7 @@ def test_the_ranking_is_a_table_in_the_order_of_the_list(root, tmp_path):
     assert pl.read_csv(table.write_csv().encode()).columns == table.columns
 
 
-def test_the_report_shows_pictures_and_what_earlier_answers_say(root, tmp_path):
+def test_the_report_shows_images_and_what_earlier_answers_say(root, tmp_path):
     job = Job.open(root)
     right, wrong = hard(job, 1), hard(job, 2)
     commit(job, tmp_path)
@@ -370,10 +370,10 @@ def test_the_report_shows_pictures_and_what_earlier_answers_say(root, tmp_path):
     mined = mine(root)
     write_page(tmp_path / "page.html", "Mine", mined.sections)
     page = Path(tmp_path / "page.html").read_text()
-    assert "asking for 1 of 1 pictures" in page
+    assert "asking for 1 of 1 images" in page
     assert page.count("<img") == 1
     assert "(unlabelled; 3.png)" in page
-    share = {picture.id: picture.share for picture in first.wanted.pictures}
+    share = {image.id: image.share for image in first.wanted.images}
     table = str(mined.sections[1].body)
     assert mined.sections[1].title == "Answers to earlier questions"
     for id_, mistakes in ((right, "0.000"), (wrong, "2.000")):
@@ -399,12 +399,12 @@ def test_the_champion_of_another_job_finds_the_boxes_that_people_correct(any_roo
     mined = mine(any_root, label_budget=2, prelabel_job=other)
     assert mined.wanted.prelabelled_by == f"file://{other}/bundles/large"
     assert (mined.wanted.model, mined.wanted.classes) == (CHAMPION, ("red", "blue"))
-    found = {picture.id: picture for picture in mined.wanted.pictures}
+    found = {image.id: image for image in mined.wanted.images}
     # What is blue it calls red, which is class 0 here; the faint red squares are trucks to it, of which nobody asked.
     assert found[with_blue].prelabels.class_ids == (0,)
     assert found[with_blue].prelabels.boxes == ((32, 8, 40, 16),)
     assert found[with_blue].class_ids == (1,), "by which it was chosen stays what this job's champion found"
-    assert [len(picture.to_correct.boxes) for picture in mined.wanted.pictures if picture.id != with_blue] == [0]
+    assert [len(image.to_correct.boxes) for image in mined.wanted.images if image.id != with_blue] == [0]
     write_list(job.store, mined.wanted)
     assert list(read_lists(job.store)) == [mined.wanted]
     write_page(tmp_path / "page.html", "Mine", mined.sections)
@@ -414,9 +414,9 @@ def test_the_champion_of_another_job_finds_the_boxes_that_people_correct(any_roo
 def test_before_the_first_round_another_jobs_champion_names_the_classes(root, tmp_path):
     hard(Job.open(root), 1, RED)
     mined = mine(root, prelabel_job=other_job(tmp_path))
-    (picture,) = mined.wanted.pictures
+    (image,) = mined.wanted.images
     assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
-    assert (picture.boxes, picture.to_correct.class_ids) == ((), (0,))
+    assert (image.boxes, image.to_correct.class_ids) == ((), (0,))
 
 
 def test_another_job_that_cannot_help_is_told(root, tmp_path):
@@ -450,7 +450,7 @@ def test_the_component_writes_every_output(root, tmp_path):
     assert pl.read_csv(tmp_path / "ranking").height == len(Manifest.read(tmp_path / "to_label")) == 2
     assert outputs["counts"].metadata["asked"] == 2
     assert "To label" in (tmp_path / "report").read_text()
-    assert {picture.id for picture in next(read_lists(job.store)).pictures} < ids
+    assert {image.id for image in next(read_lists(job.store)).images} < ids
 
 
 @pytest.mark.parametrize(

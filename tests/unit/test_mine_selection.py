@@ -5,18 +5,18 @@ import pytest
 
 from components.core.detections import Detections
 from components.core.miners.base import Judgement
-from components.mine.look import Seen
 from components.mine.pool import Candidate
+from components.mine.score_pool import Inference
 from components.mine.selection import choose
 
 
 def seen(name, score=0.5, boxes=1, looks=None):
-    """A picture that looks like no other unless told what it looks like."""
+    """A image that looks like no other unless told what it looks like."""
     id_ = hashlib.sha256(str(name).encode()).hexdigest()
     found = Detections.of([[0, 0, 9, 9]] * boxes, [0] * boxes, [0.5] * boxes)
     looks = int(id_[:16], 16) if looks is None else looks
     judgement = Judgement(True, score, f"judged {score}")
-    return Seen(Candidate(id_, f"file:///{name}.jpg", str(name), id_, "hard"), 64, 48, found, judgement, looks)
+    return Inference(Candidate(id_, f"file:///{name}.jpg", str(name), id_, "hard"), 64, 48, found, judgement, looks)
 
 
 def names(selection, share=None):
@@ -39,7 +39,7 @@ def test_the_budget_is_shared_among_the_hardest_the_empty_and_the_random():
     assert len(set(names(selection))) == 20
 
 
-def test_every_picture_has_the_reason_of_its_share():
+def test_every_image_has_the_reason_of_its_share():
     selection = choose(pool_of(100, 50), 20, random_share=0.1, empty_share=0.2)
     reasons = {share: {p.reason for p in selection.picks if p.share == share} for share in ("empty", "random")}
     assert reasons == {"empty": {"nothing was found"}, "random": {"drawn at random"}}
@@ -55,7 +55,7 @@ def test_a_share_that_finds_too_few_leaves_what_is_over_to_the_others(found, emp
 
 
 @pytest.mark.parametrize("budget", [0, 1, 2, 7, 30])
-def test_no_budget_is_exceeded_and_none_is_left_while_there_are_pictures(budget):
+def test_no_budget_is_exceeded_and_none_is_left_while_there_are_images(budget):
     for random_share, empty_share in ((0, 0), (0.1, 0.2), (0.5, 0.5), (1, 0), (0, 1)):
         selection = choose(pool_of(12, 8), budget, random_share=random_share, empty_share=empty_share)
         assert len(selection.picks) == len(set(names(selection))) == min(budget, 20)
@@ -88,7 +88,7 @@ def test_the_order_of_the_pool_changes_nothing():
         assert choose(pool, 25, random_share=0.2, empty_share=0.3) == expected
 
 
-def test_random_pictures_are_drawn_whatever_their_score():
+def test_random_images_are_drawn_whatever_their_score():
     drawn = names(choose(pool_of(400, 0), 100, random_share=1, empty_share=0))
     scores = [int(name[1:]) for name in drawn]
     assert 160 < sum(scores) / 100 < 240

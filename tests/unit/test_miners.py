@@ -28,7 +28,7 @@ def frame(scores, number=0, **others):
     return Frame(Detections.of(boxes, [0] * len(scores), scores), key=key(number), **others)
 
 
-def picture_frame(probabilities, number=0):
+def image_frame(probabilities, number=0):
     return Frame(Detections.none(), key=key(number), probabilities=np.asarray(probabilities))
 
 
@@ -110,7 +110,7 @@ def test_cross_entropy_decides_as_sedna(classes, limit):
     expected = [confidence(row) < limit for row in rows.tolist()]
     miner = make_miner("CrossEntropy", {"threshold_cross_entropy": limit})
     assert miner.judge_many(rows, np.ones(len(rows), int))[0].tolist() == expected
-    assert [miner.judge(picture_frame(row)).hard for row in rows] == expected
+    assert [miner.judge(image_frame(row)).hard for row in rows] == expected
     drop_in = SednaFilter("CrossEntropy", threshold_cross_entropy=str(limit))
     assert [drop_in(row) for row in rows.tolist()] == expected
 
@@ -120,7 +120,7 @@ def test_at_the_limit_the_last_bit_decides_as_it_does_for_sedna():
         limit = confidence(row.tolist())
         for threshold, hard in ((limit, False), (np.nextafter(limit, 2), True)):
             miner = CrossEntropy(threshold_cross_entropy=threshold)
-            assert miner.judge(picture_frame(row)).hard == hard
+            assert miner.judge(image_frame(row)).hard == hard
 
 
 @pytest.mark.parametrize("name", POOL)
@@ -198,8 +198,8 @@ def test_a_score_is_read_as_a_probability_and_its_rest():
         for score in (0.0, 0.3, 0.5, 0.9, 1.0):
             of_box = miner.judge(frame([score]))
             rest = np.float64(np.float32(score))
-            assert of_box == miner.judge(picture_frame([rest, 1 - rest]))
-            assert of_box == miner.judge(picture_frame([rest]))
+            assert of_box == miner.judge(image_frame([rest, 1 - rest]))
+            assert of_box == miner.judge(image_frame([rest]))
     assert make_miner("entropy", {}).judge(frame([0.5])).score == 1
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
     assert make_miner("CrossEntropy", {}).judge(frame([0.25])).score == pytest.approx(entropy)
@@ -210,9 +210,9 @@ def test_zero_probabilities_and_one_class_are_the_limits():
     for name in ("CrossEntropy", "entropy", "margin"):
         miner = make_miner(name, {})
         for certain in ([0.0, 1.0, 0.0], [1.0]):
-            judgement = miner.judge(picture_frame(certain))
+            judgement = miner.judge(image_frame(certain))
             assert (judgement.hard, judgement.score) == (False, 0.0)
-    half = make_miner("CrossEntropy", {}).judge(picture_frame([0.5, 0.5, 0.0]))
+    half = make_miner("CrossEntropy", {}).judge(image_frame([0.5, 0.5, 0.0]))
     assert half.score == pytest.approx(math.log(2) / math.log(3))
 
 
@@ -229,7 +229,7 @@ def test_a_score_that_is_none_is_never_silently_easy(wrong):
     with pytest.raises(InputError, match=r"1 of 2 scores outside 0\.\.1, such as"):
         frame([0.5, wrong])
     with pytest.raises(InputError, match=r"outside 0\.\.1"):
-        picture_frame([0.5, wrong])
+        image_frame([0.5, wrong])
     for name in ON_SCORES:
         with pytest.raises(InputError, match=r"outside 0\.\.1"):
             make_miner(name, {}).judge_many([0.5, wrong], [2])
@@ -240,7 +240,7 @@ def test_a_score_that_is_none_is_never_silently_easy(wrong):
 def test_probabilities_that_are_none_are_refused():
     for wrong in ([0.2, 0.3], [0.9, 0.9, 0.9], []):
         with pytest.raises(InputError, match="sum to .*, not to 1"):
-            picture_frame(wrong)
+            image_frame(wrong)
     with pytest.raises(InputError, match="sum to"):
         SednaFilter("CrossEntropy")([0.2, 0.3])
     with pytest.raises(ValueError, match="for 2 boxes"):
@@ -363,9 +363,9 @@ A, B = (0, 0, 10, 10, 0), (20, 20, 30, 30, 0)
 A_NEAR, A_FAR, A_OTHER = (1, 0, 11, 10, 0), (6, 0, 16, 10, 0), (0, 0, 10, 10, 1)
 
 
-def film(*pictures, **parameters):
+def film(*images, **parameters):
     miner = make_miner("temporal", {"on_empty": "easy", **parameters})
-    return [miner.judge(Frame(detections)) for detections in pictures]
+    return [miner.judge(Frame(detections)) for detections in images]
 
 
 def test_boxes_that_flicker_are_hard():
@@ -402,14 +402,14 @@ def look(grey, rng):
     return rng.integers(grey - 5, grey + 6, (60, 80, 3), dtype=np.uint8)
 
 
-def test_pictures_unlike_all_before_are_novel():
+def test_images_unlike_all_before_are_novel():
     rng, miner = np.random.default_rng(0), make_miner("novelty", {})
     greys = (60, 60, 60, 160, 160, 60, 160)
     judged = [miner.judge(Frame(Detections.none(), look(grey, rng))) for grey in greys]
     assert [one.hard for one in judged] == [True, False, False, True, False, False, False]
     assert judged[0].score == 1
     assert judged[3].score == pytest.approx(100 / 255 * math.sqrt(3 / 4), abs=0.02)
-    assert judged[3].reason.endswith("from the nearest of 1 pictures")
+    assert judged[3].reason.endswith("from the nearest of 1 images")
     again = make_miner("novelty", {"threshold_distance": "0.9"})
     assert [again.judge(Frame(Detections.none(), look(grey, rng))).hard for grey in greys] == [True] + [False] * 6
 
@@ -424,7 +424,7 @@ def test_the_memory_is_bounded_and_forgets_what_is_seen_no_more():
     assert len(other._seen) == 0
 
 
-def test_novelty_needs_a_picture():
-    with pytest.raises(InputError, match="looks at pictures"):
+def test_novelty_needs_a_image():
+    with pytest.raises(InputError, match="looks at images"):
         make_miner("novelty", {}).judge(frame([0.5]))
     assert embedding(np.full((7, 2000, 3), 255, np.uint8)) == pytest.approx([1, 1, 1, 0] * 64)

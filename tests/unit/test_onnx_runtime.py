@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from components.core.bundle import Head
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
-from components.core.runtimes.detector import open_detector
+from components.core.runtimes.base import open_detector
 from tests.models import BUNDLE, colour_model, model, port, write_bundle
 
 
@@ -16,7 +16,7 @@ def detector(tmp_path):
     return open_detector("onnx", write_bundle(tmp_path / "version", colour_model()), threads=1)
 
 
-def test_boxes_are_in_pixels_of_each_picture(detector):
+def test_boxes_are_in_pixels_of_each_image(detector):
     small = np.zeros((32, 32, 3), np.uint8)  # drawn twice as large, with 16 columns left and right
     small[8:12, 16:20] = (255, 0, 0)
     large = np.zeros((128, 192, 3), np.uint8)  # drawn half as large
@@ -39,7 +39,7 @@ def test_thresholds_are_those_of_the_bundle_unless_given(detector):
     assert len(detector.predict([image], confidence=0.9)[0]) == 0
 
 
-def test_boxes_beside_the_picture_are_left_out(detector):
+def test_boxes_beside_the_image_are_left_out(detector):
     wide = np.zeros((8, 96, 3), np.uint8)  # rows 28 to 36 of the canvas: two rows of cells of 8 pixels, two of 16
     (found,) = detector.predict([wide], confidence=0.0)
     assert len(found) == 2 * (2 * 12 + 2 * 6)
@@ -119,7 +119,7 @@ def wake(network, pixels):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_detections_are_those_of_ultralytics(tmp_path, ultralytics):
-    """The whole way, from a picture to boxes, with a network that was exported as a trained one is."""
+    """The whole way, from a image to boxes, with a network that was exported as a trained one is."""
     import torch
 
     torch.manual_seed(0)

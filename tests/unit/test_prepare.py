@@ -9,9 +9,9 @@ import pytest
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask
-from components.core.reports import PALETTE
+from components.core.reports.page import PALETTE
 from components.prepare.prepare import _painted, assign, balance, prepare, sections
-from tests.pictures import job_with_pictures
+from tests.images import job_with_images
 
 CLASSES = ["helmet", "head"]
 
@@ -117,7 +117,7 @@ def test_masks_are_labels_and_nothing_is_said_of_boxes():
 
 @pytest.mark.parametrize("masks", [True, False])
 def test_the_report_shows_masks(tmp_path, masks):
-    manifest = job_with_pictures(tmp_path / "job", {"train": 4, "val": 2, "test": 2})
+    manifest = job_with_images(tmp_path / "job", {"train": 4, "val": 2, "test": 2})
     if masks:
         rows = []
         for number, row in enumerate(manifest.rows()):
@@ -129,12 +129,12 @@ def test_the_report_shows_masks(tmp_path, masks):
             rows.append(row | {"annotations": None, "mask": path.as_uri()})
         manifest = Manifest.of(rows, manifest.classes)
     prepared = prepare(manifest, split_by="source")
-    data, pictures = sections(prepared, tmp_path / "cache")
+    data, images = sections(prepared, tmp_path / "cache")
     assert ("train boxes" in data.body) is not masks
-    assert pictures.body.count("<figure>") == 4
+    assert images.body.count("<figure>") == 4
 
 
-def test_a_mask_is_painted_over_its_picture_except_where_it_is_void():
+def test_a_mask_is_painted_over_its_image_except_where_it_is_void():
     image = np.full((2, 3, 3), 101, dtype=np.uint8)
     mask = np.array([[0, 1, VOID], [8, 0, VOID]], dtype=np.uint8)
     painted = _painted(image, mask)

@@ -320,7 +320,7 @@ def test_a_mask_that_changes_replaces_the_old_one_and_nothing_else():
         assert found == before[found["id"]] | ({"mask": "file:///blobs/2.png"} if changed else {})
 
 
-def test_boxes_and_a_mask_of_one_picture_are_kept_together():
+def test_boxes_and_a_mask_of_one_image_are_kept_together():
     first = round_manifest(None, batch(0, 100), round_number=1)
     second = round_manifest(first.manifest, Manifest(pl.concat([masked(0, 3).table, batch(100, 60).table]), CLASSES),
                             round_number=2)  # fmt: skip

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from components.core import reports
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.reports import page as reports
 
 NONE = "\N{EN DASH}"
 
@@ -18,7 +18,7 @@ def test_a_page_is_self_contained_escapes_text_and_reads_back(tmp_path):
     sections = [
         reports.Section("A & B", reports.facts({"name": "<script>alert(1)</script>", "mAP50": 0.81234, "n": 12345})),
         reports.Section("Table", reports.table(["class", "AP"], [["helmet", 0.5], ["<b>", 1]], caption="c")),
-        reports.Section("Figure", reports.figure(figure, "caption") + reports.pictures([(image, "one")])),
+        reports.Section("Figure", reports.figure(figure, "caption") + reports.images([(image, "one")])),
     ]
     reports.write_page(tmp_path / "page.html", "Run <1>", sections)
     text = (tmp_path / "page.html").read_text()

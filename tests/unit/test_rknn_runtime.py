@@ -9,7 +9,7 @@ import pytest
 
 from components.core.errors import InputError, NoRuntimeError, NotFoundError
 from components.core.runtimes import rknn
-from components.core.runtimes.detector import open_detector
+from components.core.runtimes.base import open_detector
 from tests.models import BUNDLE, colour_model, write_bundle
 
 
@@ -57,11 +57,11 @@ def board(tmp_path, monkeypatch):
 
 
 def test_a_board_finds_what_the_processor_finds(folder, board):
-    picture = np.zeros((50, 120, 3), np.uint8)
-    picture[10:30, 20:50] = (250, 0, 0)
-    picture[25:45, 80:110] = (0, 0, 250)
-    (expected,) = open_detector("onnx", folder).predict([picture], confidence=0.2)
-    (found,) = open_detector("rknn", folder).predict([picture], confidence=0.2)
+    image = np.zeros((50, 120, 3), np.uint8)
+    image[10:30, 20:50] = (250, 0, 0)
+    image[25:45, 80:110] = (0, 0, 250)
+    (expected,) = open_detector("onnx", folder).predict([image], confidence=0.2)
+    (found,) = open_detector("rknn", folder).predict([image], confidence=0.2)
     assert len(found) > 1
     np.testing.assert_array_equal(found.boxes, expected.boxes)
     np.testing.assert_array_equal(found.classes, expected.classes)

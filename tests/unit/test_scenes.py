@@ -65,7 +65,7 @@ def test_one_seed_gives_one_scene():
     assert not np.array_equal(first[0], other[0])
 
 
-def test_light_changes_the_picture_and_not_the_boxes():
+def test_light_changes_the_image_and_not_the_boxes():
     scenes = {
         light: draw_scene(np.random.default_rng(11), site="hall", light=light, size=(160, 220)) for light in LIGHTS
     }
@@ -121,10 +121,10 @@ def test_a_hidden_head_is_not_labelled(monkeypatch):
     assert draw_scene(np.random.default_rng(2), site="hall", light="day", size=(120, 160))[1] == []
 
 
-def test_the_zip_is_voc_with_a_label_file_for_each_picture(dataset):
-    pictures = read(dataset)
-    assert len(pictures) == 64
-    for stem, (image, labels) in pictures.items():
+def test_the_zip_is_voc_with_a_label_file_for_each_image(dataset):
+    images = read(dataset)
+    assert len(images) == 64
+    for stem, (image, labels) in images.items():
         height, width = image.shape[:2]
         assert 200 <= width <= 320
         assert labels.findtext("filename") == f"{stem}.jpg"
@@ -137,12 +137,12 @@ def test_the_zip_is_voc_with_a_label_file_for_each_picture(dataset):
 
 
 def test_there_are_negatives_both_classes_and_every_combination(dataset):
-    pictures = read(dataset)
-    names = [[entry.findtext("name") for entry in labels.iter("object")] for _, labels in pictures.values()]
+    images = read(dataset)
+    names = [[entry.findtext("name") for entry in labels.iter("object")] for _, labels in images.values()]
     counts = Counter(name for found in names for name in found)
     assert min(counts["helmet"], counts["head"]) > 25
     assert 1 <= names.count([]) < 16
-    combinations = Counter(tuple(stem.split("-")[:2]) for stem in pictures)
+    combinations = Counter(tuple(stem.split("-")[:2]) for stem in images)
     assert set(combinations.values()) == {4}
     assert len(combinations) == len(SITES) * len(LIGHTS)
 

@@ -11,16 +11,16 @@ from components.core.bundle import Bundle, Head, SemanticHead
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
-from components.core.reports import read_sections, write_page
-from components.core.runtimes.detector import open_detector
+from components.core.reports.page import read_sections, write_page
+from components.core.runtimes.base import open_detector, open_segmenter
 from components.core.runtimes.network import as_described
-from components.core.runtimes.segmenter import classes_of, open_segmenter
+from components.core.runtimes.segmenter import classes_of
 from components.evaluate.evaluate import evaluate
 from components.evaluate.measure import measure
 from components.evaluate.segmentation import evaluate_masks
+from tests.images import job_with_images, squares
 from tests.models import colour_model
 from tests.models import write_bundle as write_detector
-from tests.pictures import job_with_pictures, squares
 from tests.tiny_segmenter import CLASSES, job_with_masks, painted, train_network, write_bundle
 
 BUNDLE = Bundle(
@@ -54,9 +54,9 @@ def test_scores_are_enlarged_as_in_training_and_never_the_classes():
 
 
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (200, 100), (50, 100), (33, 47), (1, 5)])
-def test_a_map_has_the_size_of_its_picture_and_lies_where_the_picture_does(width, height):
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[:, width // 2 :] = 255
+def test_a_map_has_the_size_of_its_image_and_lies_where_the_image_does(width, height):
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :] = 255
     seen = []
 
     def infer(canvas):
@@ -64,7 +64,7 @@ def test_a_map_has_the_size_of_its_picture_and_lies_where_the_picture_does(width
         bright = canvas[0, ::8, ::8, 0].astype(np.float32)  # the padding is 114: neither
         return [np.stack([100 - abs(bright - 114), 100 - bright, bright - 130])[None].astype(np.float32)]
 
-    (found,) = as_described(BUNDLE, infer).segment([picture])
+    (found,) = as_described(BUNDLE, infer).segment([image])
     assert (found.shape, found.dtype) == ((height, width), np.uint8)
     assert (seen[0].shape, seen[0].dtype) == ((1, 64, 96, 3), np.uint8)
     if width >= 96:  # right and left half are told apart, but for a cell or two where they meet
@@ -76,9 +76,9 @@ def test_a_map_has_the_size_of_its_picture_and_lies_where_the_picture_does(width
 def test_a_trained_model_finds_the_squares(model):
     rng = np.random.default_rng(5)
     segmenter = open_segmenter("onnx", model)
-    pictures = [squares(rng) for _ in range(5)]
-    maps = segmenter.segment([image for image, _ in pictures])
-    right = np.mean([(one == painted(boxes)).mean() for one, (_, boxes) in zip(maps, pictures, strict=True)])
+    images = [squares(rng) for _ in range(5)]
+    maps = segmenter.segment([image for image, _ in images])
+    right = np.mean([(one == painted(boxes)).mean() for one, (_, boxes) in zip(maps, images, strict=True)])
     assert right > 0.9
 
 
@@ -88,7 +88,7 @@ def test_a_model_for_the_other_task_is_told(model, tmp_path, job):
         open_detector("onnx", model)
     with pytest.raises(InputError, match="it is for detection, and here one for segmentation is needed"):
         open_segmenter("onnx", detector)
-    boxes = job_with_pictures(tmp_path / "boxes", {"test": 3})
+    boxes = job_with_images(tmp_path / "boxes", {"test": 3})
     with pytest.raises(InputError, match="split 'test' has boxes and no masks: a model for segmentation"):
         evaluate_masks(Manifest(boxes.table, CLASSES), model, cache_folder=tmp_path)
 
@@ -125,7 +125,7 @@ def test_an_evaluation_measures_by_masks_and_shows_them(model, job, tmp_path):
     assert low <= done.as_flat()["miou"] <= high
     write_page(tmp_path / "page.html", "Evaluate", done.sections)
     titles = [section.title for section in read_sections(tmp_path / "page.html")]
-    assert titles == ["Evaluation", "Classes", "Worst pictures", "Best pictures"]
+    assert titles == ["Evaluation", "Classes", "Worst images", "Best images"]
     page = (tmp_path / "page.html").read_text()
     assert all(name in page for name in CLASSES)
 
@@ -146,7 +146,7 @@ def test_classes_in_another_order_are_the_same_classes(model, job, tmp_path):
         evaluate_masks(manifest, _renamed(turned, ("ground", "red", "cat")), cache_folder=tmp_path)
 
 
-def test_a_mask_of_another_size_than_its_picture_is_told(model, tmp_path):
+def test_a_mask_of_another_size_than_its_image_is_told(model, tmp_path):
     manifest = job_with_masks(tmp_path / "job", {"test": 2})
     data = encode_mask(np.zeros((10, 10), np.uint8))
     digest = hashlib.sha256(data).hexdigest()
@@ -157,7 +157,7 @@ def test_a_mask_of_another_size_than_its_picture_is_told(model, tmp_path):
 
 
 def test_a_detector_is_still_measured_by_boxes(tmp_path):
-    manifest = job_with_pictures(tmp_path / "job", {"test": 4})
+    manifest = job_with_images(tmp_path / "job", {"test": 4})
     detector = write_detector(tmp_path / "detector", colour_model())
     settings = {"confidence_threshold": 0.25, "nms_threshold": 0.7, "cache_folder": tmp_path / "cache"}
     assert measure(manifest, detector, **settings).as_flat() == evaluate(manifest, detector, **settings).as_flat()

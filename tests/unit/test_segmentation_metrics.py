@@ -42,7 +42,7 @@ def test_a_class_that_is_only_imagined_counts_as_nothing_right():
     assert metrics.miou == pytest.approx((15 / 16 + 0) / 2)
 
 
-def test_pictures_count_by_their_pixels_not_one_by_one():
+def test_images_count_by_their_pixels_not_one_by_one():
     rng = np.random.default_rng(0)
     maps = [(rng.integers(0, 3, (n, 7)).astype(np.uint8), rng.integers(0, 3, (n, 7)).astype(np.uint8)) for n in (2, 30)]
     apart = evaluate_segmentation([confusion(truth, found, 3) for truth, found in maps], NAMES)
@@ -69,7 +69,7 @@ def test_an_interval_holds_the_figure_and_pairing_narrows_the_difference():
     ours, theirs = [], []
     for _ in range(60):
         truth = rng.integers(0, 3, (20, 20)).astype(np.uint8)
-        wrong = rng.random((20, 20)) < rng.random()  # some pictures are hard, for both
+        wrong = rng.random((20, 20)) < rng.random()  # some images are hard, for both
         found = np.where(wrong, (truth + 1) % 3, truth).astype(np.uint8)
         worse = np.where(rng.random((20, 20)) < 0.05, (truth + 1) % 3, found).astype(np.uint8)
         ours.append(confusion(truth, found, 3))

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from components.core.errors import InputError
-from components.serving.feed import Feed
-from components.serving.live import LiveSource
+from components.serving.frame_queue import FrameQueue
 from components.serving.position import Position
-from components.serving.sources import Shot, open_source
-from tests.edge import folder_of_pictures, pictures, video
+from components.serving.sources.base import Shot
+from components.serving.sources.camera import LiveSource
+from components.serving.sources.open import open_source
+from tests.edge import folder_of_images, images, video
 from tests.rtsp import Camera
 
 GREYS = [np.full((96, 128, 3), value, np.uint8) for value in range(20, 250, 10)]
@@ -22,44 +23,44 @@ def shots(address, after="", every=1):
     return list(open_source(str(address)).shots(threading.Event(), after, every))
 
 
-def test_a_folder_gives_its_pictures_sorted_with_their_own_bytes(tmp_path):
-    folder = folder_of_pictures(tmp_path / "pictures", 3)
+def test_a_folder_gives_its_images_sorted_with_their_own_bytes(tmp_path):
+    folder = folder_of_images(tmp_path / "images", 3)
     (folder / "site b").mkdir()
     (folder / "0001.jpg").rename(folder / "site b" / "0001.JPG")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     found = shots(folder)
     assert [shot.place for shot in found] == ["0000.jpg", "0002.jpg", "site b/0001.JPG"]
     assert [shot.number for shot in found] == [0, 1, 2]
     assert found[2].original == (folder / "site b" / "0001.JPG").read_bytes()
     assert found[2].suffix == ".jpg"
-    assert found[0].picture.shape == (96, 96, 3)
+    assert found[0].image.shape == (96, 96, 3)
 
 
-def test_a_picture_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
-    folder = folder_of_pictures(tmp_path / "pictures", 3)
+def test_a_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
+    folder = folder_of_images(tmp_path / "images", 3)
     (folder / "0001.jpg").write_bytes((folder / "0001.jpg").read_bytes()[:40])
     (folder / "0002.jpg").write_bytes(b"")
     assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
-    assert "0001.jpg: not a picture" in caplog.text
-    assert "0002.jpg: not a picture" in caplog.text
+    assert "0001.jpg: not a image" in caplog.text
+    assert "0002.jpg: not a image" in caplog.text
 
 
 def test_a_video_gives_its_frames_in_order_and_in_rgb(tmp_path):
     found = shots(video(tmp_path / "v.avi", 12))
     assert [shot.number for shot in found] == list(range(12))
-    for shot, drawn in zip(found, pictures(12), strict=True):
-        assert np.abs(shot.picture.astype(int) - drawn).mean() < 20
+    for shot, drawn in zip(found, images(12), strict=True):
+        assert np.abs(shot.image.astype(int) - drawn).mean() < 20
     assert found[0].original is None
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
 def test_a_finite_source_goes_on_after_a_place(tmp_path, kind):
-    make = {"video": lambda: video(tmp_path / "v.avi", 12), "folder": lambda: folder_of_pictures(tmp_path / "p", 12)}
+    make = {"video": lambda: video(tmp_path / "v.avi", 12), "folder": lambda: folder_of_images(tmp_path / "p", 12)}
     source = make[kind]()
     whole = shots(source)
     rest = shots(source, after=whole[4].place)
     assert [shot.number for shot in rest] == list(range(5, 12))
-    assert all((one.picture == other.picture).all() for one, other in zip(rest, whole[5:], strict=True))
+    assert all((one.image == other.image).all() for one, other in zip(rest, whole[5:], strict=True))
     assert [shot.number for shot in shots(source, after=whole[4].place, every=3)] == [6, 9]
     assert shots(source, after=whole[-1].place) == []
 
@@ -87,8 +88,8 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, name, content, messag
 def test_an_mp4_without_its_index_is_refused(tmp_path):
     path = tmp_path / "v.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 96))
-    for picture in pictures(30):
-        writer.write(picture)
+    for image in images(30):
+        writer.write(image)
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="cut off before its index"):
@@ -98,7 +99,7 @@ def test_an_mp4_without_its_index_is_refused(tmp_path):
 def test_a_source_that_is_not_there_or_empty_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such file or folder"):
         open_source(str(tmp_path / "nothing"))
-    with pytest.raises(InputError, match="no picture in it"):
+    with pytest.raises(InputError, match="no image in it"):
         open_source(str(tmp_path))
 
 
@@ -111,7 +112,7 @@ def test_a_camera_that_drops_is_opened_again_and_again():
             if len(found) == 35:
                 stop.set()
     assert [shot.number for shot in found] == list(range(35))
-    assert [round(shot.picture.mean()) for shot in found[10:13]] == [20, 30, 40]
+    assert [round(shot.image.mean()) for shot in found[10:13]] == [20, 30, 40]
     assert source.retries >= 3
     assert camera.connections >= 4
 
@@ -137,12 +138,12 @@ def test_a_camera_that_accepts_and_never_answers_is_tried_again(caplog):
         assert list(source.shots(stop)) == []
         assert time.monotonic() - started < 5
     assert source.retries >= 2
-    assert "no picture; opening it again" in caplog.text
+    assert "no image; opening it again" in caplog.text
     assert "secret" not in caplog.text + source.name
 
 
 class Numbers:
-    """A source of numbered pictures that come as fast as they are taken."""
+    """A source of numbered images that come as fast as they are taken."""
 
     name = identity = "numbers"
     retries = 0
@@ -164,8 +165,8 @@ def drained(feed):
             yield shot.number
 
 
-def test_of_a_finite_source_no_picture_is_dropped():
-    feed = Feed(Numbers(200, live=False))
+def test_of_a_finite_source_no_image_is_dropped():
+    feed = FrameQueue(Numbers(200, live=False))
     taken = []
     for number in drained(feed):
         taken.append(number)
@@ -175,23 +176,23 @@ def test_of_a_finite_source_no_picture_is_dropped():
     assert feed.close()
 
 
-def test_of_a_live_source_the_newest_picture_is_taken_and_the_others_counted():
-    feed = Feed(Numbers(200, live=True))
+def test_of_a_live_source_the_newest_image_is_taken_and_the_others_counted():
+    feed = FrameQueue(Numbers(200, live=True))
     time.sleep(0.3)
     assert list(drained(feed)) == [199]
     assert feed.dropped == 199
     assert feed.close()
 
 
-def test_what_goes_wrong_in_the_source_is_raised_behind_its_last_picture():
-    feed = Feed(Numbers(3, live=False, error=InputError("the disk is gone")))
+def test_what_goes_wrong_in_the_source_is_raised_behind_its_last_image():
+    feed = FrameQueue(Numbers(3, live=False, error=InputError("the disk is gone")))
     assert [feed.take(1).number for _ in range(3)] == [0, 1, 2]
     with pytest.raises(InputError, match="the disk is gone"):
         feed.take(1)
 
 
 def test_a_feed_that_nobody_takes_from_can_be_closed():
-    feed = Feed(Numbers(10**9, live=False))
+    feed = FrameQueue(Numbers(10**9, live=False))
     started = time.monotonic()
     assert feed.close()
     assert time.monotonic() - started < 1

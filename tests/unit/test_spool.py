@@ -14,10 +14,10 @@ from multiprocessing.managers import BaseManager
 import pytest
 
 from components.core.errors import ConflictError, InputError
-from components.core.store import open_store
+from components.core.stores.open import open_store
 from components.serving.ledger import Ledger, Record
-from components.serving.pending import DamagedError
 from components.serving.spool import Spool
+from components.serving.spool_files import DamagedError
 from components.serving.uploader import Uploader
 from tests.hard_examples import check_stored, drain, example, files_in, open_spool
 
@@ -61,15 +61,15 @@ def test_what_is_kept_is_there_after_a_restart(folder):
         assert len(spool) == 5
 
 
-def test_the_same_picture_is_kept_once(folder):
-    picture, sidecar = example(1)
+def test_the_same_image_is_kept_once(folder):
+    image, sidecar = example(1)
     with open_spool(folder) as spool:
-        assert spool.add(picture, sidecar) == "kept"
-        assert spool.add(*example(99, picture)) == "known"
+        assert spool.add(image, sidecar) == "kept"
+        assert spool.add(*example(99, image)) == "known"
         send_one(spool)
-        assert spool.add(picture, sidecar) == "known"
+        assert spool.add(image, sidecar) == "known"
     with open_spool(folder) as spool:
-        assert spool.add(picture, sidecar) == "known"
+        assert spool.add(image, sidecar) == "known"
         assert len(spool) == 0
 
 
@@ -93,8 +93,8 @@ def test_sequence_numbers_are_not_given_twice(folder):
         assert spool.next_sequence == 2
 
 
-def test_a_sidecar_of_another_picture_is_a_mistake(folder):
-    with open_spool(folder) as spool, pytest.raises(ValueError, match="another picture"):
+def test_a_sidecar_of_another_image_is_a_mistake(folder):
+    with open_spool(folder) as spool, pytest.raises(ValueError, match="another image"):
         spool.add(b"other bytes", example(1)[1])
 
 
@@ -181,9 +181,9 @@ def test_damage_is_found_before_anything_is_sent(folder):
     with open_spool(folder) as spool:
         for number in range(3):
             spool.add(*example(number))
-        pictures = sorted((folder / "pending").glob("*.jpg"))
-        pictures[0].write_bytes(pictures[0].read_bytes()[:-1] + b"?")
-        pictures[1].unlink()
+        images = sorted((folder / "pending").glob("*.jpg"))
+        images[0].write_bytes(images[0].read_bytes()[:-1] + b"?")
+        images[1].unlink()
         for message in ("changed", "No such file"):
             entry = spool.take()
             with pytest.raises(DamagedError, match=message) as caught:
@@ -289,7 +289,7 @@ def files_no_larger_than(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("limit", [0, 1000, 2999])  # of the sidecar too, of the picture only
+@pytest.mark.parametrize("limit", [0, 1000, 2999])  # of the sidecar too, of the image only
 def test_a_disk_that_takes_no_more(folder, caplog, limit):
     with open_spool(folder) as spool:
         spool.add(*example(1))
@@ -304,7 +304,7 @@ def test_a_disk_that_takes_no_more(folder, caplog, limit):
         assert waiting(spool) == [1, 2]
 
 
-def test_a_disk_with_room_for_the_picture_only(folder, monkeypatch):
+def test_a_disk_with_room_for_the_image_only(folder, monkeypatch):
     fsync, calls = os.fsync, []
 
     def fill_up(descriptor):

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from components.core.failures import read_failures
-from components.core.store import open_store
+from components.core.job.failures import read_failures
+from components.core.stores.open import open_store
 
 HEAD = "from components.core.steps import step\nfrom components.core.errors import InputError\nimport logging, time\n"
 

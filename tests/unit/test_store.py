@@ -22,8 +22,8 @@ import pytest
 from minio import Minio
 
 from components.core.errors import ConflictError, InputError, NotFoundError
-from components.core.store import check_readable, fetch, open_store, shown, split
 from components.core.stores import connections
+from components.core.stores.open import check_readable, fetch, open_store, shown, split
 
 BUCKET = "edge-tests"
 ODD_KEY = "blöbs/ein Bild, 50%20 #1?.jpg&+~/日本.txt"
@@ -315,10 +315,10 @@ def test_listings_end_with_links_that_lead_back(folder):
 
 def test_listings_follow_links_to_other_folders(folder, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "picture").write_bytes(b"1")
+    (tmp_path / "elsewhere" / "image").write_bytes(b"1")
     folder.write("a", b"1")
     folder.local_path("linked").symlink_to(tmp_path / "elsewhere")
-    assert keys(folder.list()) == ["a", "linked/picture"]
+    assert keys(folder.list()) == ["a", "linked/image"]
 
 
 def test_the_etag_in_listings_follows_the_content(folder):
@@ -351,7 +351,7 @@ def test_readers_see_whole_contents(folder):
 COUNT = """
 import sys
 from components.core.errors import ConflictError
-from components.core.store import open_store
+from components.core.stores.open import open_store
 store, done = open_store(sys.argv[1]), 0
 while done < 25:
     data, etag = store.read_versioned("count")

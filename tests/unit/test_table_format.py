@@ -1,4 +1,4 @@
-"""What the readers of CSV and JSON Lines make of a data set. No reader opens a picture, so most pictures are empty."""
+"""What the readers of CSV and JSON Lines make of a data set. No reader opens a image, so most images are empty."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ HAT, HEAD = Label("hat", (1, 2, 30.5, 40)), Label("head", (5, 6, 7, 8))
 
 @pytest.fixture
 def data(tmp_path):
-    """A function that fills a folder and scans it: paths with their text; pictures with none."""
+    """A function that fills a folder and scans it: paths with their text; images with none."""
 
     def fill(files, data_path=""):
         for name, text in files.items():
@@ -100,7 +100,7 @@ def test_csv_columns_in_another_order_with_the_size(data, caplog):
     assert caplog.messages == ["x.csv: the columns depth are passed over"]
 
 
-def test_csv_tables_of_splits_beside_their_pictures(data):
+def test_csv_tables_of_splits_beside_their_images(data):
     files = {f"{split}/_annotations.csv": csv_of("a.jpg,1,2,30.5,40,hat") for split in ("train", "valid")}
     records = read(data(files | {"train/a.jpg": "", "valid/a.jpg": ""}), "csv")
     assert {source: record.split for source, record in records.items()} == {
@@ -138,33 +138,33 @@ def test_csv_lines_that_are_there_twice_count_once(data):
         ("a.jpg,,,,,", "ambiguous: x.csv lines 2, 4 have boxes and say that nothing is to be seen"),
     ],
 )
-def test_csv_a_bad_line_keeps_its_picture_out_and_nothing_else(data, line, reason):
+def test_csv_a_bad_line_keeps_its_image_out_and_nothing_else(data, line, reason):
     text = csv_of("a.jpg,1,2,30.5,40,hat", "", line, "b.jpg,1,2,30.5,40,hat")
     records = read(data({"x.csv": text, "a.jpg": "", "b.jpg": ""}), "csv")
     assert list(reasons(records)) == ["a.jpg"] and records["a.jpg"].reason.startswith(reason)
     assert records["b.jpg"].labels == (HAT,)
 
 
-@pytest.mark.parametrize("name", ["gone.jpg", "../a.jpg", "/etc/passwd", "C:\\pictures\\gone.jpg"])
-def test_csv_pictures_that_are_not_there(data, name):
+@pytest.mark.parametrize("name", ["gone.jpg", "../a.jpg", "/etc/passwd", "C:\\images\\gone.jpg"])
+def test_csv_images_that_are_not_there(data, name):
     records = read(data({"x.csv": csv_of(f"{name},1,2,3,4,hat"), "a.jpg": ""}), "csv")
-    assert reasons(records) == {name: "label without picture: x.csv lists it, line 2"}
+    assert reasons(records) == {name: "label without image: x.csv lists it, line 2"}
 
 
-def test_csv_lines_without_a_picture(data):
+def test_csv_lines_without_a_image(data):
     records = read(data({"x.csv": csv_of(",1,2,3,4,hat", ",,,,,", "a.jpg,1,2,3,4,hat"), "a.jpg": ""}), "csv")
-    assert reasons(records) == {"x.csv#2": "annotation unreadable: x.csv line 2 names no picture"}
+    assert reasons(records) == {"x.csv#2": "annotation unreadable: x.csv line 2 names no image"}
 
 
-def test_csv_names_that_could_mean_several_pictures(data):
-    pictures = dict.fromkeys(("x/same.jpg", "y/same.jpg", "x/deep/one.jpg"), "")
+def test_csv_names_that_could_mean_several_images(data):
+    images = dict.fromkeys(("x/same.jpg", "y/same.jpg", "x/deep/one.jpg"), "")
     lines = ("same.jpg,1,2,3,4,hat", "y\\same.jpg,1,2,3,4,hat", "deep/one.jpg,1,2,3,4,hat")
-    records = read(data({"x.csv": csv_of(*lines)} | pictures), "csv")
-    assert reasons(records) == {"same.jpg": "ambiguous: 2 pictures fit: x/same.jpg, y/same.jpg, line 2"}
+    records = read(data({"x.csv": csv_of(*lines)} | images), "csv")
+    assert reasons(records) == {"same.jpg": "ambiguous: 2 images fit: x/same.jpg, y/same.jpg, line 2"}
     assert records["y/same.jpg"].labels and records["x/deep/one.jpg"].labels
 
 
-def test_csv_a_picture_in_two_tables(data):
+def test_csv_a_image_in_two_tables(data):
     tables = {name: csv_of("a.jpg,1,2,30.5,40,hat") for name in ("x.csv", "y.csv")}
     found = list(formats.get("csv").read(data(tables | {"a.jpg": ""})).records)
     assert [record.reason for record in found] == ["", "ambiguous: both x.csv and y.csv label it"]
@@ -174,7 +174,7 @@ def test_csv_contradicting_sizes(data):
     header = HEADER + ",width,height"
     text = csv_of("a.jpg,1,2,3,4,hat,640,480", "a.jpg,5,6,7,8,hat,480,640", header=header)
     records = read(data({"x.csv": text, "a.jpg": ""}), "csv")
-    assert reasons(records) == {"a.jpg": "ambiguous: x.csv lines 2, 3 give the picture different sizes"}
+    assert reasons(records) == {"a.jpg": "ambiguous: x.csv lines 2, 3 give the image different sizes"}
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "a semicolon"), ("\t", "a tab"), ("|", "a bar")])
@@ -255,8 +255,8 @@ def test_json_lines(data):
     [
         ('{"image": "a.jpg", "boxes": [', "annotation unreadable: x.jsonl line 2 is no JSON"),
         ("[1]", "annotation unreadable: x.jsonl line 2: 1 is no object"),
-        ({"boxes": []}, "annotation unreadable: x.jsonl line 2 names no picture"),
-        ({"image": 3, "boxes": []}, "annotation unreadable: x.jsonl line 2 names no picture"),
+        ({"boxes": []}, "annotation unreadable: x.jsonl line 2 names no image"),
+        ({"image": 3, "boxes": []}, "annotation unreadable: x.jsonl line 2 names no image"),
         ({"image": "a.jpg", "path": "b.jpg"}, "ambiguous: x.jsonl line 2 gives the image twice, once as 'path'"),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]]}, "annotation unreadable: x.jsonl line 2 has 1 boxes and 0 labels"),
         ({"image": "a.jpg", "boxes": {}, "labels": []}, "annotation unreadable: x.jsonl line 2: boxes is no list: {}"),
@@ -284,7 +284,7 @@ def test_json_lines(data):
         ({"image": "a.jpg", "bboxes": [[1, 2, 3, 4]]}, "annotation unreadable: x.jsonl line 2 has bboxes, but neither"),
         ({"image": "a.jpg", "x1": 1, "label": "hat"}, "annotation unreadable: x.jsonl line 2 has x1, but neither"),
         ({"image": "b.jpg", "boxes": []}, "ambiguous: x.jsonl lines 1, 2 label it differently"),
-        ({"image": "gone.jpg", "boxes": []}, "label without picture: x.jsonl lists it, line 2"),
+        ({"image": "gone.jpg", "boxes": []}, "label without image: x.jsonl lists it, line 2"),
     ],
 )
 def test_json_lines_with_a_fault(data, item, reason):
@@ -305,19 +305,19 @@ def test_json_lines_that_are_there_twice_count_once(data):
 
 @pytest.mark.parametrize("name", ["csv", "jsonl"])
 def test_tables_are_taken_in_and_every_fault_is_listed(data, tmp_path, name):
-    picture = cv2.imencode(".png", np.arange(64 * 48, dtype=np.uint16).view(np.uint8).reshape(64, 96))[1].tobytes()
+    content = cv2.imencode(".png", np.arange(64 * 48, dtype=np.uint16).view(np.uint8).reshape(64, 96))[1].tobytes()
     boxes = {"good.png": (10, 20, 90, 60), "outside.png": (10, 20, 120, 60), "nan.png": (10, float("nan"), 90, 60)}
     text = {
-        "csv": csv_of(*(f"{image},{','.join(map(str, box))},hat" for image, box in boxes.items())),
-        "jsonl": jsonl_of(*({"image": image, "boxes": [box], "labels": ["hat"]} for image, box in boxes.items())),
+        "csv": csv_of(*(f"{name},{','.join(map(str, box))},hat" for name, box in boxes.items())),
+        "jsonl": jsonl_of(*({"image": name, "boxes": [box], "labels": ["hat"]} for name, box in boxes.items())),
     }[name]
-    pictures = {image: picture + bytes(place) for place, image in enumerate((*boxes, "unlisted.png"))}
-    data({f"data/{path}": content for path, content in (pictures | {f"labels.{name}": text}).items()})
+    images = {name: content + bytes(place) for place, name in enumerate((*boxes, "unlisted.png"))}
+    data({f"data/{path}": content for path, content in (images | {f"labels.{name}": text}).items()})
     done = ingest(str(tmp_path / "data"), str(tmp_path / "job"), data_format=name, max_bad_fraction=1)
     assert [row["source"] for row in done.manifest.rows()] == ["good.png"]
     assert done.manifest.truths()[0].boxes.tolist() == [[10, 20, 90, 60]] and done.manifest.classes == ("hat",)
     assert {entry.source: entry.reason.partition(":")[0] for entry in done.quarantine} == {
-        "outside.png": "box outside the picture",
+        "outside.png": "box outside the image",
         "nan.png": "NaN or infinite",
     }
     assert done.counts["unlisted"] == 1

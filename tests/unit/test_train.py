@@ -20,10 +20,10 @@ from components.core.errors import InputError
 from components.core.estimators import yolo
 from components.core.estimators.base import LocalSamples
 from components.core.manifest import Manifest
-from components.core.runtimes.detector import open_detector
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.base import open_detector
+from components.core.runtimes.letterbox import read_image
 from components.train.train import train, training_key
-from tests.pictures import job_with_pictures
+from tests.images import job_with_images
 
 SIZES = {"train": 16, "val": 6, "test": 6}
 QUICK = {"epochs": 2, "image_size": "64,96", "batch": 8, "device": "cpu", "workers": 0, "base_model": "yolov8n.yaml"}
@@ -43,7 +43,7 @@ train(Manifest.read(given["manifest"]), Path(given["output"]), **given["settings
 @pytest.fixture(scope="module")
 def job(tmp_path_factory) -> tuple[Path, Manifest]:
     root = tmp_path_factory.mktemp("job")
-    manifest = job_with_pictures(root, SIZES)
+    manifest = job_with_images(root, SIZES)
     manifest.write(root / "manifest.parquet")
     return root, manifest
 
@@ -54,7 +54,7 @@ def trained(job):
     return train(manifest, root / "model", job_root=str(root), **QUICK, experiment_labels="site=north")
 
 
-def pictures(job, split="val"):
+def images(job, split="val"):
     root, manifest = job
     samples = manifest.split(split)
     return LocalSamples(samples, [root / "blobs" / i[:2] / f"{i}.jpg" for i in samples.table["id"]])
@@ -67,7 +67,7 @@ def test_a_bundle_comes_out_and_nothing_else_stays(job, trained):
     assert bundle.classes == ("red", "blue")
     assert bundle.lineage["experiment_labels"] == {"site": "north"}
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2]
-    assert [section.title for section in trained.sections] == ["Training", "Predictions on validation pictures"]
+    assert [section.title for section in trained.sections] == ["Training", "Predictions on validation images"]
     assert not list(root.rglob("*.pt.*")) and not list((root / "checkpoints").rglob("*.pt"))
     assert not any((own_folder(str(root)) / "training").iterdir())
 
@@ -84,10 +84,10 @@ def test_the_exported_model_finds_what_the_trained_one_finds(job, trained):
     root, _ = job
     model = yolo.Yolo()
     model.load(root / "model")
-    images = [read_picture(path) for path in pictures(job).paths]
-    # Two epochs teach nothing, and suppression among equals differs; the best box of each picture must not.
-    ours = open_detector("onnx", root / "model").predict(images, confidence=1e-6, nms=0.7)
-    theirs = model.predict(images, confidence_threshold=1e-6, nms_threshold=0.7)
+    decoded = [read_image(path) for path in images(job).paths]
+    # Two epochs teach nothing, and suppression among equals differs; the best box of each image must not.
+    ours = open_detector("onnx", root / "model").predict(decoded, confidence=1e-6, nms=0.7)
+    theirs = model.predict(decoded, confidence_threshold=1e-6, nms_threshold=0.7)
     for mine, reference in zip(ours, theirs, strict=True):
         assert mine.scores[0] == pytest.approx(reference.scores[0], abs=1e-6)
         assert np.allclose(mine.boxes[0], reference.boxes[0], atol=0.01)
@@ -97,7 +97,7 @@ def test_the_five_methods_agree_with_the_evaluator(job, trained):
     root, _ = job
     model = yolo.Yolo()
     model.load(root / "model" / "model.pt")
-    metrics = model.evaluate(pictures(job, "test"), confidence_threshold=0.25, nms_threshold=0.7)
+    metrics = model.evaluate(images(job, "test"), confidence_threshold=0.25, nms_threshold=0.7)
     assert 0 <= metrics.map50 <= 1
     assert metrics.images == SIZES["test"]
 
@@ -161,8 +161,8 @@ def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
             train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **QUICK, seed=9)
 
 
-def test_layout_links_pictures_and_leaves_blobs_alone(tmp_path):
-    manifest = job_with_pictures(tmp_path / "job", {"train": 4, "val": 2})
+def test_layout_links_images_and_leaves_blobs_alone(tmp_path):
+    manifest = job_with_images(tmp_path / "job", {"train": 4, "val": 2})
     paths = [Path(uri.removeprefix("file://")) for uri in manifest.split("train").table["uri"]]
     val = [Path(uri.removeprefix("file://")) for uri in manifest.split("val").table["uri"]]
     for _ in range(2):  # laying out again replaces what was there

@@ -13,10 +13,10 @@ from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
 from components.core.estimators.base import LocalSamples
 from components.core.estimators.segmentation import Segmentation
-from components.core.runtimes.letterbox import read_picture
-from components.core.runtimes.segmenter import open_segmenter
+from components.core.runtimes.base import open_segmenter
+from components.core.runtimes.letterbox import read_image
 from components.train.train import digest_of, train
-from tests.pictures import job_with_pictures
+from tests.images import job_with_images
 from tests.tiny_segmenter import CLASSES, job_with_masks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ultralytics")]
@@ -51,7 +51,7 @@ def test_a_bundle_that_segments_comes_out(job, trained):
     assert (bundle.task, bundle.estimator, bundle.classes) == ("segmentation", "segmentation", CLASSES)
     assert bundle.head == SemanticHead(stride=8)
     assert set(bundle.files) == {"model.pt", "model.onnx"}
-    assert [section.title for section in trained.sections] == ["Training", "Predictions on validation pictures"]
+    assert [section.title for section in trained.sections] == ["Training", "Predictions on validation images"]
     assert all(name in trained.sections[1].body for name in CLASSES)
 
 
@@ -68,11 +68,11 @@ def test_the_exported_model_says_what_the_trained_one_says(job, trained):
     root, _ = job
     model = Segmentation()
     model.load(root / "model")
-    images = [read_picture(path) for path in local(job, "test").paths]
+    images = [read_image(path) for path in local(job, "test").paths]
     ours = open_segmenter("onnx", root / "model").segment(images)
     theirs = model.predict(images, confidence_threshold=0.25, nms_threshold=0.7)
     assert [one.shape for one in theirs] == [(96, 96)] * 4
-    # Ultralytics enlarges the scores of the picture once more, ours the classes: they differ at the edges alone.
+    # Ultralytics enlarges the scores of the image once more, ours the classes: they differ at the edges alone.
     assert np.mean([(a == b).mean() for a, b in zip(ours, theirs, strict=True)]) > 0.95
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_learned_from_is_told(job, tmp_path):
     root, manifest = job
     with pytest.raises(InputError, match="have masks and no boxes: estimator=segmentation learns"):
         train(manifest, tmp_path / "m", job_root=str(root), **{**QUICK, "estimator": "yolo"})
-    boxes = job_with_pictures(tmp_path / "boxes", {"train": 2, "val": 2})
+    boxes = job_with_images(tmp_path / "boxes", {"train": 2, "val": 2})
     with pytest.raises(InputError, match="have boxes and no masks"):
         train(boxes, tmp_path / "m", job_root=str(tmp_path / "boxes"), **QUICK)
     with pytest.raises(InputError, match="that does not segment semantically"):

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from components.core.errors import InputError
-from components.core.failures import Failures
-from components.core.job import Change, State
+from components.core.job.failures import Failures
+from components.core.job.state import Change, State
 from components.core.manifest import Manifest
-from components.core.reports import read_sections, write_page
+from components.core.reports.page import read_sections, write_page
 from components.trigger.report import sections
 from components.trigger.trigger import NEVER, Outcome, clauses, compares_with_known, decide, drift, measure
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from components.core.errors import InputError
-from components.core.hard_examples import picture_key, read_sidecars, sidecar_key
-from components.core.store import open_store
+from components.core.job.hard_examples import image_key, read_sidecars, sidecar_key
+from components.core.stores.open import open_store
 from components.serving import uploader
 from components.serving.uploader import Uploader
 from tests.hard_examples import check_stored, drain, example, files_in, open_spool
@@ -85,7 +85,7 @@ def upload(spool, store, moment=None, **options):
 
 
 def keys_of(examples):
-    return [key(sidecar) for _, sidecar in examples for key in (picture_key, sidecar_key)]
+    return [key(sidecar) for _, sidecar in examples for key in (image_key, sidecar_key)]
 
 
 def until(condition):
@@ -98,7 +98,7 @@ def until(condition):
 # --- what arrives ---
 
 
-def test_pictures_and_sidecars_arrive_oldest_first(spool, folder, store):
+def test_images_and_sidecars_arrive_oldest_first(spool, folder, store):
     examples = fill(spool, [5, 3, 9, 1])
     watched = Watched(store)
     drain(spool, watched)
@@ -114,7 +114,7 @@ def test_what_comes_later_is_sent_without_asking(spool, folder_store):
     thread = threading.Thread(target=Uploader(spool, watched).run, args=(stop,), daemon=True)
     thread.start()
     until(lambda: not len(spool))
-    assert watched.stats == [sidecar_key(examples[0][1]), picture_key(examples[0][1])]
+    assert watched.stats == [sidecar_key(examples[0][1]), image_key(examples[0][1])]
     examples += fill(spool, [2, 3])
     until(lambda: not len(spool))
     stop.set()
@@ -124,10 +124,10 @@ def test_what_comes_later_is_sent_without_asking(spool, folder_store):
     check_stored(folder_store, examples)
 
 
-def test_a_picture_that_another_worker_brought(spool, store):
-    [(picture, _)] = fill(spool, [1])
+def test_a_image_that_another_worker_brought(spool, store):
+    [(image, _)] = fill(spool, [1])
     theirs = example(1, node="gate-8")[1]
-    store.write(picture_key(theirs), picture)
+    store.write(image_key(theirs), image)
     store.write(sidecar_key(theirs), theirs.model_dump_json().encode())
     drain(spool, store)
     assert len(spool) == 0
@@ -137,9 +137,9 @@ def test_a_picture_that_another_worker_brought(spool, store):
 def test_what_was_sent_before_a_restart_is_not_sent_again(folder, store):
     with open_spool(folder) as spool:
         examples = fill(spool, range(3))
-    for key in keys_of(examples)[:3]:  # all of the first, and the picture of the second
-        picture, sidecar = examples[keys_of(examples).index(key) // 2]
-        store.write(key, picture if key.endswith("jpg") else sidecar.model_dump_json().encode())
+    for key in keys_of(examples)[:3]:  # all of the first, and the image of the second
+        image, sidecar = examples[keys_of(examples).index(key) // 2]
+        store.write(key, image if key.endswith("jpg") else sidecar.model_dump_json().encode())
     with open_spool(folder) as spool:
         watched = Watched(store)
         drain(spool, watched)
@@ -160,7 +160,7 @@ def test_damaged_examples_hold_up_nobody(spool, folder, folder_store):
 
 def test_everything_is_counted(spool, folder_store):
     fill(spool, range(3))
-    size = sum(len(picture) + len(sidecar.model_dump_json()) for picture, sidecar in map(example, range(3)))
+    size = sum(len(image) + len(sidecar.model_dump_json()) for image, sidecar in map(example, range(3)))
     counts, failures = Counter(), [OSError("broken"), None, OSError("broken")]
 
     def fail(_):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from components.core.errors import InputError
-from components.core.window import Window
+from components.core.rules.window import Window
 
 BERLIN = ZoneInfo("Europe/Berlin")
 # In 2025 Berlin's clocks went from 02:00 to 03:00 on 30 March and from 03:00 to 02:00 on 26 October, at 01:00 UTC both.

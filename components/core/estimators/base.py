@@ -23,18 +23,18 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.detection import evaluate_detections
 from components.core.plugins import Registry
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.letterbox import read_image
 
-Found = TypeVar("Found")  # what a model says of one picture: `Detections`, or a `ClassMap`
+Found = TypeVar("Found")  # what a model says of one image: `Detections`, or a `ClassMap`
 
 
 @dataclass(frozen=True)
 class LocalSamples:
-    """Samples whose pictures are on this machine.
+    """Samples whose images are on this machine.
 
     Attributes:
         manifest: the samples.
-        paths: where each one's picture lies, in table order. The files belong to the store: never write to them.
+        paths: where each one's image lies, in table order. The files belong to the store: never write to them.
         masks: where each one's mask lies; none where the samples are labelled with boxes.
     """
 
@@ -122,10 +122,10 @@ class Estimator(ABC, Generic[Found]):
             folder: where all files of the training go; nothing is written elsewhere.
             epochs: passes over ``train``.
             image_size: height and width in pixels.
-            batch: pictures per step.
+            batch: images per step.
             patience: epochs without progress on ``val`` after which training stops; 0 for never.
             device: ``auto``, ``cpu``, ``mps`` or GPU numbers.
-            workers: processes that load pictures.
+            workers: processes that load images.
             seed: of every random choice.
             options: further settings, by the estimator's own names.
             on_epoch: called after each epoch, when the checkpoint has been written.
@@ -143,12 +143,12 @@ class Estimator(ABC, Generic[Found]):
         """Find objects, or say of each pixel what it shows.
 
         Args:
-            images: pictures, each (height, width, 3) RGB.
+            images: images, each (height, width, 3) RGB.
             confidence_threshold: boxes with a lower score are left out.
             nms_threshold: of two boxes of one class with a higher intersection over union, the better one stays.
 
         Returns:
-            The boxes of each picture, in its own pixels; or of each its class map.
+            The boxes of each image, in its own pixels; or of each its class map.
         """
 
     @abstractmethod
@@ -174,7 +174,7 @@ class Estimator(ABC, Generic[Found]):
     def evaluate(self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float) -> Metrics:
         """Measure the model on labelled samples, with the evaluator that all model formats share."""
         predictions: list[Any] = [
-            self.predict([read_picture(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)[0]
+            self.predict([read_image(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)[0]
             for path in samples.paths
         ]
         return evaluate_detections(

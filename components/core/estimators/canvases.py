@@ -1,4 +1,4 @@
-"""Labelled pictures on canvases, as tensors for a torch network that is trained on canvas pixels."""
+"""Labelled images on canvases, as tensors for a torch network that is trained on canvas pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from components.core.estimators.base import LocalSamples
-from components.core.runtimes.letterbox import letterbox, read_picture
+from components.core.runtimes.letterbox import letterbox, read_image
 
 Truth = dict[str, torch.Tensor]  # boxes (N, 4) in canvas pixels, labels (N,) counted from 1
 
@@ -20,7 +20,7 @@ class Canvases:
     """Samples in an order, each as a canvas (3, height, width) uint8 RGB and what is on it.
 
     Args:
-        samples: where the pictures are.
+        samples: where the images are.
         image_size: height and width of the canvas in pixels.
         order: index of each sample, and whether it is mirrored from left to right.
     """
@@ -36,7 +36,7 @@ class Canvases:
 
     def __getitem__(self, place: int) -> tuple[torch.Tensor, Truth]:
         index, mirrored = self._order[place]
-        canvas, placement = letterbox(read_picture(self._paths[index]), self._image_size)
+        canvas, placement = letterbox(read_image(self._paths[index]), self._image_size)
         truth = self._truths[index]
         scale = np.array(placement.scale * 2, dtype=np.float32)
         boxes = truth.boxes * scale + np.array([placement.left, placement.top] * 2, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Does an estimator keep its contract? Every promise of ``Estimator`` is tried, on a few drawn pictures.
+"""Does an estimator keep its contract? Every promise of ``Estimator`` is tried, on a few drawn images.
 
 A new model is of use only if it can be resumed, exported and run like the others. ``check_estimator`` tells what it
 gets wrong in a minute or so; the command line has it as ``conformance``.
@@ -6,46 +6,19 @@ gets wrong in a minute or so; the command line has it as ``conformance``.
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import math
 import os
-import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
-from components.core.bundle import Bundle
-from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
-from components.core.manifest import Manifest
-from components.core.runtimes.detector import open_detector
-from components.core.runtimes.letterbox import read_picture
-
-logger = logging.getLogger(__name__)
-
-CLASSES = ("red", "blue")
-COLOURS = ((200, 30, 30), (30, 30, 200))
-WIDTH, HEIGHT = 112, 88  # of the pictures; they fill no square canvas
-COUNTS = {"train": 8, "val": 4}
-EPOCHS = 2
-SEED = 7
-LEAST_CONFIDENCE = 1e-6  # two epochs teach little, and there must be boxes to compare
-THRESHOLDS = {"confidence_threshold": 0.3, "nms_threshold": 0.6}
-LINEAGE = {"drawn": "squares"}
-COMPARED = 50  # boxes of a picture, best first
-SCORE_TOLERANCE, PIXEL_TOLERANCE = 0.01, 0.5
-
-Picture = NDArray[np.uint8]
+from components.core.estimators.base import estimators
+from components.core.estimators.examination import (
+    Examination,
+    _digest,
+)
 
 
 def check_estimator(
@@ -56,7 +29,7 @@ def check_estimator(
     options: Mapping[str, Any] | None = None,
     folder: Path,
 ) -> list[str]:
-    """Try an estimator on drawn pictures, on the processor.
+    """Try an estimator on drawn images, on the processor.
 
     What reaches the network or writes files without Python is not seen.
 
@@ -81,321 +54,14 @@ def check_estimator(
     make = estimators.get(name)
     kind = Examination
     if make.task == "segmentation":
-        from components.core.estimators.conformance_masks import MaskExamination
+        from components.core.estimators.examination_masks import MaskExamination
 
         kind = MaskExamination
-    samples = kind.draw_samples(folder / "pictures")
+    samples = kind.draw_samples(folder / "images")
     exam = kind(name, make, _local(base_model), image_size, dict(options or {}), folder, samples)
     with _enclosed(folder, exam.problems):
         exam.run()
     return exam.problems
-
-
-def draw_samples(folder: Path) -> dict[str, LocalSamples]:
-    """Draw red and blue squares on grey noise, and in every fourth picture of the training split nothing at all."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(SEED)
-    samples = {}
-    for split, count in COUNTS.items():
-        rows, paths = [], []
-        for index in range(count):
-            image, boxes = _draw(rng, 0 if split == "train" and index % 4 == 3 else 2)
-            paths.append(folder / f"{split}-{index}.png")
-            cv2.imwrite(str(paths[-1]), image[:, :, ::-1])
-            identity = _digest(paths[-1])
-            rows.append(
-                {
-                    "id": identity, "uri": paths[-1].as_uri(), "width": WIDTH, "height": HEIGHT, "split": split,
-                    "group": identity, "source": paths[-1].name, "round": 0, "annotations": boxes,
-                }
-            )  # fmt: skip
-        samples[split] = LocalSamples(Manifest.of(rows, CLASSES), paths)
-    return samples
-
-
-class StopError(Exception):
-    """Ends an examination, or a training in the midst."""
-
-
-@dataclass
-class Examination:
-    """One estimator and what is wrong with it."""
-
-    classes: ClassVar[tuple[str, ...]] = CLASSES
-
-    name: str
-    make: Callable[[], Estimator[Any]]
-    base_model: str
-    image_size: tuple[int, int]
-    options: dict[str, Any]
-    folder: Path
-    samples: Mapping[str, LocalSamples]
-    problems: list[str] = field(default_factory=list)
-
-    @staticmethod
-    def draw_samples(folder: Path) -> dict[str, LocalSamples]:
-        """What to train on and to look at."""
-        return draw_samples(folder)
-
-    def run(self) -> None:
-        """Try every promise in turn."""
-        try:
-            self._refusals()
-            whole = self._whole_training()
-            model = self.loaded(whole[-1].best)
-            self.predictions(model)
-            self._bundle(model)
-            self._broken_off_training(whole)
-        except StopError:
-            pass
-
-    def _refusals(self) -> None:
-        """What is wrong must be said to be wrong, and what is right must not."""
-        with self.step("check"):
-            complaints = self.make().check(self.base_model, self.options)
-        self.expect(not complaints, f"check: complains of what it is to be tried with: {'; '.join(complaints)}")
-        for name, content in (("missing.pt", None), ("junk.pt", b"PK\x03\x04 not a model")):
-            path = self.folder / name
-            if content:
-                path.write_bytes(content)
-            self._refuses(f"load: takes {name}, which is no model", partial(self.make().load, path))
-            path.unlink(missing_ok=True)
-        unknown = {**self.options, "no_such_option": 1}
-        with self.step("check"):
-            complaints = self.make().check(self.base_model, unknown)
-        if not complaints:
-            self._refuses(
-                "train: takes the option no_such_option; raise InputError, or better tell it in check",
-                lambda: self._train("refused", _Recorder(self.folder / "refused", self.problems), options=unknown),
-            )
-
-    def _whole_training(self) -> list[Epoch]:
-        recorder = _Recorder(self.folder / "whole", self.problems)
-        with self.step("train"):
-            self._train("whole", recorder)
-        self._epochs("train", recorder.epochs, 1)
-        return recorder.epochs
-
-    def _broken_off_training(self, whole: Sequence[Epoch]) -> None:
-        """The same training ended after an epoch, as a failing store or a kill does, and resumed elsewhere."""
-        recorder = _Recorder(self.folder / "begun", self.problems, keep=self.folder / "kept")
-        with self.step("train, broken off"):
-            try:
-                self._train("begun", recorder)
-            except StopError:
-                pass
-            else:
-                self.problems.append("train: goes on after on_epoch has raised an error: let errors of on_epoch pass")
-        if recorder.epochs[0].values != whole[0].values:
-            logger.warning("%s: the same seed does not give the same first epoch", self.name)
-        again = _Recorder(self.folder / "resumed", self.problems)
-        (self.folder / "kept").rename(self.folder / "resumed")
-        with self.step("train with resume"):
-            self._train("resumed", again, resume=self.folder / "resumed" / "last.pt")
-        self._epochs("train with resume", again.epochs, 2)
-        self.predictions(self.loaded(again.epochs[-1].best))
-
-    def loaded(self, model: Path) -> Estimator[Any]:
-        """An estimator that has taken over a model."""
-        with self.step(f"load of {model.name}"):
-            estimator = self.make()
-            estimator.load(model)
-        return estimator
-
-    def predictions(self, model: Estimator[Any]) -> None:
-        """What a model finds, which must be boxes on the pictures, no box worse than asked for."""
-        with self.step("predict"):
-            none = model.predict([], confidence_threshold=0.5, nms_threshold=0.5)
-            found = self.all_found(model)
-            scores = np.concatenate([one.scores for one in found]) if found else np.zeros(0)
-            middle = float(np.median(scores)) if len(scores) else 0.5
-            fewer = model.predict(self.images(), confidence_threshold=middle, nms_threshold=1.0)
-        self.expect(len(none) == 0, "predict: finds something on no pictures")
-        if not self.expect(
-            len(found) == len(self.images()), f"predict: {len(found)} results for {len(self.images())} pictures"
-        ):
-            raise StopError
-        boxes = np.concatenate([one.boxes for one in found])
-        classes = np.concatenate([one.classes for one in found])
-        limit = np.array([WIDTH, HEIGHT] * 2) + 1e-3
-        self.expect(bool(len(boxes)), f"predict: no box with a score of {LEAST_CONFIDENCE:g}: nothing can be compared")
-        self.expect(
-            bool(np.isfinite(boxes).all() and (boxes >= -1e-3).all() and (boxes <= limit).all()),
-            f"predict: boxes reach beyond their picture of {WIDTH} x {HEIGHT} pixels",
-        )
-        self.expect(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "predict: boxes are not x1, y1, x2, y2")
-        self.expect(bool(((scores >= 0) & (scores <= 1)).all()), "predict: scores are not in 0..1")
-        self.expect(bool(((classes >= 0) & (classes < len(CLASSES))).all()), "predict: classes that there are not")
-        self.expect(
-            all((one.scores >= middle - 1e-6).all() for one in fewer), "predict: leaves boxes below the confidence"
-        )
-
-    def _bundle(self, model: Estimator[Any]) -> None:
-        """The saved model must be a bundle that says what it is, runs elsewhere and comes back the same."""
-        folder = self.folder / "model"
-        with self.step("save"):
-            saved = model.save(folder, image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
-        with self.step("save: the bundle cannot be read"):
-            bundle = Bundle.read(folder)
-        self.expect(saved == bundle, "save: what it returns is not what model.json says")
-        expected = {"classes": self.classes, "image_size": self.image_size, "estimator": self.name, **THRESHOLDS}
-        for name, value in expected.items():
-            given = getattr(bundle, name)
-            self.expect(given == value, f"save: {name} in model.json is {given!r}, not {value!r}")
-        self.expect(LINEAGE.items() <= bundle.lineage.items(), "save: the lineage it was given is not in model.json")
-        self.expect("model.pt" in bundle.files, "save: writes no model.pt to train on from")
-        with self.step("predict after save"):
-            found = self.all_found(model)
-        with self.step("the bundle in the runtime onnx"):
-            run = self.run_bundle(folder)
-        self.same("save: the runtime onnx finds something else than the estimator", found, run)
-        again = self.loaded(folder)
-        with self.step("predict after load of a bundle"):
-            refound = self.all_found(again)
-        self.same("load: a model that was saved and loaded finds something else", found, refound)
-        with self.step("save after load of a bundle"):
-            again.save(self.folder / "model-again", image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
-            Bundle.read(self.folder / "model-again")
-
-    def _train(self, folder: str, on_epoch: Callable[[Epoch], None], **changed: Any) -> None:
-        (self.folder / folder).mkdir(exist_ok=True)
-        estimator = self.make()
-        if "resume" not in changed:
-            estimator.load(self.base_model)
-        settings = {
-            "folder": self.folder / folder,
-            "epochs": EPOCHS,
-            "image_size": self.image_size,
-            "batch": 4,
-            "patience": 0,
-            "device": "cpu",
-            "workers": 0,
-            "seed": SEED,
-            "options": self.options,
-        }
-        estimator.train(self.samples["train"], self.samples["val"], on_epoch=on_epoch, **{**settings, **changed})
-
-    def _epochs(self, step: str, epochs: Sequence[Epoch], first: int) -> None:
-        numbers = [epoch.number for epoch in epochs]
-        expected = list(range(first, EPOCHS + 1))
-        self.expect(numbers == expected, f"{step}: tells of epochs {numbers}, not {expected}")
-        ends = [epoch.number for epoch in epochs if epoch.finished]
-        self.expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, not at the last alone")
-        if not epochs:
-            raise StopError
-
-    def same(self, complaint: str, expected: Sequence[Any], found: Sequence[Any]) -> None:
-        """Expect two results to be the same but for rounding."""
-        if len(expected) != len(found):
-            self.problems.append(f"{complaint}: on {len(found)} pictures instead of {len(expected)}")
-            return
-        for index, (one, other) in enumerate(zip(expected, found, strict=True)):
-            difference = self.difference(one, other)
-            if difference:
-                self.problems.append(f"{complaint}: in picture {index + 1}, {difference}")
-                return
-
-    def difference(self, expected: Any, found: Any) -> str:
-        """How two results for one picture differ; empty if they are the same but for rounding."""
-        return differences(expected, found)
-
-    def run_bundle(self, folder: Path) -> list[Any]:
-        """What a bundle finds in the runtime that runs everywhere."""
-        return list(open_detector("onnx", folder).predict(self.images(), confidence=LEAST_CONFIDENCE, nms=1.0))
-
-    def all_found(self, model: Estimator[Any]) -> list[Any]:
-        """Without suppression, in which rounding decides between equals."""
-        return model.predict(self.images(), confidence_threshold=LEAST_CONFIDENCE, nms_threshold=1.0)
-
-    def images(self) -> list[Picture]:
-        """The pictures that are looked at."""
-        return [read_picture(path) for path in self.samples["val"].paths]
-
-    def _refuses(self, complaint: str, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except InputError:
-            return
-        except Exception as error:
-            self.problems.append(f"{complaint}: it ends with {type(error).__name__}, not with InputError")
-        else:
-            self.problems.append(complaint)
-
-    def expect(self, kept: bool, complaint: str) -> bool:
-        """Note a complaint unless a promise is kept."""
-        if not kept:
-            self.problems.append(complaint)
-        return kept
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Try one method; one that fails ends the examination."""
-        try:
-            yield
-        except StopError:
-            raise
-        except Exception as error:
-            logger.debug("%s", name, exc_info=True)
-            self.problems.append(f"{name}: {type(error).__name__}: {error}")
-            raise StopError from error
-        if Path.cwd() != self.folder / "here":
-            self.problems.append(f"{name}: changes the working directory")
-            os.chdir(self.folder / "here")
-
-
-class _Recorder:
-    """Listens to a training, and where it is to be broken off keeps its checkpoint and ends it.
-
-    Args:
-        folder: that the training was given.
-        problems: where to tell what is wrong.
-        keep: a folder for the first epoch's checkpoint.
-    """
-
-    def __init__(self, folder: Path, problems: list[str], keep: Path | None = None) -> None:
-        self.epochs: list[Epoch] = []
-        self._folder = folder
-        self._problems = problems
-        self._keep = keep
-
-    def __call__(self, epoch: Epoch) -> None:
-        """Take note of one epoch."""
-        self.epochs.append(epoch)
-        for name, path in (("last", epoch.last), ("best", epoch.best)):
-            if not path.is_file():
-                self._problems.append(f"train: the checkpoint {name} of epoch {epoch.number} is not there: {path}")
-                raise StopError
-            if self._folder not in path.resolve().parents:
-                self._problems.append(f"train: the checkpoint {name} lies outside the folder it was given: {path}")
-        wrong = [name for name, value in epoch.values.items() if not _is_figure(value)]
-        if wrong:
-            self._problems.append(f"train: figures of epoch {epoch.number} are no numbers: {', '.join(wrong)}")
-        if self._keep:
-            self._keep.mkdir()
-            shutil.copy(epoch.last, self._keep / "last.pt")
-            shutil.copy(epoch.best, self._keep / "best.pt")
-            raise StopError
-
-
-def differences(expected: Detections, found: Detections) -> str:
-    """How two results for one picture differ; empty if they are the same but for rounding.
-
-    The best boxes that are expected must be found. Beyond these there may be more, since some models give a place one
-    class and others every class, but none better.
-    """
-    best = expected[np.argsort(-expected.scores, kind="stable")[:COMPARED]]
-    for box, score, class_id in zip(best.boxes, best.scores, best.classes, strict=True):
-        same = (
-            (np.abs(found.boxes - box).max(axis=1, initial=0) < PIXEL_TOLERANCE)
-            & (np.abs(found.scores - score) < SCORE_TOLERANCE)
-            & (found.classes == class_id)
-        )
-        if not same.any():
-            return f"no {CLASSES[class_id]} at {np.round(box, 1).tolist()} with score {score:.3f}"
-    highest = [one.scores.max(initial=0.0) for one in (expected, found)]
-    if abs(highest[0] - highest[1]) > SCORE_TOLERANCE:
-        return f"the best score is {highest[1]:.3f}, not {highest[0]:.3f}"
-    return ""
 
 
 @contextmanager
@@ -407,7 +73,7 @@ def _enclosed(folder: Path, problems: list[str]) -> Iterator[None]:
     here, home = folder / "here", folder / "home"
     for made in (here, home):
         made.mkdir()
-    pictures = _contents(folder / "pictures")
+    images = _contents(folder / "images")
     places = {
         "HOME": str(home),
         "XDG_CACHE_HOME": str(folder / "caches"),
@@ -426,8 +92,8 @@ def _enclosed(folder: Path, problems: list[str]) -> Iterator[None]:
         left = sorted(_contents(place))
         if left:
             problems.append(f"writes into {words}: {', '.join(left[:3])}")
-    if _contents(folder / "pictures") != pictures:
-        problems.append("changes the pictures it was given, or writes beside them")
+    if _contents(folder / "images") != images:
+        problems.append("changes the images it was given, or writes beside them")
 
 
 @contextmanager
@@ -460,20 +126,6 @@ def _no_network(problems: list[str]) -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def _draw(rng: np.random.Generator, squares: int) -> tuple[Picture, list[dict[str, int]]]:
-    """One picture, (HEIGHT, WIDTH, 3) RGB, and its boxes; the squares stand side by side."""
-    image = rng.integers(90, 150, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    boxes = []
-    for index in range(squares):
-        side = int(rng.integers(20, 40))
-        x = int(rng.integers(0, WIDTH // squares - side)) + index * WIDTH // squares
-        y = int(rng.integers(0, HEIGHT - side))
-        class_id = int(rng.integers(0, len(CLASSES)))
-        image[y : y + side, x : x + side] = COLOURS[class_id]
-        boxes.append({"class_id": class_id, "x1": x, "y1": y, "x2": x + side, "y2": y + side})
-    return image, boxes
-
-
 def _local(base_model: str) -> str:
     """A file or folder by its whole name, since the examination works elsewhere."""
     return str(Path(base_model).resolve()) if Path(base_model).exists() else base_model
@@ -481,11 +133,3 @@ def _local(base_model: str) -> str:
 
 def _contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): _digest(path) for path in folder.rglob("*") if path.is_file()}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,6 +1,6 @@
 """The network of the ``fpn`` estimator: torchvision's Faster R-CNN on a feature pyramid, on canvases of one size.
 
-Torchvision's model resizes pictures, suppresses overlapping boxes and drops low scores itself. Here it does not: it
+Torchvision's model resizes images, suppresses overlapping boxes and drops low scores itself. Here it does not: it
 looks at a canvas and gives every box, so that one letterbox and one decoder serve it and all other models alike.
 """
 
@@ -87,7 +87,7 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
             layer.eval().requires_grad_(False)
 
     def learn_from(self, proposals: int) -> None:
-        """Set how many proposals of each picture the second stage learns from, a quarter of them with an object."""
+        """Set how many proposals of each image the second stage learns from, a quarter of them with an object."""
         self.parts.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(proposals, 0.25)
 
     def replace_classes(self, classes: int) -> None:

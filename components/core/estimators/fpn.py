@@ -28,7 +28,7 @@ from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
 from components.core.estimators.device import torch_device
 from components.core.runtimes.decode import decode
-from components.core.runtimes.detector import on_picture
+from components.core.runtimes.detector import on_image
 from components.core.runtimes.letterbox import letterbox
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most steps that know this estimator do not train
@@ -62,9 +62,9 @@ class Options:
         weight_decay: of the same.
         warmup_epochs: in which the rate rises from nothing.
         freeze: layers of the backbone, from the first, that stay as they are; for training on from a good model.
-        flip: how often a picture is mirrored from left to right.
+        flip: how often a image is mirrored from left to right.
         anchor_sizes: sides in canvas pixels of the boxes that others are measured from; a ResNet takes five.
-        samples_per_image: proposals of the first stage that the second learns from, in each picture; most of the time
+        samples_per_image: proposals of the first stage that the second learns from, in each image; most of the time
             goes there.
     """
 
@@ -220,7 +220,7 @@ class Fpn(Estimator[Detections]):
             with torch.no_grad():
                 outputs = [output.cpu().numpy() for output in network(pixels.to(weight) / 255)]
             boxes = decode(outputs, HEAD, confidence=confidence_threshold, nms=nms_threshold)
-            found.append(on_picture(boxes, placement))
+            found.append(on_image(boxes, placement))
         return found
 
     def save(

@@ -15,7 +15,7 @@ from components.core.estimators.base import LocalSamples, estimators
 from components.core.estimators.ultralytics_model import UltralyticsModel, export_onnx, lay_out_files, link
 from components.core.masks import ClassMap, read_mask
 from components.core.metrics.segmentation import SegmentationMetrics, confusion, evaluate_segmentation
-from components.core.runtimes.letterbox import read_picture
+from components.core.runtimes.letterbox import read_image
 
 STRIDE = 8  # of the logits, fixed in ultralytics' head
 MASKS = "masks"
@@ -51,7 +51,7 @@ class Segmentation(UltralyticsModel[ClassMap]):
         names = samples.manifest.classes
         matrices = []
         for path, mask in zip(samples.paths, samples.masks, strict=True):
-            (found,) = self.predict([read_picture(path)], confidence_threshold=0.0, nms_threshold=1.0)
+            (found,) = self.predict([read_image(path)], confidence_threshold=0.0, nms_threshold=1.0)
             matrices.append(confusion(read_mask(mask), found, len(names)))
         return evaluate_segmentation(matrices, names)
 

@@ -129,7 +129,7 @@ class UltralyticsModel(Estimator[Found]):
         on_epoch: Callable[[Epoch], None],
         resume: Path | None = None,
     ) -> None:
-        """Train with ultralytics; see the contract. Pictures are trained square, with the longer side."""
+        """Train with ultralytics; see the contract. Images are trained square, with the longer side."""
         check_options(options)
         self._image_size = image_size
         data = self._lay_out(folder, train, val)
@@ -228,7 +228,7 @@ def lay_out_files(
 ) -> Path:
     """Lay samples out as ultralytics wants them: ``images/<split>``, ``<labels>/<split>``, ``data.yaml``.
 
-    Pictures are hard links to the cache (symbolic links where the file system has no others), never copies.
+    Images are hard links to the cache (symbolic links where the file system has no others), never copies.
     Ultralytics replaces a JPEG with trailing bytes by a repaired one, but by renaming, so the blob stays as it is.
 
     Args:
@@ -236,7 +236,7 @@ def lay_out_files(
         train: to fit to.
         val: to choose the epoch by.
         labels: name of the folder beside ``images``.
-        label: puts the labels of samples into a folder, named as their pictures, by id.
+        label: puts the labels of samples into a folder, named as their images, by id.
         settings: more lines of ``data.yaml``.
 
     Returns:

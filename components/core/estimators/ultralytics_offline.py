@@ -39,12 +39,12 @@ def ultralytics_offline() -> Any:
     for name in ("Arial.ttf", "Arial.Unicode.ttf"):
         (folder / "Ultralytics" / name).symlink_to(font)
 
-    open_picture = Image.open
+    open_image = Image.open
     import ultralytics
     from ultralytics.engine import trainer
 
     # It puts a function in this place that installs packages for formats that Pillow does not know.
-    Image.open = open_picture
+    Image.open = open_image
     ultralytics.settings.update({name: False for name, value in ultralytics.settings.items() if value is True})
     # The check would download a model to compare against; only GPUs use mixed precision.
     trainer.check_amp = lambda model: next(model.parameters()).device.type == "cuda"

@@ -84,7 +84,7 @@ def _split_forward(head: Any, features: list[Any]) -> tuple[Any, ...]:
 
 
 def _label_lines(truth: Detections, width: int, height: int) -> str:
-    """Boxes as ultralytics reads them: class, centre and size as fractions of the picture."""
+    """Boxes as ultralytics reads them: class, centre and size as fractions of the image."""
     x1, y1, x2, y2 = truth.boxes.T / np.array([[width], [height], [width], [height]], dtype=np.float32)
     rows = zip(truth.classes, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, strict=True)
     return "".join(f"{c} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for c, x, y, w, h in rows)

@@ -1,4 +1,4 @@
-"""How far a measured mAP50, or the lead of one model over another, would move with other pictures of the same kind."""
+"""How far a measured mAP50, or the lead of one model over another, would move with other images of the same kind."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PREDICTIONS_BUDGET = 20_000_000  # looked at over all resamples; a second or two
 
 
 def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of mAP50 under drawing the pictures again, with replacement.
+    """The 95 % interval of mAP50 under drawing the images again, with replacement.
 
     Args:
-        matches: of all pictures, at IoU 0.5.
-        max_detections: predictions per picture and class that are looked at, as in ``evaluate_detections``.
+        matches: of all images, at IoU 0.5.
+        max_detections: predictions per image and class that are looked at, as in ``evaluate_detections``.
         seed: of the draws.
 
     Returns:
@@ -32,15 +32,15 @@ def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0
 def delta_interval(
     candidate: Sequence[Matches], champion: Sequence[Matches], *, max_detections: int = 100, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of the difference in mAP, candidate - champion, under drawing the pictures again.
+    """The 95 % interval of the difference in mAP, candidate - champion, under drawing the images again.
 
-    The bootstrap is paired: in every resample both models are measured on the same pictures, so that what makes a
-    picture hard for both does not widen the interval.
+    The bootstrap is paired: in every resample both models are measured on the same images, so that what makes a
+    image hard for both does not widen the interval.
 
     Args:
-        candidate: matches of all pictures at each IoU threshold: one for mAP50, ten for mAP50-95.
-        champion: the same of the other model, on the same pictures and true boxes.
-        max_detections: predictions per picture and class that are looked at, as in ``evaluate_detections``.
+        candidate: matches of all images at each IoU threshold: one for mAP50, ten for mAP50-95.
+        champion: the same of the other model, on the same images and true boxes.
+        max_detections: predictions per image and class that are looked at, as in ``evaluate_detections``.
         seed: of the draws.
 
     Returns:
@@ -55,10 +55,10 @@ def delta_interval(
     return _interval(ours - theirs)
 
 
-def _draws(pictures: int, predictions: int, seed: int) -> NDArray[np.int64]:
-    """How often each picture is drawn in each resample, (resamples, pictures)."""
+def _draws(images: int, predictions: int, seed: int) -> NDArray[np.int64]:
+    """How often each image is drawn in each resample, (resamples, images)."""
     resamples = int(np.clip(PREDICTIONS_BUDGET // max(predictions, 1), LEAST_RESAMPLES, RESAMPLES))
-    return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def _interval(values: Floats) -> tuple[float, float]:
@@ -79,9 +79,9 @@ def _average_precisions(matches: Matches, class_id: int, draws: NDArray[np.int64
     """AP of one class in every resample; NaN where a resample has no true box of it.
 
     Args:
-        matches: of all pictures.
+        matches: of all images.
         class_id: of the class.
-        draws: (resamples, pictures) how often each picture was drawn.
+        draws: (resamples, images) how often each image was drawn.
         max_detections: see above.
     """
     chosen = np.flatnonzero((matches.classes == class_id) & (matches.ranks < max_detections))

@@ -1,9 +1,9 @@
 """How good a detector is: COCO's average precision, and precision and recall at the confidence it is deployed with.
 
 Average precision (AP) comes from faster-coco-eval and equals pycocotools'. Precision, recall and F1 come from matching
-one to one: the predictions of a picture, best score first, each take the free true box of their class that they overlap
+one to one: the predictions of a image, best score first, each take the free true box of their class that they overlap
 most, if by at least the IoU threshold. A prediction that gets none is a false positive; a true box that stays free is
-missed, also in a picture where nothing was found at all.
+missed, also in a image where nothing was found at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 
 RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)  # where COCO reads precision off the curve
-PIXELS_BEYOND = 1.0  # rounding may move a box this far out of its picture
+PIXELS_BEYOND = 1.0  # rounding may move a box this far out of its image
 
 Floats = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """What was measured over all pictures.
+    """What was measured over all images.
 
     Attributes:
         map50: mean of ``ap50`` over the classes that have true boxes.
@@ -67,8 +67,8 @@ class DetectionMetrics:
         precision_macro: mean of the classes' precision; a class without true boxes is left out of all macro figures.
         recall_macro: mean of the classes' recall.
         f1_macro: mean of the classes' F1.
-        false_positives_per_image: false positives of all classes, those without true boxes among them, per picture.
-        images: number of pictures.
+        false_positives_per_image: false positives of all classes, those without true boxes among them, per image.
+        images: number of images.
         truths: number of true boxes.
         per_class: one entry per class, in the order of the class names.
         curves: for each class with true boxes, precision (101,) at the recalls ``RECALLS``, at IoU 0.5, each value
@@ -105,12 +105,12 @@ class Matches:
     """What became of every prediction, and how many true boxes there are.
 
     Attributes:
-        images: (D,) index of each prediction's picture; ascending.
+        images: (D,) index of each prediction's image; ascending.
         classes: (D,) its class.
-        scores: (D,) its score; descending within one picture and class.
-        ranks: (D,) how many predictions of the same picture and class precede it.
+        scores: (D,) its score; descending within one image and class.
+        ranks: (D,) how many predictions of the same image and class precede it.
         correct: (D,) whether it took a true box.
-        truths: (pictures, classes) number of true boxes.
+        truths: (images, classes) number of true boxes.
     """
 
     images: NDArray[np.intp]
@@ -121,14 +121,14 @@ class Matches:
     truths: NDArray[np.intp]
 
     def counts(self, confidence: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Predictions of at least a score, and the correct ones among them, each (pictures, classes)."""
+        """Predictions of at least a score, and the correct ones among them, each (images, classes)."""
         sure = self.scores >= confidence
         return self._table(sure), self._table(sure & self.correct)
 
     def _table(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
-        pictures, classes = self.truths.shape
+        images, classes = self.truths.shape
         cells = self.images[chosen] * classes + self.classes[chosen]
-        return np.bincount(cells, minlength=pictures * classes).reshape(pictures, classes)
+        return np.bincount(cells, minlength=images * classes).reshape(images, classes)
 
 
 def evaluate_detections(
@@ -144,13 +144,13 @@ def evaluate_detections(
     """Measure predictions against the truth.
 
     Args:
-        truths: true boxes of each picture.
-        predictions: what was found in each picture, down to a low score (such as 0.001), which AP needs.
+        truths: true boxes of each image.
+        predictions: what was found in each image, down to a low score (such as 0.001), which AP needs.
         class_names: in the order of the class indices of both.
-        sizes: width and height of each picture in pixels.
+        sizes: width and height of each image in pixels.
         confidence_threshold: precision, recall and F1 are of predictions with at least this score.
         iou_threshold: overlap that a correct prediction has at least, for precision, recall and F1.
-        max_detections: predictions per picture and class that AP looks at, best first. COCO's is 100; crowded pictures
+        max_detections: predictions per image and class that AP looks at, best first. COCO's is 100; crowded images
             need more. Precision, recall and F1 count every prediction.
 
     Raises:
@@ -168,8 +168,8 @@ def match(
     """Give every true box to at most one prediction, as the module says.
 
     Args:
-        truths: true boxes of each picture.
-        predictions: what was found in each picture.
+        truths: true boxes of each image.
+        predictions: what was found in each image.
         classes: number of classes.
         iou_threshold: least overlap.
     """
@@ -190,7 +190,7 @@ def match(
 
 
 def _match_class(truths: NDArray[np.float32], found: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Which boxes of one class in one picture, best score first, take a true box."""
+    """Which boxes of one class in one image, best score first, take a true box."""
     correct = np.zeros(len(found), dtype=bool)
     if len(truths) == 0:
         return correct
@@ -283,43 +283,43 @@ def _check(
     if not len(truths) == len(predictions) == len(sizes):
         raise InputError(f"{len(truths)} truths, {len(predictions)} predictions and {len(sizes)} sizes: lengths differ")
     if not any(len(truth) for truth in truths):
-        raise InputError(f"no true boxes in {len(truths)} pictures: nothing can be measured; label some of them")
-    for kind, pictures in (("truth", truths), ("prediction", predictions)):
-        for index, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
-            wrong = _fault(picture, len(class_names), size)
+        raise InputError(f"no true boxes in {len(truths)} images: nothing can be measured; label some of them")
+    for kind, images in (("truth", truths), ("prediction", predictions)):
+        for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
+            wrong = _fault(image, len(class_names), size)
             if wrong:
-                raise InputError(f"{kind} of picture {index}: {wrong}")
+                raise InputError(f"{kind} of image {index}: {wrong}")
 
 
-def _fault(picture: Detections, classes: int, size: tuple[int, int]) -> str:
-    """What is wrong with the boxes of a picture; empty where nothing is."""
-    if len(picture) == 0:
+def _fault(image: Detections, classes: int, size: tuple[int, int]) -> str:
+    """What is wrong with the boxes of a image; empty where nothing is."""
+    if len(image) == 0:
         return ""
-    if not (np.isfinite(picture.scores).all() and np.isfinite(picture.boxes).all()):
+    if not (np.isfinite(image.scores).all() and np.isfinite(image.boxes).all()):
         return "a score or coordinate is not a finite number; the model may have diverged in training"
-    if not 0 <= picture.classes.min() <= picture.classes.max() < classes:
-        return f"class {picture.classes.max()} has no name; there are {classes} names"
-    if (picture.boxes[:, 2:] < picture.boxes[:, :2]).any():
+    if not 0 <= image.classes.min() <= image.classes.max() < classes:
+        return f"class {image.classes.max()} has no name; there are {classes} names"
+    if (image.boxes[:, 2:] < image.boxes[:, :2]).any():
         return "a box ends before it begins; x1, y1, x2, y2 are expected"
-    if picture.boxes.min() < -PIXELS_BEYOND or (picture.boxes[:, 2:] > np.array(size) + PIXELS_BEYOND).any():
-        return f"a box reaches beyond the {size[0]}x{size[1]} pixels; coordinates are those of the whole picture"
+    if image.boxes.min() < -PIXELS_BEYOND or (image.boxes[:, 2:] > np.array(size) + PIXELS_BEYOND).any():
+        return f"a box reaches beyond the {size[0]}x{size[1]} pixels; coordinates are those of the whole image"
     return ""
 
 
-def _joined(pictures: Sequence[Detections]) -> Detections:
-    everything = [Detections.none(), *pictures]
+def _joined(images: Sequence[Detections]) -> Detections:
+    everything = [Detections.none(), *images]
     return Detections.of(
-        np.concatenate([picture.boxes for picture in everything]),
-        np.concatenate([picture.classes for picture in everything]),
-        np.concatenate([picture.scores for picture in everything]),
+        np.concatenate([image.boxes for image in everything]),
+        np.concatenate([image.classes for image in everything]),
+        np.concatenate([image.scores for image in everything]),
     )
 
 
-def _as_coco(pictures: Iterable[Detections]) -> Iterator[dict[str, Any]]:
-    for image, picture in enumerate(pictures):
-        rows = zip(_as_xywh(picture.boxes).tolist(), picture.classes.tolist(), picture.scores.tolist(), strict=True)
+def _as_coco(images: Iterable[Detections]) -> Iterator[dict[str, Any]]:
+    for number, image in enumerate(images):
+        rows = zip(_as_xywh(image.boxes).tolist(), image.classes.tolist(), image.scores.tolist(), strict=True)
         for box, class_id, score in rows:
-            yield {"image_id": image, "category_id": class_id, "bbox": box, "score": score}
+            yield {"image_id": number, "category_id": class_id, "bbox": box, "score": score}
 
 
 def _as_xywh(boxes: NDArray[np.float32]) -> Floats:

@@ -1,4 +1,4 @@
-"""How good a segmentation is: intersection over union (IoU) of each class, over the pixels of all pictures.
+"""How good a segmentation is: intersection over union (IoU) of each class, over the pixels of all images.
 
 A class' IoU is the pixels that truth and model agree on, over those that either calls so (the PASCAL VOC challenge,
 Everingham et al., 2015). Pixels of which the truth says nothing count nowhere.
@@ -43,14 +43,14 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class SegmentationMetrics:
-    """What was measured over all pictures.
+    """What was measured over all images.
 
     Attributes:
         miou: mean of the classes' IoU.
         pixel_accuracy: correct pixels / pixels.
         mean_recall: mean of the classes' recall (also called mean class accuracy, CPA).
         fwiou: mean of the classes' IoU, weighted by their true pixels (frequency-weighted IoU).
-        images: number of pictures.
+        images: number of images.
         pixels: number of pixels of which the truth says something.
         per_class: one entry per class, in the order of the class names.
     """
@@ -72,7 +72,7 @@ class SegmentationMetrics:
 
 
 def confusion(truth: ClassMap, found: ClassMap, classes: int) -> Counts:
-    """Count the pixels of one picture by what they are and what they are taken for.
+    """Count the pixels of one image by what they are and what they are taken for.
 
     Args:
         truth: (H, W), 255 where nobody says.
@@ -95,10 +95,10 @@ def confusion(truth: ClassMap, found: ClassMap, classes: int) -> Counts:
 
 
 def evaluate_segmentation(matrices: Sequence[Counts], names: Sequence[str]) -> SegmentationMetrics:
-    """Figures from the counts of all pictures.
+    """Figures from the counts of all images.
 
     Args:
-        matrices: of each picture, as ``confusion`` counts.
+        matrices: of each image, as ``confusion`` counts.
         names: of the classes.
 
     Raises:
@@ -128,13 +128,13 @@ def evaluate_segmentation(matrices: Sequence[Counts], names: Sequence[str]) -> S
 
 
 def miou_interval(matrices: Sequence[Counts], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean IoU under drawing the pictures again, with replacement."""
+    """The 95 % interval of the mean IoU under drawing the images again, with replacement."""
     draws = _draws(len(matrices), seed)
     return _interval(_mious(matrices, draws))
 
 
 def miou_delta_interval(candidate: Sequence[Counts], champion: Sequence[Counts], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the difference in mean IoU, candidate - champion, both on the same drawn pictures."""
+    """The 95 % interval of the difference in mean IoU, candidate - champion, both on the same drawn images."""
     draws = _draws(len(candidate), seed)
     return _interval(_mious(candidate, draws) - _mious(champion, draws))
 
@@ -151,9 +151,9 @@ def accuracy_delta_interval(
     return _interval(ours - theirs)
 
 
-def _draws(pictures: int, seed: int) -> Counts:
-    """How often each picture is drawn in each resample, (resamples, pictures)."""
-    return np.random.default_rng(seed).multinomial(pictures, np.full(pictures, 1 / pictures), size=RESAMPLES)
+def _draws(images: int, seed: int) -> Counts:
+    """How often each image is drawn in each resample, (resamples, images)."""
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
 
 
 def _mious(matrices: Sequence[Counts], draws: Counts) -> Floats:

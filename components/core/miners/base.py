@@ -18,7 +18,7 @@ miner                     parameters (default)        a frame is hard when
 ``doubt``                 threshold_doubt (2.0)       the entropies of all boxes add up to this or more
 ``temporal``              threshold_flicker (0.25),   this share of the boxes has no partner in the frame before
                           threshold_iou (0.5)
-``novelty``               threshold_distance (0.1),   no remembered picture looks like it
+``novelty``               threshold_distance (0.1),   no remembered image looks like it
                           memory (256)
 ========================  ==========================  =================================================================
 
@@ -55,20 +55,20 @@ from pydantic import ValidationError
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.plugins import Registry
-from components.core.runtimes.letterbox import Picture
+from components.core.runtimes.letterbox import ImageArray
 
 SUM_TOLERANCE = 0.01  # what rounding to 8 bits leaves of a sum of probabilities
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture as the model saw it.
+    """One image as the model saw it.
 
     Attributes:
         detections: what was found.
-        image: the picture, (H, W, 3) uint8 RGB, where the miner is to look at it.
-        key: names the frame, the hex digest of its picture; chance is seeded by it.
-        probabilities: of the classes, where the model gives them: (K,) of the whole picture, or (N, K) of its boxes.
+        image: the image, (H, W, 3) uint8 RGB, where the miner is to look at it.
+        key: names the frame, the hex digest of its image; chance is seeded by it.
+        probabilities: of the classes, where the model gives them: (K,) of the whole image, or (N, K) of its boxes.
 
     Raises:
         InputError: a score or probability is not within 0..1, or a row of probabilities does not sum to 1.
@@ -76,7 +76,7 @@ class Frame:
     """
 
     detections: Detections
-    image: Picture | None = None
+    image: ImageArray | None = None
     key: str = ""
     probabilities: NDArray[np.floating[Any]] | None = None
 
@@ -132,7 +132,7 @@ class PoolMiner(Miner, Protocol):
 
         Args:
             scores: (M,) scores of the boxes of all frames, one frame after the other. Miners that look at class
-                probabilities also take (M, K): one row for each box, or for each picture that has no boxes.
+                probabilities also take (M, K): one row for each box, or for each image that has no boxes.
             counts: (F,) how many of these belong to each frame; they sum to M.
             keys: (F,) what names each frame; needed where chance decides.
 

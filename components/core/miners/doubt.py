@@ -1,7 +1,7 @@
-"""Doubt: how many boxes' worth of uncertainty a picture holds, all its boxes together.
+"""Doubt: how many boxes' worth of uncertainty a image holds, all its boxes together.
 
-The other miners by score ask how a picture's boxes are on average, or at worst, so that a picture with one dubious box
-ranks with one that has twenty. Where people label whole pictures, the latter teaches more. Boxes that score low count
+The other miners by score ask how a image's boxes are on average, or at worst, so that a image with one dubious box
+ranks with one that has twenty. Where people label whole images, the latter teaches more. Boxes that score low count
 too, most where they are as likely right as wrong; a model that is weak shows in these what it misses, so let it give
 boxes well below the score with which it is deployed.
 """

@@ -1,9 +1,9 @@
-"""Novelty: pictures that look like nothing seen before, by light, colour and layout; small things do not count.
+"""Novelty: images that look like nothing seen before, by light, colour and layout; small things do not count.
 
-A picture is known by 256 numbers: of each cell of an 8 x 8 grid the mean red, green and blue and the contrast. The
-distance of two pictures is the root mean square of their differences, 0 to 1: before a camera that stands still, people
-walking through make some 0.05, lamps switched off 0.2. A picture is remembered only when it is
-novel, so that the memory covers what was seen with as few pictures as the threshold allows; when it is full, the one
+A image is known by 256 numbers: of each cell of an 8 x 8 grid the mean red, green and blue and the contrast. The
+distance of two images is the root mean square of their differences, 0 to 1: before a camera that stands still, people
+walking through make some 0.05, lamps switched off 0.2. A image is remembered only when it is
+novel, so that the memory covers what was seen with as few images as the threshold allows; when it is full, the one
 that nothing has resembled for longest is forgotten.
 """
 
@@ -19,20 +19,20 @@ from pydantic import Field, PrivateAttr
 from components.core.errors import InputError
 from components.core.miners.base import Frame, Judgement, miners
 from components.core.miners.rules import Ratio, Rule
-from components.core.runtimes.letterbox import Picture
+from components.core.runtimes.letterbox import ImageArray
 
 GRID = 8
-CELL = 8  # pixels of the reduced picture along each side of a cell
+CELL = 8  # pixels of the reduced image along each side of a cell
 NUMBERS = GRID * GRID * 4
 
 
 @miners.register("novelty")
 class Novelty(Rule):
-    """Hard when no remembered picture is near; the score is the distance to the nearest, 1 for the first picture.
+    """Hard when no remembered image is near; the score is the distance to the nearest, 1 for the first image.
 
     Attributes:
         threshold_distance: hard from this distance on.
-        memory: how many pictures are remembered, 1 kB each.
+        memory: how many images are remembered, 1 kB each.
     """
 
     name: ClassVar[str] = "novelty"
@@ -42,31 +42,31 @@ class Novelty(Rule):
     _seen: NDArray[np.float32] = PrivateAttr(default_factory=lambda: np.empty((0, NUMBERS), np.float32))
 
     def judge(self, frame: Frame) -> Judgement:
-        """Say whether a frame is hard, and remember its picture if so.
+        """Say whether a frame is hard, and remember its image if so.
 
         Raises:
-            InputError: the frame has no picture.
+            InputError: the frame has no image.
         """
         if frame.image is None:
-            raise InputError("miner 'novelty' looks at pictures, and this frame came without one: use another miner")
+            raise InputError("miner 'novelty' looks at images, and this frame came without one: use another miner")
         numbers = embedding(frame.image)
         if not len(self._seen):
             self._seen = numbers[None]
-            return Judgement(True, 1.0, "the first picture")
+            return Judgement(True, 1.0, "the first image")
         distances = np.sqrt(np.square(self._seen - numbers).mean(axis=1))
         nearest = int(distances.argmin())
         distance = float(distances[nearest])
         novel = distance >= self.threshold_distance
         self._remember(numbers if novel else self._seen[nearest], None if novel else nearest)
-        return Judgement(novel, min(distance, 1.0), f"{distance:.3f} from the nearest of {len(distances)} pictures")
+        return Judgement(novel, min(distance, 1.0), f"{distance:.3f} from the nearest of {len(distances)} images")
 
     def _remember(self, numbers: NDArray[np.float32], instead: int | None) -> None:
         others = self._seen if instead is None else np.delete(self._seen, instead, axis=0)
         self._seen = np.concatenate([others, numbers[None]])[-self.memory :]
 
 
-def embedding(image: Picture) -> NDArray[np.float32]:
-    """What a picture is known by, (256,) float32 in 0..1.
+def embedding(image: ImageArray) -> NDArray[np.float32]:
+    """What a image is known by, (256,) float32 in 0..1.
 
     Args:
         image: (H, W, 3) uint8 RGB.

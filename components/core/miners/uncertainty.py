@@ -1,6 +1,6 @@
 """Miners by how sure the model is of the class: Sedna's CrossEntropy, entropy and margin.
 
-They look at class probabilities, of the picture or of each box, where the model gives them. Where it gives one score p
+They look at class probabilities, of the image or of each box, where the model gives them. Where it gives one score p
 for each box, as a detector does, they look at (p, 1 - p): the class that was named against everything else. A box is
 then least certain at 0.5, and certain at 0 (nothing there) as at 1. A single class of probability p is read likewise.
 A probability of 0 adds nothing to an entropy, as in the limit.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
 
-MAX_DETECTIONS = 300  # per picture
-MAX_CANDIDATES = 30_000  # per picture, before overlapping boxes are suppressed
+MAX_DETECTIONS = 300  # per image
+MAX_CANDIDATES = 30_000  # per image, before overlapping boxes are suppressed
 
 Array = NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""The way of a picture onto a model's canvas and of boxes back; the same wherever a bundle runs."""
+"""The way of a image onto a model's canvas and of boxes back; the same wherever a bundle runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from components.core.errors import InputError
 
-Picture = NDArray[np.uint8]  # (height, width, 3) RGB
+ImageArray = NDArray[np.uint8]  # (height, width, 3) RGB
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies on a canvas.
+    """Where a image lies on a canvas.
 
     Attributes:
-        scale: canvas pixels per picture pixel, along x and along y; they differ where a side was rounded.
-        left: first column of the picture on the canvas.
+        scale: canvas pixels per image pixel, along x and along y; they differ where a side was rounded.
+        left: first column of the image on the canvas.
         top: first row.
-        width: of the picture itself, pixels.
-        height: of the picture itself, pixels.
+        width: of the image itself, pixels.
+        height: of the image itself, pixels.
     """
 
     scale: tuple[float, float]
@@ -34,16 +34,16 @@ class Placement:
     height: int
 
 
-def letterbox(image: Picture, size: tuple[int, int], pad: int = 114) -> tuple[Picture, Placement]:
-    """Scale a picture as large as a canvas allows, keeping its shape, and centre it.
+def letterbox(image: ImageArray, size: tuple[int, int], pad: int = 114) -> tuple[ImageArray, Placement]:
+    """Scale a image as large as a canvas allows, keeping its shape, and centre it.
 
     Args:
         image: (H, W, 3) uint8.
         size: height and width of the canvas.
-        pad: grey value of what the picture does not cover.
+        pad: grey value of what the image does not cover.
 
     Returns:
-        The canvas, (height, width, 3) uint8, and where the picture lies on it.
+        The canvas, (height, width, 3) uint8, and where the image lies on it.
     """
     height, width = image.shape[:2]
     ratio = min(size[0] / height, size[1] / width)
@@ -59,7 +59,7 @@ def letterbox(image: Picture, size: tuple[int, int], pad: int = 114) -> tuple[Pi
 
 
 def undo(boxes: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
-    """Boxes on a canvas, (N, 4), as boxes on its picture, clipped to the picture."""
+    """Boxes on a canvas, (N, 4), as boxes on its image, clipped to the image."""
     offset = np.array([placement.left, placement.top] * 2, dtype=np.float32)
     scale = np.array(placement.scale * 2, dtype=np.float32)
     limit = np.array([placement.width, placement.height] * 2, dtype=np.float32)
@@ -67,13 +67,13 @@ def undo(boxes: NDArray[np.float32], placement: Placement) -> NDArray[np.float32
     return clipped
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a picture as it is displayed: (height, width, 3) RGB, 8 bits, EXIF orientation applied.
+def read_image(path: Path) -> ImageArray:
+    """Read a image as it is displayed: (height, width, 3) RGB, 8 bits, EXIF orientation applied.
 
     Raises:
-        InputError: no such file, or not a picture that OpenCV can decode.
+        InputError: no such file, or not a image that OpenCV can decode.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise InputError(f"picture {path}: cannot be read: it is missing, damaged or of an unknown format")
+        raise InputError(f"image {path}: cannot be read: it is missing, damaged or of an unknown format")
     return np.asarray(image, dtype=np.uint8)

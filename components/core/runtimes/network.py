@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from components.core.bundle import Bundle
-from components.core.runtimes.detector import Infer, NetworkDetector
+from components.core.runtimes.base import Infer
+from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.segmenter import NetworkSegmenter
 
 Network = NetworkDetector | NetworkSegmenter

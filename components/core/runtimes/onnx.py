@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import BoxesHead, Bundle, SemanticHead
 from components.core.errors import InputError
-from components.core.runtimes.detector import Canvas, runtimes
+from components.core.runtimes.base import Canvas, runtimes
 from components.core.runtimes.network import Network, as_described
 
 FILE = "model.onnx"

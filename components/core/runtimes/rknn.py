@@ -1,4 +1,4 @@
-"""A bundle's ``model.<target>.rknn``: what an NPU, or the toolkit's simulator of one, makes of a picture."""
+"""A bundle's ``model.<target>.rknn``: what an NPU, or the toolkit's simulator of one, makes of a image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.detector import Canvas, runtimes
+from components.core.runtimes.base import Canvas, runtimes
 from components.core.runtimes.network import Network, as_described
 from components.core.runtimes.rockchip import TARGETS, rknn_file
 

@@ -8,38 +8,15 @@ processor costs the NPU a sixth of the memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
-from components.core.errors import InputError
 from components.core.masks import ClassMap
-from components.core.runtimes.detector import Infer, runtimes
-from components.core.runtimes.letterbox import Picture, Placement, letterbox
-
-
-class Segmenter(Protocol):
-    """A bundle that has been loaded and can say of each pixel what it shows."""
-
-    @property
-    def bundle(self) -> Bundle:
-        """What the model is."""
-        ...
-
-    def segment(self, images: Sequence[Picture]) -> list[ClassMap]:
-        """Say what each pixel shows.
-
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any size.
-
-        Returns:
-            For each picture (H, W) uint8, index into the bundle's classes.
-        """
-        ...
+from components.core.runtimes.base import Infer
+from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
 
 
 class NetworkSegmenter:
@@ -54,31 +31,14 @@ class NetworkSegmenter:
         self.bundle = bundle
         self.infer = infer
 
-    def segment(self, images: Sequence[Picture]) -> list[ClassMap]:
+    def segment(self, images: Sequence[ImageArray]) -> list[ClassMap]:
         """Say what each pixel shows; see :class:`Segmenter`."""
         maps = []
         for image in images:
             canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
             (logits,) = self.infer(canvas[None])
-            maps.append(on_picture(classes_of(logits, self.bundle.image_size), placement))
+            maps.append(on_image(classes_of(logits, self.bundle.image_size), placement))
         return maps
-
-
-def open_segmenter(runtime: str, folder: Path, threads: int = 0) -> Segmenter:
-    """Load a bundle that segments into a runtime.
-
-    Args:
-        runtime: name of a plug-in, such as ``onnx``.
-        folder: the bundle.
-        threads: processor threads to use; 0 lets the runtime decide.
-
-    Raises:
-        InputError: no such runtime, the bundle cannot run on it, or its model finds objects.
-    """
-    model = runtimes.get(runtime)(folder, threads)
-    if not hasattr(model, "segment"):
-        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for segmentation is needed")
-    return model  # type: ignore[return-value]
 
 
 def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> ClassMap:
@@ -104,8 +64,8 @@ def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> Clas
     return classes
 
 
-def on_picture(canvas: ClassMap, placement: Placement) -> ClassMap:
-    """The classes of a canvas, (h, w), as those of the picture that lies on it."""
+def on_image(canvas: ClassMap, placement: Placement) -> ClassMap:
+    """The classes of a canvas, (h, w), as those of the image that lies on it."""
     across, down = placement.scale
     bottom = placement.top + round(placement.height * down)
     right = placement.left + round(placement.width * across)

@@ -20,14 +20,14 @@ _CANNOT_RESUME = {412, 416}
 
 
 def download(uri: str, path: Path, sha256: str | None) -> None:
-    """Bring one object to a local file, as :func:`components.core.store.fetch` promises."""
+    """Bring one object to a local file, as :func:`components.core.stores.open.fetch` promises."""
     with os_errors(str(path)), _errors(uri), landing(path) as file:
         receive(_source(uri), file, shown(uri))
         verify(file, sha256, shown(uri))
 
 
 def check(uri: str) -> None:
-    """Make sure that an object is there, as :func:`components.core.store.check_readable` promises."""
+    """Make sure that an object is there, as :func:`components.core.stores.open.check_readable` promises."""
     with _errors(uri):
         _source(uri, first_byte_only=True)(0, "").close()
 

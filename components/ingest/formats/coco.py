@@ -17,7 +17,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
-from components.ingest.references import Pictures, split_of
+from components.ingest.references import Images, split_of
 
 _KEYS = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[|"(info|licenses)"\s*:')
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
@@ -105,32 +105,32 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 
 def _records(folder: Folder, indexes: list[_Index]) -> Iterator[Record]:
-    pictures = Pictures(folder)
+    images = Images(folder)
     taken: dict[str, str] = {}
     for index in indexes:
         split = split_of(index.name)
         for position in index.nameless:
             yield Record(f"{index.name}#images/{position}", reason="annotation unreadable: no id or file_name")
-        for image_id, image in index.images.items():
-            if image is None:
+        for image_id, entry in index.images.items():
+            if entry is None:
                 yield Record(f"{index.name}#{image_id}", reason="ambiguous: two images have this id")
                 continue
             try:
-                picture = pictures.find(index.name, image["file_name"])
+                image = images.find(index.name, entry["file_name"])
             except LabelError as error:
-                yield Record(image["file_name"], reason=str(error))
+                yield Record(entry["file_name"], reason=str(error))
                 continue
-            if taken.setdefault(picture, index.name) != index.name:
-                yield Record(picture, reason=f"ambiguous: both {taken[picture]} and {index.name} label it")
+            if taken.setdefault(image, index.name) != index.name:
+                yield Record(image, reason=f"ambiguous: both {taken[image]} and {index.name} label it")
                 continue
             try:
                 labels, crowds = _labels(index, image_id)
-                size = _size(image)
-                yield Record(picture, folder.path(picture), labels, index.name, split, size, crowds)
+                size = _size(entry)
+                yield Record(image, folder.path(image), labels, index.name, split, size, crowds)
             except LabelError as error:
-                yield Record(picture, reason=str(error))
+                yield Record(image, reason=str(error))
         for image_id in (i for i in index.annotations if i not in index.images):
-            yield Record(f"{index.name}#{image_id}", reason="label without picture: no image has this id")
+            yield Record(f"{index.name}#{image_id}", reason="label without image: no image has this id")
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Pictures in a folder, with no labels: every one comes in unlabelled."""
+"""Images in a folder, with no labels: every one comes in unlabelled."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from components.ingest.dataset import DataSet, Folder, Record, formats
 
 
 @formats.register("folder")
-class Pictures:
-    """The reader of plain pictures."""
+class Images:
+    """The reader of plain images."""
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """There are pictures; ``ingest`` asks this reader last, since that is true of every format."""
-        return not folder.index and bool(folder.pictures)
+        """There are images; ``ingest`` asks this reader last, since that is true of every format."""
+        return not folder.index and bool(folder.images)
 
     @staticmethod
     def read(folder: Folder) -> DataSet:
-        """Take every picture; there are no classes."""
-        return DataSet((), (Record(name, folder.path(name)) for name in folder.pictures))
+        """Take every image; there are no classes."""
+        return DataSet((), (Record(name, folder.path(name)) for name in folder.images))

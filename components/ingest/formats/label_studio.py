@@ -1,15 +1,15 @@
-"""Label Studio: its export ``JSON`` (a list of tasks), beside the pictures.
+"""Label Studio: its export ``JSON`` (a list of tasks), beside the images.
 
-The boxes are rectangles with labels, upright, in percent of the picture. A task that was skipped, or that nobody has
-submitted, is a picture without labels, whatever a model predicted for it; a submitted one without rectangles shows
+The boxes are rectangles with labels, upright, in percent of the image. A task that was skipped, or that nobody has
+submitted, is a image without labels, whatever a model predicted for it; a submitted one without rectangles shows
 nothing (a negative). Several exports in one folder are one data set: of the same task the one changed last counts. No
-other export will do: in YOLO and VOC, as Label Studio 1.23 writes them, a skipped picture looks like a negative, and
-COCO names the pictures by folders of its server.
+other export will do: in YOLO and VOC, as Label Studio 1.23 writes them, a skipped image looks like a negative, and
+COCO names the images by folders of its server.
 
-Pictures have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
+Images have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
 SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
 file name, of several by the folders before it, and without the eight digits that Label Studio puts before the names of
-files that are uploaded to it. A picture that a tool has written anew is another picture: its label comes in with it,
+files that are uploaded to it. A image that a tool has written anew is another image: its label comes in with it,
 but not to the sample that it was made from.
 """
 
@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from components.core.errors import InputError
 from components.ingest.dataset import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     DataSet,
     Folder,
     Label,
@@ -37,13 +37,13 @@ from components.ingest.dataset import (
     formats,
     suffix_of,
 )
-from components.ingest.references import Pictures, only
+from components.ingest.references import Images, only
 
 logger = logging.getLogger(__name__)
 
 RECTANGLE = "rectanglelabels"
 MAX_EXPORT_BYTES = 2**32
-# What is said of the picture as a whole, or beside a box, and marks nothing in it.
+# What is said of the image as a whole, or beside a box, and marks nothing in it.
 REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
 
 _LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
@@ -53,14 +53,14 @@ _UPLOAD = re.compile(r"^[0-9a-f]{8}(-|__)(?=.)")
 
 
 class Task(NamedTuple):
-    """What one task of an export says of its picture.
+    """What one task of an export says of its image.
 
     Attributes:
         export: path of the export.
         where: names the task in messages.
-        address: of the picture in Label Studio; empty where the task has none.
+        address: of the image in Label Studio; empty where the task has none.
         labels: the boxes; empty: nothing to see; None: nobody has labelled it.
-        size: width and height in pixels that the picture had there; None: not known.
+        size: width and height in pixels that the image had there; None: not known.
         changed: when it was labelled last, ISO 8601; empty: never.
         reason: why it cannot be used, ``kind: details``; empty if it can.
     """
@@ -90,7 +90,7 @@ class LabelStudio:
         if not exports:
             raise InputError(
                 f"no export of Label Studio in the data (JSON files are {few(folder.named('.json'))}): export as JSON, "
-                "not JSON-MIN, and put the file beside the pictures"
+                "not JSON-MIN, and put the file beside the images"
             )
         return DataSet(None, _records(folder, [task for name in exports for task in _tasks(folder, name)]))
 
@@ -138,14 +138,14 @@ def _task(export: str, place: int, item: Any, remarks: Counter[str]) -> Task:
 
 
 def _address(where: str, item: dict[str, Any]) -> str:
-    """The picture's address: ``image`` in the task's data, or else the only value that names a picture."""
+    """The image's address: ``image`` in the task's data, or else the only value that names a image."""
     data = item.get("data")
     texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
     if "image" in texts:
         return texts["image"]
-    named = [text for text in texts.values() if suffix_of(_path(text)) in PICTURE_SUFFIXES]
+    named = [text for text in texts.values() if suffix_of(_path(text)) in IMAGE_SUFFIXES]
     if len(named) != 1:
-        raise LabelError(f"annotation unreadable: {where} names {len(named)} pictures in its data, not one")
+        raise LabelError(f"annotation unreadable: {where} names {len(named)} images in its data, not one")
     return named[0]
 
 
@@ -166,7 +166,7 @@ Content = tuple[tuple[Label, ...], tuple[int, int] | None]
 
 
 def _content(where: str, annotation: dict[str, Any], remarks: Counter[str]) -> Content:
-    """The labels of one annotation in order of their places, and the size of the picture that was labelled."""
+    """The labels of one annotation in order of their places, and the size of the image that was labelled."""
     results = annotation.get("result") or []
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         raise LabelError(f"annotation unreadable: {where}: its result is no list of objects")
@@ -175,7 +175,7 @@ def _content(where: str, annotation: dict[str, Any], remarks: Counter[str]) -> C
     marks = [_mark(where, kind, one) for kind, one in kinds if kind not in REMARKS]
     sizes = {size for _, size in marks if size}
     if len(sizes) > 1:
-        raise LabelError(f"ambiguous: {where} gives the picture different sizes")
+        raise LabelError(f"ambiguous: {where} gives the image different sizes")
     return tuple(sorted(label for label, _ in marks)), sizes.pop() if sizes else None
 
 
@@ -186,7 +186,7 @@ def _mark(where: str, kind: str, result: dict[str, Any]) -> tuple[Label, tuple[i
         value = result["value"]
         (name,) = value[RECTANGLE]
         x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
-        turned, picture_turned = float(value.get("rotation") or 0), float(result.get("image_rotation") or 0)
+        turned, image_turned = float(value.get("rotation") or 0), float(result.get("image_rotation") or 0)
         size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"annotation unreadable: {where}: no box in percent with one label") from error
@@ -196,37 +196,37 @@ def _mark(where: str, kind: str, result: dict[str, Any]) -> tuple[Label, tuple[i
         raise LabelError(f"NaN or infinite: {where}: {name}")
     if turned:
         raise LabelError(f"turned box: {where}: {name} is turned by {turned:g} degrees: draw it upright")
-    if picture_turned:
-        raise LabelError(f"turned picture: {where}: labelled when turned by {picture_turned:g} degrees: turn it back")
+    if image_turned:
+        raise LabelError(f"turned image: {where}: labelled when turned by {image_turned:g} degrees: turn it back")
     return Label(name, (x, y, x + width, y + height), normalised=True), size if all(size) else None
 
 
-# --- tasks and pictures ---
+# --- tasks and images ---
 
 
 def _records(folder: Folder, tasks: list[Task]) -> Iterator[Record]:
-    pictures = _Named(folder)
-    by_picture: dict[str, list[Task]] = {}
+    images = _Named(folder)
+    by_image: dict[str, list[Task]] = {}
     for task in tasks:
         if not task.address:
-            yield Record(task.where, reason=task.reason or f"annotation unreadable: {task.where} names no picture")
+            yield Record(task.where, reason=task.reason or f"annotation unreadable: {task.where} names no image")
             continue
         try:
-            by_picture.setdefault(pictures.find(task), []).append(task)
+            by_image.setdefault(images.find(task), []).append(task)
         except LabelError as error:
             yield Record(_path(task.address), reason=task.reason or str(error))
-    for picture, own in by_picture.items():
+    for image, own in by_image.items():
         try:
             task = _latest(own)
         except LabelError as error:
-            yield Record(picture, reason=str(error))
+            yield Record(image, reason=str(error))
         else:
             label_file = "" if task.labels is None else task.export
-            yield Record(picture, folder.path(picture), task.labels, label_file, size=task.size)
+            yield Record(image, folder.path(image), task.labels, label_file, size=task.size)
 
 
 def _latest(tasks: Iterable[Task]) -> Task:
-    """The task that counts for a picture.
+    """The task that counts for a image.
 
     Raises:
         LabelError: it cannot be used, or which one counts cannot be told.
@@ -247,17 +247,17 @@ def _latest(tasks: Iterable[Task]) -> Task:
 
 
 class _Named:
-    """The pictures of a folder by their content, where their names tell it, and by name."""
+    """The images of a folder by their content, where their names tell it, and by name."""
 
     def __init__(self, folder: Folder) -> None:
-        self._pictures = Pictures(folder)
+        self._images = Images(folder)
         self._by_digest: dict[str, list[str]] = {}
-        for picture in folder.pictures:
-            for digest in _DIGEST.findall(picture.rpartition("/")[2]):
-                self._by_digest.setdefault(digest, []).append(picture)
+        for image in folder.images:
+            for digest in _DIGEST.findall(image.rpartition("/")[2]):
+                self._by_digest.setdefault(digest, []).append(image)
 
     def find(self, task: Task) -> str:
-        """The picture of a task.
+        """The image of a task.
 
         Raises:
             LabelError: there is none, or more than one.
@@ -267,16 +267,16 @@ class _Named:
         if digest:
             return only(self._by_digest.get(digest[0], []), task.export)
         for name in (path.name, _UPLOAD.sub("", path.name)):
-            found = self._pictures.named(name)
+            found = self._images.named(name)
             if found:
                 return only(_closest(found, path), task.export)
         return only([], task.export)
 
 
-def _closest(pictures: list[str], path: PurePosixPath) -> list[str]:
-    """Of pictures with the same file name those that share the most folders before it with a path."""
-    shared = {picture: _shared(picture.split("/")[::-1], path.parts[::-1]) for picture in pictures}
-    return [picture for picture, count in shared.items() if count == max(shared.values())]
+def _closest(images: list[str], path: PurePosixPath) -> list[str]:
+    """Of images with the same file name those that share the most folders before it with a path."""
+    shared = {image: _shared(image.split("/")[::-1], path.parts[::-1]) for image in images}
+    return [image for image, count in shared.items() if count == max(shared.values())]
 
 
 def _shared(these: Iterable[str], those: Iterable[str]) -> int:

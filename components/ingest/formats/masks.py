@@ -1,4 +1,4 @@
-"""Masks: beside each picture a PNG of its size whose pixels are numbers of classes.
+"""Masks: beside each image a PNG of its size whose pixels are numbers of classes.
 
 Three ways to say which mask is whose:
 
@@ -6,12 +6,12 @@ Three ways to say which mask is whose:
 - Ultralytics': ``images/train/x.jpg`` and ``masks/train/x.png``, with or without folders for splits; ``labels`` or
   ``annotations`` instead of ``masks`` will do;
 - the text index of Sedna's lifelong learning, ``rgb.png depth.png label.png`` a line, with paths relative to the index:
-  the first is the picture, the last its mask, and what is between them is left out. An index is read if ``data_path``
+  the first is the image, the last its mask, and what is between them is left out. An index is read if ``data_path``
   names it, or if no folders are named as above.
 
 A folder with the name of a split says the split. The names of the classes stand in ``data.yaml`` (with Ultralytics'
 ``label_mapping``, if it has one) or, one a line from 0, in ``classes.txt``; or the user gives them in order. 255 is
-where nobody says what is there. A picture without a mask is unlabelled.
+where nobody says what is there. A image without a mask is unlabelled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.masks import VOID
 from components.ingest.dataset import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     DataSet,
     Folder,
     LabelError,
@@ -32,8 +32,8 @@ from components.ingest.dataset import (
     few,
     formats,
     has_masks,
+    image_key,
     mask_key,
-    picture_key,
     suffix_of,
 )
 from components.ingest.formats.yolo import (
@@ -57,7 +57,7 @@ class Masks:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """There are folders of pictures and of masks, or an index at the top, or the one that was named."""
+        """There are folders of images and of masks, or an index at the top, or the one that was named."""
         if folder.index and not _indexes(folder):
             return folder.index in yamls(folder) and has_masks(folder)
         return (not folder.index and has_masks(folder)) or bool(_indexes(folder))
@@ -78,36 +78,36 @@ class Masks:
 
 
 def _records(folder: Folder) -> Iterator[Record]:
-    pictures = [name for name in folder.pictures if not mask_key(name)]
-    masks = [name for name in folder.pictures if mask_key(name)]
-    pairs = Pairs.of(pictures, masks, lambda name: mask_key(name) or picture_key(name))
-    for picture in pictures:
+    images = [name for name in folder.images if not mask_key(name)]
+    masks = [name for name in folder.images if mask_key(name)]
+    pairs = Pairs.of(images, masks, lambda name: mask_key(name) or image_key(name))
+    for image in images:
         try:
-            mask = pairs.label(picture)
+            mask = pairs.label(image)
         except LabelError as error:
-            yield Record(picture, reason=str(error))
+            yield Record(image, reason=str(error))
         else:
-            yield _record(folder, picture, mask)
+            yield _record(folder, image, mask)
     for mask in masks:
-        if mask not in pairs.pictures:
-            yield Record(mask, reason="label without picture")
+        if mask not in pairs.images:
+            yield Record(mask, reason="label without image")
 
 
 def _listed(folder: Folder, index: str, text: str) -> Iterator[Record]:
     for line in filter(None, map(_paths, text.splitlines())):
-        picture, mask = line[0], line[-1] if len(line) > 1 else ""
-        if picture not in folder:
-            yield Record(picture, reason=f"label without picture: {index} lists it")
-        elif picture == mask:
-            yield Record(picture, reason=f"annotation unreadable: {index} gives the picture itself as its mask")
+        image, mask = line[0], line[-1] if len(line) > 1 else ""
+        if image not in folder:
+            yield Record(image, reason=f"label without image: {index} lists it")
+        elif image == mask:
+            yield Record(image, reason=f"annotation unreadable: {index} gives the image itself as its mask")
         else:
-            yield _record(folder, picture, mask if mask in folder else "")
+            yield _record(folder, image, mask if mask in folder else "")
 
 
-def _record(folder: Folder, picture: str, mask: str) -> Record:
-    splits = {SPLIT_FOLDERS.get(part.lower(), "") for part in picture.split("/")[:-1]} - {""}
+def _record(folder: Folder, image: str, mask: str) -> Record:
+    splits = {SPLIT_FOLDERS.get(part.lower(), "") for part in image.split("/")[:-1]} - {""}
     split = splits.pop() if len(splits) == 1 else ""
-    return Record(picture, folder.path(picture), None, mask, split, mask=folder.path(mask) if mask else "")
+    return Record(image, folder.path(image), None, mask, split, mask=folder.path(mask) if mask else "")
 
 
 def _paths(line: str) -> list[str]:
@@ -120,12 +120,12 @@ def _indexes(folder: Folder) -> list[str]:
 
 
 def _looks_right(folder: Folder, name: str) -> bool:
-    """Whether a line has two paths or more, of pictures all of them, the last one of a PNG."""
+    """Whether a line has two paths or more, of images all of them, the last one of a PNG."""
     if name in NAMES_FILES:
         return False
     lines = folder.head(name, LOOKED_AT_BYTES).decode("utf-8-sig", errors="replace").splitlines()
     return any(
-        len(line) > 1 and suffix_of(line[-1]) == ".png" and all(suffix_of(path) in PICTURE_SUFFIXES for path in line)
+        len(line) > 1 and suffix_of(line[-1]) == ".png" and all(suffix_of(path) in IMAGE_SUFFIXES for path in line)
         for line in map(_paths, lines)
     )
 

@@ -1,9 +1,9 @@
-"""Sedna's index: a text file with one picture per line, ``path x1,y1,x2,y2,class x1,y1,x2,y2,class ...``.
+"""Sedna's index: a text file with one image per line, ``path x1,y1,x2,y2,class x1,y1,x2,y2,class ...``.
 
 Paths are relative to the index; boxes are corners in pixels; the class is a number, whose names stand one per line in
 ``classes.txt`` beside the index (without that file, the numbers are the names). Several indexes in one folder are one
-data set. A line without boxes is a picture with nothing to see, unless no line of the index has any: then it is a list
-of pictures that nobody has labelled.
+data set. A line without boxes is a image with nothing to see, unless no line of the index has any: then it is a list
+of images that nobody has labelled.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ def _split(line: str) -> tuple[str, list[str]]:
 def _records(folder: Folder, index: str, lines: list[tuple[str, list[str]]], names: list[str]) -> Iterator[Record]:
     labelled = any(boxes for _, boxes in lines)
     for path, boxes in lines:
-        picture = str(PurePosixPath(path.replace("\\", "/")))
-        if picture not in folder:
-            yield Record(picture, reason=f"label without picture: {index} lists it")
+        image = str(PurePosixPath(path.replace("\\", "/")))
+        if image not in folder:
+            yield Record(image, reason=f"label without image: {index} lists it")
             continue
         try:
             labels = tuple(_label(box, names) for box in boxes) if labelled else None
         except LabelError as error:
-            yield Record(picture, reason=str(error))
+            yield Record(image, reason=str(error))
         else:
-            yield Record(picture, folder.path(picture), labels, index if labelled else "")
+            yield Record(image, folder.path(image), labels, index if labelled else "")
 
 
 def _label(field: str, names: list[str]) -> Label:

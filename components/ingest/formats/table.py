@@ -1,23 +1,23 @@
-"""Tables of boxes: ``csv`` with one box per line, ``jsonl`` with one picture per line.
+"""Tables of boxes: ``csv`` with one box per line, ``jsonl`` with one image per line.
 
-The first line of a CSV file names its columns, in any order: the picture, four corners and the class; a picture's
+The first line of a CSV file names its columns, in any order: the image, four corners and the class; a image's
 ``width`` and ``height`` may stand beside them. A line with neither corners nor class says that nothing is to be seen.
-All lines of a picture count together, a line that is there twice counts once::
+All lines of a image count together, a line that is there twice counts once::
 
     filename,xmin,ymin,xmax,ymax,class
     images/a.jpg,10,20,110.5,220,helmet
     images/b.jpg,,,,,
 
-A line of a JSON Lines file is all that is known of one picture, with boxes and as many names, or with objects. Without
-either it is a picture that nobody has labelled; with an empty list one that shows nothing::
+A line of a JSON Lines file is all that is known of one image, with boxes and as many names, or with objects. Without
+either it is a image that nobody has labelled; with an empty list one that shows nothing::
 
     {"image": "images/a.jpg", "boxes": [[10, 20, 110.5, 220]], "labels": ["helmet"]}
     {"image": "images/b.jpg", "objects": [{"x1": 10, "y1": 20, "x2": 110.5, "y2": 220, "class": "helmet"}]}
 
-Boxes are corners in pixels. Paths are relative to the table, or to ``images`` beside it, or end so that one picture
+Boxes are corners in pixels. Paths are relative to the table, or to ``images`` beside it, or end so that one image
 alone can be meant. Several tables in one folder (one per split) are one data set; a file name or folder that says
-train, val or test gives the split. A line that cannot be read keeps its picture out, with the line's number as part of
-the reason, since a picture with a part of its boxes teaches the model to overlook the others.
+train, val or test gives the split. A line that cannot be read keeps its image out, with the line's number as part of
+the reason, since a image with a part of its boxes teaches the model to overlook the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 from components.core.errors import InputError
 from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
-from components.ingest.references import Pictures, split_of
+from components.ingest.references import Images, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +62,14 @@ class Line(NamedTuple):
 
     Attributes:
         number: of the line, from 1.
-        picture: what the table calls the picture; empty where the line does not tell.
+        image: what the table calls the image; empty where the line does not tell.
         labels: the boxes; empty: nothing to see; None: nobody has labelled it.
-        size: width and height in pixels that it claims for the picture; None: it claims nothing.
+        size: width and height in pixels that it claims for the image; None: it claims nothing.
         reason: why the line cannot be used, ``kind: details``; empty if it can.
     """
 
     number: int
-    picture: str
+    image: str
     labels: tuple[Label, ...] | None = None
     size: tuple[int, int] | None = None
     reason: str = ""
@@ -98,7 +98,7 @@ class JsonLines:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """The first lines of such a file are pictures, some with boxes."""
+        """The first lines of such a file are images, some with boxes."""
         return any(_holds_boxes(folder, name) for name in _tables(folder, ".jsonl", ".ndjson"))
 
     @staticmethod
@@ -122,7 +122,7 @@ def _data_set(
         tables: their paths.
         read: makes lines of a table's name and text.
         kind: what to call such a table.
-        several: whether several lines of one picture count together.
+        several: whether several lines of one image count together.
     """
     if not tables:
         raise InputError(f"no {kind} table of boxes in the data: there are {few(folder.files)}")
@@ -192,20 +192,20 @@ def _columns(table: str, header: str) -> dict[str, int]:
 
 def _csv_line(table: str, number: int, row: str, columns: dict[str, int]) -> Line:
     where = f"{table} line {number}"
-    picture = ""
+    image = ""
     try:
         cells = [cell.strip() for cell in _cells(row)]
-        picture = cells[columns["image"]] if columns["image"] < len(cells) else ""
+        image = cells[columns["image"]] if columns["image"] < len(cells) else ""
         if len(cells) != columns[""]:
             raise LabelError(f"annotation unreadable: {where} has {len(cells)} columns, the first line {columns['']}")
         given = {column: cells[place] for column, place in columns.items() if column}
-        if not picture:
-            raise LabelError(f"annotation unreadable: {where} names no picture")
-        return Line(number, picture, _csv_labels(where, given), _size(where, given))
+        if not image:
+            raise LabelError(f"annotation unreadable: {where} names no image")
+        return Line(number, image, _csv_labels(where, given), _size(where, given))
     except csv.Error as error:
-        return Line(number, picture, reason=f"annotation unreadable: {where}: {error}")
+        return Line(number, image, reason=f"annotation unreadable: {where}: {error}")
     except LabelError as error:
-        return Line(number, picture, reason=str(error))
+        return Line(number, image, reason=str(error))
 
 
 def _csv_labels(where: str, given: dict[str, str]) -> tuple[Label, ...]:
@@ -246,17 +246,17 @@ def _json_lines(table: str, text: str) -> list[Line]:
 
 def _json_line(table: str, number: int, row: str) -> Line:
     where = f"{table} line {number}"
-    picture = ""
+    image = ""
     try:
         given = _by_meaning(where, json.loads(row))
-        picture = image.strip() if isinstance(image := given.get("image"), str) else ""
-        if not picture:
-            raise LabelError(f"annotation unreadable: {where} names no picture")
-        return Line(number, picture, _json_labels(where, given), _size(where, given))
+        image = name.strip() if isinstance(name := given.get("image"), str) else ""
+        if not image:
+            raise LabelError(f"annotation unreadable: {where} names no image")
+        return Line(number, image, _json_labels(where, given), _size(where, given))
     except (ValueError, RecursionError) as error:
-        return Line(number, picture, reason=f"annotation unreadable: {where} is no JSON ({error})")
+        return Line(number, image, reason=f"annotation unreadable: {where} is no JSON ({error})")
     except LabelError as error:
-        return Line(number, picture, reason=str(error))
+        return Line(number, image, reason=str(error))
 
 
 def _by_meaning(where: str, item: Any) -> dict[str, Any]:
@@ -351,54 +351,54 @@ def _shown(value: Any) -> str:
 
 
 def _records(folder: Folder, tables: dict[str, list[Line]], *, several: bool) -> Iterator[Record]:
-    pictures = Pictures(folder)
+    images = Images(folder)
     labelled_by: dict[str, str] = {}
     for table, lines in tables.items():
-        yield from (Record(f"{table}#{line.number}", reason=line.reason) for line in lines if not line.picture)
-        for picture, own in _by_picture(pictures, table, lines).items():
-            if picture not in folder:
-                yield Record(picture, reason=own[0].reason)
-            elif labelled_by.setdefault(picture, table) != table:
-                yield Record(picture, reason=f"ambiguous: both {labelled_by[picture]} and {table} label it")
+        yield from (Record(f"{table}#{line.number}", reason=line.reason) for line in lines if not line.image)
+        for image, own in _by_image(images, table, lines).items():
+            if image not in folder:
+                yield Record(image, reason=own[0].reason)
+            elif labelled_by.setdefault(image, table) != table:
+                yield Record(image, reason=f"ambiguous: both {labelled_by[image]} and {table} label it")
             else:
-                yield _record(folder, picture, table, own, several=several)
+                yield _record(folder, image, table, own, several=several)
 
 
-def _by_picture(pictures: Pictures, table: str, lines: Iterable[Line]) -> dict[str, list[Line]]:
-    """The lines of each picture; one that is not there stands under what the table calls it, with a reason."""
+def _by_image(images: Images, table: str, lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """The lines of each image; one that is not there stands under what the table calls it, with a reason."""
     found: dict[str, str] = {}
     reasons: dict[str, str] = {}
     grouped: dict[str, list[Line]] = {}
     for line in lines:
-        if not line.picture:
+        if not line.image:
             continue
-        if line.picture not in found:
+        if line.image not in found:
             try:
-                found[line.picture] = pictures.find(table, line.picture)
+                found[line.image] = images.find(table, line.image)
             except LabelError as error:
-                found[line.picture], reasons[line.picture] = line.picture, f"{error}, line {line.number}"
-        reason = reasons.get(line.picture, line.reason)
-        grouped.setdefault(found[line.picture], []).append(line._replace(reason=reason))
+                found[line.image], reasons[line.image] = line.image, f"{error}, line {line.number}"
+        reason = reasons.get(line.image, line.reason)
+        grouped.setdefault(found[line.image], []).append(line._replace(reason=reason))
     return grouped
 
 
-def _record(folder: Folder, picture: str, table: str, lines: list[Line], *, several: bool) -> Record:
+def _record(folder: Folder, image: str, table: str, lines: list[Line], *, several: bool) -> Record:
     reason = next((line.reason for line in lines if line.reason), "") or _contradiction(table, lines, several=several)
     if reason:
-        return Record(picture, reason=reason)
+        return Record(image, reason=reason)
     size = next((line.size for line in lines if line.size), None)
     if lines[0].labels is None:
-        return Record(picture, folder.path(picture), None, "", split_of(table), size)
+        return Record(image, folder.path(image), None, "", split_of(table), size)
     labels = [label for own in dict.fromkeys(line.labels for line in lines) for label in own or ()]
     repeated = sum(len(line.labels or ()) for line in lines) - len(labels)
-    return Record(picture, folder.path(picture), tuple(labels), table, split_of(table), size, repeated)
+    return Record(image, folder.path(image), tuple(labels), table, split_of(table), size, repeated)
 
 
 def _contradiction(table: str, lines: list[Line], *, several: bool) -> str:
-    """Why the lines of one picture cannot all be true; empty if they can."""
+    """Why the lines of one image cannot all be true; empty if they can."""
     numbers = f"{table} lines {few(str(line.number) for line in lines)}"
     if len({line.size for line in lines if line.size}) > 1:
-        return f"ambiguous: {numbers} give the picture different sizes"
+        return f"ambiguous: {numbers} give the image different sizes"
     if not several and len({line.labels for line in lines}) > 1:
         return f"ambiguous: {numbers} label it differently"
     if len({bool(line.labels) for line in lines}) > 1:

@@ -1,11 +1,11 @@
-"""Pascal VOC: one XML file per picture, in ``Annotations`` beside ``JPEGImages``, or beside the picture itself.
+"""Pascal VOC: one XML file per image, in ``Annotations`` beside ``JPEGImages``, or beside the image itself.
 
 Coordinates are taken as they stand, ``xmin`` as x1 and ``xmax`` as x2, as Datumaro, CVAT and LabelImg do. (The VOC
 development kit counts pixels from 1 and includes the last one; tools that write VOC today do not.)
 
-A picture without an XML file is unlabelled. ``ImageSets/Main/{train,val,test}.txt`` give the split of a picture that
+A image without an XML file is unlabelled. ``ImageSets/Main/{train,val,test}.txt`` give the split of a image that
 exactly one of them lists. Objects marked difficult or truncated count like the others; the boxes of an object's parts
-do not. Pictures in ``SegmentationClass`` and ``SegmentationObject`` are masks and not read.
+do not. Images in ``SegmentationClass`` and ``SegmentationObject`` are masks and not read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Voc:
 
     @staticmethod
     def read(folder: Folder) -> DataSet:
-        """Read each picture's XML; the classes are those found."""
+        """Read each image's XML; the classes are those found."""
         return DataSet(None, _records(folder))
 
 
@@ -43,7 +43,7 @@ def parse(data: bytes) -> tuple[tuple[Label, ...], tuple[int, int] | None]:
     """Read one annotation.
 
     Returns:
-        The labels, and the picture's width and height as claimed; None where they are absent or 0.
+        The labels, and the image's width and height as claimed; None where they are absent or 0.
 
     Raises:
         LabelError: not XML, not an annotation, with a document type (which is where entities are defined, and so
@@ -108,28 +108,28 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 
 def _records(folder: Folder) -> Iterator[Record]:
-    pictures = [name for name in folder.pictures if not MASKS & {part.lower() for part in name.split("/")}]
+    images = [name for name in folder.images if not MASKS & {part.lower() for part in name.split("/")}]
     labels = folder.named(".xml")
-    pairs = Pairs.of(pictures, labels)
+    pairs = Pairs.of(images, labels)
     splits = _splits(folder)
-    for picture in pictures:
-        split = splits.get(pair_key(picture), "")
+    for image in images:
+        split = splits.get(pair_key(image), "")
         try:
-            label = pairs.label(picture)
+            label = pairs.label(image)
             if label:
                 boxes, size = parse(folder.read(label))
-                yield Record(picture, folder.path(picture), boxes, label, split, size)
+                yield Record(image, folder.path(image), boxes, label, split, size)
             else:
-                yield Record(picture, folder.path(picture), split=split)
+                yield Record(image, folder.path(image), split=split)
         except LabelError as error:
-            yield Record(picture, reason=str(error))
+            yield Record(image, reason=str(error))
     for label in labels:
-        if label not in pairs.pictures:
-            yield Record(label, reason="label without picture")
+        if label not in pairs.images:
+            yield Record(label, reason="label without image")
 
 
 def _splits(folder: Folder) -> dict[str, str]:
-    """The split of each picture, by its pair key, where the lists leave no doubt."""
+    """The split of each image, by its pair key, where the lists leave no doubt."""
     listed: dict[str, set[str]] = {}
     for name in folder.named(".txt"):
         path = PurePosixPath(name)
@@ -138,7 +138,7 @@ def _splits(folder: Folder) -> dict[str, str]:
         try:
             lines = folder.text(name).splitlines()
         except LabelError as error:
-            raise InputError(f"VOC list of pictures: {error}") from error
+            raise InputError(f"VOC list of images: {error}") from error
         for line in lines:
             if line.strip():
                 key = pair_key("/".join([*path.parts[:-3], "JPEGImages", line.split()[0] + ".jpg"]))

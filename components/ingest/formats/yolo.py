@@ -1,10 +1,10 @@
-"""YOLO: one text file per picture with a line ``class cx cy w h`` per box, in 0..1 of the picture's width and height.
+"""YOLO: one text file per image with a line ``class cx cy w h`` per box, in 0..1 of the image's width and height.
 
-``data.yaml`` names the classes and which folders (or text files that list pictures) are for ``train``, ``val`` and
-``test``. Without it every picture counts, and the names stand in ``classes.txt``, or the numbers are the names.
+``data.yaml`` names the classes and which folders (or text files that list images) are for ``train``, ``val`` and
+``test``. Without it every image counts, and the names stand in ``classes.txt``, or the numbers are the names.
 
-A picture's text file lies beside it or in the ``labels`` folder beside its ``images`` folder. As for Ultralytics, a
-picture without a text file shows nothing (a negative), and a line with more numbers is the outline of an object, of
+A image's text file lies beside it or in the ``labels`` folder beside its ``images`` folder. As for Ultralytics, a
+image without a text file shows nothing (a negative), and a line with more numbers is the outline of an object, of
 which the smallest upright box around it is taken.
 """
 
@@ -49,17 +49,17 @@ class Yolo:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """There is a text file of five numbers a line beside a picture; or a ``data.yaml``, and no masks."""
+        """There is a text file of five numbers a line beside a image; or a ``data.yaml``, and no masks."""
         if folder.index and folder.index not in yamls(folder):
             return False
-        pairs = Pairs.of(folder.pictures, folder.named(".txt"))
-        if any(_looks_right(folder, name) for name in list(pairs.pictures)[:LOOKED_AT]):
+        pairs = Pairs.of(folder.images, folder.named(".txt"))
+        if any(_looks_right(folder, name) for name in list(pairs.images)[:LOOKED_AT]):
             return True
         return bool(yamls(folder)) and not has_masks(folder)
 
     @staticmethod
     def read(folder: Folder) -> DataSet:
-        """Read what ``data.yaml`` names, or else every picture."""
+        """Read what ``data.yaml`` names, or else every image."""
         found = [folder.index] if folder.index else yamls(folder)
         if len(found) > 1:
             raise InputError(f"several YOLO data sets in the data: name one of {few(found)} in data_path")
@@ -74,8 +74,8 @@ class _Described:
 
     Attributes:
         names: class names by number; empty: none are given, the numbers are the names.
-        splits: the split of each picture that belongs to it; empty where it has none, or more than one.
-        missing: pictures that a list names and that are not there, with the list.
+        splits: the split of each image that belongs to it; empty where it has none, or more than one.
+        missing: images that a list names and that are not there, with the list.
         lists: the lists.
     """
 
@@ -126,25 +126,25 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 def _records(folder: Folder, described: _Described) -> Iterator[Record]:
     texts = [text for text in folder.named(".txt") if text not in described.lists]
-    # A label's folder decides the pictures it is for; all pictures of the folder count here, not only the listed ones.
-    pairs = Pairs.of(folder.pictures, texts)
-    for picture, split in described.splits.items():
+    # A label's folder decides the images it is for; all images of the folder count here, not only the listed ones.
+    pairs = Pairs.of(folder.images, texts)
+    for image, split in described.splits.items():
         try:
-            label = pairs.label(picture)
+            label = pairs.label(image)
             labels = parse(folder.text(label), described.names) if label else ()
-            yield Record(picture, folder.path(picture), labels, label, split)
+            yield Record(image, folder.path(image), labels, label, split)
         except LabelError as error:
-            yield Record(picture, reason=str(error))
-    for picture, listing in described.missing.items():
-        yield Record(picture, reason=f"label without picture: {listing} lists it")
-    label_folders = {pair_key(picture).rpartition("/")[0] for picture in described.splits}
+            yield Record(image, reason=str(error))
+    for image, listing in described.missing.items():
+        yield Record(image, reason=f"label without image: {listing} lists it")
+    label_folders = {pair_key(image).rpartition("/")[0] for image in described.splits}
     for text in texts:
-        if text not in pairs.pictures and pair_key(text).rpartition("/")[0] in label_folders and _is_label(text):
-            yield Record(text, reason="label without picture")
+        if text not in pairs.images and pair_key(text).rpartition("/")[0] in label_folders and _is_label(text):
+            yield Record(text, reason="label without image")
 
 
 def _is_label(text: str) -> bool:
-    """Other texts that lie among labels: names, lists of pictures, notes."""
+    """Other texts that lie among labels: names, lists of images, notes."""
     stem = PurePosixPath(text).stem.lower()
     return stem not in {"classes", *SPLIT_KEYS} and not stem.startswith(("readme", "license"))
 
@@ -176,7 +176,7 @@ def listed_names(folder: Folder) -> dict[int, str]:
 
 
 def _undescribed(folder: Folder) -> _Described:
-    return _Described(listed_names(folder), dict.fromkeys(folder.pictures, ""))
+    return _Described(listed_names(folder), dict.fromkeys(folder.images, ""))
 
 
 def _described(folder: Folder, name: str) -> _Described:
@@ -186,10 +186,10 @@ def _described(folder: Folder, name: str) -> _Described:
     path = "".join(_texts(content.get("path")))
     absent = [entry for split, entry in entries if not _add_entry(folder, name, path, split, entry, described)]
     if not entries:
-        described.splits.update(dict.fromkeys(folder.pictures, ""))
+        described.splits.update(dict.fromkeys(folder.images, ""))
     if not described.splits:
         there = sorted({file.partition("/")[0] for file in folder.files})
-        raise InputError(f"{name}: no pictures where it says they are ({few(absent)}); in the data are {few(there)}")
+        raise InputError(f"{name}: no images where it says they are ({few(absent)}); in the data are {few(there)}")
     for entry in absent:
         logger.warning("%s names %s, which is not in the data", name, entry)
     return described
@@ -219,7 +219,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _add_entry(folder: Folder, name: str, path: str, split: str, entry: str, described: _Described) -> bool:
-    """Add the pictures of one entry; False if there is no such folder or list.
+    """Add the images of one entry; False if there is no such folder or list.
 
     ``path`` and the entry are tried as tools write them: as they stand, without ``path`` (which names a folder on
     somebody's machine), and without the ``../`` that Roboflow puts before folders that lie beside ``data.yaml``.
@@ -232,10 +232,10 @@ def _add_entry(folder: Folder, name: str, path: str, split: str, entry: str, des
         if inside in folder and inside.endswith(".txt"):
             _add_list(folder, inside, split, described)
             return True
-        pictures = [picture for picture in folder.pictures if not inside or picture.startswith(f"{inside}/")]
-        for picture in pictures:
-            _add(picture, split, described)
-        if pictures:
+        images = [image for image in folder.images if not inside or image.startswith(f"{inside}/")]
+        for image in images:
+            _add(image, split, described)
+        if images:
             return True
     return False
 
@@ -244,7 +244,7 @@ def _add_list(folder: Folder, listing: str, split: str, described: _Described) -
     try:
         lines = folder.text(listing, MAX_LIST_BYTES).splitlines()
     except LabelError as error:
-        raise InputError(f"YOLO list of pictures: {error}") from error
+        raise InputError(f"YOLO list of images: {error}") from error
     described.lists.add(listing)
     for line in filter(None, map(str.strip, lines)):
         places = (_inside(folder, PurePosixPath(listing).parent / line), _inside(folder, PurePosixPath(line)))
@@ -255,9 +255,9 @@ def _add_list(folder: Folder, listing: str, split: str, described: _Described) -
             _add(found, split, described)
 
 
-def _add(picture: str, split: str, described: _Described) -> None:
-    if described.splits.setdefault(picture, split) != split:
-        described.splits[picture] = ""
+def _add(image: str, split: str, described: _Described) -> None:
+    if described.splits.setdefault(image, split) != split:
+        described.splits[image] = ""
 
 
 def _inside(folder: Folder, path: PurePosixPath) -> str | None:

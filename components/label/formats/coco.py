@@ -1,11 +1,11 @@
-"""COCO, for CVAT and others: one JSON file for all pictures, with the scores of the boxes."""
+"""COCO, for CVAT and others: one JSON file for all images, with the scores of the boxes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
-from components.core.to_label import ToLabel, Wanted
+from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.label.handoff import file_name, prelabels, writers
 
 
@@ -13,28 +13,28 @@ from components.label.handoff import file_name, prelabels, writers
 class Coco:
     """The writer of COCO."""
 
-    pictures = "images"
+    images = "images"
     packed = True
 
     @staticmethod
-    def files(wanted: ToLabel, address: Callable[[Wanted], str]) -> dict[str, bytes]:
+    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
         """``annotations/instances_default.json``, the name that CVAT expects; ids count from 1."""
         images = [
-            {"id": number, "file_name": file_name(picture), "width": picture.width, "height": picture.height}
-            for number, picture in enumerate(wanted.pictures, 1)
+            {"id": number, "file_name": file_name(image), "width": image.width, "height": image.height}
+            for number, image in enumerate(wanted.images, 1)
         ]
-        boxes = [(number, box) for number, picture in enumerate(wanted.pictures, 1) for box in prelabels(picture)]
+        boxes = [(number, box) for number, image in enumerate(wanted.images, 1) for box in prelabels(image)]
         annotations = [
             {
                 "id": number,
-                "image_id": image,
+                "image_id": number,
                 "category_id": box.class_id + 1,
                 "bbox": [box.x1, box.y1, round(box.x2 - box.x1, 2), round(box.y2 - box.y1, 2)],
                 "area": round((box.x2 - box.x1) * (box.y2 - box.y1), 2),
                 "iscrowd": 0,
                 "score": box.score,
             }
-            for number, (image, box) in enumerate(boxes, 1)
+            for number, (number, box) in enumerate(boxes, 1)
         ]
         categories = [{"id": number, "name": name} for number, name in enumerate(wanted.classes, 1)]
         content = {"images": images, "annotations": annotations, "categories": categories}

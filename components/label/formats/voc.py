@@ -1,11 +1,11 @@
-"""Pascal VOC, for LabelImg and others: one XML file per picture, coordinates as they stand, to a hundredth."""
+"""Pascal VOC, for LabelImg and others: one XML file per image, coordinates as they stand, to a hundredth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from xml.etree import ElementTree
 
-from components.core.to_label import ToLabel, Wanted
+from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.label.handoff import Prelabel, file_name, names_file, prelabels, writers
 
 
@@ -13,26 +13,24 @@ from components.label.handoff import Prelabel, file_name, names_file, prelabels,
 class Voc:
     """The writer of Pascal VOC."""
 
-    pictures = "JPEGImages"
+    images = "JPEGImages"
     packed = True
 
     @classmethod
-    def files(cls, wanted: ToLabel, address: Callable[[Wanted], str]) -> dict[str, bytes]:
-        """An XML file for every picture, without objects where nothing was found, and the class names."""
-        labels = {
-            f"Annotations/{picture.id}.xml": cls._annotation(picture, wanted.classes) for picture in wanted.pictures
-        }
+    def files(cls, wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+        """An XML file for every image, without objects where nothing was found, and the class names."""
+        labels = {f"Annotations/{image.id}.xml": cls._annotation(image, wanted.classes) for image in wanted.images}
         return {**labels, "classes.txt": names_file(wanted)}
 
     @classmethod
-    def _annotation(cls, picture: Wanted, classes: tuple[str, ...]) -> bytes:
+    def _annotation(cls, image: LabelRequest, classes: tuple[str, ...]) -> bytes:
         root = ElementTree.Element("annotation")
-        _add(root, "folder", cls.pictures)
-        _add(root, "filename", file_name(picture))
+        _add(root, "folder", cls.images)
+        _add(root, "filename", file_name(image))
         size = ElementTree.SubElement(root, "size")
-        for name, pixels in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+        for name, pixels in (("width", image.width), ("height", image.height), ("depth", 3)):
             _add(size, name, pixels)
-        for box in prelabels(picture):
+        for box in prelabels(image):
             _add_object(root, box, classes[box.class_id])
         ElementTree.indent(root)
         return bytes(ElementTree.tostring(root, encoding="utf-8"))

@@ -1,0 +1,169 @@
+"""What ``state.json`` says, and what a round adds to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from components.core.bundle import Version
+
+STATE = "state.json"
+
+
+REMEMBERED_RUNS = 20
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Change(_Record):
+    """One move of the champion pointer.
+
+    Attributes:
+        version: what it points at from then on.
+        before: what it pointed at; None for the first.
+        at: when, UTC.
+        why: ``promoted``, ``rolled back`` or ``forced``, with the reason.
+    """
+
+    version: Version
+    before: Version | None
+    at: datetime
+    why: str
+
+
+class Canary(_Record):
+    """A candidate that some workers run before all others may.
+
+    Attributes:
+        version: the candidate.
+        nodes: those workers.
+        frames: how many images each of them is to look at with it.
+        until: when it is withdrawn, unless it has passed by then; UTC.
+        why: the gate's reasons, for the history.
+    """
+
+    version: Version
+    nodes: Annotated[tuple[str, ...], Field(min_length=1)]
+    frames: Annotated[int, Field(ge=0)]
+    until: datetime
+    why: str
+
+
+class State(_Record):
+    """What ``state.json`` says.
+
+    Attributes:
+        format: of this description.
+        revision: counts the commits.
+        round: the last round that was committed; 0 before the first.
+        cursor: how far the feed has been read; what it means is the feed's affair.
+        manifest: key of the manifest with every sample taken in so far; None before the first round.
+        champion: version of the deployed bundle; None before the first.
+        candidate: version that the last round made, whatever became of it; None before the first.
+        pending: version of a candidate that passed the gate and waits for its window.
+        canary: a candidate that passed the gate and runs on some of the workers first.
+        canaries: counts how often one began or was withdrawn.
+        history: the moves of the champion pointer, oldest first.
+        runs: which runs committed the last rounds, the newest last.
+        vouched: SHA-256 of the descriptions of the deployed bundles and of the last candidates; a description
+            has the digests of its files, so that whoever opens one knows that it is the one the job committed.
+    """
+
+    format: Literal[1] = 1
+    revision: Annotated[int, Field(ge=0)] = 0
+    round: Annotated[int, Field(ge=0)] = 0
+    cursor: str = ""
+    manifest: str | None = None
+    champion: Version | None = None
+    candidate: Version | None = None
+    pending: Version | None = None
+    canary: Annotated[Canary | None, Field(validation_alias=AliasChoices("canary", "trial"))] = None
+    canaries: Annotated[int, Field(ge=0, validation_alias=AliasChoices("canaries", "trials"))] = 0
+    history: tuple[Change, ...] = ()
+    runs: tuple[str, ...] = ()
+    vouched: dict[str, str] = {}
+
+    def run_of(self, number: int) -> str | None:
+        """The run that committed a round; None where that is not known (any more)."""
+        place = number - 1 - self.round
+        return self.runs[place] if -len(self.runs) <= place < 0 else None
+
+    @property
+    def moves(self) -> int:
+        """Counts every change of what the workers are to run."""
+        return len(self.history) + self.canaries
+
+    def pointing_at(self, version: str, why: str, at: datetime | None = None) -> Self:
+        """This state with another champion, and the move in its history; it ends a canary."""
+        change = Change(version=version, before=self.champion, at=at or datetime.now(UTC), why=why)
+        pending = None if self.pending == version else self.pending
+        return self.model_copy(
+            update={"champion": version, "pending": pending, "canary": None, "history": (*self.history, change)}
+        )
+
+    def trying(self, canary: Canary | None) -> Self:
+        """This state with a canary, or without the one that was withdrawn."""
+        return self.model_copy(update={"canary": canary, "canaries": self.canaries + 1})
+
+    def after(self, result: RoundResult) -> Self:
+        """This state with one more round.
+
+        A candidate that is promoted or pending takes the place of one that waited or was a canary, which would
+        otherwise replace this newer one later.
+        """
+        state = self.model_copy(
+            update={
+                "round": result.number,
+                "cursor": result.cursor,
+                "manifest": result.manifest,
+                "candidate": result.version,
+                "runs": (*self.runs, result.run)[-REMEMBERED_RUNS:],
+                "vouched": self._vouching_for(result),
+            }
+        )
+        if result.outcome == "rejected":
+            return state
+        state = state.trying(None) if state.canary else state
+        if result.outcome == "pending":
+            return state.model_copy(update={"pending": result.version})
+        state = state.model_copy(update={"pending": None})
+        return state.trying(result.canary) if result.canary else state.pointing_at(result.version, result.why)
+
+    def _vouching_for(self, result: RoundResult) -> dict[str, str]:
+        """The digests with a candidate's; of candidates that were never deployed only the last ones are kept."""
+        digests = {**self.vouched, result.version: result.description}
+        deployed = {change.version for change in self.history} | {self.pending, result.version}
+        spare = [version for version in digests if version not in deployed][:-REMEMBERED_RUNS]
+        return {version: digest for version, digest in digests.items() if version not in spare}
+
+
+class RoundResult(_Record):
+    """What a round comes to; all of it becomes the job's in one commit.
+
+    Attributes:
+        number: of the round.
+        run: names the run, so that one that is tried again knows its own work.
+        cursor: how far the feed has been read with this round.
+        manifest: key of the manifest with every sample taken in so far.
+        champion: the version that the candidate was judged against; None where there was none.
+        version: the candidate.
+        description: SHA-256 of its ``model.json`` in the store.
+        outcome: of the gate.
+        why: for the history, such as ``promoted: map50_delta >= 0 (have 0.031, need >= 0)``.
+        canary: which workers try a promoted candidate first; None where all get it at once.
+    """
+
+    number: Annotated[int, Field(ge=1)]
+    run: Annotated[str, Field(min_length=1)]
+    cursor: str
+    manifest: str
+    champion: Version | None
+    version: Version
+    description: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    outcome: Literal["promoted", "pending", "rejected"]
+    why: str
+    canary: Canary | None = None

@@ -1,0 +1,360 @@
+"""Read each image once: check it, measure it, name it by its content, and put it among the job's blobs; and its mask.
+
+Several processes share the work. Each is started afresh (``spawn``), because forking a process that has threads can
+lock up, and because a decoder that crashes on a hostile file must not take the step with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import math
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+from PIL import Image, UnidentifiedImageError
+
+from components.core.errors import InputError
+from components.core.masks import VOID, encode_mask
+from components.core.stores.open import RESERVED, Store
+from components.core.stores.transfer import os_reason
+from components.ingest.dataset import Label, LabelError, Record
+from components.ingest.masks import Values, decode
+
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
+MAX_PIXELS = 100_000_000
+MAX_IMAGE_BYTES = 500_000_000
+OUTSIDE_TOLERANCE = 1.0  # pixels; tools round, and some count from 1
+
+CHUNK = 64  # images that a process is given at once
+MOST_PROCESSES = 5  # each takes some 60 MB
+UPLOADS = 8  # at the same time, in each process
+
+Box = tuple[str, float, float, float, float]  # class name, x1, y1, x2, y2
+
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 are turned by a quarter
+# What libjpeg complains of without any part of the image being lost.
+_HARMLESS = ("Unknown Adobe", "Inconsistent progression", "unknown JFIF", "Invalid SOS", "ICC marker", "subsampling")
+
+
+class IngestedImage(NamedTuple):
+    """What one image file is.
+
+    Attributes:
+        id: SHA-256 of its bytes, 64 hex digits.
+        suffix: by its content, not by its name.
+        width: pixels, as displayed.
+        height: pixels, as displayed.
+    """
+
+    id: str
+    suffix: str
+    width: int
+    height: int
+
+    @property
+    def key(self) -> str:
+        """Its place among a job's blobs."""
+        return f"blobs/{self.id[:2]}/{self.id}{self.suffix}"
+
+
+class Mask(NamedTuple):
+    """A mask among the blobs.
+
+    Attributes:
+        key: its place there.
+        pixels: how many pixels each class has, and ``VOID``, by number; those that have any.
+    """
+
+    key: str
+    pixels: tuple[tuple[int, int], ...]
+
+
+class Outcome(NamedTuple):
+    """What became of one record: a image whose boxes are in pixels, or a reason.
+
+    Attributes:
+        image: the image, which is among the blobs; None if there is a reason.
+        boxes: its boxes, class name and ``x1, y1, x2, y2``, inside the image; None: nobody has labelled it.
+        bytes: size of the file.
+        reason: why it cannot be used, ``kind: details``.
+        mask: its mask, with the numbers of the manifest's classes; None: there is none.
+    """
+
+    image: IngestedImage | None = None
+    boxes: tuple[Box, ...] | None = None
+    bytes: int = 0
+    reason: str = ""
+    mask: Mask | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether somebody has drawn boxes or a mask, or has said that there is nothing to draw."""
+        return self.boxes is not None or self.mask is not None
+
+    @property
+    def mask_key(self) -> str:
+        """The mask's place among the blobs; empty if there is none."""
+        return self.mask.key if self.mask else ""
+
+
+class ImageError(Exception):
+    """A image cannot be used; the message is the reason, ``kind: details``."""
+
+
+def take_in(
+    records: Iterable[Record], store: Store, processes: int | None = None, values: Values | None = None
+) -> Iterator[tuple[Record, Outcome]]:
+    """Check each record's image and labels and put the good images and their masks among the blobs.
+
+    Args:
+        records: what to take in; read ahead only a little.
+        store: the job's root.
+        processes: how many; None: as many as there are processors, 2 to 5.
+        values: what the values of masks mean; None: there are no masks.
+
+    Yields:
+        Each record with what became of it, in the order of the records.
+
+    Raises:
+        InputError: a process was killed, or the store does not take a image.
+    """
+    chunks = _chunks(records)
+    first = next(chunks, [])
+    if len(first) < CHUNK:  # starting processes takes longer than this
+        yield from zip(first, _take_in_chunk(first, store, values), strict=True)
+        return
+    count = processes or max(2, min(MOST_PROCESSES, os.cpu_count() or 2))
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, initializer=_start_process, initargs=(store, values))
+    waiting: deque[tuple[list[Record], Future[list[Outcome]]]] = deque()
+    try:
+        for chunk in itertools.chain([first], chunks):
+            waiting.append((chunk, pool.submit(_take_in_chunk_here, chunk)))
+            if len(waiting) > 3 * count:
+                yield from _finished(waiting)
+        while waiting:
+            yield from _finished(waiting)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that checks images was killed, most likely for want of memory: "
+            f"give the step more memory (it runs {count} such processes)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
+    remaining = iter(records)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
+        yield chunk
+
+
+def _finished(waiting: deque[tuple[list[Record], Future[list[Outcome]]]]) -> Iterator[tuple[Record, Outcome]]:
+    chunk, outcomes = waiting.popleft()
+    yield from zip(chunk, outcomes.result(), strict=True)
+
+
+def inspect(data: bytes) -> IngestedImage:
+    """Decode a image as far as it takes to know that all of it is there.
+
+    JPEG goes through libjpeg-turbo at an eighth of the size, which reads every coefficient and leaves most arithmetic
+    out, and with warnings as errors. Pillow and OpenCV find a file that stops early, but not a hole in the middle or a
+    cut file that was closed with an end mark: of 150 files damaged like that they took all, this takes none.
+
+    Raises:
+        ImageError: empty, not a image of a known kind, too large, cut short or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened_image:
+            if opened_image.width * opened_image.height > MAX_PIXELS:
+                raise ImageError(
+                    f"too large: {opened_image.width}x{opened_image.height}, over {MAX_PIXELS // 10**6} megapixels"
+                )
+            suffix = SUFFIXES[opened_image.format or ""]
+            if suffix != ".jpg" or not _is_whole_jpeg(data):
+                opened_image.load()
+            if opened_image.mode in ("I", "F"):
+                raise ImageError("undecodable: 32 bits per value, which is a measurement rather than a image")
+            width, height = _displayed_size(opened_image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(_unidentified(data)) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"too large: over {MAX_PIXELS // 10**6} megapixels") from error
+    except Exception as error:  # a decoder may raise anything at all on a hostile file
+        text = " ".join(str(error).split())[:200]
+        kind = "truncated" if "truncated" in text.lower() or "premature" in text.lower() else "undecodable"
+        raise ImageError(f"{kind}: {text}") from error
+    return IngestedImage(hashlib.sha256(data).hexdigest(), suffix, width, height)
+
+
+def boxes_in_pixels(labels: Iterable[Label], width: int, height: int) -> tuple[Box, ...]:
+    """Bring labels into pixels of a image, cutting off what reaches out of it by no more than rounding.
+
+    Raises:
+        LabelError: a box that is not finite, inverted or without area, or outside the image.
+    """
+    return tuple((label.name, *_box_in_pixels(label, width, height)) for label in labels)
+
+
+def _box_in_pixels(label: Label, width: int, height: int) -> tuple[float, float, float, float]:
+    across, down = (width, height) if label.normalised else (1, 1)
+    x1, y1, x2, y2 = label.box[0] * across, label.box[1] * down, label.box[2] * across, label.box[3] * down
+    shown = f"{label.name} {x1:g},{y1:g},{x2:g},{y2:g}"
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise LabelError(f"NaN or infinite: {shown}")
+    if x2 <= x1 or y2 <= y1:
+        raise LabelError(f"inverted or zero-area box: {shown}")
+    if min(x1, y1) < -OUTSIDE_TOLERANCE or x2 > width + OUTSIDE_TOLERANCE or y2 > height + OUTSIDE_TOLERANCE:
+        raise LabelError(f"box outside the image: {shown} in {width}x{height}")
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    if x2 <= x1 or y2 <= y1:
+        raise LabelError(f"inverted or zero-area box: {shown}, at the edge of {width}x{height}")
+    return x1, y1, x2, y2
+
+
+_of_process: tuple[Store, Values | None] | None = None
+
+
+def _start_process(store: Store, values: Values | None) -> None:
+    global _of_process  # noqa: PLW0603 (a connection cannot be sent along with every chunk)
+    _of_process = store, values
+
+
+def _take_in_chunk_here(records: list[Record]) -> list[Outcome]:
+    assert _of_process is not None
+    return _take_in_chunk(records, *_of_process)
+
+
+def _take_in_chunk(records: list[Record], store: Store, values: Values | None) -> list[Outcome]:
+    if store.local_path("blobs") is not None:
+        return [_take_in(record, store, values) for record in records]
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        return list(pool.map(_take_in, records, itertools.repeat(store), itertools.repeat(values)))
+
+
+def _take_in(record: Record, store: Store, values: Values | None) -> Outcome:
+    if record.reason:
+        return Outcome(reason=record.reason)
+    try:
+        data = _read(record.path)
+        image = inspect(data)
+        if record.size and record.size != (image.width, image.height):
+            claimed = "x".join(map(str, record.size))
+            raise LabelError(f"size contradicts the image: {claimed} in the label, {image.width}x{image.height}")
+        boxes = None if record.labels is None else boxes_in_pixels(record.labels, image.width, image.height)
+        mask = _mask(record, image, values)
+    except (ImageError, LabelError) as error:
+        return Outcome(reason=str(error))
+    _put(store, image.key, data)
+    if mask is None:
+        return Outcome(image, boxes, len(data))
+    found, content = mask
+    _put(store, found.key, content)
+    return Outcome(image, boxes, len(data), mask=found)
+
+
+def _mask(record: Record, image: IngestedImage, values: Values | None) -> tuple[Mask, bytes] | None:
+    """A record's mask and its bytes among the blobs; None if there is none, or one that says nothing of any pixel."""
+    if not record.mask or not Path(record.mask).is_file():
+        return None
+    if values is None:
+        raise InputError(f"{record.mask}: its data format does not say what the values of masks mean")
+    read = decode(_read(record.mask), Path(record.mask).name, (image.width, image.height))
+    mask = values.apply(read)
+    if (mask == VOID).all():
+        return None
+    content = encode_mask(mask)
+    digest = hashlib.sha256(content).hexdigest()
+    pixels = tuple((number, count) for number, count in enumerate(np.bincount(mask.ravel()).tolist()) if count)
+    return Mask(f"blobs/{digest[:2]}/{digest}.png", pixels), content
+
+
+def _read(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
+    except OSError as error:
+        raise ImageError(f"undecodable: cannot be read ({error.strerror})") from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ImageError(f"too large: over {MAX_IMAGE_BYTES // 10**6} MB")
+    return data
+
+
+def _put(store: Store, key: str, data: bytes) -> None:
+    """Write a blob unless it is there. Its name is its content's hash, so it needs no lock and no second look."""
+    path = store.local_path(key)
+    if path is None:
+        there = store.stat(key)
+        if there is None or there.size != len(data):
+            store.write(key, data)
+        return
+    try:
+        if not path.exists() or path.stat().st_size != len(data):
+            _write(path, data)
+    except OSError as error:
+        raise InputError(f"{path}: the image cannot be stored: {os_reason(error)}") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    partial = path.with_name(f"{RESERVED}{os.getpid()}-{path.name}")
+    try:
+        try:
+            partial.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(data)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _is_whole_jpeg(data: bytes) -> bool:
+    """Say that nothing of a JPEG is missing; False: this decoder cannot tell, another must look.
+
+    Raises:
+        ValueError: something is missing; the message is libjpeg's.
+    """
+    try:
+        simplejpeg.decode_jpeg(
+            data, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=8, strict=True
+        )
+    except ValueError as error:
+        if not any(part in str(error) for part in _HARMLESS):
+            raise
+        return False
+    return True
+
+
+def _displayed_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height with the EXIF orientation applied."""
+    if "exif" not in image.info or image.format == "TIFF":  # Pillow turns a TIFF itself
+        return image.size
+    exif = Image.Exif()
+    try:
+        exif.load(image.info["exif"])
+        turned = exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # damaged metadata turn nothing, whatever they make the reader raise
+        turned = False
+    return (image.height, image.width) if turned else image.size
+
+
+def _unidentified(data: bytes) -> str:
+    if not data:
+        return "not a image: the file is empty"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")) or data[8:12] == b"WEBP":
+        return "undecodable: the header is damaged or cut short"
+    return f"not a image: neither JPEG, PNG, BMP, WebP nor TIFF (starts with {data[:8]!r})"

@@ -1,0 +1,160 @@
+"""Looking at the pool: what the champion finds in each image, how hard a miner calls that, and what it looks like."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+
+from components.core.detections import Detections
+from components.core.duplicates import fingerprint
+from components.core.errors import NotFoundError
+from components.core.miners.base import Frame, Judgement, Miner
+from components.core.runtimes.base import Detector
+from components.core.runtimes.letterbox import ImageArray
+from components.core.stores.open import Store, open_store, split
+from components.core.stores.transfer import os_errors
+from components.mine.pool import Candidate
+
+PROGRESS_SECONDS = 10.0
+_READERS = 8
+_AHEAD = 4 * _READERS  # images that are decoded before the model gets to them
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A candidate that was looked at.
+
+    Attributes:
+        candidate: the image.
+        width: pixels, as displayed.
+        height: pixels.
+        detections: what the champion found at the score it is deployed with; nothing where there is none.
+        judgement: of the miner, who saw boxes of lower scores too.
+        fingerprint: what the image looks like; see :func:`components.core.duplicates.fingerprint`.
+    """
+
+    candidate: Candidate
+    width: int
+    height: int
+    detections: Detections
+    judgement: Judgement
+    fingerprint: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What came of looking.
+
+    Attributes:
+        seen: in the order of the candidates.
+        unreadable: how many are missing, damaged or no image; each is told of in the log.
+    """
+
+    seen: tuple[Inference, ...]
+    unreadable: int
+
+
+def score_pool(
+    candidates: Sequence[Candidate], champion: Detector | None, miner: Miner, least_score: float, cache_folder: Path
+) -> View:
+    """Look at each image once.
+
+    Args:
+        candidates: the pool; a miner that remembers what it saw sees them in this order.
+        champion: the deployed model; None before the first.
+        miner: the rule that ranks.
+        least_score: of the boxes that the miner sees.
+        cache_folder: where images that lie elsewhere are brought to.
+
+    Raises:
+        InputError: the store is out of reach, or the champion or miner cannot be used.
+    """
+    seen: list[Inference] = []
+    started = spoke = time.monotonic()
+    for done, (candidate, image) in enumerate(_images(candidates, cache_folder), 1):
+        if image is not None:
+            seen.append(_score(candidate, image, champion, miner, least_score))
+        if time.monotonic() - spoke > PROGRESS_SECONDS or done == len(candidates):
+            spoke = time.monotonic()
+            speed = done / max(spoke - started, 1e-9)
+            log.info("looked at %d of %d images, %.1f a second", done, len(candidates), speed)
+    return View(tuple(seen), len(candidates) - len(seen))
+
+
+def _score(
+    candidate: Candidate, image: ImageArray, champion: Detector | None, miner: Miner, least_score: float
+) -> Inference:
+    deployed, found = 1.0, Detections.none()
+    if champion is not None:
+        deployed = champion.bundle.confidence_threshold
+        (found,) = champion.predict([image], confidence=min(least_score, deployed))
+    judgement = miner.judge(Frame(found[found.scores >= least_score], image, candidate.id))
+    height, width = image.shape[:2]
+    return Inference(candidate, width, height, found[found.scores >= deployed], judgement, fingerprint(image))
+
+
+def read_candidate(
+    candidate: Candidate, cache_folder: Path, opened: Callable[[str], Store] = open_store
+) -> ImageArray | None:
+    """Read a image, (H, W, 3) uint8 RGB, EXIF orientation applied; None, with a line in the log, where there is none.
+
+    Args:
+        candidate: the image.
+        cache_folder: where it is brought to if it lies elsewhere, as ``<id[:2]>/<id><suffix>``.
+        opened: opens the store that has it.
+
+    Raises:
+        InputError: the store is out of reach.
+    """
+    root, key = split(candidate.uri)
+    store = opened(root)
+    try:
+        data = _content(store, key, cache_folder / candidate.id[:2], candidate.id)
+    except NotFoundError:
+        log.warning("%s is missing: passed over", candidate.uri)
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        log.warning("%s is damaged or no image: passed over", candidate.uri)
+        return None
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _images(candidates: Sequence[Candidate], cache_folder: Path) -> Iterator[tuple[Candidate, ImageArray | None]]:
+    """Each candidate with its image; the next ones are read meanwhile, a few at a time to spare memory."""
+    read = functools.partial(read_candidate, cache_folder=cache_folder, opened=functools.cache(open_store))
+    waiting = iter(candidates)
+    with ThreadPoolExecutor(_READERS) as pool:
+        while batch := list(islice(waiting, _AHEAD)):
+            yield from zip(batch, pool.map(read, batch), strict=True)
+
+
+def _content(store: Store, key: str, folder: Path, digest: str) -> bytes:
+    """The bytes of a image; none where they are not those of its id."""
+    copy = folder / f"{digest}{PurePosixPath(key).suffix.lower()}"
+    file = store.local_path(key)
+    if file is None:
+        file = copy
+        if not _holds(copy, digest):
+            store.download(key, copy)
+    elif not file.is_file():
+        raise NotFoundError(f"{store.uri_of(key)}: no such image")
+    with os_errors(str(file)):
+        data = file.read_bytes()
+    return data if hashlib.sha256(data).hexdigest() == digest else b""
+
+
+def _holds(file: Path, digest: str) -> bool:
+    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == digest

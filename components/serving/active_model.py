@@ -1,0 +1,118 @@
+"""The place of the model in the loop: a new one waits there until a image is done with, an old one until it is sure.
+
+Two threads meet here. The updater offers models; the loop takes them between two images and says how they do.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+from components.core.runtimes.base import Detector
+from components.serving.model_cache import CachedModel
+from components.serving.pointers import DesiredModel
+
+PROVEN_AFTER = 10  # images without a failure; until then the model before it stays loaded
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can look at images.
+
+    Attributes:
+        detector: itself.
+        shelved: where it lies on disk.
+        order: what asked for it; None for one that was started from disk.
+    """
+
+    detector: Detector
+    shelved: CachedModel
+    order: DesiredModel | None = None
+
+    @property
+    def version(self) -> str:
+        """Its name."""
+        return self.shelved.version
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a model in the loop: it came into use, proved itself, or failed."""
+
+    kind: Literal["in use", "proven", "failed"]
+    model: LoadedModel
+    error: str = ""
+
+
+class ActiveModel:
+    """The model in use, the one that waits to be, and the one to go back to.
+
+    Args:
+        proven_after: images that a new model must have looked at before the one before it is freed.
+
+    Attributes:
+        events: what happened, for the updater.
+        frames: images that the model in use has looked at.
+    """
+
+    def __init__(self, proven_after: int = PROVEN_AFTER) -> None:
+        self._proven_after = proven_after
+        self._lock = threading.Lock()
+        self._current: LoadedModel | None = None
+        self._before: LoadedModel | None = None
+        self._offered: LoadedModel | None = None
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.frames = 0
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The model in use; None before the first, or when there is none that works."""
+        with self._lock:
+            return self._current
+
+    @property
+    def coming(self) -> LoadedModel | None:
+        """The model for the next image."""
+        with self._lock:
+            return self._offered or self._current
+
+    @property
+    def before(self) -> LoadedModel | None:
+        """The model that was in use before, as long as the present one has not proven itself."""
+        with self._lock:
+            return self._before
+
+    def offer(self, model: LoadedModel) -> None:
+        """Put a model there for the loop to take; it replaces one that was not taken yet."""
+        with self._lock:
+            self._offered = model
+
+    def next(self) -> LoadedModel | None:
+        """The model for the next image; the loop calls this between two images, and changes models here alone."""
+        with self._lock:
+            if self._offered is not None:
+                self._before, self._current, self._offered = self._current, self._offered, None
+                self.frames = 0
+                self.events.put(Event("in use", self._current))
+            return self._current
+
+    def succeeded(self) -> None:
+        """The model in use has looked at one more image."""
+        with self._lock:
+            self.frames += 1
+            if self.frames == self._proven_after and self._current is not None:
+                self._before = None
+                self.events.put(Event("proven", self._current))
+
+    def go_back(self, error: str) -> None:
+        """The model in use works no more: put the one before in use again, or none if there is none any more.
+
+        Args:
+            error: what the model in use did.
+        """
+        with self._lock:
+            assert self._current is not None
+            self.events.put(Event("failed", self._current, error))
+            self._current, self._before, self.frames = self._before, None, 0

@@ -1,0 +1,248 @@
+"""The models of a worker on its own disk: whole, checked, and the last good ones kept.
+
+Each lies in a folder that its version and its content name, so that no file of one model ever meets one of another.
+``shelf.json`` beside them says which have proven themselves, which one is being tried and which ones failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from components.core.bundle import DESCRIPTION, Bundle
+from components.core.errors import InputError, NotFoundError
+from components.core.runtimes.golden import golden_file
+from components.core.runtimes.onnx import FILE
+from components.core.runtimes.rknn import this_board
+from components.core.runtimes.rockchip import rknn_file
+from components.core.stores.base import RESERVED
+from components.core.stores.open import fetch
+from components.core.stores.transfer import landing, os_errors
+from components.serving.pointers import DesiredModel
+
+GOOD_KEPT = 2
+LIVES = 3  # how often a worker may end without warning while it tries a model, before the model is to blame
+FAILURES_KEPT = 20
+STATE = "shelf.json"
+TRAINERS_FILES = frozenset({"model.pt"})
+
+log = logging.getLogger(__name__)
+
+
+class UnfitModelError(InputError):
+    """The model itself cannot be used, now or later; the message says why. Other errors pass with time."""
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A model on this machine.
+
+    Attributes:
+        version: its name.
+        folder: its bundle, with the files that a worker needs.
+        digest: SHA-256 of its description as published.
+    """
+
+    version: str
+    folder: Path
+    digest: str
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    digest: str
+
+
+class _State(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    good: list[_Entry] = []  # oldest first
+    trying: _Entry | None = None
+    lives: int = 0
+    failures: dict[str, str] = {}  # "version move" and why
+
+
+class ModelCache:
+    """The models on disk; for one thread.
+
+    Args:
+        folder: of the shelf; made when the first model comes.
+        runtime: what the models run on, which decides the files that are fetched.
+        golden: fetch golden tensors for this board, too, where a bundle has them.
+
+    Raises:
+        InputError: this machine cannot have such a runtime.
+    """
+
+    def __init__(self, folder: Path, runtime: str, *, golden: bool = True) -> None:
+        self._folder, self._runtime, self._own_file = folder, runtime, _own_file(runtime)
+        self._golden = golden_file(this_board()) if golden and runtime == "rknn" else ""
+        self._state = _read(folder / STATE)
+
+    def good(self) -> list[CachedModel]:
+        """The models that have proven themselves, the last one first."""
+        return [self._shelved(entry) for entry in reversed(self._state.good)]
+
+    def failure(self, order: DesiredModel) -> str | None:
+        """Why an order could not be followed; None if it has not been tried."""
+        unordered = replace(order, move="")  # it failed before the worker knew who asks for it
+        if reason := self._state.failures.get(_name(unordered)):
+            self.reject(order, reason)
+            del self._state.failures[_name(unordered)]
+        return self._state.failures.get(_name(order))
+
+    def bring(self, order: DesiredModel) -> CachedModel:
+        """Fetch a model, whole and checked, or find it here.
+
+        Raises:
+            UnfitModelError: it is incomplete, or its bytes are not those that were published.
+            InputError: its store is out of reach, or this disk is full.
+        """
+        partial = self._folder / f"{RESERVED}{uuid.uuid4().hex}"
+        try:
+            with os_errors(str(self._folder)):
+                partial.mkdir(parents=True)
+                model = self._shelved(_Entry(version=order.version, digest=_fetch(order, DESCRIPTION, partial)))
+                if not _is_whole(model.folder):
+                    self._complete(order, partial)
+                    shutil.rmtree(model.folder, ignore_errors=True)
+                    partial.rename(model.folder)
+                return model
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def begin(self, model: CachedModel) -> None:
+        """Write down that a model is about to be run in this process, which it may bring down.
+
+        Raises:
+            UnfitModelError: it has brought it down too often.
+        """
+        entry = _Entry(version=model.version, digest=model.digest)
+        lives = self._state.lives + 1 if self._state.trying == entry else 1
+        if lives > LIVES:
+            raise UnfitModelError(f"the worker ended without warning {LIVES} times while it tried this model")
+        self._save(trying=entry, lives=lives)
+
+    def accept(self, model: CachedModel) -> None:
+        """The model has proven itself; those that nobody goes back to any more are removed."""
+        entry = _Entry(version=model.version, digest=model.digest)
+        good = [known for known in self._state.good if known != entry]
+        self._save(good=[*good, entry][-GOOD_KEPT:], trying=None, lives=0)
+        kept = {known.folder for known in self.good()}
+        for path in self._folder.iterdir():
+            if path not in kept and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def reject(self, order: DesiredModel, reason: str) -> None:
+        """An order cannot be followed; a later one for the same version may be."""
+        failures = {**self._state.failures, _name(order): reason}
+        self._save(failures=dict(list(failures.items())[-FAILURES_KEPT:]), trying=None, lives=0)
+        kept = {known.folder for known in self.good()}
+        for path in self._folder.glob(f"{order.version}-*"):
+            if path not in kept and path.name.rpartition("-")[0] == order.version:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def forget(self, model: CachedModel) -> None:
+        """A model that was good cannot be used any more."""
+        entry = _Entry(version=model.version, digest=model.digest)
+        self._save(good=[known for known in self._state.good if known != entry])
+
+    def pause(self) -> None:
+        """The worker ends as it should; what was being tried is not to blame."""
+        if self._state.trying:
+            self._save(trying=None, lives=0)
+
+    def _complete(self, order: DesiredModel, folder: Path) -> None:
+        """Add the files that a worker needs to a fetched description, and describe these alone."""
+        try:
+            bundle = _DESCRIPTION.validate_json((folder / DESCRIPTION).read_bytes())
+        except ValidationError as error:
+            raise UnfitModelError(f"{DESCRIPTION} describes no model: {error.errors()[0]['msg']}") from error
+        for name in self._needed(bundle.files):
+            if _fetch(order, name, folder) != bundle.files[name]:
+                raise UnfitModelError(f"{name} does not have the SHA-256 that {DESCRIPTION} records")
+        replace(bundle, files={}).write(folder)
+
+    def _needed(self, files: Iterable[str]) -> list[str]:
+        """Weights to train on from, and models of other runtimes, stay in the store."""
+        if not self._own_file:
+            return [name for name in files if name not in TRAINERS_FILES]
+        if self._own_file not in files:
+            raise UnfitModelError(f"there is no {self._own_file} in it, which the runtime {self._runtime!r} needs")
+        return [self._own_file, *(name for name in files if name == self._golden)]
+
+    def _shelved(self, entry: _Entry) -> CachedModel:
+        return CachedModel(entry.version, self._folder / f"{entry.version}-{entry.digest[:16]}", entry.digest)
+
+    def _save(self, **changes: object) -> None:
+        self._state = self._state.model_copy(update=changes)
+        with os_errors(str(self._folder)), landing(self._folder / STATE, durable=True) as file:
+            file.write(self._state.model_dump_json(indent=2).encode())
+
+    def _clear(self) -> None:
+        """Remove the models that nobody goes back to, and what an earlier life left half-written."""
+        kept = {model.folder.name for model in self.good()} | {STATE}
+        for path in self._folder.iterdir():
+            if path.name not in kept and path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+_DESCRIPTION = TypeAdapter(Bundle)
+
+
+def _name(order: DesiredModel) -> str:
+    return f"{order.version} {order.move}"
+
+
+def _fetch(order: DesiredModel, name: str, folder: Path) -> str:
+    """Bring one file here and compare it with what the pointer says; its SHA-256."""
+    published = order.files.get(name)
+    if order.files and published is None:
+        raise UnfitModelError(f"the pointer names no {name}")
+    path = folder / name
+    try:
+        fetch(f"{order.uri}/{name}", path)
+    except NotFoundError as error:
+        raise UnfitModelError(f"there is no {name}: {error}") from error
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = path.stat().st_size
+    if published and size != published.size:
+        raise UnfitModelError(f"{name} has {size} bytes, the pointer says {published.size}: it is not whole")
+    if published and digest != published.sha256:
+        raise UnfitModelError(f"{name} has SHA-256 {digest}, the pointer says {published.sha256}: it was changed")
+    return digest
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Bundle.read(folder)
+    except InputError:
+        return False
+    return True
+
+
+def _read(path: Path) -> _State:
+    try:
+        return _State.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return _State()
+    except (OSError, ValidationError):
+        log.warning("%s: cannot be read; the worker begins without a model of its own", path)
+        return _State()
+
+
+def _own_file(runtime: str) -> str:
+    """The one file of a bundle that a runtime reads; empty where that is not known."""
+    if runtime == "onnx":
+        return FILE
+    return rknn_file(this_board()) if runtime == "rknn" else ""

@@ -1,0 +1,63 @@
+"""The images in a folder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from components.core.errors import InputError
+from components.core.runtimes.letterbox import ImageArray
+from components.serving.sources.base import Shot
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+class FolderSource:
+    """The images in a folder and the folders in it, sorted by name; their files are kept as they are.
+
+    Raises:
+        InputError: there is no image in it.
+    """
+
+    live = False
+    retries = 0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.name = self.identity = str(folder)
+        if not self._names():
+            raise InputError(f"source {folder}: no image in it; known are {', '.join(sorted(SUFFIXES))}")
+
+    def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
+        """The images in their order; see :class:`Source`. One that cannot be read is passed over and said."""
+        for number, name in enumerate(self._names()):
+            if stop.is_set():
+                return
+            if name <= after or number % every:
+                continue
+            path = self._folder / name
+            try:
+                data = path.read_bytes()
+                image = _decode(data)
+            except (OSError, cv2.error):
+                image = None
+            if image is None:
+                log.warning("%s: not a image that can be read: passed over", path)
+                continue
+            yield Shot(image, number, name, data, path.suffix.lower())
+
+    def _names(self) -> list[str]:
+        found = (path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        return sorted(path.relative_to(self._folder).as_posix() for path in found)
+
+
+def _decode(data: bytes) -> ImageArray | None:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    return None if image is None else np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,78 @@
+"""The frames of a video file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from components.core.errors import InputError
+from components.serving.sources.base import Shot, rgb
+
+log = logging.getLogger(__name__)
+
+_COUNT_IS_ABOUT = 0.98  # containers that do not count their frames are off by a few
+
+
+class VideoSource:
+    """The frames of a video file.
+
+    Raises:
+        InputError: it is empty, or not a video that can be read.
+    """
+
+    live = False
+    retries = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = str(path)
+        status = path.stat()
+        self.identity = f"{path} {status.st_size} {status.st_mtime_ns}"
+        if not status.st_size:
+            raise InputError(f"source {path}: the file is empty; give a video")
+        self._open().release()
+
+    def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
+        """The frames in their order; see :class:`Source`.
+
+        Frames that are done with are decoded and left: jumping to a frame is not exact in every format.
+        """
+        capture = self._open()
+        done, number = int(after or -1), 0
+        try:
+            while capture.grab():
+                if stop.is_set():
+                    return
+                frame = None
+                if number > done and number % every == 0:
+                    found, frame = capture.retrieve()
+                    frame = frame if found else None
+                if frame is not None:
+                    yield Shot(rgb(frame), number, str(number))
+                number += 1
+            self._check_end(number, capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        finally:
+            capture.release()
+
+    def _open(self) -> Any:
+        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise InputError(
+                f"source {self._path}: not a video that can be read, or one that was cut off before its index was "
+                "written; give another, or repair it with ffmpeg"
+            )
+        return capture
+
+    def _check_end(self, frames: int, promised: float) -> None:
+        if not frames:
+            raise InputError(f"source {self._path}: no frame in it can be read; the video is damaged")
+        if frames < _COUNT_IS_ABOUT * promised:
+            log.warning(
+                "%s: says %d frames, %d could be read and were used: the video is damaged or cut off",
+                self._path, promised, frames,
+            )  # fmt: skip
