@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
+from components.core.documents import read_yaml
 from components.core.errors import InputError
 from components.ingest.dataset import (
     DataSet,
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 MAX_YAML_BYTES = 2**18
 MAX_LIST_BYTES = 2**30
 LOOKED_AT = 20  # label files, to tell the format
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 NAMES_FILES = ("classes.txt", "obj.names")
 
@@ -159,8 +157,8 @@ def yamls(folder: Folder) -> list[str]:
 def description(folder: Folder, name: str) -> dict[str, Any]:
     """What a ``data.yaml`` says; nothing if it cannot be read."""
     try:
-        content = yaml.load(folder.text(name, MAX_YAML_BYTES), Loader=_LOADER)
-    except (LabelError, yaml.YAMLError, RecursionError, ValueError):
+        content = read_yaml(folder.text(name, MAX_YAML_BYTES), name)
+    except (LabelError, InputError):
         return {}
     return content if isinstance(content, dict) else {}
 

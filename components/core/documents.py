@@ -1,0 +1,134 @@
+"""YAML and JSON that come from outside: read within limits, or refused in one line.
+
+YAML is read by the core schema of YAML 1.2, in which ``yes`` and ``12:30`` are texts, ``010`` is ten and ``1e-4`` is a
+number. PyYAML's own rules are those of YAML 1.1, where the same words are true, 750, eight and a text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, ClassVar
+
+import yaml
+
+from components.core.errors import InputError
+
+MAX_YAML_CHARACTERS = 1 << 20
+MAX_DEPTH = 50  # lists and mappings inside each other
+MAX_NODES = 200_000  # values, where what an alias stands for counts each time that it is used
+
+# What PyYAML's constructors raise for values such as ``!!bool maybe`` and ``!!int ""``, beside YAMLError.
+_WRONG_VALUES = (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError)
+
+_Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Fast):  # type: ignore[misc]
+    """Safe, and by the core schema of YAML 1.2; ``<<`` merges mappings as in YAML 1.1."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+
+def _integer(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+
+def _number(loader: Any, node: Any) -> float:
+    return float(re.sub(r"(?i)\.(inf|nan)$", r"\1", loader.construct_scalar(node)))
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+0123456789."),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """What a YAML document says; None if it is empty.
+
+    Args:
+        text: of the document.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: it is not YAML, or larger, deeper or more entangled than any honest one.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise InputError(f"{name}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read")
+    try:
+        _check_extent(text, name)
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" in line {mark.line + 1}" if mark else ""
+        has_tab = mark and "\t" in "".join(text.split("\n")[mark.line : mark.line + 1])
+        hint = "; indent with blanks, not with tabs" if has_tab else ""
+        raise InputError(f"{name}: not valid YAML{place} ({_brief(error.problem or error.context)}{hint})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{name}: not valid YAML ({_brief(error)})") from None
+    except _WRONG_VALUES as error:
+        raise InputError(f"{name}: a value in it is not what its tag says ({_brief(error)})") from None
+
+
+def read_json(text: str | bytes, name: str) -> Any:
+    """What a JSON document says.
+
+    Args:
+        text: of the document; whoever read it has seen to its length.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError(f"{name}: not valid JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise InputError(f"{name}: not valid JSON ({_brief(error)})") from None
+
+
+def _brief(error: object) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _check_extent(text: str, name: str) -> None:
+    """Walk through a document's events, which takes neither recursion nor more memory than the text."""
+    open_nodes: list[list[Any]] = [[None, 0]]  # anchor and number of nodes of what is open, the document first
+    sizes: dict[str, int] = {}
+
+    def close(anchor: str | None, size: int) -> None:
+        if anchor:
+            sizes[anchor] = size
+        open_nodes[-1][1] += size
+        if open_nodes[-1][1] > MAX_NODES:
+            raise InputError(f"{name}: more than {MAX_NODES:,} values, counting what its aliases repeat")
+
+    for event in yaml.parse(text, Loader=_Fast):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append([event.anchor, 1])
+            if len(open_nodes) > MAX_DEPTH + 1:
+                raise InputError(f"{name}: nested more than {MAX_DEPTH} deep in line {event.start_mark.line + 1}")
+            sizes.pop(event.anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            close(*open_nodes.pop())
+        elif isinstance(event, yaml.ScalarEvent):
+            close(event.anchor, 1)
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise InputError(
+                    f"{name}: the alias *{event.anchor} in line {event.start_mark.line + 1} names nothing that is complete there"
+                )
+            close(None, sizes[event.anchor])
