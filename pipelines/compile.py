@@ -9,6 +9,8 @@ from pathlib import Path
 from kfp.compiler import Compiler
 from kfp.dsl.base_component import BaseComponent
 
+from components.core.stores.transfer import landing
+
 _COMMAND = "python -m pipelines compile"
 
 
@@ -30,7 +32,8 @@ def compile_all(
     """
     compiled = _compiled(pipelines, components)
     for name, content in compiled.items():
-        _write(folder / name, content)
+        with landing(folder / name) as file:
+            file.write(content)
     return [folder / name for name in compiled]
 
 
@@ -67,13 +70,3 @@ def _compiled(pipelines: Mapping[str, BaseComponent], components: Mapping[str, B
             Compiler().compile(source, str(path))
             compiled[name] = path.read_bytes()
     return compiled
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -33,7 +33,8 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, one_line
+from components.core.stores.transfer import landing
 
 DESCRIPTION = "model.json"
 
@@ -180,7 +181,7 @@ class Bundle:
         try:
             bundle = _FORMAT.validate_json(path.read_bytes())
         except ValidationError as error:
-            raise InputError(f"bundle {folder}: {DESCRIPTION} is wrong: {_problems(error)}") from error
+            raise InputError(f"bundle {folder}: {DESCRIPTION} is wrong: {one_line(error)}") from error
         for name in bundle.files:
             bundle.file(folder, name)
         return bundle
@@ -192,16 +193,10 @@ class Bundle:
             The bundle as written, ``files`` being those that were found.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{DESCRIPTION}.partial"
-        found = sorted(path for path in folder.iterdir() if path.is_file())
-        bundle = replace(
-            self, files={path.name: sha256_of(path) for path in found if path.name not in (DESCRIPTION, partial.name)}
-        )
-        try:
-            partial.write_bytes(_FORMAT.dump_json(bundle, indent=2))
-            partial.replace(folder / DESCRIPTION)
-        finally:
-            partial.unlink(missing_ok=True)
+        found = sorted(path for path in folder.iterdir() if path.is_file() and path.name != DESCRIPTION)
+        bundle = replace(self, files={path.name: sha256_of(path) for path in found})
+        with landing(folder / DESCRIPTION) as file:
+            file.write(_FORMAT.dump_json(bundle, indent=2))
         return bundle
 
     def places(self, names: Sequence[str], model: str, advice: str) -> list[int]:
@@ -248,7 +243,3 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors(include_url=False))

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from components.core.errors import InputError, NotFoundError
 from components.core.manifest import Manifest
+from components.core.progress import Progress
 from components.core.stores.open import RESERVED, Store, open_store, split
 
 log = logging.getLogger(__name__)
@@ -134,14 +134,12 @@ def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
 def _fetch(digests: list[str], uris: list[str], folder: Path, workers: int, what: str) -> list[Path]:
     """Bring blobs in, each under its digest."""
     opened = functools.cache(open_store)  # one store, and so one set of connections, for each bucket
-    started = shown = time.monotonic()
+    progress = Progress(log, f"fetched {{done}} of {{total}} {what}", len(uris), seconds=PROGRESS_SECONDS)
     files: list[Path] = []
     with ThreadPoolExecutor(workers) as pool:
         for file in pool.map(_bring, digests, uris, itertools.repeat(folder), itertools.repeat(opened)):
             files.append(file)
-            if time.monotonic() - shown > PROGRESS_SECONDS:
-                shown = time.monotonic()
-                log.info("fetched %d of %d %s, %.0f/s", len(files), len(uris), what, len(files) / (shown - started))
+            progress.advance()
     return files
 
 

@@ -1,5 +1,9 @@
 """The errors a user can do something about."""
 
+from pydantic import ValidationError
+
+_SHOWN = 3  # of the problems that pydantic found in one description
+
 
 class InputError(Exception):
     """What was given cannot be used.
@@ -20,3 +24,11 @@ class NoRuntimeError(InputError):
 
 class ConflictError(Exception):
     """A conditional write lost the race: somebody else changed the object first."""
+
+
+def one_line(error: ValidationError) -> str:
+    """What pydantic found wrong with a description, as ``place: message``; of many problems the first ones."""
+    found = error.errors(include_url=False, include_input=False)
+    problems = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in found[:_SHOWN]]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return "; ".join([*problems, *more])

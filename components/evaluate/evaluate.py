@@ -14,12 +14,13 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import map50_interval
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.progress import Progress
 from components.core.reports.page import Section
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.letterbox import ImageArray, read_image
 from components.evaluate import report
-from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
+from components.evaluate.samples import OTHER_DATA, labelled_samples
 
 log = logging.getLogger(__name__)
 
@@ -117,14 +118,11 @@ def _renamed(found: Detections, places: Sequence[int]) -> Detections:
 
 def _predict(detector: Detector, samples: Manifest, paths: Sequence[Path], nms: float) -> list[Detections]:
     predictions: list[Detections] = []
-    started = spoke = time.monotonic()
+    progress = Progress(log, "evaluated {done} of {total} images", len(samples), to_the_end=True)
     for row, path in zip(samples.rows(), paths, strict=True):
         image = _image(path, row["width"], row["height"], row["source"])
         predictions += detector.predict([image], confidence=LEAST_SCORE, nms=nms)
-        if time.monotonic() - spoke > PROGRESS_SECONDS or len(predictions) == len(samples):
-            spoke = time.monotonic()
-            speed = len(predictions) / max(spoke - started, 1e-9)
-            log.info("looked at %d of %d images, %.1f a second", len(predictions), len(samples), speed)
+        progress.advance()
     return predictions
 
 

@@ -6,7 +6,6 @@ from components.core.bundle import Task
 from components.core.errors import InputError
 from components.core.manifest import SPLITS, Manifest
 
-PROGRESS_SECONDS = 10.0
 OTHER_DATA = "evaluate on data with the classes of the model"
 
 

@@ -22,11 +22,12 @@ from components.core.metrics.segmentation import (
     evaluate_segmentation,
     miou_interval,
 )
+from components.core.progress import Progress
 from components.core.reports.page import Section
 from components.core.runtimes.base import Segmenter, open_segmenter
 from components.core.runtimes.letterbox import read_image
 from components.evaluate import segmentation_report as report
-from components.evaluate.samples import OTHER_DATA, PROGRESS_SECONDS, labelled_samples
+from components.evaluate.samples import OTHER_DATA, labelled_samples
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +76,12 @@ def evaluate_masks(
     segmenter = open_segmenter(runtime, model_folder)
     places = renumbering(segmenter.bundle.places(manifest.classes, f"model {model_folder}", OTHER_DATA))
     paths, masks = fetch_blobs(samples, cache_folder), fetch_masks(samples, cache_folder)
-    started = spoke = time.monotonic()
+    started = time.monotonic()
+    progress = Progress(log, "evaluated {done} of {total} images", len(samples), to_the_end=True)
     matrices: list[Counts] = []
     for path, mask in zip(paths, masks, strict=True):
         matrices.append(_counted(read_mask(mask), _seen(segmenter, path, places), len(manifest.classes), mask))
-        if time.monotonic() - spoke > PROGRESS_SECONDS or len(matrices) == len(samples):
-            spoke = time.monotonic()
-            log.info(
-                "looked at %d of %d images, %.1f a second",
-                len(matrices), len(samples), len(matrices) / max(spoke - started, 1e-9),
-            )  # fmt: skip
+        progress.advance()
     seconds = (time.monotonic() - started) / len(samples)
     try:
         metrics = evaluate_segmentation(matrices, manifest.classes)

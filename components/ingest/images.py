@@ -25,8 +25,8 @@ from PIL import Image, UnidentifiedImageError
 
 from components.core.errors import InputError
 from components.core.masks import VOID, encode_mask
-from components.core.stores.open import RESERVED, Store
-from components.core.stores.transfer import os_reason
+from components.core.stores.open import Store
+from components.core.stores.transfer import landing, os_reason
 from components.ingest.dataset import Label, LabelError, Record
 from components.ingest.masks import Values, decode
 
@@ -303,23 +303,10 @@ def _put(store: Store, key: str, data: bytes) -> None:
         return
     try:
         if not path.exists() or path.stat().st_size != len(data):
-            _write(path, data)
+            with landing(path) as file:
+                file.write(data)
     except OSError as error:
         raise InputError(f"{path}: the image cannot be stored: {os_reason(error)}") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f"{RESERVED}{os.getpid()}-{path.name}")
-    try:
-        try:
-            partial.write_bytes(data)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(data)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _is_whole_jpeg(data: bytes) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID
+from components.core.progress import Progress
 from components.core.stores.open import Store, open_store
 from components.ingest import quarantine as lists
 from components.ingest.archive import Limits
@@ -186,16 +186,13 @@ Pair = tuple[Record, Outcome]
 
 def watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
     """Pass the pairs on and say now and then how far they are."""
-    started = said = time.monotonic()
+    progress = Progress(logger, "{done} of {total} images", total, seconds=PROGRESS_SECONDS)
     taken = bad = 0
-    for done, pair in enumerate(pairs, 1):
+    for pair in pairs:
         yield pair
         taken += pair[1].bytes
         bad += bool(pair[1].reason)
-        now = time.monotonic()
-        if now - said >= PROGRESS_SECONDS:
-            said = now
-            logger.info("%d of %d, %.1f MB/s, %d bad so far", done, total, taken / 1e6 / (now - started), bad)
+        progress.advance(f"{taken / 1e6:.0f} MB, {bad} bad so far")
 
 
 def without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantined]]:

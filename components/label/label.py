@@ -9,7 +9,6 @@ YOLO and VOC make labels of what the model guessed; of Label Studio's only what 
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import tempfile
 import zipfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from components.core.bundle import sha256_of
 from components.core.errors import InputError, NotFoundError
 from components.core.job.label_requests import FOLDER, LabelRequest, LabelRequests, read_lists
 from components.core.parameters import parse_classes
@@ -116,9 +116,8 @@ def _file(image: LabelRequest, folder: Path, opened: Callable[[str], Store]) -> 
     except NotFoundError:
         log.warning("%s is gone: left out", image.uri)
         return None
-    with file.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() == image.id:
-            return file
+    if sha256_of(file) == image.id:
+        return file
     log.warning("%s is damaged, its content is not what its name says: left out", image.uri)
     return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from components.core.detections import Detections
 from components.core.duplicates import fingerprint
 from components.core.errors import NotFoundError
 from components.core.miners.base import Frame, Judgement, Miner
+from components.core.progress import Progress
 from components.core.runtimes.base import Detector
 from components.core.runtimes.letterbox import ImageArray
 from components.core.stores.open import Store, open_store, split
 from components.core.stores.transfer import os_errors
 from components.mine.pool import Candidate
 
-PROGRESS_SECONDS = 10.0
 _READERS = 8
 _AHEAD = 4 * _READERS  # images that are decoded before the model gets to them
 
@@ -82,14 +81,11 @@ def score_pool(
         InputError: the store is out of reach, or the champion or miner cannot be used.
     """
     seen: list[Inference] = []
-    started = spoke = time.monotonic()
-    for done, (candidate, image) in enumerate(_images(candidates, cache_folder), 1):
+    progress = Progress(log, "scored {done} of {total} images", len(candidates), to_the_end=True)
+    for candidate, image in _images(candidates, cache_folder):
         if image is not None:
             seen.append(_score(candidate, image, champion, miner, least_score))
-        if time.monotonic() - spoke > PROGRESS_SECONDS or done == len(candidates):
-            spoke = time.monotonic()
-            speed = done / max(spoke - started, 1e-9)
-            log.info("looked at %d of %d images, %.1f a second", done, len(candidates), speed)
+        progress.advance()
     return View(tuple(seen), len(candidates) - len(seen))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty
 
+from components.core.backoff import Backoff
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
 from components.core.runtimes.base import open_detector
@@ -20,7 +20,6 @@ from components.serving.smoke_test import InterruptedSmokeTestError, one_line, r
 from components.serving.status import StatusReport
 
 LONGEST_PAUSE_SECONDS = 300.0  # between two looks that fail
-JITTER = 0.25  # of the time between two looks, so that a site's workers do not ask all at once
 _TURN_SECONDS = 0.25
 
 log = logging.getLogger(__name__)
@@ -118,23 +117,23 @@ class HotUpdate:
 
     def run(self, stop: threading.Event) -> None:
         """Update until told to stop; nothing that goes wrong ends it."""
-        next_look, pause = 0.0, self._poll_s
+        next_look, backoff = 0.0, Backoff(self._poll_s, max(self._poll_s, LONGEST_PAUSE_SECONDS), jitter=0.25)
         while not stop.is_set():
             try:
                 self._follow_loop()
                 self._status.beat()
                 if time.monotonic() >= next_look:
-                    pause = min(2 * pause, max(self._poll_s, LONGEST_PAUSE_SECONDS))
                     self._look(stop)
-                    pause, self._complaint = self._poll_s, ""
-                    next_look = _soon(pause)
+                    self._complaint = ""
+                    backoff.reset()
+                    next_look = time.monotonic() + backoff.next()
             except InterruptedSmokeTestError:
                 break
             except InputError as error:
-                next_look = _soon(pause)
+                next_look = time.monotonic() + backoff.next()
                 self._complain(str(error))
             except Exception:
-                next_look = _soon(pause)
+                next_look = time.monotonic() + backoff.next()
                 log.exception("the model cannot be updated now; it is tried again")
             stop.wait(_TURN_SECONDS)
         self._end()
@@ -242,11 +241,6 @@ class HotUpdate:
         if message != self._complaint:
             log.warning("%s", message)
         self._complaint = message
-
-
-def _soon(pause: float) -> float:
-    """The time after a pause, more or less."""
-    return time.monotonic() + pause * random.uniform(1 - JITTER, 1 + JITTER)
 
 
 def _class_problem(running: Bundle, new: Bundle) -> str:

@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager
 
 from components.core.detections import Detections
+from components.core.rate_limit import RateLimit
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
 from components.serving.health import Metrics
@@ -36,7 +37,7 @@ class EdgeLoop:
         self._slot, self._metrics = slot, metrics
         self._pause = 1 / most_fps if most_fps else 0.0
         self._failures = self._retries = 0
-        self._told: dict[str, float] = {}
+        self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._version = ""
 
     def run(self, feed: FrameQueue, keeping: AbstractContextManager[Keeper], stop: threading.Event) -> bool:
@@ -124,7 +125,5 @@ class EdgeLoop:
 
     def _tell(self, what: str, more: str) -> None:
         """Say something once a minute, not at every image."""
-        now = time.monotonic()
-        if now - self._told.get(what, -_SAY_AGAIN_SECONDS) >= _SAY_AGAIN_SECONDS:
-            self._told[what] = now
+        if self._lines.allows(what):
             log.warning("%s: %s", what, more)

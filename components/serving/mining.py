@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Queue
@@ -23,6 +22,7 @@ from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
+from components.core.rate_limit import RateLimit
 from components.serving.active_model import LoadedModel
 from components.serving.health import Metrics
 from components.serving.position import Position
@@ -108,7 +108,7 @@ class Keeper:
         self._mining, self._spool, self._duplicates = mining, spool, duplicates
         self._metrics, self._position = metrics, position
         self._queue: Queue[Inference | None] = Queue(_WAITING)
-        self._said = -_SAY_AGAIN_SECONDS
+        self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def __enter__(self) -> Self:
@@ -136,8 +136,7 @@ class Keeper:
             return self._mine(seen)
         except Exception as error:  # of a miner of somebody's own, most likely; the worker must not end
             self._metrics.count("failed_frames")
-            if time.monotonic() - self._said >= _SAY_AGAIN_SECONDS:
-                self._said = time.monotonic()
+            if self._lines.allows():
                 log.warning("mining with %s: %s", self._mining.miner.name, one_line(error))
             return False
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, one_line
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.onnx import FILE
 from components.core.runtimes.rknn import this_board
@@ -166,7 +166,7 @@ class ModelCache:
         try:
             bundle = _DESCRIPTION.validate_json((folder / DESCRIPTION).read_bytes())
         except ValidationError as error:
-            raise UnfitModelError(f"{DESCRIPTION} describes no model: {error.errors()[0]['msg']}") from error
+            raise UnfitModelError(f"{DESCRIPTION} describes no model: {one_line(error)}") from error
         for name in self._needed(bundle.files):
             if _fetch(order, name, folder) != bundle.files[name]:
                 raise UnfitModelError(f"{name} does not have the SHA-256 that {DESCRIPTION} records")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, Field, ValidationError
 
-from components.core.errors import InputError
+from components.core.errors import InputError, one_line
 from components.core.job.fleet import POINTER, Pointer, PublishedFile
 from components.core.stores.open import Store, open_store, shown, split
 
@@ -112,5 +112,5 @@ def _version(folder: str, time: str) -> str:
 
 
 def _not_a_pointer(name: str, error: Exception) -> InputError:
-    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+    reason = one_line(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
     return InputError(f"{name} does not say which model to run ({reason}); the next deployment writes it anew")

@@ -18,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import logging
-import math
 import threading
 import time
 from bisect import bisect_left, insort
@@ -30,6 +29,7 @@ from typing import BinaryIO, Literal, Self
 
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
+from components.core.rate_limit import RateLimit
 from components.core.stores.base import RESERVED
 from components.core.stores.transfer import os_errors, os_reason
 from components.serving.ledger import Ledger, Record
@@ -276,14 +276,13 @@ class _Seldom:
 
     def __init__(self) -> None:
         self._untold: Counter[str] = Counter()
-        self._next = -math.inf
+        self._lines = RateLimit(_SECONDS_BETWEEN_LINES)
 
     def add(self, what: str) -> None:
         self._untold[what] += 1
-        if time.monotonic() >= self._next:
+        if self._lines.allows():
             log.warning("hard examples: %s", "; ".join(f"{count} {what}" for what, count in self._untold.items()))
             self._untold.clear()
-            self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
 
 
 def _only_user(folder: Path) -> BinaryIO:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from components.core.errors import one_line
 from components.core.job.hard_examples import Sidecar
 from components.core.stores.transfer import landing, os_reason
 from components.serving.ledger import Fate, Record
@@ -210,4 +211,4 @@ def _parsed(text: bytes) -> Sidecar:
     try:
         return Sidecar.model_validate_json(text)
     except ValidationError as error:
-        raise DamagedError(f"no sidecar: {error.errors()[0]['msg']}") from error
+        raise DamagedError(f"no sidecar: {one_line(error)}") from error

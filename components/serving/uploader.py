@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
+from components.core.backoff import Backoff
 from components.core.errors import ConflictError, InputError
 from components.core.job.hard_examples import image_key, sidecar_key
+from components.core.rate_limit import RateLimit
 from components.core.stores.open import Store
 from components.serving.spool import OnEvent, Spool
 from components.serving.spool_files import DamagedError, Entry, Example
@@ -57,7 +58,8 @@ class Uploader:
             raise InputError(f"bandwidth {bytes_per_s}: give bytes per second above 0")
         self._spool, self._store, self._on_event = spool, store, on_event
         self._bucket = _Bucket(bytes_per_s, clock)
-        self._troubles = _Troubles(clock)
+        self._lines = RateLimit(_SECONDS_BETWEEN_LINES, clock)
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._sleep = sleep
         self._doubtful_below = 0  # examples with a lower number may be in the store already
 
@@ -75,7 +77,6 @@ class Uploader:
 
     def _work(self, stop: threading.Event) -> None:
         self._doubtful_below = self._spool.next_sequence
-        failures = 0
         while not stop.is_set():
             entry = self._spool.take()
             if entry is None:
@@ -86,13 +87,18 @@ class Uploader:
             except DamagedError as error:
                 self._spool.set_aside(entry, error)
             except Exception as error:  # whatever a store's library raises; this thread must not end
-                failures += 1
                 self._doubtful_below = max(self._doubtful_below, entry.sequence + 1)
                 self._on_event("retries", 1)
-                self._troubles.tell(error, len(self._spool))
-                self._sleep(stop, _pause(failures))
+                self._report(error)
+                self._sleep(stop, self._backoff.next())
             else:
-                failures = 0
+                self._backoff.reset()
+
+    def _report(self, error: Exception) -> None:
+        """Log each kind of problem once an hour, and not at every try."""
+        reason = _reason(error)
+        if self._lines.allows(reason):
+            log.warning("hard examples cannot be sent, %d are waiting; retrying: %s", len(self._spool), reason)
 
     def _bring(self, entry: Entry, stop: threading.Event) -> None:
         missing = self._missing(self._spool.read(entry), doubtful=entry.sequence < self._doubtful_below)
@@ -138,28 +144,6 @@ class _Bucket:
         return max(0.0, -self._tokens / self._rate)
 
 
-class _Troubles:
-    """Tells each kind of trouble once an hour, and not at every try."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._told: dict[str, float] = {}
-
-    def tell(self, error: Exception, waiting: int) -> None:
-        reason = _reason(error)
-        now = self._clock()
-        self._told = {known: at for known, at in self._told.items() if 0 <= now - at < _SECONDS_BETWEEN_LINES}
-        if reason not in self._told:
-            self._told[reason] = now
-            log.warning("hard examples cannot be sent, %d are waiting; it is tried on and on: %s", waiting, reason)
-
-
 def _reason(error: Exception) -> str:
     """What is wrong, without the object's address; only errors of our own are known to be free of secrets."""
     return str(error).partition(": ")[2] if isinstance(error, InputError) else type(error).__name__
-
-
-def _pause(failures: int) -> float:
-    """Seconds until the next try: twice as long each time, and never the same for a whole fleet."""
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30))
-    return longest * random.uniform(0.5, 1.0)

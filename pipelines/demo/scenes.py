@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.errors import InputError
+from components.core.stores.transfer import landing
 from pipelines.demo.canvas import Canvas
 from pipelines.demo.lights import LIGHTS, expose
 from pipelines.demo.people import draw_worker
@@ -79,17 +80,11 @@ def make_dataset(
     """
     _check_names("site", sites, SITES)
     _check_names("light", lights, LIGHTS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            for number in range(count):
-                rng = np.random.default_rng((seed, number))
-                site, light = sites[number % len(sites)], lights[number // len(sites) % len(lights)]
-                _write_image(archive, rng, f"{site}-{light}-{seed:03d}-{number:05d}", site, light)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with landing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for number in range(count):
+            rng = np.random.default_rng((seed, number))
+            site, light = sites[number % len(sites)], lights[number // len(sites) % len(lights)]
+            _write_image(archive, rng, f"{site}-{light}-{seed:03d}-{number:05d}", site, light)
 
 
 def _draw_contents(

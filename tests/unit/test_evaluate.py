@@ -73,7 +73,7 @@ def test_a_model_that_is_right_scores_one(blobs, measure, caplog):
     names = ("map50", "map50_95", "map50_low", "recall[red]", "precision[blue]", "f1_macro")
     assert [flat[name] for name in names] == [1.0] * 6
     assert len(evaluation.predictions) == 6
-    assert "looked at 6 of 6 images" in caplog.text
+    assert "evaluated 6 of 6 images" in caplog.text
     assert [section.title for section in evaluation.sections] == ["Evaluation", "Classes", "Images without mistakes"]
 
 

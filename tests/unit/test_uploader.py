@@ -214,11 +214,6 @@ def test_a_day_without_network(spool, folder_store, caplog):
     assert "20 are waiting" in caplog.text
 
 
-def test_pauses_differ_within_a_fleet():
-    assert len({uploader._pause(20) for _ in range(50)}) == 50
-    assert all(150 <= uploader._pause(failures) <= 300 for failures in (10, 100, 10_000))
-
-
 def test_a_bad_credential_is_told_once_an_hour(spool, s3, monkeypatch, caplog):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     fill(spool, range(2))

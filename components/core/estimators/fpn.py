@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -27,9 +26,11 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
 from components.core.estimators.device import torch_device
+from components.core.progress import Progress
 from components.core.runtimes.decode import decode
 from components.core.runtimes.detector import on_image
 from components.core.runtimes.letterbox import letterbox
+from components.core.stores.transfer import landing
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most steps that know this estimator do not train
     from components.core.estimators.faster_rcnn import FasterRcnn
@@ -305,7 +306,9 @@ class Fpn(Estimator[Detections]):
         network = self._ready().train()
         network.freeze(chosen.freeze)
         totals: dict[str, float] = {}
-        spoke = time.monotonic()
+        progress = Progress(
+            logger, f"epoch {number}/{epochs}: {{done}} of {{total}} batches", len(loader), seconds=PROGRESS_SECONDS
+        )
         for index, (canvases, truths) in enumerate(loader):
             rate = learning_rate((number - 1) + (index + 1) / len(loader), epochs, chosen.warmup_epochs)
             for group in optimizer.param_groups:
@@ -317,9 +320,7 @@ class Fpn(Estimator[Detections]):
                     f"the loss is no number any more in epoch {number}: give a smaller lr than {chosen.lr:g} "
                     "in estimator_options"
                 )
-            if time.monotonic() - spoke > PROGRESS_SECONDS:
-                spoke = time.monotonic()
-                logger.info("epoch %d/%d: batch %d of %d", number, epochs, index + 1, len(loader))
+            progress.advance()
         return {f"train/{name}": value for name, value in totals.items()}
 
     def _write_checkpoints(self, folder: Path, state: State) -> tuple[Path, Path]:
@@ -332,13 +333,9 @@ class Fpn(Estimator[Detections]):
         """Write the model, and what is given beside it."""
         import torch
 
-        partial = path.with_name(f".{path.name}.partial")
         weights = {name: tensor.cpu() for name, tensor in self._ready().state_dict().items()}
-        try:
-            torch.save({"estimator": NAME, **asdict(self._described()), "weights": weights, **content}, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with landing(path) as file:
+            torch.save({"estimator": NAME, **asdict(self._described()), "weights": weights, **content}, file)
 
     def _take(self, content: Mapping[str, Any], given: str) -> None:
         """Become the model that a file holds."""

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import shutil
-import time
 import types
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator, LocalSamples
 from components.core.estimators.device import checked_device
 from components.core.estimators.ultralytics_offline import ultralytics_offline
+from components.core.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -319,8 +319,7 @@ class _Follower:
         self._epochs = epochs
         self._on_epoch = on_epoch
         self._base = base
-        self._spoke = time.monotonic()
-        self._batch = 0
+        self._progress: Progress | None = None
 
     def on_train_start(self, trainer: Any) -> None:
         if self._base is not None:
@@ -328,18 +327,14 @@ class _Follower:
             self._base = None
 
     def on_train_epoch_start(self, trainer: Any) -> None:
-        self._batch = 0
+        text = f"epoch {trainer.epoch + 1}/{self._epochs}: {{done}} of {{total}} batches"
+        self._progress = Progress(logger, text, len(trainer.train_loader), seconds=PROGRESS_SECONDS)
 
-    def on_train_batch_end(self, trainer: Any) -> None:
-        self._batch += 1
-        if time.monotonic() - self._spoke > PROGRESS_SECONDS:
-            self._spoke = time.monotonic()
-            logger.info(
-                "epoch %d/%d: batch %d of %d", trainer.epoch + 1, self._epochs, self._batch, len(trainer.train_loader)
-            )
+    def on_train_batch_end(self, _: Any) -> None:
+        if self._progress is not None:
+            self._progress.advance()
 
     def on_model_save(self, trainer: Any) -> None:
-        self._spoke = time.monotonic()
         values = {**trainer.label_loss_items(trainer.tloss), **trainer.metrics}
         self._on_epoch(
             Epoch(

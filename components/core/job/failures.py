@@ -13,12 +13,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.core.backoff import doubled
 from components.core.errors import InputError
 from components.core.stores.open import Store, open_store
 
 FAILURES = "failures.json"
 AT_ONCE = 3  # failures after which the next poll tries again
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=10), timedelta(hours=6)
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 600.0, 6 * 3600.0
 _LONGEST_ERROR = 500  # characters
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Failures(BaseModel):
         """
         if self.count < AT_ONCE:
             return None
-        pause = min(FIRST_PAUSE * 2 ** min(self.count - AT_ONCE, 10), LONGEST_PAUSE)
+        pause = timedelta(seconds=doubled(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, self.count - AT_ONCE))
         return self.at + pause if self.at <= now < self.at + pause else None
 
     def describe(self) -> str:

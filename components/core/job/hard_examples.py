@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from components.core.detections import Detections
+from components.core.errors import one_line
 from components.core.stores.open import Store, shown
 
 FOLDER = "hard-examples/"
@@ -154,9 +155,5 @@ def _read(store: Store, key: str) -> Sidecar | None:
     try:
         return Sidecar.model_validate_json(found[0])
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        log.warning(
-            "%s is not the sidecar of a hard example (%s: %s): passed over", store.uri_of(key), place, first["msg"]
-        )
+        log.warning("%s is not the sidecar of a hard example (%s): passed over", store.uri_of(key), one_line(error))
         return None

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.cache import local_file
-from components.core.errors import ConflictError, InputError, NotFoundError
+from components.core.errors import ConflictError, InputError, NotFoundError, one_line
 from components.core.job.state import STATE, RoundResult, State
 from components.core.manifest import Manifest
 from components.core.stores.open import Store, open_store
@@ -50,8 +50,7 @@ class Job:
         try:
             return State.model_validate_json(found[0]), found[1]
         except ValidationError as error:
-            details = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors())
-            raise InputError(f"{self.store.uri_of(STATE)} is not the state of a job: {details}") from error
+            raise InputError(f"{self.store.uri_of(STATE)} is not the state of a job: {one_line(error)}") from error
 
     def commit(self, state: State, etag: str | None) -> State:
         """Replace the state that was read by another.

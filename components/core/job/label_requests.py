@@ -23,7 +23,7 @@ from pydantic import (
 
 from components.core.bundle import Version
 from components.core.detections import Detections
-from components.core.errors import InputError
+from components.core.errors import InputError, one_line
 from components.core.stores.open import Store, shown
 
 FOLDER = "to-label/"
@@ -156,8 +156,6 @@ def read_lists(store: Store) -> Iterator[LabelRequests]:
         try:
             yield LabelRequests.model_validate_json(store.read(key))
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "it"
             raise InputError(
-                f"{store.uri_of(key)} is not a list of what to label ({place}: {first['msg']}): remove it"
+                f"{store.uri_of(key)} is not a list of what to label ({one_line(error)}): remove it"
             ) from error

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.masks import VOID, ClassMap
+from components.core.stores.transfer import landing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,14 +97,8 @@ _SECTION = re.compile(r"<section>\n<h2>(.*?)</h2>\n<!--body-->(.*?)<!--/body-->\
 
 def write_page(path: str | Path, title: str, sections: Sequence[Section]) -> None:
     """Write one self-contained page; a reader never sees half of it."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_text(_PAGE.render(title=title, sections=sections), encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with landing(Path(path)) as file:
+        file.write(_PAGE.render(title=title, sections=sections).encode())
 
 
 def read_sections(path: str | Path) -> list[Section]:

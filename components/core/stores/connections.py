@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import ssl
 import time
@@ -18,6 +17,7 @@ import certifi
 import urllib3
 from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
 
+from components.core.backoff import Backoff
 from components.core.errors import InputError
 from components.core.stores.addresses import shown
 from components.core.stores.transfer import CHUNK_BYTES
@@ -48,16 +48,15 @@ class Patience:
     def renew(self) -> None:
         """Start afresh, after progress."""
         self._end = time.monotonic() + _patience_seconds()
-        self._pause = FIRST_PAUSE_SECONDS
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
     def pause(self, error: Exception) -> None:
         """Wait before the next try, or raise the error when there shall be none."""
-        wait = self._pause * random.uniform(0.5, 1.5)
+        wait = self._backoff.next()
         if _is_final(error) or time.monotonic() + wait > self._end:
             raise error
         log.info("%s: %s; trying again in %.1f s", self._name, reason_of(error), wait)
         time.sleep(wait)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
 
 class Pool(urllib3.PoolManager):

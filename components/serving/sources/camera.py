@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import cv2
 
+from components.core.backoff import Backoff
 from components.core.stores.addresses import shown
 from components.serving.sources.base import Shot, rgb
 
@@ -52,18 +52,18 @@ class LiveSource:
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The images as they come, until ``stop`` is set; there is no going back ``after`` one."""
-        number, pause = 0, self._pause_s
+        number, backoff = 0, Backoff(self._pause_s, LONGEST_PAUSE_SECONDS)
         while not stop.is_set():
             for frame in self._frames(stop):
                 if number % every == 0:
                     yield Shot(rgb(frame), number, str(number))
-                number, pause = number + 1, self._pause_s
-            wait = pause * random.uniform(0.75, 1.25)  # a site's workers do not all come back at once
+                number += 1
+                backoff.reset()
+            wait = backoff.next()
             if not stop.is_set():
                 log.warning("%s: no image; opening it again in %.1f s", self.name, wait)
             stop.wait(wait)
             self.retries += 1
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _frames(self, stop: threading.Event) -> Iterator[Any]:
         """What one connection gives until it ends."""
