@@ -128,7 +128,6 @@ def _check_extent(text: str, name: str) -> None:
             close(event.anchor, 1)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise InputError(
-                    f"{name}: the alias *{event.anchor} in line {event.start_mark.line + 1} names nothing that is complete there"
-                )
+                place = f"*{event.anchor} in line {event.start_mark.line + 1}"
+                raise InputError(f"{name}: the alias {place} names nothing that is complete there")
             close(None, sizes[event.anchor])

@@ -11,6 +11,7 @@ from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.parameters import problems
 from components.core.stores.open import check_readable, open_store
+from components.core.stores.race import check_conditional_writes
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +66,15 @@ def _check_base(base_model: str) -> None:
 
 
 def _check_store(job_root: str) -> None:
-    """Write and remove a small object: credentials that only read are found now, not after an hour of training."""
+    """See that the store can be written, and that writers who race for one object do not all win.
+
+    Credentials that only read are found now, not after an hour of training.
+    """
     store = open_store(job_root)
     key = f"setup/{uuid.uuid4().hex}"
     store.write(key, b"can this store be written?")
     store.delete(key)
+    check_conditional_writes(store)
 
 
 _CHECKS: tuple[tuple[Callable[[str], object], str], ...] = (

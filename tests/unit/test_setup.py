@@ -8,6 +8,7 @@ from kubernetes import client
 from components.core.errors import InputError
 from components.setup.setup import check_run
 from components.setup.volume import ensure_claim, ensure_volume
+from tests.odd_s3 import odd_s3
 
 PHASES = ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"]
 
@@ -114,3 +115,15 @@ def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_f
     with pytest.raises(InputError, match="epochs"):
         check_run({**values, "epochs": 0}, PHASES, [lambda: complain("first")])
     assert made == []
+
+
+def test_a_store_that_would_lose_rounds_is_found_out(tmp_path, s3, monkeypatch):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    check_run({"data_url": str(tmp_path), "job_root": s3}, PHASES)
+    with odd_s3() as server:
+        server.conditions = "ignored"
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        with pytest.raises(
+            InputError, match=r"job_root: s3://.* does not heed If-None-Match: .*nothing has been started"
+        ):
+            check_run({"data_url": str(tmp_path), "job_root": s3}, PHASES)

@@ -11,6 +11,7 @@ from pathlib import Path
 from components.core.errors import ConflictError, InputError, NotFoundError
 
 RESERVED = ".edge-"  # how names of unfinished files and of locks begin
+MAX_READ_BYTES = 256 << 20  # of what is read into memory as a whole
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,37 @@ class Store(ABC):
 
     Attributes:
         uri: the root's address, without a slash at its end.
+        endpoint: address of the server that is asked; empty for a folder.
+        server: what that server calls itself, such as ``SeaweedFS 4.18``, as far as it has answered; None for a folder.
     """
 
     uri: str
+    endpoint: str = ""
+    server: str | None = None
 
     @abstractmethod
     def uri_of(self, key: str) -> str:
         """The address of one object, which ``fetch`` takes."""
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
         """The content of one object.
 
         Raises:
             NotFoundError: there is no such object.
+            InputError: it is larger than ``max_bytes``.
         """
-        found = self.read_versioned(key)
+        found = self.read_versioned(key, max_bytes=max_bytes)
         if found is None:
             raise not_found(self.uri_of(key))
         return found[0]
 
     @abstractmethod
-    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
-        """The content of one object and the etag that ``write`` takes as ``if_match``; None when it is absent."""
+    def read_versioned(self, key: str, *, max_bytes: int = MAX_READ_BYTES) -> tuple[bytes, str] | None:
+        """The content of one object and the etag that ``write`` takes as ``if_match``; None when it is absent.
+
+        Raises:
+            InputError: it is larger than ``max_bytes``.
+        """
 
     @abstractmethod
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
@@ -81,17 +91,18 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def download(self, key: str, path: Path, *, sha256: str | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
         """Stream one object into a file, which appears only when it is whole.
 
         Args:
             key: the object's name.
             path: the file; its folder is made, what was there is replaced.
             sha256: what the content must hash to, as 64 hex digits.
+            max_bytes: how large the content may be; None: as large as it is.
 
         Raises:
             NotFoundError: there is no such object.
-            InputError: the content hashes to something else.
+            InputError: the content hashes to something else, or is larger.
         """
 
     @abstractmethod
@@ -104,11 +115,13 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
-        """The objects whose keys begin with ``prefix``, sorted by key, without holding them all in memory.
+        """The objects whose keys begin with ``prefix``, without holding them all in memory.
+
+        They come in the order of the store, which need not be that of their keys: SeaweedFS lists by folders.
 
         Args:
             prefix: any beginning of a key; ``a/b`` finds ``a/bc`` and ``a/b/c``.
-            start_after: only keys that sort after this one.
+            start_after: only keys that are greater than this one, as texts are compared.
         """
 
     @abstractmethod

@@ -20,7 +20,7 @@ from urllib3.exceptions import HTTPError, LocationValueError, MaxRetryError
 from components.core.backoff import Backoff
 from components.core.errors import InputError
 from components.core.stores.addresses import shown
-from components.core.stores.transfer import CHUNK_BYTES
+from components.core.stores.transfer import CHUNK_BYTES, check_size
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 8.0
 _TRIED_ONCE = urllib3.Retry(  # nothing is tried again inside the library, so that patience is counted in one place
     total=None, connect=False, read=False, status=False, other=False, redirect=10, raise_on_redirect=False
 )
+
+Check = Callable[[str, urllib3.BaseHTTPResponse, bool], None]
+"""Looks at the answer to a request of some method, whose body has been read or is still to come, and raises an error if
+it cannot come from the server that was meant."""
 
 Source = Callable[[int, str], urllib3.BaseHTTPResponse]
 """Opens an object at an offset, given what told its version apart (an etag or a date); may begin at 0 instead."""
@@ -60,7 +64,13 @@ class Patience:
 
 
 class Pool(urllib3.PoolManager):
-    """Connections on which every request is patient."""
+    """Connections on which every request is patient.
+
+    Attributes:
+        check: made of every answer.
+    """
+
+    check: Check | None = None
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any
@@ -79,6 +89,12 @@ class Pool(urllib3.PoolManager):
         if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
             answer.close()
             raise _BusyError(f"HTTP {answer.status} {answer.reason or ''}".rstrip())
+        if self.check is not None:
+            try:
+                self.check(method, answer, options.get("preload_content", True))
+            except Exception:
+                answer.close()
+                raise
         return answer
 
 
@@ -87,25 +103,59 @@ class _ProxyPool(Pool, urllib3.ProxyManager):
 
 
 def open_pool(url: str) -> Pool:
-    """Connections to a server, through the proxy that the environment names for it."""
+    """Connections to a server, through the proxy that the environment names for it.
+
+    Raises:
+        InputError: what the environment says of certificates, the proxy or patience cannot be.
+    """
     parts = urlsplit(url)
     answer_seconds = min(30.0, max(0.5, _patience_seconds() / 2))  # one silence leaves time for another try
     options: Mapping[str, Any] = {
         "maxsize": 64,
         "retries": _TRIED_ONCE,
         "timeout": urllib3.Timeout(connect=min(10.0, answer_seconds), read=answer_seconds),
-        "ca_certs": os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        "ca_certs": _authorities() if parts.scheme == "https" else None,
     }
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    proxy = proxy_for(url)
+    if not proxy:
         return Pool(**options)
     login = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
     headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-    return _ProxyPool(proxy, proxy_headers=headers, **options)
+    try:
+        return _ProxyPool(proxy, proxy_headers=headers, **options)
+    except HTTPError:
+        raise InputError(f"{parts.scheme.upper()}_PROXY is {shown(proxy)!r}: give http://host:port") from None
 
 
-def receive(source: Source, file: BinaryIO, name: str) -> str:
-    """Write an object into an empty file, going on where a connection broke; returns what tells its version apart."""
+def proxy_for(url: str) -> str:
+    """The proxy that ``HTTP_PROXY`` or ``HTTPS_PROXY`` names for a server, unless ``NO_PROXY`` does; empty: none."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme, "").strip()
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_untrusted(error: Exception) -> bool:
+    """Whether a connection failed because the server's certificate is not trusted."""
+    return any(isinstance(part, ssl.SSLCertVerificationError) for part in _cause(error).args)
+
+
+def receive(source: Source, file: BinaryIO, name: str, max_bytes: int | None = None) -> str:
+    """Write an object into an empty file, going on where a connection broke.
+
+    Args:
+        source: opens the object.
+        file: gets its content.
+        name: for messages.
+        max_bytes: how large it may be; None: as large as it is.
+
+    Returns:
+        What tells its version apart.
+
+    Raises:
+        InputError: it is larger; at most a little more than ``max_bytes`` was written.
+    """
     patience, validator, furthest = Patience(name), "", 0
     while True:
         try:
@@ -114,8 +164,11 @@ def receive(source: Source, file: BinaryIO, name: str) -> str:
                     file.seek(0)
                     file.truncate()
                 validator = _validator(answer.headers)
+                announced = answer.headers.get("Content-Length", "")
+                check_size(name, file.tell() + (int(announced) if announced.isdecimal() else 0), max_bytes)
                 for chunk in answer.stream(CHUNK_BYTES, decode_content=False):
                     file.write(chunk)
+                    check_size(name, file.tell(), max_bytes)
             return validator
         except HTTPError as error:
             if file.tell() > furthest:
@@ -139,6 +192,21 @@ def _validator(headers: Mapping[str, str]) -> str:
     return headers.get("Last-Modified", "") if not etag or etag.startswith("W/") else etag
 
 
+def _authorities() -> str:
+    """The file with the certificates to trust."""
+    for variable in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        path = os.environ.get(variable, "").strip()
+        if not path:
+            continue
+        try:
+            ssl.create_default_context(cafile=path)
+        except (OSError, ValueError) as error:  # an SSLError, that it holds no certificates, is an OSError
+            reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificates"
+            raise InputError(f"{variable} is {path!r}: {reason}; name a PEM file of certificates") from None
+        return path
+    return certifi.where()
+
+
 def _patience_seconds() -> float:
     given = os.environ.get("EDGE_STORE_PATIENCE", "")
     try:
@@ -153,6 +221,4 @@ def _cause(error: Exception) -> Exception:
 
 def _is_final(error: Exception) -> bool:
     """Whether another try would end the same way."""
-    cause = _cause(error)
-    untrusted = any(isinstance(part, ssl.SSLCertVerificationError) for part in cause.args)
-    return untrusted or isinstance(cause, LocationValueError)
+    return is_untrusted(error) or isinstance(_cause(error), LocationValueError)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from components.core.stores.addresses import file_uri
-from components.core.stores.base import RESERVED, ObjectInfo, Store, check_key, conflict
-from components.core.stores.transfer import ABSENT, CHUNK_BYTES, landing, opened, os_errors, verify
+from components.core.stores.base import MAX_READ_BYTES, RESERVED, ObjectInfo, Store, check_key, conflict
+from components.core.stores.transfer import ABSENT, check_size, copy, landing, opened, os_errors, verify
 
 
 class FileStore(Store):
@@ -38,12 +37,14 @@ class FileStore(Store):
         return self._root / key
 
     @override
-    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
+    def read_versioned(self, key: str, *, max_bytes: int = MAX_READ_BYTES) -> tuple[bytes, str] | None:
         with os_errors(self.uri_of(key)):
             try:
-                data = self.local_path(key).read_bytes()
+                with self.local_path(key).open("rb") as file:
+                    data = file.read(max_bytes + 1)
             except ABSENT:
                 return None
+        check_size(self.uri_of(key), len(data), max_bytes)
         return data, hashlib.sha256(data).hexdigest()
 
     @override
@@ -59,17 +60,17 @@ class FileStore(Store):
         return hashlib.sha256(data).hexdigest()
 
     @override
-    def download(self, key: str, path: Path, *, sha256: str | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
         uri = self.uri_of(key)
         with os_errors(uri), opened(self.local_path(key), uri) as source, landing(path) as file:
-            shutil.copyfileobj(source, file, CHUNK_BYTES)
+            copy(source, file, uri, max_bytes)
             verify(file, sha256, uri)
 
     @override
     def upload(self, path: Path, key: str) -> None:
         target = self.local_path(key)
         with os_errors(self.uri_of(key)), opened(path, str(path)) as source, landing(target) as file:
-            shutil.copyfileobj(source, file, CHUNK_BYTES)
+            copy(source, file, str(path), None)
 
     @override
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:

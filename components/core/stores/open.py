@@ -11,8 +11,9 @@ address                   meaning
 
 S3 takes what it needs from the environment, under the names every S3 tool uses: ``AWS_ENDPOINT_URL_S3`` or
 ``AWS_ENDPOINT_URL`` (``http://`` means without TLS; none means AWS itself), ``AWS_ACCESS_KEY_ID``,
-``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN`` and ``AWS_REGION``; without keys there, from the AWS credentials file
-or the machine's role.
+``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN`` and ``AWS_REGION``; where there are no keys, a profile or a role, see
+:func:`components.core.stores.credentials.find_credentials`. ``AWS_CA_BUNDLE`` names the certificates of a private
+authority, ``HTTPS_PROXY`` and ``NO_PROXY`` a proxy.
 
 Broken connections, HTTP 429 and HTTP 5xx are tried again, with growing pauses, for ``EDGE_STORE_PATIENCE`` seconds
 (default 60). A broken download goes on where it stopped, where the server can do that.
@@ -65,7 +66,7 @@ def split(uri: str) -> tuple[str, str]:
     return root, key
 
 
-def fetch(uri: str, path: Path, *, sha256: str | None = None) -> None:
+def fetch(uri: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
     """Bring one object to a local file: streamed, tried again when the connection breaks, whole or not at all.
 
     Args:
@@ -73,18 +74,19 @@ def fetch(uri: str, path: Path, *, sha256: str | None = None) -> None:
             and never shown.
         path: the file; its folder is made, what was there is replaced.
         sha256: what the content must hash to, as 64 hex digits.
+        max_bytes: how large it may be; None: as large as it is.
 
     Raises:
         NotFoundError: there is no such object.
-        InputError: it cannot be had, or hashes to something else.
+        InputError: it cannot be had, hashes to something else, or is larger.
     """
     if is_web(uri):
         from components.core.stores import web
 
-        web.download(uri, path, sha256)
+        web.download(uri, path, sha256, max_bytes)
     else:
         root, key = split(uri)
-        open_store(root).download(key, path, sha256=sha256)
+        open_store(root).download(key, path, sha256=sha256, max_bytes=max_bytes)
 
 
 def check_readable(uri: str) -> None:

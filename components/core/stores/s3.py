@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import configparser
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import urllib3
 from minio import Minio
-from minio.credentials import AWSConfigProvider, ChainedProvider, EnvAWSProvider, IamAwsProvider
 from minio.error import MinioException, S3Error
 from minio.helpers import check_bucket_name
 from typing_extensions import override
@@ -23,9 +21,24 @@ from urllib3.exceptions import HTTPError
 
 from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.stores.addresses import shown
-from components.core.stores.base import ObjectInfo, Store, check_key, conflict, not_found
-from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive
+from components.core.stores.base import MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
+from components.core.stores.connections import Patience, Pool, Source, is_untrusted, open_pool, reason_of, receive
+from components.core.stores.credentials import find_credentials
+from components.core.stores.s3_answers import (
+    ENDPOINT_VARIABLES,
+    NotS3Error,
+    Refusal,
+    check_is_s3,
+    server_of,
+    shown_endpoint,
+)
+from components.core.stores.settings import setting
 from components.core.stores.transfer import landing, opened, os_errors, verify
+
+READING = "s3:GetObject and s3:ListBucket (without which S3 refuses what is merely absent)"
+LISTING = "s3:ListBucket"
+WRITING = "s3:PutObject (and s3:AbortMultipartUpload)"
+DELETING = "s3:DeleteObject"
 
 PART_BYTES = 16 << 20  # an upload holds three parts in memory at most
 
@@ -43,8 +56,11 @@ class S3Store(Store):
             check_key(prefix, self.uri)
         self._bucket = bucket
         self._base = f"{prefix}/" if prefix else ""
+        self.endpoint, self.server = shown_endpoint(), ""
         self._client, self._pool = _connect(self.uri, bucket)
+        self._pool.check = self._look_at
         self._bucket_is_there = False
+        self._in_key_order: bool | None = None
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
         return S3Store, (self._bucket, self._base.rstrip("/"))  # its connections cannot go to another process
@@ -58,18 +74,18 @@ class S3Store(Store):
         return None
 
     @override
-    def read_versioned(self, key: str) -> tuple[bytes, str] | None:
+    def read_versioned(self, key: str, *, max_bytes: int = MAX_READ_BYTES) -> tuple[bytes, str] | None:
         content = io.BytesIO()
         try:
-            with _errors(self.uri_of(key)):
-                etag = receive(self._source(key), content, self.uri_of(key))
+            with _errors(self.uri_of(key), READING):
+                etag = receive(self._source(key), content, self.uri_of(key), max_bytes)
         except NotFoundError:
             return None
         return content.getvalue(), etag.strip('"')
 
     @override
     def write(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
-        with _errors(self.uri_of(key)):
+        with _errors(self.uri_of(key), WRITING):
             if if_absent:
                 return self._write_if(key, data, {"If-None-Match": "*"})
             if if_match is not None:
@@ -77,21 +93,24 @@ class S3Store(Store):
             return self._put(key, io.BytesIO(data), len(data), part_bytes=max(len(data), PART_BYTES))
 
     @override
-    def download(self, key: str, path: Path, *, sha256: str | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
         uri = self.uri_of(key)
-        with os_errors(str(path)), _errors(uri), landing(path) as file:
-            receive(self._source(key), file, uri)
+        with os_errors(str(path)), _errors(uri, READING), landing(path) as file:
+            receive(self._source(key), file, uri, max_bytes)
             verify(file, sha256, uri)
 
     @override
     def upload(self, path: Path, key: str) -> None:
-        with os_errors(str(path)), _errors(self.uri_of(key)), opened(path, str(path)) as file:
+        with os_errors(str(path)), _errors(self.uri_of(key), WRITING), opened(path, str(path)) as file:
             self._put(key, file, os.fstat(file.fileno()).st_size)
 
     @override
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[ObjectInfo]:
+        if start_after and not self._lists_in_key_order(start_after):
+            yield from (found for found in self.list(prefix) if found.key > start_after)
+            return
         after = self._base + start_after if start_after else None
-        with _errors(self.uri):
+        with _errors(self.uri, LISTING):
             for found in self._client.list_objects(
                 self._bucket, prefix=self._base + prefix, recursive=True, start_after=after
             ):
@@ -102,21 +121,50 @@ class S3Store(Store):
     @override
     def stat(self, key: str) -> ObjectInfo | None:
         try:
-            with _errors(self.uri_of(key)):
-                found = self._client.stat_object(self._bucket, self._name(key))
+            with _errors(self.uri_of(key), READING):
+                found = self._head(key)
         except NotFoundError:
             self._check_bucket()
+            return None
+        if not found.size and next(self.list(f"{key}/"), None) is not None:  # SeaweedFS shows a folder as an object
             return None
         return ObjectInfo(key, found.size, found.etag, found.last_modified)
 
     @override
     def delete(self, key: str) -> None:
-        with _errors(self.uri_of(key)):
+        with _errors(self.uri_of(key), DELETING):
             self._client.remove_object(self._bucket, self._name(key))
+
+    def _look_at(self, method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> None:
+        self.server = server_of(answer) or self.server
+        check_is_s3(method, answer, is_read)
 
     def _name(self, key: str) -> str:
         check_key(key, self.uri)
         return self._base + key
+
+    def _head(self, key: str) -> Any:
+        """What is known of an object; the answer to a HEAD has no body, so the reason of a refusal is asked for."""
+        try:
+            return self._client.stat_object(self._bucket, self._name(key))
+        except S3Error as error:
+            if _refusal(error).says_nothing:
+                self._client.get_object(self._bucket, self._name(key), length=1).close()
+            raise
+
+    def _lists_in_key_order(self, key: str) -> bool:
+        """Whether what this server lists behind a key is all that is greater; asked once, by what is there.
+
+        A server that lists by folders has all of ``a/`` before ``a.b``, and so nothing of ``a/`` behind ``a.b``.
+        """
+        folder = key.rpartition("/")[0]
+        if self._in_key_order is None and folder:
+            place = self._base + folder
+            with _errors(self.uri, LISTING):
+                listed = self._client.list_objects(self._bucket, prefix=place, recursive=True, start_after=f"{place}.~")
+                first = next(listed, None)
+            self._in_key_order = first is not None and first.object_name.startswith(f"{place}/")
+        return self._in_key_order is not False
 
     def _source(self, key: str) -> Source:
         def open_at(offset: int, etag: str) -> urllib3.BaseHTTPResponse:
@@ -170,9 +218,9 @@ class S3Store(Store):
                 uncertain = True  # the server may have written before the connection broke
         if answer.status == 200:
             return answer.headers["ETag"].strip('"')
-        code = re.search(rb"<Code>(\w+)</Code>", answer.data)
-        if answer.status not in (404, 409, 412) or b"NoSuchBucket" in answer.data:
-            raise _refusal(self.uri_of(key), answer.status, code.group(1).decode() if code else answer.reason or "")
+        refusal = Refusal.of(answer)
+        if answer.status not in (404, 409, 412) or refusal.code == "NoSuchBucket":
+            raise refusal.error(self.uri_of(key), WRITING)
         current = self.read_versioned(key) if uncertain else None
         if current is None or current[0] != data:
             raise conflict(self.uri_of(key))
@@ -182,29 +230,32 @@ class S3Store(Store):
         """Tell a missing bucket from a missing object, which look the same to a request without an answer's body."""
         if self._bucket_is_there:
             return
-        with _errors(self.uri):
+        with _errors(self.uri, LISTING):
             if not self._client.bucket_exists(self._bucket):
-                raise _refusal(self.uri, 404, "NoSuchBucket")
+                raise Refusal(404, "NoSuchBucket").error(self.uri, LISTING)
         self._bucket_is_there = True
+
+
+def _refusal(error: S3Error) -> Refusal:
+    return Refusal.of(error.response, error.code or "")
 
 
 def _connect(uri: str, bucket: str) -> tuple[Minio, Pool]:
     """A client for one bucket, and the connections it uses."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "https://s3.amazonaws.com"
+    endpoint = setting(*ENDPOINT_VARIABLES) or "https://s3.amazonaws.com"
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
         raise InputError(
             f"AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is {shown(endpoint)!r}: give http(s)://host:port and nothing more"
         )
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     pool = open_pool(endpoint)
     try:
         check_bucket_name(bucket)
         client = Minio(
             parts.netloc.rpartition("@")[2],
             secure=parts.scheme == "https",
-            region=region,
-            credentials=_credentials(uri),
+            region=setting("AWS_REGION", "AWS_DEFAULT_REGION") or None,
+            credentials=find_credentials(uri),
             http_client=pool,
         )
     except ValueError as error:
@@ -212,47 +263,31 @@ def _connect(uri: str, bucket: str) -> tuple[Minio, Pool]:
     return client, pool
 
 
-def _credentials(uri: str) -> ChainedProvider:
-    """Keys from the environment, the AWS credentials file, or the machine's role."""
-    role_service = urllib3.PoolManager(timeout=2, retries=False)
-    provider = ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider(http_client=role_service)])
-    try:
-        provider.retrieve()
-    except (ValueError, OSError, HTTPError, configparser.Error):
-        raise InputError(
-            f"{uri}: no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
-            "(and AWS_ENDPOINT_URL_S3 for a server other than AWS)"
-        ) from None
-    return provider
-
-
 @contextmanager
-def _errors(uri: str) -> Iterator[None]:
+def _errors(uri: str, needs: str) -> Iterator[None]:
+    """Turn what goes wrong with requests into one line.
+
+    Args:
+        uri: what they are about.
+        needs: the permissions that they take.
+    """
     try:
         yield
     except S3Error as error:
-        raise _refusal(uri, error.response.status, error.code or "") from error
-    except MinioException as error:
-        raise InputError(
-            f"{uri}: what answers at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3 ({str(error)[:100]})"
-        ) from error
+        raise _refusal(error).error(uri, needs) from error
+    except NotS3Error as error:
+        raise InputError(f"{uri}: {error}") from None
+    except (MinioException, ElementTree.ParseError, ValueError) as error:
+        if isinstance(error, ValueError) and "XML" not in str(error):  # that XML lacks what belongs there
+            raise
+        raise InputError(f"{uri}: {NotS3Error(None, str(error)[:100])}") from error
     except HTTPError as error:
+        if is_untrusted(error):
+            raise InputError(
+                f"{uri}: the certificate of {shown_endpoint()} is not trusted ({reason_of(error)}): "
+                "name the PEM file of its authority in AWS_CA_BUNDLE"
+            ) from error
         raise InputError(
             f"{uri}: the store is out of reach ({reason_of(error)}): "
             "check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"
         ) from error
-
-
-def _refusal(uri: str, status: int, code: str) -> InputError:
-    if code == "NoSuchBucket":
-        return InputError(f"{uri}: there is no such bucket: make it, or correct the name")
-    if status == 404:
-        return not_found(uri)
-    if code == "RequestTimeTooSkewed":
-        return InputError(f"{uri}: access refused, because this machine's clock and the server's differ: set the clock")
-    if status in (401, 403) or "Token" in code:
-        return InputError(
-            f"{uri}: access refused ({code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, "
-            "and what they may do in this bucket"
-        )
-    return InputError(f"{uri}: the S3 server refuses (HTTP {status}, {code})")

@@ -58,6 +58,23 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         yield file
 
 
+def check_size(name: str, size: int, max_bytes: int | None) -> None:
+    """Raise ``InputError`` if an object is larger than it may be; None allows any size."""
+    if max_bytes is not None and size > max_bytes:
+        raise InputError(f"{name}: more than the {max_bytes:,} bytes that it may have; it was not read further")
+
+
+def copy(source: BinaryIO, file: BinaryIO, name: str, max_bytes: int | None) -> None:
+    """Copy one open file into another.
+
+    Raises:
+        InputError: it is larger than ``max_bytes``.
+    """
+    while chunk := source.read(CHUNK_BYTES):
+        file.write(chunk)
+        check_size(name, file.tell(), max_bytes)
+
+
 def verify(file: BinaryIO, sha256: str | None, uri: str) -> None:
     """Raise ``InputError`` unless the file hashes to ``sha256``, 64 hex digits; None is always fine."""
     if sha256 is None:

@@ -13,16 +13,16 @@ from urllib3.exceptions import HTTPError
 
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.addresses import shown
-from components.core.stores.connections import Source, open_pool, reason_of, receive
+from components.core.stores.connections import Source, is_untrusted, open_pool, reason_of, receive
 from components.core.stores.transfer import landing, os_errors, verify
 
 _CANNOT_RESUME = {412, 416}
 
 
-def download(uri: str, path: Path, sha256: str | None) -> None:
+def download(uri: str, path: Path, sha256: str | None, max_bytes: int | None) -> None:
     """Bring one object to a local file, as :func:`components.core.stores.open.fetch` promises."""
     with os_errors(str(path)), _errors(uri), landing(path) as file:
-        receive(_source(uri), file, shown(uri))
+        receive(_source(uri), file, shown(uri), max_bytes)
         verify(file, sha256, shown(uri))
 
 
@@ -72,6 +72,11 @@ def _errors(uri: str) -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
+        if is_untrusted(error):
+            raise InputError(
+                f"{shown(uri)}: the server's certificate is not trusted ({reason_of(error)}): "
+                "name the PEM file of its authority in SSL_CERT_FILE"
+            ) from error
         raise InputError(
             f"{shown(uri)}: out of reach ({reason_of(error)}): check the address and the network"
         ) from error

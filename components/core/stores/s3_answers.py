@@ -1,0 +1,159 @@
+"""What a server answers that is asked as S3: whether it is S3 at all, and what a refusal means."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+from xml.etree import ElementTree
+
+import urllib3
+
+from components.core.errors import InputError
+from components.core.redaction import redacted
+from components.core.stores.addresses import shown
+from components.core.stores.base import not_found
+from components.core.stores.settings import setting
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+_PAGES = {"text/html", "application/xhtml+xml"}
+_ROOTS = re.compile(
+    rb"^\s*(<\?xml[^>]*\?>)?\s*<(\w+:)?"
+    rb"(List\w*Result|LocationConstraint|(Initiate|Complete)MultipartUploadResult|Copy\w+Result|Error)\b"
+)
+_OF_ANOTHER_REGION = {
+    "AuthorizationHeaderMalformed",
+    "AuthorizationQueryParametersError",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+}
+_LONGEST_MESSAGE = 200
+
+
+class NotS3Error(Exception):
+    """What answers is not S3; the message says so, and what it is as far as that can be seen."""
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse | None, details: str = "") -> None:
+        if answer is not None:
+            kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+            details = ", ".join(part for part in (f"HTTP {answer.status}", kind, server_of(answer)) if part)
+        if answer is not None and answer.status == 413:
+            super().__init__(f"a proxy before the store refuses bodies of this size ({details}): raise its limit")
+        else:
+            super().__init__(
+                f"what answers at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3 ({shown_endpoint()}: {details}): "
+                "correct the address, or log in to the network whose page this is"
+            )
+
+
+def check_is_s3(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> None:
+    """See that an answer is one of S3, and not the login page of a network or another server's page.
+
+    Args:
+        method: of the request.
+        answer: to it.
+        is_read: whether its body has been read; one that is still to come is not looked at.
+
+    Raises:
+        NotS3Error: it is not.
+    """
+    if any(name.lower().startswith(("x-amz-", "x-goog-")) for name in answer.headers):
+        return
+    if not _has_the_form(method, answer, is_read):
+        raise NotS3Error(answer)
+
+
+def shown_endpoint() -> str:
+    """The address of the S3 server, for messages."""
+    return shown(setting(*ENDPOINT_VARIABLES) or "https://s3.amazonaws.com")
+
+
+def server_of(answer: urllib3.BaseHTTPResponse) -> str:
+    """What the server says it is, such as ``SeaweedFS 4.18``."""
+    return " ".join(answer.headers.get("Server", "").split())[:60]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request was refused.
+
+    Attributes:
+        status: of HTTP.
+        code: S3's word for it.
+        message: the server's own sentence; empty if it has none.
+        region: where the bucket is, if the server says so.
+    """
+
+    status: int
+    code: str
+    message: str = ""
+    region: str = ""
+
+    @classmethod
+    def of(cls, answer: urllib3.BaseHTTPResponse, code: str = "") -> Self:
+        """What an answer says; ``code`` is what is known where it has no body, as that to a HEAD.
+
+        Raises:
+            NotS3Error: it is no answer of S3.
+        """
+        said: dict[str, str] = {}
+        if answer.data:
+            try:
+                said = {
+                    part.tag.rpartition("}")[2]: part.text or "" for part in ElementTree.fromstring(answer.data).iter()
+                }
+            except ElementTree.ParseError:
+                raise NotS3Error(answer) from None
+        message = redacted(" ".join(said.get("Message", "").split()))[:_LONGEST_MESSAGE]
+        expected = re.search(r"expecting '([\w-]+)'", message)
+        region = (
+            answer.headers.get("x-amz-bucket-region") or said.get("Region") or (expected.group(1) if expected else "")
+        )
+        return cls(answer.status, said.get("Code") or code or answer.reason or "", message, region)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether another request for the same, with a body in its answer, would say more."""
+        return not self.message and self.status in (301, 307, 400, 401, 403)
+
+    def error(self, uri: str, needs: str) -> InputError:
+        """The error to raise.
+
+        Args:
+            uri: what was asked for.
+            needs: the permissions that the request takes.
+        """
+        said = f"{self.code}: {self.message}" if self.message else self.code
+        if self.code == "NoSuchBucket":
+            return InputError(f"{uri}: there is no such bucket: make it, or correct the name")
+        if self.status == 404:
+            return not_found(uri)
+        if self.code == "RequestTimeTooSkewed":
+            return InputError(
+                f"{uri}: access refused, because this machine's clock and the server's differ: set the clock"
+            )
+        ours = setting("AWS_REGION", "AWS_DEFAULT_REGION")
+        if self.code in _OF_ANOTHER_REGION or (self.region and self.region != ours and self.status in (301, 307, 400)):
+            advice = f"set AWS_REGION={self.region}" if self.region else "correct it, or AWS_ENDPOINT_URL"
+            return InputError(f"{uri}: AWS_REGION is {ours or 'not set'}, which is not the bucket's: {advice} ({said})")
+        if self.status in (401, 403) or "Token" in self.code:
+            return InputError(
+                f"{uri}: access refused ({said}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+                f"AWS_SESSION_TOKEN, and that they may {needs} here"
+            )
+        return InputError(f"{uri}: the S3 server refuses (HTTP {self.status}, {said})")
+
+
+def _has_the_form(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> bool:
+    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    is_good = answer.status in (200, 206)
+    if answer.status == 204:
+        return method == "DELETE"
+    if is_good and "ETag" in answer.headers:
+        return kind not in _PAGES
+    if kind not in ("", "application/xml", "text/xml"):
+        return False
+    if method == "HEAD":
+        return True
+    return _ROOTS.match(answer.data[:1000]) is not None if is_read else not is_good

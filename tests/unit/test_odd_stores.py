@@ -1,0 +1,324 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from components.core.errors import ConflictError, InputError
+from components.core.stores.open import fetch, open_store
+from components.core.stores.race import check_conditional_writes
+from tests.odd_s3 import error, odd_s3
+
+REQUESTS = {
+    "read": lambda store: store.read("a"),
+    "write": lambda store: store.write("a", b"1"),
+    "create": lambda store: store.write("a", b"1", if_absent=True),
+    "replace": lambda store: store.write("a", b"1", if_match="0" * 32),
+    "stat": lambda store: store.stat("a"),
+    "list": lambda store: list(store.list()),
+    "delete": lambda store: store.delete("a"),
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with odd_s3() as server:
+        for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-no-message-may-show")
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("EDGE_STORE_PATIENCE", "1")
+        yield server
+
+
+def message_of(work):
+    with pytest.raises(InputError) as caught:
+        work()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what is not S3 ---
+
+PAGES = {
+    "a login page": (200, b"<html>please log in</html>", {"Content-Type": "text/html"}),
+    "a page with an etag": (200, b"<html>Welcome to nginx!</html>", {"Content-Type": "text/html", "ETag": '"5f-1"'}),
+    "a page of XHTML": (200, b'<?xml version="1.0"?><html/>', {"Content-Type": "application/xhtml+xml"}),
+    "an API": (200, b'{"status": "ok"}', {"Content-Type": "application/json"}),
+    "a text": (200, b"ok", {"Content-Type": "text/plain"}),
+    "a page that is not there": (404, b"<html>404 page not found</html>", {"Content-Type": "text/html"}),
+    "a filter": (403, b"<html>blocked</html>", {"Content-Type": "text/html; charset=utf-8"}),
+}
+
+
+@pytest.mark.parametrize("use", REQUESTS)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_in_place_of_s3_is_no_success(server, page, use):
+    server.rule = lambda *_: PAGES[page]
+    message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
+    assert message.startswith("s3://bucket/job")
+    assert "what answers at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3" in message
+    assert f"HTTP {PAGES[page][0]}" in message
+
+
+def test_a_login_page_to_which_requests_are_led(server):
+    def lead_away(handler, key):
+        if handler.path == "/login":
+            return 200, b"<html>please log in</html>", {"Content-Type": "text/html"}
+        return 302, b"", {"Location": f"{server.address}/login"}
+
+    server.rule = lead_away
+    for use in REQUESTS.values():
+        assert "is not S3 (" in message_of(lambda use=use: use(open_store("s3://bucket/job")))
+
+
+def test_xml_that_is_not_of_s3(server):
+    server.rule = lambda *_: (200, b'<?xml version="1.0"?><feed/>', {})
+    assert "is not S3" in message_of(lambda: list(open_store("s3://bucket/job").list()))
+
+
+def test_a_proxy_that_refuses_large_bodies_is_called_one(server):
+    server.rule = lambda *_: (413, b"<html>too large</html>", {"Content-Type": "text/html", "Server": "nginx"})
+    assert "a proxy before the store refuses bodies of this size" in message_of(
+        lambda: open_store("s3://bucket/job").write("a", b"1")
+    )
+
+
+# --- conditions ---
+
+
+def test_a_store_whose_conditions_hold_is_found_good_once(server):
+    store = open_store("s3://bucket/job")
+    check_conditional_writes(store)
+    assert [key for key in server.objects if not key.startswith("job/setup/conditional-writes-")] == []
+    server.requests.clear()
+    check_conditional_writes(open_store("s3://bucket/job"))
+    assert [method for method, key in server.requests if key] == ["GET"]
+
+
+def test_another_server_at_the_same_address_is_looked_at_again(server):
+    check_conditional_writes(open_store("s3://bucket/job"))
+    server.name, server.conditions = "SeaweedFS 4.00", "racy"
+    assert "SeaweedFS 4.00" in message_of(lambda: check_conditional_writes(open_store("s3://bucket/job")))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "reason"),
+    [
+        ("ignored", r"does not heed If-None-Match"),
+        ("only-if-absent", r"does not heed If-Match"),
+        ("racy", r"let \d+ of 16 writers win a race with If-None-Match"),
+    ],
+)
+def test_a_store_whose_conditions_do_not_hold_is_refused(server, conditions, reason):
+    server.conditions, server.name = conditions, "SeaweedFS 4.00"
+    with pytest.raises(
+        InputError, match=rf"s3://bucket/job: .*\(SeaweedFS 4.00\) {reason}: .* SeaweedFS 4.18 or newer"
+    ):
+        check_conditional_writes(open_store("s3://bucket/job"))
+    assert server.objects == {}
+
+
+def test_a_store_that_has_no_conditions_is_refused(server):
+    def no_conditions(handler, key):
+        if handler.headers.get("If-None-Match") or handler.headers.get("If-Match"):
+            return (
+                501,
+                error("NotImplemented", "A header you provided implies functionality that is not implemented."),
+                {},
+            )
+        return None
+
+    server.rule = no_conditions
+    assert "NotImplemented: A header" in message_of(lambda: check_conditional_writes(open_store("s3://bucket/job")))
+
+
+def test_racing_commits_are_counted_or_refused(server):
+    """What a store that does not hold its conditions would lose is not begun; one that does loses nothing."""
+    server.by_folders = True
+
+    def add_one(store):
+        while True:
+            found = store.read_versioned("count")
+            data = (
+                str(int(found[0].split()[0]) + 1 if found else 1).encode() + b" " + str(threading.get_ident()).encode()
+            )
+            try:
+                if found is None:
+                    return store.write("count", data, if_absent=True)
+                return store.write("count", data, if_match=found[1])
+            except ConflictError:
+                continue
+
+    store = open_store("s3://bucket/job")
+    check_conditional_writes(store)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: add_one(store), range(100)))
+    assert store.read("count").split()[0] == b"100"
+
+
+# --- listings in the order of folders ---
+
+KEYS = ["a b/1", "a/1", "a/2", "a-b/1", "a.d/1", "c", "a/b/1", "a/b c/1"]
+
+
+@pytest.mark.parametrize("by_folders", [False, True])
+@pytest.mark.parametrize("page", [2, 1000])
+def test_what_is_listed_behind_a_key_does_not_depend_on_the_order_of_the_server(server, by_folders, page):
+    server.by_folders, server.page = by_folders, page
+    server.objects = {f"job/{key}": b"x" for key in KEYS}
+    for start_after in ["", "a", "b", *KEYS]:
+        found = [info.key for info in open_store("s3://bucket/job").list(start_after=start_after)]
+        assert sorted(found) == sorted(key for key in KEYS if key > start_after)
+
+
+def test_of_a_server_that_lists_by_key_only_what_is_new_is_asked_for(server):
+    server.objects = {f"job/images/{number:04}.jpg": b"x" for number in range(50)}
+    store, server.page = open_store("s3://bucket/job"), 10
+    list(store.list())
+    whole = len(server.requests)
+    for _ in range(2):
+        server.requests.clear()
+        assert [info.key for info in store.list(start_after="images/0047.jpg")] == [
+            "images/0048.jpg",
+            "images/0049.jpg",
+        ]
+    assert len(server.requests) == 1 < whole
+
+
+def test_a_folder_that_a_server_shows_as_an_object_is_none(server):
+    server.objects = {"job/feed": b"", "job/feed/1.jpg": b"x", "job/empty": b""}
+    store = open_store("s3://bucket/job")
+    assert store.stat("feed") is None
+    assert store.stat("empty").size == 0
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize("use", ["read", "write", "create", "stat", "list", "delete"])
+@pytest.mark.parametrize("headers", [{}, {"x-amz-bucket-region": "eu-central-1"}])
+def test_the_region_of_another_bucket(server, use, headers):
+    body = error("AuthorizationHeaderMalformed", "the region 'eu-west-1' is wrong; expecting 'eu-central-1'")
+    server.rule = lambda *_: (400, body, headers)
+    message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
+    assert "AWS_REGION is eu-west-1, which is not the bucket's: set AWS_REGION=eu-central-1" in message
+    assert "expecting 'eu-central-1'" in message
+
+
+def test_a_bucket_that_is_elsewhere(server):
+    body = error(
+        "PermanentRedirect", "Use the specified endpoint.", "<Endpoint>b.s3.eu-south-1.amazonaws.com</Endpoint>"
+    )
+    server.rule = lambda *_: (301, body, {})
+    message = message_of(lambda: open_store("s3://bucket/job").read("a"))
+    assert "AWS_REGION is eu-west-1" in message
+    assert "PermanentRedirect: Use the specified endpoint." in message
+
+
+@pytest.mark.parametrize(
+    ("use", "permission"),
+    [
+        ("read", "s3:GetObject and s3:ListBucket"),
+        ("stat", "s3:GetObject and s3:ListBucket"),
+        ("list", "s3:ListBucket"),
+        ("write", "s3:PutObject"),
+        ("create", "s3:PutObject"),
+        ("delete", "s3:DeleteObject"),
+    ],
+)
+def test_a_policy_that_lacks_something(server, use, permission):
+    server.rule = lambda *_: (403, error("AccessDenied", "Access Denied by the policy"), {})
+    message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
+    assert "access refused (AccessDenied: Access Denied by the policy)" in message
+    assert f"may {permission}" in message
+
+
+def test_the_servers_own_sentence_is_told(server):
+    server.rule = lambda *_: (400, error("EntityTooLarge", "Your proposed upload exceeds the maximum."), {})
+    message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
+    assert message == (
+        "s3://bucket/job/a: the S3 server refuses (HTTP 400, EntityTooLarge: Your proposed upload exceeds the maximum.)"
+    )
+
+
+# --- what the environment says ---
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"])
+def test_line_ends_and_blanks_around_a_value_do_not_count(server, monkeypatch, name):
+    monkeypatch.setenv(name, " some-value-of-a-secret\n")
+    signed = []
+    server.rule = lambda handler, key: signed.append(dict(handler.headers.items()))
+    open_store("s3://bucket/job").write("a", b"1")
+    assert server.objects == {"job/a": b"1"}
+    assert not any("\n" in value for headers in signed for value in headers.values())
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"]
+)
+@pytest.mark.parametrize("value", ["the-first\nthe-second", "with a blank", "schlüssel", "nul\x7f"])
+def test_values_that_cannot_be_are_refused_without_being_shown(server, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    message = message_of(lambda: open_store("s3://bucket/job"))
+    assert f"{name} holds a blank, a line end or a letter that is not ASCII" in message
+    assert value not in message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificates"])
+def test_certificates_that_are_none(server, monkeypatch, tmp_path, content):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:1")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(file))
+    assert f"AWS_CA_BUNDLE is '{file}': " in message_of(lambda: open_store("s3://bucket/job"))
+
+
+# --- sizes ---
+
+
+@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("scheme", ["s3", "http", "file"])
+def test_what_is_larger_than_it_may_be_is_not_read_to_its_end(server, tmp_path, scheme, announced):
+    sent = []
+
+    def endless(handler, key):
+        if not key.endswith("large"):
+            return None
+        handler.send_response(200)
+        handler.send_header("ETag", '"1"')
+        handler.send_header(*(("Content-Length", str(1 << 40)) if announced else ("Connection", "close")))
+        handler.end_headers()
+        while True:  # until the reader goes away
+            sent.append(handler.wfile.write(bytes(1 << 20)))
+
+    server.rule = endless
+    (tmp_path / "large").write_bytes(bytes(5 << 20))
+    uri = {"s3": "s3://bucket/large", "http": f"{server.address}/b/large", "file": str(tmp_path / "large")}[scheme]
+    target = tmp_path / "here"
+    assert "large: more than the 3,000,000 bytes that it may have" in message_of(
+        lambda: fetch(uri, target, max_bytes=3_000_000)
+    )
+    assert not target.exists()
+    assert sum(sent) < 50 << 20
+
+
+def test_what_is_as_large_as_it_may_be_is_read(server, tmp_path):
+    (tmp_path / "file").write_bytes(bytes(1000))
+    server.objects["file"] = bytes(1000)
+    for uri in (str(tmp_path / "file"), "s3://bucket/file", f"{server.address}/b/file"):
+        fetch(uri, tmp_path / "here", max_bytes=1000)
+        assert (tmp_path / "here").stat().st_size == 1000
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/job", "folder"])
+def test_descriptions_that_are_too_large_are_not_read(server, tmp_path, root):
+    store = open_store(root if root.startswith("s3") else str(tmp_path / root))
+    store.write("state.json", bytes(1001))
+    assert store.read("state.json", max_bytes=1001) == bytes(1001)
+    message = message_of(lambda: store.read("state.json", max_bytes=1000))
+    assert "state.json: more than the 1,000 bytes that it may have" in message
