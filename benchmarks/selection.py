@@ -37,7 +37,7 @@ from components.core.cache import cache_folder  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.core.miners.chance import draw  # noqa: E402
 from components.core.parameters import MineParameters  # noqa: E402
-from components.core.runtimes.detector import open_detector  # noqa: E402
+from components.core.runtimes.base import open_detector  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
 from components.mine.mine import make_rule  # noqa: E402

@@ -24,7 +24,7 @@ from tests.unit.test_trigger import arrived
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 MODULE = '''
-from components.core.rules.custom_metrics import Arrival, Seen, gate_metrics, trigger_metrics
+from components.core.rules.custom_metrics import Arrival, Predictions, gate_metrics, trigger_metrics
 
 
 @trigger_metrics.register("growth")
@@ -40,7 +40,7 @@ def fragile(arrival: Arrival) -> float:
 
 
 @gate_metrics.register("boxes_found")
-def boxes_found(seen: Seen) -> dict[str, float]:
+def boxes_found(seen: Predictions) -> dict[str, float]:
     """Boxes found for each true one, of each class."""
     found = {name: 0 for name in seen.samples.classes}
     true = dict(found)
@@ -52,7 +52,7 @@ def boxes_found(seen: Seen) -> dict[str, float]:
 
 
 @gate_metrics.register("nothing")
-def nothing(seen: Seen) -> float:
+def nothing(seen: Predictions) -> float:
     """Not a number."""
     return float("nan")
 '''

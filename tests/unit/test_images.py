@@ -49,11 +49,11 @@ PLUGINS = {  # what steps load by name
     "train": [
         "components.ingest.dataset.formats",
         "components.core.estimators.base.estimators",
-        "components.core.runtimes.detector.runtimes",
+        "components.core.runtimes.base.runtimes",
         "components.core.miners.base.miners",
     ],
-    "convert": ["components.core.runtimes.detector.runtimes"],
-    "edge": ["components.core.runtimes.detector.runtimes", "components.core.miners.base.miners"],
+    "convert": ["components.core.runtimes.base.runtimes"],
+    "edge": ["components.core.runtimes.base.runtimes", "components.core.miners.base.miners"],
 }
 LATER = {  # what functions import when they are called
     "trigger": "components.core.stores.s3",
