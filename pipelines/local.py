@@ -18,6 +18,7 @@ from typing import Any, TextIO
 import yaml
 
 from components.core.errors import InputError
+from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
 from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
@@ -53,12 +54,13 @@ class RunLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take a piece of output."""
+        given, text = len(text), redacted(text)  # KFP prints all parameters, and an address may hold a password
         self._file.write(text)
         self._file.flush()
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._show(line)
-        return len(text)
+        return given
 
     def _show(self, line: str) -> None:
         said = _LINE.fullmatch(line)

@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from components.core.errors import InputError
+from components.core.redaction import redacted, redacted_output
 from pipelines.local import RunError
 
 GOES_ON = "interrupted; the same command goes on from the last epoch"
@@ -19,11 +20,15 @@ GOES_ON = "interrupted; the same command goes on from the last epoch"
 
 @contextmanager
 def one_line_errors(interrupted: str = GOES_ON) -> Iterator[None]:
-    """Print a user's mistake, or a step's own error, as one line and exit 1; after Ctrl-C say what happens next."""
+    """Print a user's mistake, or a step's own error, as one line and exit 1; after Ctrl-C say what happens next.
+
+    Nothing that is printed meanwhile shows a credential.
+    """
     try:
-        yield
+        with redacted_output():
+            yield
     except (InputError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

@@ -9,11 +9,12 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from components.core.errors import ConflictError, InputError
 from components.core.job.failures import note_failure
+from components.core.redaction import redacted, redacted_output
 from components.core.stores.transfer import NO_SPACE, os_reason
 
 # The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.
@@ -27,7 +28,8 @@ def step(name: str, job_root: str = "", round_number: float | None = None) -> It
     """Run the body of one component.
 
     An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
-    something about it. Any other exception goes on with its traceback, after the same line.
+    something about it. Any other exception goes on with its traceback, after the same line. Nothing that is printed
+    shows a credential, see :mod:`components.core.redaction`.
 
     Args:
         name: of the step.
@@ -37,16 +39,22 @@ def step(name: str, job_root: str = "", round_number: float | None = None) -> It
     threading.Thread(target=_end_with_reader, daemon=True).start()
 
     def fail(message: str, *, lost: bool = False) -> None:
-        line = " ".join(message.split())
+        line = redacted(" ".join(message.split()))
         print(f"{name} {FAILS} {line}", flush=True)
         if round_number is not None and not lost:  # who lost a race did nothing wrong
             note_failure(job_root, int(round_number), name, line)
 
-    started = time.monotonic()
+    with redacted_output(), _failures_told_by(fail), _speaking_as(name):
+        started = time.monotonic()
+        yield
+        logging.info("done in %.1f s", time.monotonic() - started)
+
+
+@contextmanager
+def _failures_told_by(fail: Callable[..., None]) -> Iterator[None]:
+    """Tell what ends a step in one line, and end the process where nobody needs to see a traceback."""
     try:
-        with _speaking_as(name):
-            yield
-            logging.info("done in %.1f s", time.monotonic() - started)
+        yield
     except InputError as error:
         fail(str(error))
         raise SystemExit(1) from None

@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from components.core.errors import InputError
+from components.core.redaction import redacted_output
 from components.serving.worker import Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
@@ -28,6 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_
 
 
 @app.command()
+@redacted_output()
 def main(
     job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")],
     source: Annotated[str, typer.Option(help="Video file, folder of images, rtsp://..., or number of a camera.")],

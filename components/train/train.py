@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from components.core import plugins
 from components.core.bundle import Bundle, Task
@@ -24,12 +25,13 @@ from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
-from components.core.stores.open import fetch, open_store
+from components.core.stores.open import fetch, open_store, shown
 from components.train.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
 SHOWN_PREDICTIONS = 8
+MAX_BASE_BYTES = 8 << 30  # of a base model from the web
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def train(
         history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
         lineage = {
             **settings,
+            "base_model": _shown_base(str(settings["base_model"])),
             "manifest": digest_of(manifest),
             "samples": {split: len(found.manifest) for split, found in samples.items()},
             "experiment_labels": dict(parse_labels(experiment_labels)),
@@ -291,9 +294,15 @@ def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     url, _, digest = base_model.partition("#sha256=")
     if not digest:
         return base_model
-    path = folder / f"base{Path(url).suffix}"
-    fetch(url, path, sha256=digest)
+    path = folder / f"base{Path(urlsplit(url).path).suffix}"
+    fetch(url, path, sha256=digest, max_bytes=MAX_BASE_BYTES)
     return str(path)
+
+
+def _shown_base(base_model: str) -> str:
+    """The base model as a description may name it: an address without what lets somebody in."""
+    url, separator, digest = base_model.partition("#sha256=")
+    return shown(url) + separator + digest
 
 
 def _save(

@@ -87,3 +87,21 @@ def test_a_step_ends_with_whoever_reads_it(attached):
         if step.poll() is None:
             os.kill(step.pid, 9)
         step.wait()
+
+
+def test_nothing_that_a_step_prints_or_puts_on_record_holds_a_credential(tmp_path):
+    body = (
+        "import os\nos.environ['AWS_SESSION_TOKEN'] = 'a-session-token\\n'\n"
+        f"with step('train', {str(tmp_path)!r}, 4.0):\n"
+        "    logging.info('from http://joe:hunter2@host/x.zip?sig=f00')\n"
+        "    print('with', os.environ['AWS_SESSION_TOKEN'])\n"
+        "    raise ValueError('Invalid header value ' + repr(os.environ['AWS_SESSION_TOKEN'].encode()))"
+    )
+    done = run(body)
+    noted = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in ("a-session-token", "hunter2", "f00"):
+        assert secret not in done.stdout + done.stderr + noted
+    assert "train | from http://***@host/x.zip?..." in done.stdout
+    assert "train ! ValueError: Invalid header value b'***\\n'" in done.stdout
+    assert "ValueError: Invalid header value b'***\\n'" in done.stderr
+    assert "Invalid header value" in noted
