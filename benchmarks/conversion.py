@@ -1,6 +1,6 @@
 """What int8 costs a detector on Rockchip's chips: three ways from the same weights, on the toolkit's simulator.
 
-float32       the bundle's ONNX, which the others are held against
+float32       the bundle's ONNX, which the others are compared with
 ours          ``convert`` as the pipeline calls it: boxes and scores of each scale apart, with its retries and its gate
 ultralytics   the graph and the calibration of ultralytics' exporter: boxes as fractions of the canvas and scores in one
               output, all of its val split, images as they are, which the toolkit stretches to the canvas
@@ -8,7 +8,7 @@ concatenated  the graph that it exports as plain ONNX: boxes in pixels and score
 
 The samples are split by hash as ``prepare`` does, so that with the seed and the shares of the training the test split
 is what the model did not see: train calibrates, test is what all are measured on, with the same metrics. Ours decides
-by its gate; the other two are held against it afterwards. Points are of mAP50-95, against float32; boxes are those at
+by its gate; the other two are compared with it afterwards. Points are of mAP50-95, against float32; boxes are those at
 the confidence that the model is deployed with; the gate fails where one of its questions is not met.
 
 Ultralytics will not build with a toolkit newer than 2.4, and 2.5.0 needs two of its rules switched off for a YOLO,
@@ -77,7 +77,7 @@ class Joined:
     Attributes:
         name: of the way.
         onnx: the graph.
-        calibration: text file that names a image a line.
+        calibration: text file that names an image a line.
         unit: canvas pixels that 1 stands for in the boxes: width and height.
     """
 
@@ -263,7 +263,7 @@ def look_with_onnx(graph: Joined, bundle: Bundle, images: Sequence[Path]) -> lis
 
 
 def find(infer: Infer, graph: Joined, bundle: Bundle, image: Path) -> Detections:
-    """What a graph finds in a image, read as the product reads its own."""
+    """What a graph finds in an image, read as the product reads its own."""
     canvas, placement = letterbox(read_image(image), bundle.image_size, bundle.pad)
     output = infer(canvas[None]).reshape(4 + len(bundle.classes), -1)
     centres, sizes = (output[start : start + 2] * np.array(graph.unit, np.float32)[:, None] for start in (0, 2))

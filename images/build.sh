@@ -29,7 +29,7 @@ read -ra more <<< "${BUILD_OPTIONS:-}"
 if [ $# -eq 0 ]; then set -- trigger train convert edge; fi
 for name in "$@"; do
     if [ ! -f "images/$name/Dockerfile" ]; then
-        echo "no image $name: known are trigger, train, convert and edge" >&2
+        echo "no image $name: choose from trigger, train, convert and edge" >&2
         exit 1
     fi
 done

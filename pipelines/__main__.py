@@ -220,7 +220,7 @@ def _pipeline(name: str) -> Any:
     from pipelines.registry import PIPELINES
 
     if name not in PIPELINES:
-        raise InputError(f"no pipeline {name!r}: known are {', '.join(PIPELINES)}")
+        raise InputError(f"no pipeline {name!r}: choose from {', '.join(PIPELINES)}")
     return PIPELINES[name]
 
 

@@ -32,7 +32,7 @@ def hard_example_mining(
     Args:
         job_root: Where the job's state lies: `s3://bucket/prefix`, or on one machine a folder.
         label_budget: How many images to ask for; 0 for none.
-        random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
+        random_share: Share of the budget, 0 to 1, drawn at random, as a baseline for the ranking.
         empty_share: Share of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.

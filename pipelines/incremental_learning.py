@@ -153,7 +153,7 @@ def incremental_learning(
         trial_hours: How long that may take before the candidate is withdrawn.
         keep_versions: Candidates that were never deployed to keep.
         label_budget: How many images to ask for; 0 for none.
-        random_share: Share of the budget, 0 to 1, drawn at random, to hold the ranking against.
+        random_share: Share of the budget, 0 to 1, drawn at random, as a baseline for the ranking.
         empty_share: Share of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: Rule that ranks the others: `doubt`, `entropy`, `margin`, `IBT`, `Threshold`, `CrossEntropy`, `novelty`,
             `Random`, or one of a plug-in.

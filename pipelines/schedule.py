@@ -367,7 +367,7 @@ def _known(cluster: Cluster, name: str) -> list[Schedule]:
     found = _named(cluster, name)
     if not found:
         names = dict.fromkeys(one.name for one in _listed(cluster))
-        raise InputError(f"no schedule {name!r}: {'known are ' + ', '.join(names) if names else 'there are none'}")
+        raise InputError(f"no schedule {name!r}: {'choose from ' + ', '.join(names) if names else 'there are none'}")
     return found
 
 

@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def example(number: int, image: bytes | None = None, **changes: object) -> tuple[bytes, Sidecar]:
-    """The bytes of a image, 3000 random ones unless given, and its sidecar."""
+    """The bytes of an image, 3000 random ones unless given, and its sidecar."""
     image = random.Random(number).randbytes(3000) if image is None else image
     seen = {
         "image": hashlib.sha256(image).hexdigest(), "width": 640, "height": 480,

@@ -36,7 +36,7 @@ def job_with_masks(job_root: Path, counts: dict[str, int], seed: int = 0) -> Man
 
 
 def painted(boxes) -> ClassMap:
-    """The mask of a image of ``squares``: later ones lie on earlier ones."""
+    """The mask of an image of ``squares``: later ones lie on earlier ones."""
     mask = np.zeros((SIZE, SIZE), np.uint8)
     for class_id, box in boxes:
         x1, y1, x2, y2 = map(int, box)

@@ -47,7 +47,7 @@ def write_canvases(paths: Sequence[Path], folder: Path, bundle: Bundle) -> list[
 
     Args:
         paths: of the images.
-        folder: gets one PNG a image.
+        folder: gets one PNG an image.
         bundle: canvas size and padding.
 
     Returns:

@@ -48,7 +48,7 @@ def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle
         bundle: tells the classes and the deployed confidence.
 
     Raises:
-        InputError: nobody labels a class of the model, or there is no box to measure by.
+        InputError: a class of the model has no labels, or there is no box to measure by.
     """
     places = bundle.places(samples.classes, "the model", WITH_ITS_DATA)
     found = [Detections.of(one.boxes, [places[index] for index in one.classes], one.scores) for one in predictions]

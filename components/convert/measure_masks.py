@@ -53,7 +53,7 @@ def measure_masks(
         bundle: tells the classes.
 
     Raises:
-        InputError: nobody labels a class of the model, or no pixel is labelled.
+        InputError: a class of the model has no labels, or no pixel is labelled.
     """
     places = renumbering(bundle.places(samples.classes, "the model", WITH_ITS_DATA))
     try:

@@ -136,7 +136,7 @@ class Bundle:
             class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes. Of a
             ``SemanticHead``: the logits.
         task: what the model does: find objects, or say of every pixel what it shows.
-        pad: grey value around a image on the canvas.
+        pad: grey value around an image on the canvas.
         colour: order of the canvas' channels.
         files: name of every other file of the folder, and its SHA-256.
         metrics: what it scored, by name.
@@ -214,7 +214,7 @@ class Bundle:
         if unknown:
             does = f"tells {unknown} apart" if self.task == "segmentation" else f"finds {unknown}"
             raise InputError(
-                f"{model} {does}, which nobody labels in this manifest; its classes are {', '.join(names)}: {advice}"
+                f"{model} {does}, which has no labels in this manifest; its classes are {', '.join(names)}: {advice}"
             )
         return [names.index(name) for name in self.classes]
 

@@ -57,7 +57,7 @@ def own_folder(job_root: str) -> Path:
 
 
 def local_file(store: Store, key: str, folder: Path) -> Path:
-    """An object that never changes as a file of this machine, held against the digest in its name.
+    """An object that never changes as a file of this machine, compared with the digest in its name.
 
     Args:
         store: has the object.
@@ -84,7 +84,7 @@ def local_file(store: Store, key: str, folder: Path) -> Path:
 def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
     """Make every image of a manifest readable as a local file.
 
-    A image on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
+    An image on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
     it only. Any other is downloaded and checked against its id. What is there already is kept, after a check of its
     bytes. Several processes may fill one folder at the same time.
 
@@ -97,8 +97,8 @@ def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
         The file of each sample, in table order.
 
     Raises:
-        NotFoundError: a image is not where the manifest says.
-        InputError: a image is out of reach, or its bytes are not those of its id.
+        NotFoundError: an image is not where the manifest says.
+        InputError: an image is out of reach, or its bytes are not those of its id.
     """
     return _fetch(manifest.table["id"].to_list(), manifest.table["uri"].to_list(), folder, workers, "images")
 

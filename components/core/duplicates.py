@@ -20,7 +20,7 @@ _SHORT_SIDE = 128  # pixels that are enough to average over; a large image would
 
 
 def fingerprint(image: ImageArray) -> int:
-    """The fingerprint of a image (H, W, 3) uint8 RGB, 64 bits."""
+    """The fingerprint of an image (H, W, 3) uint8 RGB, 64 bits."""
     step = max(1, min(image.shape[:2]) // _SHORT_SIDE)
     small = cv2.resize(np.ascontiguousarray(image[::step, ::step]), (9, 8), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
@@ -28,9 +28,9 @@ def fingerprint(image: ImageArray) -> int:
 
 
 class Duplicates:
-    """Tells whether a image is much like one of the last that were kept.
+    """Tells whether an image is much like one of the last that were kept.
 
-    A image enters the window when it is kept, not when it is looked at, so a scene that changes slowly is kept again
+    An image enters the window when it is kept, not when it is looked at, so a scene that changes slowly is kept again
     once it has drifted far enough. One that begins with the fingerprints of what was kept before decides as if it had
     never ended.
 
@@ -55,5 +55,5 @@ class Duplicates:
         return any((candidate ^ known).bit_count() <= self._threshold for known in self._kept)
 
     def keep(self, candidate: int) -> None:
-        """Remember the fingerprint of a image that was kept."""
+        """Remember the fingerprint of an image that was kept."""
         self._kept.append(candidate)

@@ -14,13 +14,13 @@ split      string           ``train``, ``val``, ``test``, or empty before ``prep
 group      string           samples that must share a split (one video, one site); the id where there is none
 source     string           where it came from: the path inside the archive or folder
 round      int32            the round that brought it in; 0 for a first import
-annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: nobody has drawn any
+annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: unlabelled
 mask       string           where the class of each pixel lies, as ``uri``; null: there is no mask
 ========== ================ ============================================================================
 
 Box coordinates are those of :class:`components.core.detections.Detections`. A mask is a blob, too: a PNG of 8 bits and
-one channel, as wide and high as the image is displayed, whose pixels are ``class_id``, or 255 where nobody says what
-is there; see :mod:`components.core.masks`. The names of the classes, in the order of ``class_id``, are metadata of the
+one channel, as wide and high as the image is displayed, whose pixels are ``class_id``, or 255 (void) where unlabelled;
+see :mod:`components.core.masks`. The names of the classes, in the order of ``class_id``, are metadata of the
 file.
 """
 
@@ -146,7 +146,7 @@ class Manifest:
         return self.table.iter_rows(named=True)
 
     def truths(self) -> list[Detections]:
-        """The labelled boxes of each sample, in table order; none for a sample nobody has labelled."""
+        """The labelled boxes of each sample, in table order; none for an unlabelled sample."""
         return [truth(annotations) for annotations in self.table["annotations"].to_list()]
 
 

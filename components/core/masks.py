@@ -1,7 +1,7 @@
-"""Masks: the class of every pixel of a image.
+"""Masks: the class of every pixel of an image.
 
 A mask (height, width) has the size of its image as displayed. A pixel is the number of its class among those of the
-manifest, or ``VOID`` where nobody says what it is. Such numbers have no values in between: whoever resizes a mask takes
+manifest, or ``VOID`` for void pixels. Such numbers have no values in between: whoever resizes a mask takes
 the nearest pixel.
 """
 

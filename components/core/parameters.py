@@ -31,7 +31,7 @@ from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets
 
-STRIDE = 32  # the coarsest grid of every YOLO; a image side must be a multiple of it
+STRIDE = 32  # the coarsest grid of every YOLO; an image side must be a multiple of it
 MAX_SIDE = 4096
 
 
@@ -436,7 +436,7 @@ def check_repeated(values: Mapping[str, Any]) -> None:
 
 def _unknown(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(_OLD_NAMES.get(name, name), sorted(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(known))}"
     return f"{name} is no parameter of this pipeline: {hint}"
 
 

@@ -61,7 +61,7 @@ class Registry(Generic[T]):
         self._load()
         if name not in self._entries:
             raise InputError(
-                f"unknown {self.kind} {name!r}: known are {', '.join(sorted(self._entries)) or 'none'}; "
+                f"unknown {self.kind} {name!r}: choose from {', '.join(sorted(self._entries)) or 'none'}; "
                 "name the module of your own in the parameter 'plugins'"
             )
         return self._entries[name]
@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         if known is not None and _origin(known) != _origin(entry):
             raise InputError(
                 f"{self.kind} {name!r} is registered twice, by {_origin(known)} and by {_origin(entry)}: "
-                f"rename one; known are {', '.join(sorted(self._entries))}"
+                f"rename one; choose from {', '.join(sorted(self._entries))}"
             )
         self._entries[name] = entry
 

@@ -33,7 +33,7 @@ class CanaryPlan:
     hours: float = 24.0
 
     def begin(self, job: Job, version: str, why: str, now: datetime) -> Canary | None:
-        """Choose the workers; None where there is nothing to try, or nobody who could go on with an older model.
+        """Choose the workers; None where there is nothing to try, or no worker that could continue with an older model.
 
         Which workers are chosen depends on the version, so that it is not always the same ones.
         """

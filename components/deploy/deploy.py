@@ -41,7 +41,7 @@ class Deployed:
             have said that they run it; or ``rolled back``, since too many could not.
         version: the candidate.
         champion: the version that is deployed now; None where there is none.
-        workers: what they said; None where nobody asked.
+        workers: what they said; None if they were not asked.
         canary: where its canary stands, in words; empty where there is none.
     """
 

@@ -34,7 +34,7 @@ IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 
 @dataclass(frozen=True)
 class Figures:
-    """Which figures of a task the two models are held against each other by.
+    """Which figures of a task the two models are compared by.
 
     Attributes:
         overall: names and titles of figures over all classes; the first is the one that matters.
@@ -107,7 +107,7 @@ class Comparison:
     Attributes:
         classes: class names of the samples. A model that does not know one scores 0 for it.
         task: of both models.
-        sets: by name: ``all`` is the union of the other two, ``core`` and ``recent``. A set in which nobody has drawn a
+        sets: by name: ``all`` is the union of the other two, ``core`` and ``recent``. A set without a labelled
             box, or labelled a pixel, cannot be measured and is left out.
         empty: names of the sets that were left out.
         candidate_digest: SHA-256 of the candidate's ``model.onnx``.
@@ -125,7 +125,7 @@ class Comparison:
 
     @property
     def figures(self) -> Figures:
-        """What the models are held against each other by."""
+        """What the models are compared by."""
         return FIGURES[self.task]
 
     @property

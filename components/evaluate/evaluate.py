@@ -75,7 +75,7 @@ def evaluate(
 
     Raises:
         InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
-            bundle cannot run, or a image is not the one in the manifest.
+            bundle cannot run, or an image is not the one in the manifest.
     """
     samples = labelled_samples(manifest, split, "detection")
     detector = open_detector(runtime, model_folder)
@@ -102,7 +102,7 @@ def evaluate(
         "runtime": runtime,
         "confidence threshold": confidence_threshold,
         "NMS threshold": nms_threshold,
-        "milliseconds a image": round(1000 * seconds, 1),
+        "milliseconds an image": round(1000 * seconds, 1),
     }
     sections = [
         report.summary(metrics, interval, facts, predictions),

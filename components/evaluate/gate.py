@@ -15,7 +15,7 @@ window open             the deploy window is open; if this alone stands in the w
 
 Where there is no champion yet, what compares with it is not asked. The outcome is ``promoted``, ``rejected``,
 ``pending`` (good, and waiting for the window) or ``error``: a question without an answer, such as a condition over a
-metric that does not exist, rejects nobody.
+metric that does not exist, rejects no candidate.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def judge(
 
     Args:
         comparison: what was measured.
-        now: the time, with its zone, that the window is held against.
+        now: the time, with its zone, that the window is compared with.
         conditions: what the candidate must score; None asks nothing.
         no_regression: how much AP50 each class may lose, 0..1; None asks nothing.
         min_samples: least number of labelled test images.
@@ -136,10 +136,10 @@ def judge(
         force: promote whatever the answers, now; an error stays one, since then nothing is known of the candidate.
 
     Raises:
-        InputError: a tolerance that is no number from 0 on.
+        InputError: a tolerance that is not a number >= 0.
     """
     if max_loss is not None and not (math.isfinite(max_loss) and max_loss >= 0):
-        raise InputError(f"max_loss={max_loss} is not a number from 0 on")
+        raise InputError(f"max_loss={max_loss} must be a number >= 0")
     checks = [_samples(comparison, min_samples)]
     if conditions is not None:
         checks.append(_rule("conditions", conditions, comparison))
@@ -193,7 +193,7 @@ def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
     )
     reason = verdict.describe().removeprefix(f"{verdict.outcome}: ")
     if verdict.outcome == rules.Outcome.ERROR and comparison.empty:
-        reason += f"; nobody has labelled anything in the {' and the '.join(comparison.empty)} set"
+        reason += f"; the {' and the '.join(comparison.empty)} set has no labels"
     return Check(question, verdict.outcome, reason)
 
 

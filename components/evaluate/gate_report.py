@@ -52,7 +52,7 @@ def _models(comparison: Comparison) -> Section:
     caption = "core: the frozen samples of the first rounds. recent: those of the last rounds. all: both together."
     body = reports.table(headers, rows, caption)
     for name in comparison.empty:
-        body += reports.note(f"Nobody has labelled anything in the {name} set: nothing can be measured on it.", "warn")
+        body += reports.note(f"The {name} set has no labels: nothing can be measured on it.", "warn")
     deltas = {
         f"{title}, {name}": delta
         for metric, title in comparison.figures.overall.items()

@@ -58,7 +58,7 @@ def summary(
         "precision": metrics.precision_micro,
         "recall": metrics.recall_micro,
         "F1": metrics.f1_micro,
-        "false positives a image": metrics.false_positives_per_image,
+        "false positives an image": metrics.false_positives_per_image,
         "images": metrics.images,
         "true boxes": metrics.truths,
     }

@@ -70,7 +70,7 @@ def evaluate_masks(
 
     Raises:
         InputError: the split has no mask, the model knows a class that the manifest does not, the bundle cannot run,
-            or a image or mask is not the one in the manifest.
+            or an image or mask is not the one in the manifest.
     """
     samples = labelled_samples(manifest, split, "segmentation")
     segmenter = open_segmenter(runtime, model_folder)
@@ -94,7 +94,7 @@ def evaluate_masks(
         "estimator": segmenter.bundle.estimator,
         "image size": "{}x{}".format(*reversed(segmenter.bundle.image_size)),
         "runtime": runtime,
-        "milliseconds a image": round(1000 * seconds, 1),
+        "milliseconds an image": round(1000 * seconds, 1),
     }
     order = np.argsort([np.diagonal(one).sum() / max(one.sum(), 1) for one in matrices], kind="stable")
     worst, best = order[: report.WORST], order[::-1][: report.BEST]

@@ -28,7 +28,7 @@ class Example:
     Attributes:
         source: name of the image.
         path: where it lies.
-        truth: (H, W), 255 where nobody says.
+        truth: (H, W), 255 where unlabelled (void).
         found: (H, W).
         correct: share of the labelled pixels that are right, 0..1.
     """

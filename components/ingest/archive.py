@@ -1,4 +1,4 @@
-"""Unpack an archive that nobody vouches for.
+"""Unpack an archive from an untrusted source.
 
 Members are unpacked one after the other in pieces, so neither the archive nor a member is ever in memory as a whole.
 What counts against the limits is what really comes out, never what a header claims.

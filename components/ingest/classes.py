@@ -78,7 +78,7 @@ class Classes:
             known: classes that the job has already, whose numbers stay as they are.
 
         Raises:
-            InputError: nobody names the values, or there are more classes than a mask has numbers for.
+            InputError: the values have no names, or there are more classes than a mask has numbers for.
         """
         if not named:
             if not self._renamed:

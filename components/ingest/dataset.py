@@ -22,7 +22,7 @@ from typing import NamedTuple, Protocol
 from components.core.errors import InputError, NotFoundError
 from components.core.plugins import Registry
 
-# Named like a image, whether it can be read or not: a kind that cannot be read must not vanish.
+# Named like an image, whether it can be read or not: a kind that cannot be read must not vanish.
 _READABLE = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 _UNREADABLE = {".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 IMAGE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
@@ -55,7 +55,7 @@ class Record(NamedTuple):
     Attributes:
         source: path inside the data set; of the image, or of the label where there is no image.
         path: the image's file; empty when ``reason`` is given.
-        labels: its boxes; empty: nothing to see; None: nobody has labelled it.
+        labels: its boxes; empty: nothing to see; None: it is unlabelled.
         label_file: path of the label inside the data set; empty where there is none.
         split: ``train``, ``val`` or ``test`` if the data set says so, else empty.
         size: width and height in pixels that the label claims for the image; None: it claims nothing.
@@ -82,7 +82,7 @@ class DataSet:
     Attributes:
         classes: the names that the data set declares, in its order; None: it declares none, so those found count.
         records: its images, read while they are iterated.
-        values: what the values of its masks are called; an empty name: nobody says what is there; no names at all: the
+        values: what the values of its masks are called; an empty name: void; no names at all: the
             user names them in order. None: it has no masks.
     """
 
@@ -225,7 +225,7 @@ class Pairs:
         Args:
             images: paths.
             labels: paths.
-            key: what the paths of a image and of its label have in common; None: ``pair_key``.
+            key: what the paths of an image and of its label have in common; None: ``pair_key``.
         """
         key = key or pair_key
         by_key: dict[str, list[str]] = {}
@@ -240,7 +240,7 @@ class Pairs:
         return cls(label_files, image_files)
 
     def label(self, image: str) -> str:
-        """The label file of a image; empty if it has none.
+        """The label file of an image; empty if it has none.
 
         Raises:
             LabelError: there are several, or the one there is fits several images.

@@ -8,12 +8,12 @@ the job's state names the cursor that the poll gives back; until then the next p
 What is new, by the kind of feed:
 
 ========================== ============================================================================================
-images and label files   a image or label file that appeared or changed, together with its other half. A image
-(VOC, YOLO, images)      that comes before its label is unlabelled until then; to say that a image shows nothing,
+images and label files   an image or label file that appeared or changed, together with its other half. An image
+(VOC, YOLO, images)      that comes before its label is unlabelled until then; to say that an image shows nothing,
                            give it an empty label file, also with YOLO. Another list of class names reads all again.
 an index among the files   an entry that appeared, whose labels changed, or whose image changed
 (COCO, Sedna, plug-ins)
-images and masks         a image that appeared or changed, or whose mask did; before its mask it is unlabelled.
+images and masks         an image that appeared or changed, or whose mask did; before its mask it is unlabelled.
                            Give ``data_format`` if masks may come before any image: alone they look like images.
 a text file as the feed    a line that appeared or changed; the image behind a line that stays is not looked at again
 an archive                 all of it, whenever its size, time, etag or (from the web) content is another
@@ -502,7 +502,7 @@ def _archive_version(url: str, folder: Path) -> tuple[str, int]:
 
 
 def _unlabelled(record: Record) -> Record:
-    """A image without a label file is one that nobody has labelled yet, also where the format says it is empty."""
+    """An image without a label file is an unlabelled one, also where the format says it is empty."""
     return record._replace(labels=None) if record.labels == () and not record.label_file else record
 
 
@@ -537,7 +537,7 @@ def _outcomes(haul: NewEntries, records: list[Record], store: Store, values: Val
 
 
 def _checked(record: Record, image: IngestedImage) -> Outcome:
-    """The outcome for a image that is among the blobs already; its label may be a bad one."""
+    """The outcome for an image that is among the blobs already; its label may be a bad one."""
     if record.reason:
         return Outcome(reason=record.reason)
     try:

@@ -9,8 +9,8 @@ column  type   meaning
 ======= ====== ==================================================================================
 key     uint64 hash of the name; unique, the newest part counts
 version uint64 hash of what changes when the content does: size and time, etag, or the labels
-pair    uint64 hash of what a image's name and its label's name have in common
-image bool   named like a image
+pair    uint64 hash of what an image's name and its label's name have in common
+image bool   named like an image
 name    binary path inside the feed, in the bytes of the file system; empty for a line
 ======= ====== ==================================================================================
 
@@ -234,7 +234,7 @@ def line_rows(versions: dict[str, int]) -> pl.DataFrame:
 
 
 def line_key(name: str) -> str:
-    """What is hashed for a line about a image, so that it is not taken for the image."""
+    """What is hashed for a line about an image, so that it is not taken for the image."""
     return f"{name}\0line"
 
 

@@ -81,11 +81,11 @@ class Mask(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of one record: a image whose boxes are in pixels, or a reason.
+    """What became of one record: an image whose boxes are in pixels, or a reason.
 
     Attributes:
         image: the image, which is among the blobs; None if there is a reason.
-        boxes: its boxes, class name and ``x1, y1, x2, y2``, inside the image; None: nobody has labelled it.
+        boxes: its boxes, class name and ``x1, y1, x2, y2``, inside the image; None: it is unlabelled.
         bytes: size of the file.
         reason: why it cannot be used, ``kind: details``.
         mask: its mask, with the numbers of the manifest's classes; None: there is none.
@@ -109,7 +109,7 @@ class Outcome(NamedTuple):
 
 
 class ImageError(Exception):
-    """A image cannot be used; the message is the reason, ``kind: details``."""
+    """An image cannot be used; the message is the reason, ``kind: details``."""
 
 
 def take_in(
@@ -127,7 +127,7 @@ def take_in(
         Each record with what became of it, in the order of the records.
 
     Raises:
-        InputError: a process was killed, or the store does not take a image.
+        InputError: a process was killed, or the store does not take an image.
     """
     chunks = _chunks(records)
     first = next(chunks, [])
@@ -166,14 +166,14 @@ def _finished(waiting: deque[tuple[list[Record], Future[list[Outcome]]]]) -> Ite
 
 
 def inspect(data: bytes) -> IngestedImage:
-    """Decode a image as far as it takes to know that all of it is there.
+    """Decode an image as far as it takes to know that all of it is there.
 
     JPEG goes through libjpeg-turbo at an eighth of the size, which reads every coefficient and leaves most arithmetic
     out, and with warnings as errors. Pillow and OpenCV find a file that stops early, but not a hole in the middle or a
     cut file that was closed with an end mark: of 150 files damaged like that they took all, this takes none.
 
     Raises:
-        ImageError: empty, not a image of a known kind, too large, cut short or damaged.
+        ImageError: empty, not an image of a known kind, too large, cut short or damaged.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened_image:
@@ -185,7 +185,7 @@ def inspect(data: bytes) -> IngestedImage:
             if suffix != ".jpg" or not _is_whole_jpeg(data):
                 opened_image.load()
             if opened_image.mode in ("I", "F"):
-                raise ImageError("undecodable: 32 bits per value, which is a measurement rather than a image")
+                raise ImageError("undecodable: 32 bits per value, which is a measurement rather than an image")
             width, height = _displayed_size(opened_image)
     except ImageError:
         raise
@@ -201,7 +201,7 @@ def inspect(data: bytes) -> IngestedImage:
 
 
 def boxes_in_pixels(labels: Iterable[Label], width: int, height: int) -> tuple[Box, ...]:
-    """Bring labels into pixels of a image, cutting off what reaches out of it by no more than rounding.
+    """Bring labels into pixels of an image, cutting off what reaches out of it by no more than rounding.
 
     Raises:
         LabelError: a box that is not finite, inverted or without area, or outside the image.
@@ -341,7 +341,7 @@ def _displayed_size(image: Image.Image) -> tuple[int, int]:
 
 def _unidentified(data: bytes) -> str:
     if not data:
-        return "not a image: the file is empty"
+        return "not an image: the file is empty"
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")) or data[8:12] == b"WEBP":
         return "undecodable: the header is damaged or cut short"
-    return f"not a image: neither JPEG, PNG, BMP, WebP nor TIFF (starts with {data[:8]!r})"
+    return f"not an image: neither JPEG, PNG, BMP, WebP nor TIFF (starts with {data[:8]!r})"

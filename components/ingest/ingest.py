@@ -145,7 +145,7 @@ def choose(data: Folder, data_format: str) -> str:
     suffixes = Counter(suffix_of(name) or "without suffix" for name in data.files)
     there = few(f"{count} {suffix}" for suffix, count in suffixes.most_common())
     raise InputError(
-        f"the data is of no known format ({data.index or there}): known are {', '.join(formats.names())}; name one in "
+        f"the data is of no known format ({data.index or there}): choose from {', '.join(formats.names())}; name one in "
         "data_format, or in data_path the sub-folder or index file where the data set lies"
     )
 
@@ -158,7 +158,7 @@ def printable(path: str) -> str:
 
 
 def group_of(source: str, image_id: str) -> str:
-    """What a image must share a split with: copies of one image by Roboflow's naming, else itself alone."""
+    """What an image must share a split with: copies of one image by Roboflow's naming, else itself alone."""
     match = _ROBOFLOW.match(PurePosixPath(source).stem)
     return match["image"] if match else image_id
 

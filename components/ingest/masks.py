@@ -2,7 +2,7 @@
 
 Only a PNG with one whole number for each pixel will do. What a colour stands for would have to be guessed at, and so
 would shades of 1, 2 or 4 bits, which some tools write for classes and others for brightness. A mask of another size is
-never fitted to its image: along every edge that would make up classes that nobody drew.
+never fitted to its image: along every edge that would make up classes that are not there.
 """
 
 from __future__ import annotations

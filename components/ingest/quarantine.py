@@ -22,7 +22,7 @@ class Quarantined:
     Attributes:
         source: its path inside the data set.
         reason: why, ``kind of fault: details``.
-        kind: ``bad``, or ``duplicate`` for a image that came in under another name.
+        kind: ``bad``, or ``duplicate`` for an image that came in under another name.
     """
 
     source: str

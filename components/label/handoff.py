@@ -53,7 +53,7 @@ class Writer(Protocol):
 
         Args:
             wanted: the list.
-            address: of a image's file, by which a tool that reads a folder finds it.
+            address: of an image's file, by which a tool that reads a folder finds it.
 
         Returns:
             Contents by path inside the hand-off, in the order in which they are to be written.
@@ -66,7 +66,7 @@ writers: Registry[Writer] = Registry(
 
 
 def file_name(image: LabelRequest) -> str:
-    """The name of a image's file: its content's, with the suffix that it has in the store."""
+    """The name of an image's file: its content's, with the suffix that it has in the store."""
     return image.id + PurePosixPath(image.uri).suffix.lower()
 
 

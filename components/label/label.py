@@ -133,7 +133,7 @@ def _as_folder(store: Store, name: str, writer: Writer, wanted: LabelRequests, i
 
 
 def _address(store: Store, key: str) -> str:
-    """Where Label Studio finds a image: in a bucket, or among the local files it serves, below the job's folder."""
+    """Where Label Studio finds an image: in a bucket, or among the local files it serves, below the job's folder."""
     return store.uri_of(key) if store.local_path(key) is None else f"/data/local-files/?d={quote(key)}"
 
 

@@ -37,7 +37,7 @@ def label_feedback(lists: Iterable[LabelRequests], known: Manifest) -> list[Labe
     """Hold what the models found when images were asked for against the labels these have now.
 
     Args:
-        lists: of earlier rounds, the oldest first; of a image that was asked for again the last time counts.
+        lists: of earlier rounds, the oldest first; of an image that was asked for again the last time counts.
         known: every sample taken in so far.
 
     Returns:

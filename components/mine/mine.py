@@ -1,4 +1,4 @@
-"""Mine: which of the images that nobody has labelled are worth a label next."""
+"""Mine: which of the unlabelled images are worth a label next."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def mine(
 def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     """Make the miner that ranks a pool.
 
-    At the edge a image without boxes is hard unless told otherwise. Here such images have a share of the budget, in
+    At the edge an image without boxes is hard unless told otherwise. Here such images have a share of the budget, in
     which those with boxes too faint to count go first; so the miner calls them easy unless told otherwise.
 
     Raises:

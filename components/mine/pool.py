@@ -13,7 +13,7 @@ from components.core.stores.open import Store
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image that nobody has labelled.
+    """One unlabelled image.
 
     Attributes:
         id: SHA-256 of its bytes, 64 hex digits.

@@ -40,7 +40,7 @@ def answered(tally: Sequence[LabelFeedback]) -> list[Section]:
     """What the labels say that have come since; nothing while there are none."""
     if not tally:
         return []
-    headers = ("share", "asked for", "labelled since", "mistakes a image", "mean score")
+    headers = ("share", "asked for", "labelled since", "mistakes an image", "mean score")
     caption = (
         "Mistakes are boxes that the model of the time missed, or found where there is nothing, at the confidence it "
         "was deployed with. The ranking is worth its labels where the hardest have more of them than the random ones."

@@ -104,7 +104,7 @@ def _score(
 def read_candidate(
     candidate: Candidate, cache_folder: Path, opened: Callable[[str], Store] = open_store
 ) -> ImageArray | None:
-    """Read a image, (H, W, 3) uint8 RGB, EXIF orientation applied; None, with a line in the log, where there is none.
+    """Read an image, (H, W, 3) uint8 RGB, EXIF orientation applied; None, with a line in the log, where there is none.
 
     Args:
         candidate: the image.
@@ -138,7 +138,7 @@ def _images(candidates: Sequence[Candidate], cache_folder: Path) -> Iterator[tup
 
 
 def _content(store: Store, key: str, folder: Path, digest: str) -> bytes:
-    """The bytes of a image; none where they are not those of its id."""
+    """The bytes of an image; none where they are not those of its id."""
     copy = folder / f"{digest}{PurePosixPath(key).suffix.lower()}"
     file = store.local_path(key)
     if file is None:

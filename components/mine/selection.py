@@ -5,7 +5,7 @@ was found. The ``empty`` are images in which nothing was found: a miner has no s
 where everything may have been missed. The ``random`` are drawn from all the rest, so that there is something to hold
 the ranking against. A share that finds too few images leaves what is over to the others.
 
-In each share a image that looks much like one already chosen is passed over. Ties are broken by a hash of the
+In each share an image that looks much like one already chosen is passed over. Ties are broken by a hash of the
 image, as the random ones are drawn, so the same pool gives the same choice in whatever order it comes.
 """
 
@@ -22,7 +22,7 @@ from components.mine.score_pool import Inference
 
 @dataclass(frozen=True)
 class Pick:
-    """A image to label.
+    """An image to label.
 
     Attributes:
         seen: the image.

@@ -101,7 +101,7 @@ def prepare(
 
 
 def assign(group: str, train_ratio: float, val_ratio: float, seed: int) -> str:
-    """The split of one group: a number in 0..1 made from its hash, held against the ratios."""
+    """The split of one group: a number in 0..1 made from its hash, compared with the ratios."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64
     if place < train_ratio:
@@ -207,7 +207,7 @@ def _examples(manifest: Manifest, cache_folder: Path) -> Markup:
 
 
 def _painted(image: NDArray[np.uint8], mask: ClassMap) -> NDArray[np.uint8]:
-    """A image (height, width, 3) half covered by the colours of its mask's classes; void stays as it is."""
+    """An image (height, width, 3) half covered by the colours of its mask's classes; void stays as it is."""
     hues = [[int(colour[place : place + 2], 16) for place in (1, 3, 5)] for colour in _colours(VOID)]
     colours = np.array([*hues, [0, 0, 0]], dtype=np.uint8)[mask]
     return np.where((mask == VOID)[..., None], image, image // 2 + colours // 2)

@@ -25,7 +25,7 @@ from components.core.manifest import SCHEMA, Manifest
 from components.core.reports import page as reports
 from components.prepare.prepare import assign
 
-LABELS = ("annotations", "mask")  # columns that are null where nobody has labelled
+LABELS = ("annotations", "mask")  # columns that are null where unlabelled
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class _Sides:
 
 
 def _join_classes(known: Manifest, new: Manifest) -> Manifest:
-    """The new samples with the classes of the known ones, followed by those that nobody knew.
+    """The new samples with the classes of the known ones, followed by those that are new.
 
     Raises:
         InputError: that would change the numbers of classes, and the new samples have masks, which are blobs.
@@ -279,7 +279,7 @@ def _rounds(numbers: Iterable[int], counts: Mapping[int, int], wanted: int, leas
 
 def _check(replay_ratio: float, replay_limit: int, val_limit: int, core: int, recent: int) -> None:
     if not (math.isfinite(replay_ratio) and replay_ratio >= 0):
-        raise InputError(f"replay_ratio={replay_ratio} is not a number from 0 on")
+        raise InputError(f"replay_ratio={replay_ratio} must be a number >= 0")
     bounds = {"replay_limit": (replay_limit, 0), "val_limit": (val_limit, 1)}
     bounds |= {"core_rounds": (core, 1), "recent_rounds": (recent, 1)}
     for name, (value, least) in bounds.items():

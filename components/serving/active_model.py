@@ -1,4 +1,4 @@
-"""The place of the model in the loop: a new one waits there until a image is done with, an old one until it is sure.
+"""The place of the model in the loop: a new one waits there until an image is done with, an old one until it is sure.
 
 Two threads meet here. The updater offers models; the loop takes them between two images and says how they do.
 """

@@ -2,7 +2,7 @@
 
 Conversions are measured on the simulator, and boards are known to disagree with it. The check runs a bundle's
 ``model.<chip>.rknn`` on this board's NPU over the golden canvases that ``convert`` has put beside it, prints a line for
-each question, the milliseconds a image takes, and a verdict, and exits with 0 or 1. The edge worker does the same
+each question, the milliseconds an image takes, and a verdict, and exits with 0 or 1. The edge worker does the same
 before it takes over a model.
 
 Every option can be given as an environment variable, as those of the edge worker: ``--job-root`` as ``EDGE_JOB_ROOT``.
@@ -80,7 +80,7 @@ def run(folder: Path, runs: int) -> bool:
     print(f"{'ok  ' if not checked.outdated else 'note'}  versions: {_versions(checked)}")
     for finding in checked.findings:
         print(f"{'ok  ' if finding.met else 'FAIL'}  {finding.question}: {finding.reason}")
-    print(f"time: {milliseconds(model, golden, runs):.1f} ms a image on the NPU, median of {runs} runs")
+    print(f"time: {milliseconds(model, golden, runs):.1f} ms an image on the NPU, median of {runs} runs")
     print(f"verdict: {'passed' if checked.passed else 'FAILED'}: {checked.verdict}")
     return checked.passed
 

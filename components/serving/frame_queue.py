@@ -13,7 +13,7 @@ _AHEAD = 2  # images of a finite source that wait decoded
 class FrameQueue:
     """The images of a source, one at a time.
 
-    A finite source waits for whoever takes; of a live one only the newest image is kept, and those that nobody took
+    A finite source waits for whoever takes; of a live one only the newest image is kept, and those not taken in time
     are counted.
 
     Args:
@@ -84,7 +84,7 @@ class FrameQueue:
             self._changed.notify_all()
 
     def _put(self, shot: Shot) -> None:
-        """Leave a image for the loop."""
+        """Leave an image for the loop."""
         with self._changed:
             if self._source.live and self._waiting:
                 self._waiting.clear()

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from components.core.errors import InputError
 
-SILENT_SECONDS = 60.0  # without a image or another try, after which a worker counts as stuck
+SILENT_SECONDS = 60.0  # without an image or another try, after which a worker counts as stuck
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 

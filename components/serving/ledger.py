@@ -29,7 +29,7 @@ class Record(NamedTuple):
     Attributes:
         fate: ``sent``: it is in the store; ``dropped`` for want of room; ``damaged`` and moved aside.
         sequence: its number in the order of arrival.
-        fingerprint: of its image, 64 bits; None where nobody took one.
+        fingerprint: of its image, 64 bits; None if none was taken.
         image: SHA-256 of its image, 64 hex digits.
     """
 
@@ -63,7 +63,7 @@ class Ledger:
         yield from _records(self._path)
 
     def has_sent(self, image: str) -> bool:
-        """Whether a image is known to be in the store."""
+        """Whether an image is known to be in the store."""
         digest = bytes.fromhex(image)
         return digest in self._sent or digest in self._older_sent
 

@@ -89,7 +89,7 @@ class EdgeLoop:
         if before is not None and isinstance(found_before := self._try(before, shot), Detections):
             self._slot.go_back(found)
             return self._counted(Inference(shot, before, found_before))
-        self._tell(f"model {model.version} cannot look at a image", f"{shot.place}: {found}")
+        self._tell(f"model {model.version} cannot look at an image", f"{shot.place}: {found}")
         self._metrics.count("failed_frames")
         self._failures += 1
         if self._failures >= FAILURES:

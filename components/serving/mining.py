@@ -1,6 +1,6 @@
-"""What becomes of a image once the model has seen it: judged, compared, kept; in a thread beside the loop.
+"""What becomes of an image once the model has seen it: judged, compared, kept; in a thread beside the loop.
 
-Encoding a image and bringing it safely to the disk takes as long as looking at one or two. Meanwhile the loop looks
+Encoding an image and bringing it safely to the disk takes as long as looking at one or two. Meanwhile the loop looks
 at those. Images are done with in their order, and the position in the source moves behind each one that is.
 """
 
@@ -31,7 +31,7 @@ from components.serving.sources.base import Shot
 from components.serving.spool import Spool
 
 _WAITING = 4  # images between the loop and here, each of some megabytes
-_KEY_ROWS = 8  # every n-th row names a image well enough
+_KEY_ROWS = 8  # every n-th row names an image well enough
 _SAY_AGAIN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ Kind = Literal["hard", "audit"]
 
 @dataclass(frozen=True)
 class Inference:
-    """A image, what was found in it, and by which model; neither where no model could look at it."""
+    """An image, what was found in it, and by which model; neither where no model could look at it."""
 
     shot: Shot
     model: LoadedModel | None = None
@@ -67,13 +67,13 @@ class Mining:
     source: str
 
     def kind(self, judgement: Judgement, key: str) -> Kind | None:
-        """As what a image is kept, if at all; the same image always meets the same chance."""
+        """As what an image is kept, if at all; the same image always meets the same chance."""
         if judgement.hard:
             return "hard"
         return "audit" if _chance(key) < self.audit_ratio else None
 
     def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
-        """The sidecar of a image whose bytes have the SHA-256 ``image``."""
+        """The sidecar of an image whose bytes have the SHA-256 ``image``."""
         assert seen.model is not None
         assert seen.found is not None
         shot = seen.shot
@@ -122,7 +122,7 @@ class Keeper:
             self._position.save()
 
     def take(self, seen: Inference) -> None:
-        """Hand a image over; waits while too many wait already."""
+        """Hand an image over; waits while too many wait already."""
         self._queue.put(seen)
 
     def _run(self) -> None:
@@ -141,7 +141,7 @@ class Keeper:
             return False
 
     def _mine(self, seen: Inference) -> bool:
-        """Judge a image; whether it was kept."""
+        """Judge an image; whether it was kept."""
         if seen.found is None:
             return False
         shot = seen.shot
@@ -154,7 +154,7 @@ class Keeper:
         return self._keep(seen, kind, judgement)
 
     def _keep(self, seen: Inference, kind: Kind, judgement: Judgement) -> bool:
-        """Put a image into the spool, unless one much like it was."""
+        """Put an image into the spool, unless one much like it was."""
         looks = fingerprint(seen.shot.image)
         if looks in self._duplicates:
             self._metrics.count("duplicates")
@@ -168,7 +168,7 @@ class Keeper:
 
 
 def _chance(key: str) -> float:
-    """A number in 0..1 that a image's key decides; not the one by which a miner samples."""
+    """A number in 0..1 that an image's key decides; not the one by which a miner samples."""
     return int(hashlib.sha256(f"audit {key}".encode()).hexdigest()[:13], 16) / 16**13
 
 

@@ -133,7 +133,7 @@ class ModelCache:
         self._save(trying=entry, lives=lives)
 
     def accept(self, model: CachedModel) -> None:
-        """The model has proven itself; those that nobody goes back to any more are removed."""
+        """The model has proven itself; those that are no longer needed are removed."""
         entry = _Entry(version=model.version, digest=model.digest)
         good = [known for known in self._state.good if known != entry]
         self._save(good=[*good, entry][-GOOD_KEPT:], trying=None, lives=0)
@@ -189,7 +189,7 @@ class ModelCache:
             file.write(self._state.model_dump_json(indent=2).encode())
 
     def _clear(self) -> None:
-        """Remove the models that nobody goes back to, and what an earlier life left half-written."""
+        """Remove the models that are no longer needed, and incomplete files of an earlier run."""
         kept = {model.folder.name for model in self.good()} | {STATE}
         for path in self._folder.iterdir():
             if path.name not in kept and path.is_dir():

@@ -36,7 +36,7 @@ class Position:
         self._last_save = clock()
 
     def advance(self, place: str, *, spooled: bool = False) -> None:
-        """A image is done with: whatever was to be kept of it is on disk.
+        """An image is done with: whatever was to be kept of it is on disk.
 
         Args:
             place: of the image.

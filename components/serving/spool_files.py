@@ -1,6 +1,6 @@
-"""The files of examples that wait: a image and its sidecar each, both named ``<sequence>-<fingerprint>-<sha256>``.
+"""The files of examples that wait: an image and its sidecar each, both named ``<sequence>-<fingerprint>-<sha256>``.
 
-The sidecar is written last and removed first, so a image without one is not there.
+The sidecar is written last and removed first, so an image without one is not there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
         hard: False for an audit sample.
         score: 0..1, the larger the harder.
         sequence: its number in the order of arrival.
-        fingerprint: of its image, 64 bits; None where nobody took one.
+        fingerprint: of its image, 64 bits; None if none was taken.
         image: SHA-256 of its image, 64 hex digits.
         suffix: of the image's file.
         size: bytes on disk, image and sidecar together.
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What goes to the store: the bytes of a image and of its sidecar, and what the latter says."""
+    """What goes to the store: the bytes of an image and of its sidecar, and what the latter says."""
 
     image: bytes
     text: bytes

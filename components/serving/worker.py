@@ -93,7 +93,7 @@ class Worker:
         self._source = open_source(options.source)
         self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
         self._spool = Spool(options.folder / "examples", options.spool_bytes, self.metrics.count)
-        _clear_away(options.folder, options.folder / "models")  # nobody else uses them, since the spool is ours
+        _clear_away(options.folder, options.folder / "models")  # no one else uses them, since the spool is ours
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
         self.slot = ActiveModel()

@@ -287,7 +287,7 @@ def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
 
 
 def _local_base(base_model: str, folder: Path, job_root: str) -> str:
-    """The base model as a local name; one from elsewhere is fetched and held against its digest."""
+    """The base model as a local name; one from elsewhere is fetched and compared with its digest."""
     if base_model.startswith((f"{CHAMPION}:", f"{CANDIDATE}:")):
         Job.open(job_root).fetch_bundle(base_model.partition(":")[2], folder / "base")
         return str(folder / "base")

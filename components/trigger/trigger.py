@@ -73,8 +73,8 @@ class Decision:
     """Whether a round runs, and why.
 
     Attributes:
-        outcome: run; wait, for the window or for more; or error: the condition cannot be judged, so nobody knows, or
-            the round that is due has failed so often that it rests.
+        outcome: run; wait, for the window or for more; or error: the condition cannot be judged, or the
+            round that is due has failed so often that it rests.
         reasons: one line for each clause and for the window.
         verdict: of the condition.
         metrics: what it was judged by.

@@ -1,4 +1,4 @@
-"""A image in the making that knows which pixels belong to whom."""
+"""An image in the making that knows which pixels belong to whom."""
 
 from __future__ import annotations
 

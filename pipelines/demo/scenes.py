@@ -163,4 +163,4 @@ def _add_numbers(parent: ElementTree.Element, tag: str, **numbers: int) -> None:
 def _check_names(kind: str, given: Sequence[str], known: Collection[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown or not given:
-        raise InputError(f"{kind} {', '.join(unknown) or 'list is empty'}: known are {', '.join(known)}")
+        raise InputError(f"{kind} {', '.join(unknown) or 'list is empty'}: choose from {', '.join(known)}")

@@ -67,7 +67,7 @@ class Feed:
         self.index.touch()
 
     def add(self, name: str, data: bytes, boxes: Sequence[Box]) -> None:
-        """Let a image arrive with its labels: first the image, then the line that names it."""
+        """Let an image arrive with its labels: first the image, then the line that names it."""
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)

@@ -625,7 +625,7 @@ def test_status(api, cluster, package, put):
 
 def test_status_of_a_name_that_is_not_there(cluster, put):
     put(name="a")
-    with pytest.raises(InputError, match="no schedule 'b': known are a$"):
+    with pytest.raises(InputError, match="no schedule 'b': choose from a$"):
         status(cluster, "b")
 
 

@@ -1,4 +1,4 @@
-"""A board is held against the simulator: the comparison, the program, and the worker that refuses a model."""
+"""A board is compared with the simulator: the comparison, the program, and the worker that refuses a model."""
 
 import sys
 import threading
@@ -216,7 +216,7 @@ def test_the_program_tells_what_is_wrong_with_a_board(board, tmp_path, faults, s
     result = program("--bundle", folder, "--runs", 3)
     lines = result.output.splitlines()
     assert lines[0] == f"model: {folder} on rk3588, 3 images"
-    assert lines[-2].endswith(" ms a image on the NPU, median of 3 runs")
+    assert lines[-2].endswith(" ms an image on the NPU, median of 3 runs")
     if says:
         assert (result.exit_code, lines[-1].split(":")[1]) == (1, " FAILED")
         assert says in lines[-1]

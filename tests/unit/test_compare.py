@@ -32,7 +32,7 @@ def squint(**bias):
 
 
 def sample(folder, number, classes):
-    """A image of 96x64 pixels with one square of a cell for each class."""
+    """An image of 96x64 pixels with one square of a cell for each class."""
     image = np.zeros((64, 96, 3), np.uint8)
     places = [(2 * place + number % 2, 1 + number % 5) for place in range(len(classes))]
     for class_id, (x, y) in zip(classes, places, strict=True):

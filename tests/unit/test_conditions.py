@@ -138,7 +138,7 @@ def test_a_number_keeps_its_digits():
         ({"al": ["a > 1"]}, ["unknown key 'al': did you mean all?"]),
         (
             {"metric": "a", "operator": ">", "threshold": 1, 5: 6},
-            ["unknown key 5: known are metric, operator, threshold"],
+            ["unknown key 5: choose from metric, operator, threshold"],
         ),
         ({"metric": "a", "operator": ">", "threshold": math.nan}, ["threshold nan is not a finite number"]),
         ({"metric": "a", "operator": ">", "threshold": math.inf}, ["threshold inf is not a finite number"]),
@@ -146,7 +146,7 @@ def test_a_number_keeps_its_digits():
         ({"metric": "a", "operator": ">", "threshold": True}, ["threshold True is not a finite number"]),
         ({"metric": "a", "operator": ">", "threshold": None}, ["threshold None is not a finite number"]),
         ({"metric": "a", "operator": ">", "threshold": "50%"}, ["threshold '50%' is not a finite number"]),
-        ({"metric": "a", "operator": "=>", "threshold": 1}, ["unknown operator '=>': known are > >= == != <= <"]),
+        ({"metric": "a", "operator": "=>", "threshold": 1}, ["unknown operator '=>': choose from > >= == != <= <"]),
         ({"metric": "a", "operator": None, "threshold": 1}, ["unknown operator None"]),
         ({"metric": "a", "operator": "GT", "threshold": 1}, ["unknown operator 'GT'"]),
         ({"metric": 5, "operator": ">", "threshold": 1}, ["5 is not a metric"]),
@@ -158,7 +158,7 @@ def test_a_number_keeps_its_digits():
         ({"metric": "a[b]_delta", "operator": ">", "threshold": 1}, ["'a[b]_delta' is not a metric"]),
         ({"metric": "a[b\nc]", "operator": ">", "threshold": 1}, ["is not a metric"]),
         ("min(a[b]) > 1", ["'min(a[b])' is not a metric"]),
-        ("median(a) > 1", ["unknown reducer 'median' in 'median(a)': known are min, max, mean"]),
+        ("median(a) > 1", ["unknown reducer 'median' in 'median(a)': choose from min, max, mean"]),
         ("a > nan", ["threshold 'nan' is not a finite number"]),
         ("a > 1 and b > 2", ["threshold '1 and b > 2' is not a finite number"]),
         ("a[x] > 1 and a[y] > 2", ["threshold '1 and a[y] > 2' is not a finite number"]),
@@ -247,16 +247,16 @@ def test_a_metric_has_its_value(metric, value):
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        ("num_of_sample", "no metric 'num_of_sample': known are broken, empty,"),
-        ("nope_delta", "no metric 'nope': known are"),
-        ("nope[helmet]", "no metric 'nope': known are"),
-        ("min(nope)", "no metric 'nope': known are"),
-        ("precision[vest]", "precision has no class 'vest': known are helmet, head, hard hat"),
-        ("precision[3]", "precision has no class '3': known are helmet, head, hard hat"),
+        ("num_of_sample", "no metric 'num_of_sample': choose from broken, empty,"),
+        ("nope_delta", "no metric 'nope': choose from"),
+        ("nope[helmet]", "no metric 'nope': choose from"),
+        ("min(nope)", "no metric 'nope': choose from"),
+        ("precision[vest]", "precision has no class 'vest': choose from helmet, head, hard hat"),
+        ("precision[3]", "precision has no class '3': choose from helmet, head, hard hat"),
         ("precision[-1]", "precision has no class '-1'"),
-        ("recall[vest]", "recall has no class 'vest': known are helmet, head, hard hat"),
+        ("recall[vest]", "recall has no class 'vest': choose from helmet, head, hard hat"),
         ("recall[99999999999999999999]", "recall has no class '99999999999999999999'"),
-        ("truths[vest]", "truths has no class 'vest': known are helmet, head, hard hat"),
+        ("truths[vest]", "truths has no class 'vest': choose from helmet, head, hard hat"),
         ("precision", "has a value for each class: name one of helmet, head, hard hat, as in precision[helmet], or "),
         ("precision", "or write one of min(precision), max(precision), mean(precision)"),
         ("recall_delta", "as in recall_delta[helmet], or write one of min(recall_delta),"),
@@ -286,7 +286,7 @@ def test_a_metric_without_value_is_an_error_that_says_why(metric, words):
 @pytest.mark.parametrize(
     ("metric", "champion", "words"),
     [
-        ("map50_delta", {}, "champion: no metric 'map50': known are none"),
+        ("map50_delta", {}, "champion: no metric 'map50': choose from none"),
         ("map50_rel", {"map50": math.nan}, "champion: map50 is nan"),
         ("map50_rel", {"map50": -0.5}, "the champion's map50 is -0.5, and only to a number above 0"),
         ("map50_rel", {"map50": 1e-320}, "map50_rel is too large"),
@@ -294,7 +294,7 @@ def test_a_metric_without_value_is_an_error_that_says_why(metric, words):
         (
             "precision_delta[head]",
             {"precision": {"helmet": 1}},
-            "champion: precision has no class 'head': known are helmet",
+            "champion: precision has no class 'head': choose from helmet",
         ),
         ("precision_delta[head]", {"precision": 1}, "champion: precision is one number"),
         ("recall_delta[head]", {"recall": [1.0, 1.0]}, "champion: recall has 2 values for 3 classes"),
@@ -318,7 +318,7 @@ def test_a_class_named_by_a_number_goes_before_its_place():
 
 def test_without_class_names_lists_have_places_alone():
     assert single("recall[1] == 0.6", classes=()).outcome == MET
-    assert "known are 0, 1, 2" in single("recall[helmet] > 0", classes=()).reason
+    assert "choose from 0, 1, 2" in single("recall[helmet] > 0", classes=()).reason
     assert "a place needs class names" in single("precision[1] > 0", classes=()).reason
     assert single("empty > 0", classes=()).outcome == ERROR
     assert "has no value for any class" in single("min(empty) > 0", classes=()).reason
@@ -335,7 +335,7 @@ def test_a_verdict_tells_every_clause():
     verdict = judge({"any": ["num_of_samples gt 30", "nope > 1", {"not": "map50 < 0.5"}]})
     assert verdict.describe() == (
         "error: num_of_samples > 30 or nope > 1 or not (map50 < 0.5) (num_of_samples > 30 met: have 37, need > 30; "
-        "nope > 1 error: no metric 'nope': known are broken, empty, endless, flag, huge, map50, nothing, "
+        "nope > 1 error: no metric 'nope': choose from broken, empty, endless, flag, huge, map50, nothing, "
         "num_of_samples, precision, recall, truths, word; map50 < 0.5 not_met: have 0.71, need < 0.5)"
     )
 

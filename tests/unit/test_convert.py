@@ -61,7 +61,7 @@ def test_targets_are_read_in_the_order_given():
     ("text", "words"),
     [
         ("rk3588s", "did you mean rk3588?"),
-        ("jetson", "known are rk2118, rk3562"),
+        ("jetson", "choose from rk2118, rk3562"),
         ("rk1808", "needs the older RKNN-Toolkit 1"),
         ("rk3588,RK3588", "rk3588 is given twice"),
     ],
@@ -82,7 +82,7 @@ def test_a_precision_that_a_chip_cannot_do_is_told():
 def test_retries():
     assert parse_retries("mmse, fp16") == ("mmse", "fp16")
     for wrong in ("kl", "fp16,fp16", "normal"):
-        with pytest.raises(InputError, match="unknown or given twice; known are kl_divergence, mmse, fp16"):
+        with pytest.raises(InputError, match="unknown or given twice; choose from kl_divergence, mmse, fp16"):
             parse_retries(wrong)
 
 
@@ -328,7 +328,7 @@ def test_classes_in_another_order_are_matched_by_name_and_unknown_ones_told():
     turned = replace(BUNDLE, classes=("blue", "red"))
     swapped = [Detections.of(one.boxes, 1 - one.classes, one.scores) for one in found]
     assert measure(samples, swapped, turned).metrics.map50 == pytest.approx(1.0)
-    with pytest.raises(InputError, match="the model finds green, which nobody labels"):
+    with pytest.raises(InputError, match="the model finds green, which has no labels"):
         measure(samples, found, replace(BUNDLE, classes=("red", "green")))
 
 

@@ -130,7 +130,7 @@ def test_int8_keeps_what_the_model_finds_and_is_not_built_twice(run, model, tmp_
 
 
 def float_boxes(model, canvas):
-    """What the ONNX finds on a canvas, which is a image that needs no letterbox."""
+    """What the ONNX finds on a canvas, which is an image that needs no letterbox."""
     return open_detector("onnx", model).predict([canvas])[0]
 
 

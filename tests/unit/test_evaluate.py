@@ -138,7 +138,7 @@ def test_a_split_without_boxes_cannot_be_measured(blobs, measure):
 
 def test_a_class_that_nobody_labels_is_refused(blobs, measure, model_folder):
     replace(BUNDLE, classes=("red", "green")).write(model_folder)
-    with pytest.raises(InputError, match="finds green, which nobody labels .* classes are blue, red"):
+    with pytest.raises(InputError, match="finds green, which has no labels .* classes are blue, red"):
         measure(good_rows(blobs))
 
 
@@ -174,5 +174,5 @@ def test_a_runtime_of_ones_own_can_be_used(blobs, measure, monkeypatch):
     monkeypatch.setitem(runtimes._entries, "blind", Blind)
     evaluation = measure(good_rows(blobs, 2), runtime="blind")
     assert evaluation.metrics.map50 == evaluation.metrics.precision_micro == 0.0
-    with pytest.raises(InputError, match="unknown runtime 'deaf': known are blind, .*onnx"):
+    with pytest.raises(InputError, match="unknown runtime 'deaf': choose from blind, .*onnx"):
         measure(good_rows(blobs, 2), runtime="deaf")

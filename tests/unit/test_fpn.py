@@ -236,7 +236,7 @@ def test_images_with_nothing_to_see_are_learned_from():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lr0": 0.1}, "lr0 is no option of fpn, known are lr, momentum, .*anchor_sizes"),
+        ({"lr0": 0.1}, "lr0 is no option of fpn, choose from lr, momentum, .*anchor_sizes"),
         ({"lr": -1, "flip": 2}, "lr=-1: .*greater than 0.*flip=2: "),
         ({"anchor_sizes": []}, "anchor_sizes=.*at least 1"),
     ],

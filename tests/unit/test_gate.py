@@ -106,7 +106,7 @@ def test_the_interval_is_held_against_0_or_against_the_loss_that_is_allowed():
         assert judge(wide, now=NOON, **options).outcome == outcome, options
     tie = compared((0.8, 0.8), (0.8, 0.8), low=0.0, high=0.0)
     assert judge(tie, now=NOON, require_significant=True).outcome == "rejected"
-    with pytest.raises(InputError, match="max_loss=nan is not a number from 0 on"):
+    with pytest.raises(InputError, match="max_loss=nan must be a number >= 0"):
         judge(wide, now=NOON, max_loss=float("nan"))
 
 
@@ -141,7 +141,7 @@ def test_a_question_without_an_answer_is_an_error_and_rejects_nobody():
     without = compared((0.9, 0.8), (0.8, 0.7), empty=("recent",))
     judgement = judge(without, now=NOON, conditions=Condition.parse("recent.map50_delta > 0"))
     assert judgement.outcome == "error"
-    assert judgement.reasons[0].endswith("nobody has labelled anything in the recent set")
+    assert judgement.reasons[0].endswith("the recent set has no labels")
     assert judge(without, now=NOON, conditions=Condition.parse("core.map50_delta > 0")).outcome == "promoted"
     failed = Judgement.failed(InputError("bundle x: cannot run"))
     assert (failed.outcome, failed.reasons) == ("error", ("bundle x: cannot run",))
@@ -210,6 +210,6 @@ def test_the_report_of_a_first_model_and_of_an_error():
     first = replace(FIRST, sets={"all": FIRST.sets["all"]}, empty=("recent",))
     both = sections(first, judge(first, now=NOON))[1].body
     assert "<svg" not in both
-    assert "Nobody has labelled anything in the recent set" in both
+    assert "The recent set has no labels" in both
     (only,) = verdict(Judgement.failed(InputError("bundle <x>: cannot run")))
     assert "bundle &lt;x&gt;: cannot run" in only.body

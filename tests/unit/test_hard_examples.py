@@ -87,7 +87,7 @@ def test_sidecars_are_read_in_the_order_of_their_keys(store):
         for hour in (3, 14, 15)
         for digit in "0c"
     ]
-    store.write(image_key(written[0]), b"a image")
+    store.write(image_key(written[0]), b"an image")
     store.write("hard-examples.json", b"{}")
     assert list(read_sidecars(store)) == written
     assert list(read_sidecars(store, since=sidecar_key(written[2]))) == written[3:]

@@ -172,7 +172,7 @@ def test_an_unknown_image_is_told_with_the_known_before_anything_is_built():
         [REPOSITORY / "images" / "build.sh", "trigger", "tran"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "no image tran: known are trigger, train, convert and edge\n"
+    assert done.stderr == "no image tran: choose from trigger, train, convert and edge\n"
     assert done.stdout == ""
 
 

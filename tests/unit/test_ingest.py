@@ -309,8 +309,8 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
     turned[0x0112] = 6
     faults = {
         "truncated": (jpeg(101)[:-200], xml(), "truncated"),
-        "text": (b"this is no image", xml(), "not a image"),
-        "empty": (b"", xml(), "not a image"),
+        "text": (b"this is no image", xml(), "not an image"),
+        "empty": (b"", xml(), "not an image"),
         "damaged": (b"\xff\xd8\xff\xe0" + bytes(99), xml(), "undecodable"),
         "outside": (jpeg(102), xml(("hat", 0, 0, WIDTH + 2, 5)), "box outside the image"),
         "inverted": (jpeg(103), xml(("hat", 9, 0, 3, 5)), "inverted or zero-area box"),
@@ -403,14 +403,14 @@ def test_too_many_bad_files_stop_it_with_the_reasons_and_the_list(tmp_path, job)
         bring(tmp_path, job, files, max_bad_fraction=0.3)
     message = str(caught.value)
     assert message.startswith("4 of 12 files are bad, max_bad_fraction allows 0.3: ")
-    assert "not a image (3), label without image (1)" in message
+    assert "not an image (3), label without image (1)" in message
     (stored,) = (job / "quarantine").glob("*.csv")
     assert str(stored) in message and len(stored.read_text().splitlines()) == 5
     assert ingest(str(tmp_path / "data"), str(job), max_bad_fraction=4 / 12).counts["quarantined"] == 4
 
 
 def test_no_usable_image_is_always_an_error(tmp_path, job):
-    with pytest.raises(InputError, match="no image can be used, 1 of 1 files are bad: not a image"):
+    with pytest.raises(InputError, match="no image can be used, 1 of 1 files are bad: not an image"):
         bring(tmp_path, job, {"a.jpg": b"no"}, max_bad_fraction=1)
     empty = as_folder(tmp_path / "empty", {"data.json": b'{"images": [], "annotations": [], "categories": []}'})
     with pytest.raises(InputError, match="no images in the data"):
@@ -453,7 +453,7 @@ def test_what_is_not_there_is_named(tmp_path, job):
         ingest(str(tmp_path / "nowhere.zip"), str(job))
     with pytest.raises(InputError, match="ftp"):
         ingest("ftp://host/a.zip", str(job))
-    with pytest.raises(InputError, match="unknown format 'tfrecord': known are coco, csv, folder, jsonl, label-"):
+    with pytest.raises(InputError, match="unknown format 'tfrecord': choose from coco, csv, folder, jsonl, label-"):
         ingest(str(tmp_path), str(job), data_format="tfrecord")
 
 

@@ -90,9 +90,9 @@ def test_a_jpeg_that_lost_its_middle_or_end_is_found(progressive):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a image: the file is empty"),
-        (b"hello, this is no image", "not a image: neither JPEG"),
-        (encoded(kind="GIF"), "not a image: neither JPEG"),
+        (b"", "not an image: the file is empty"),
+        (b"hello, this is no image", "not an image: neither JPEG"),
+        (encoded(kind="GIF"), "not an image: neither JPEG"),
         (b"\xff\xd8\xff\xe0" + bytes(40), "undecodable: "),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "undecodable: "),
         (encoded(Image.new("F", (5, 5)), "TIFF"), "undecodable: 32 bits per value"),

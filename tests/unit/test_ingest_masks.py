@@ -38,7 +38,7 @@ def halves(above=0, below=1, size=(WIDTH, HEIGHT)):
 
 
 def files(**masks):
-    """A data set with classes of its own: a image for each mask, and one with a good mask."""
+    """A data set with classes of its own: an image for each mask, and one with a good mask."""
     found = {f"images/{name}.jpg": image(name) for name in (*masks, "good")}
     found |= {f"masks/{name}.png": data for name, data in masks.items() if data is not None}
     return found | {"masks/good.png": mask_png(halves()), "classes.txt": NAMES}

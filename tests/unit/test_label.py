@@ -30,7 +30,7 @@ FORMATS = ("label-studio", "coco", "yolo", "voc")
 
 
 def asked(job_root, seed, **more):
-    """A image among the blobs of a job, wider than high, with boxes on hundredths of pixels."""
+    """An image among the blobs of a job, wider than high, with boxes on hundredths of pixels."""
     rng = np.random.default_rng(seed)
     data = jpeg(squares(rng, WIDTH)[0][:HEIGHT])
     identity = hashlib.sha256(data).hexdigest()
@@ -317,7 +317,7 @@ def test_classes_are_added_to_those_of_the_list(job, wanted):
 
 def test_unknown_formats_are_told(job, wanted):
     assert writers.names() == sorted(FORMATS)
-    with pytest.raises(InputError, match="unknown label format 'cvat': known are coco, label-studio, voc, yolo"):
+    with pytest.raises(InputError, match="unknown label format 'cvat': choose from coco, label-studio, voc, yolo"):
         label(str(job), label_format="cvat")
 
 

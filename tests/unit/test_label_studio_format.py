@@ -1,4 +1,4 @@
-"""What the reader of Label Studio's exports makes of them. No reader opens a image, so images here are empty."""
+"""What the reader of Label Studio's exports makes of them. No reader opens an image, so images here are empty."""
 
 import json
 import logging

@@ -67,7 +67,7 @@ def test_grey_transparent_and_deep_images_have_three_channels_of_eight_bits(tmp_
         np.testing.assert_array_equal(read_image(tmp_path / f"{name}.png"), np.full((8, 9, 3), 77, np.uint8))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a image"])
+@pytest.mark.parametrize("content", [None, b"", b"not an image"])
 def test_an_unreadable_image_is_named(content, tmp_path):
     path = tmp_path / "broken.jpg"
     if content is not None:

@@ -50,7 +50,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def png(number, *colours):
-    """A image of 96x64 that looks like no other, with a square of each colour."""
+    """An image of 96x64 that looks like no other, with a square of each colour."""
     grey = np.random.default_rng(number).integers(30, 120, (8, 12, 1), dtype=np.uint8)
     image = np.repeat(np.kron(grey, np.ones((8, 8, 1), np.uint8)), 3, axis=2)
     for place, colour in enumerate(colours):
@@ -197,7 +197,7 @@ def test_the_limit_leaves_the_latest(root, tmp_path):
 def test_images_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_path, caplog):
     job = Job.open(any_root)
     good = hard(job, 1)
-    hard(job, 2, data=b"not a image")
+    hard(job, 2, data=b"not an image")
     _, changed = example(3, png(3), suffix=".png", width=96, height=64)
     job.store.write(image_key(changed), png(4))
     _, missing = example(5, png(5), suffix=".png", width=96, height=64)

@@ -11,7 +11,7 @@ from components.mine.selection import choose
 
 
 def seen(name, score=0.5, boxes=1, looks=None):
-    """A image that looks like no other unless told what it looks like."""
+    """An image that looks like no other unless told what it looks like."""
     id_ = hashlib.sha256(str(name).encode()).hexdigest()
     found = Detections.of([[0, 0, 9, 9]] * boxes, [0] * boxes, [0.5] * boxes)
     looks = int(id_[:16], 16) if looks is None else looks

@@ -298,7 +298,7 @@ def test_always_and_never():
         ("IBT", {"on_empty": "maybe"}, "on_empty='maybe'"),
         ("margin", {"boxes": "best"}, "boxes='best'"),
         ("novelty", {"memory": "0"}, "memory='0'"),
-        ("ibt", {}, "unknown miner 'ibt': known are CloudOnly, CrossEntropy, EdgeOnly, IBT"),
+        ("ibt", {}, "unknown miner 'ibt': choose from CloudOnly, CrossEntropy, EdgeOnly, IBT"),
         ("BertRouter", {}, "unknown miner 'BertRouter'"),
     ],
 )

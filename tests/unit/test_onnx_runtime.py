@@ -94,7 +94,7 @@ def test_a_bundle_without_onnx_is_refused(tmp_path):
 
 
 def test_an_unknown_runtime_is_named(tmp_path):
-    with pytest.raises(InputError, match="unknown runtime 'cuda': known are .*onnx"):
+    with pytest.raises(InputError, match="unknown runtime 'cuda': choose from .*onnx"):
         open_detector("cuda", tmp_path)
 
 
@@ -119,7 +119,7 @@ def wake(network, pixels):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_detections_are_those_of_ultralytics(tmp_path, ultralytics):
-    """The whole way, from a image to boxes, with a network that was exported as a trained one is."""
+    """The whole way, from an image to boxes, with a network that was exported as a trained one is."""
     import torch
 
     torch.manual_seed(0)

@@ -9,14 +9,14 @@ from components.core.errors import InputError
 def test_a_duplicate_name_is_an_error_that_lists_the_known():
     registry = plugins.Registry("estimator")
     registry.register("one")(type("First", (), {}))
-    with pytest.raises(InputError, match="'one' is registered twice.*known are one"):
+    with pytest.raises(InputError, match="'one' is registered twice.*choose from one"):
         registry.register("one")(type("Second", (), {}))
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known():
     registry = plugins.Registry("estimator")
     registry.register("yolo")(type("Yolo", (), {}))
-    with pytest.raises(InputError, match="unknown estimator 'yollo': known are yolo"):
+    with pytest.raises(InputError, match="unknown estimator 'yollo': choose from yolo"):
         registry.get("yollo")
 
 

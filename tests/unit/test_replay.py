@@ -255,8 +255,8 @@ def test_a_round_with_nothing_to_train_on_says_so():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"replay_ratio": -1}, "replay_ratio=-1 is not a number from 0 on"),
-        ({"replay_ratio": float("nan")}, "replay_ratio=nan is not"),
+        ({"replay_ratio": -1}, "replay_ratio=-1 must be a number >= 0"),
+        ({"replay_ratio": float("nan")}, "replay_ratio=nan must be"),
         ({"replay_limit": -1}, "replay_limit=-1 is too small: give 0 or more"),
         ({"core_rounds": 0}, "core_rounds=0 is too small: give 1 or more"),
         ({"recent_rounds": 0}, "recent_rounds=0 is too small"),

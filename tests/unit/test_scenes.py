@@ -173,9 +173,9 @@ def test_sites_and_lights_can_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"sites": ["mars"]}, "site mars: known are scaffold, roadworks, warehouse, hall"),
-        ({"lights": ["day", "neon"]}, "light neon: known are day, dusk, night, haze"),
-        ({"lights": []}, "light list is empty: known are day, dusk, night, haze"),
+        ({"sites": ["mars"]}, "site mars: choose from scaffold, roadworks, warehouse, hall"),
+        ({"lights": ["day", "neon"]}, "light neon: choose from day, dusk, night, haze"),
+        ({"lights": []}, "light list is empty: choose from day, dusk, night, haze"),
     ],
 )
 def test_an_unknown_name_is_refused_and_nothing_is_written(tmp_path, wrong, message):

@@ -41,8 +41,8 @@ def test_a_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
     (folder / "0001.jpg").write_bytes((folder / "0001.jpg").read_bytes()[:40])
     (folder / "0002.jpg").write_bytes(b"")
     assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
-    assert "0001.jpg: not a image" in caplog.text
-    assert "0002.jpg: not a image" in caplog.text
+    assert "0001.jpg: not an image" in caplog.text
+    assert "0002.jpg: not an image" in caplog.text
 
 
 def test_a_video_gives_its_frames_in_order_and_in_rgb(tmp_path):

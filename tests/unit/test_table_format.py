@@ -1,4 +1,4 @@
-"""What the readers of CSV and JSON Lines make of a data set. No reader opens a image, so most images are empty."""
+"""What the readers of CSV and JSON Lines make of a data set. No reader opens an image, so most images are empty."""
 
 import json
 import logging

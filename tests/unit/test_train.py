@@ -122,7 +122,7 @@ def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
         ({"base_model": "yolo11n.pt"}, "no such file; nothing is downloaded by name"),
         ({"base_model": "yolo99n.yaml"}, "neither a file nor an architecture"),
         ({"base_model": "model.tflite"}, "expected .pt weights"),
-        ({"estimator": "yollo"}, "unknown estimator 'yollo': known are .*yolo"),
+        ({"estimator": "yollo"}, "unknown estimator 'yollo': choose from .*yolo"),
         ({"device": "7"}, "device=7: there are 0 GPUs here; use auto or cpu"),
         ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is no training setting.*epochs is set by epochs"),
     ],

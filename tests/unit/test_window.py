@@ -236,7 +236,7 @@ def test_what_is_written_out_reads_the_same(value, text):
         ("timezone: ../../etc/passwd", "unknown time zone"),
         ("timezone: ''", "unknown time zone ''"),
         ("timezone: 1", "unknown time zone 1"),
-        ("weekdays: mon-fry", "'fry' is not a weekday: known are mon, tue, wed, thu, fri, sat, sun"),
+        ("weekdays: mon-fry", "'fry' is not a weekday: choose from mon, tue, wed, thu, fri, sat, sun"),
         ("weekdays: m", "'m' is not a weekday"),
         ("weekdays: ''", "'' is not a weekday"),
         ("weekdays: []", "[] are not weekdays"),

@@ -1,4 +1,4 @@
-"""Where a model is trained: the parameter ``device``, held against what is here."""
+"""Where a model is trained: the parameter ``device``, compared with what is here."""
 
 from __future__ import annotations
 

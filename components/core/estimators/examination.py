@@ -56,7 +56,7 @@ THRESHOLDS = {"confidence_threshold": 0.3, "nms_threshold": 0.6}
 LINEAGE = {"drawn": "squares"}
 
 
-COMPARED = 50  # boxes of a image, best first
+COMPARED = 50  # boxes of an image, best first
 
 
 SCORE_TOLERANCE, PIXEL_TOLERANCE = 0.01, 0.5

@@ -63,7 +63,7 @@ class Options:
         weight_decay: of the same.
         warmup_epochs: in which the rate rises from nothing.
         freeze: layers of the backbone, from the first, that stay as they are; for training on from a good model.
-        flip: how often a image is mirrored from left to right.
+        flip: how often an image is mirrored from left to right.
         anchor_sizes: sides in canvas pixels of the boxes that others are measured from; a ResNet takes five.
         samples_per_image: proposals of the first stage that the second learns from, in each image; most of the time
             goes there.
@@ -367,7 +367,7 @@ def read_options(options: Mapping[str, Any], base_model: str) -> Options:
         InputError: tells everything that is wrong.
     """
     known = list(Options.__dataclass_fields__)
-    wrong = [f"{name} is no option of {NAME}, known are {', '.join(known)}" for name in options if name not in known]
+    wrong = [f"{name} is no option of {NAME}, choose from {', '.join(known)}" for name in options if name not in known]
     chosen = Options()
     try:
         chosen = TypeAdapter(Options).validate_python({name: options[name] for name in options if name in known})

@@ -6,7 +6,7 @@ image was taken, so that the same image brought twice is there once::
     hard-examples/2026/11/20/13/<sha256>.jpg     the image, nothing drawn into it
     hard-examples/2026/11/20/13/<sha256>.json    its sidecar: what the model saw in it, and why that was hard
 
-The sidecar is written last. A image without one is not there.
+The sidecar is written last. An image without one is not there.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``to-label/r0003.json`` names the images that were asked for after round 3, the most wanted first, with the boxes that
 a model found, so that they need only be corrected. Whoever labels them brings the images and their labels into the
-job's feed. A image is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
+job's feed. An image is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
 """
 
 from __future__ import annotations

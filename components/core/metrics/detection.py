@@ -1,9 +1,9 @@
 """How good a detector is: COCO's average precision, and precision and recall at the confidence it is deployed with.
 
 Average precision (AP) comes from faster-coco-eval and equals pycocotools'. Precision, recall and F1 come from matching
-one to one: the predictions of a image, best score first, each take the free true box of their class that they overlap
+one to one: the predictions of an image, best score first, each take the free true box of their class that they overlap
 most, if by at least the IoU threshold. A prediction that gets none is a false positive; a true box that stays free is
-missed, also in a image where nothing was found at all.
+missed, also in an image where nothing was found at all.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _check(
 
 
 def _fault(image: Detections, classes: int, size: tuple[int, int]) -> str:
-    """What is wrong with the boxes of a image; empty where nothing is."""
+    """What is wrong with the boxes of an image; empty where nothing is."""
     if len(image) == 0:
         return ""
     if not (np.isfinite(image.scores).all() and np.isfinite(image.boxes).all()):

@@ -75,7 +75,7 @@ def confusion(truth: ClassMap, found: ClassMap, classes: int) -> Counts:
     """Count the pixels of one image by what they are and what they are taken for.
 
     Args:
-        truth: (H, W), 255 where nobody says.
+        truth: (H, W), 255 where unlabelled (void).
         found: (H, W).
         classes: how many there are.
 

@@ -1,6 +1,6 @@
-"""Doubt: how many boxes' worth of uncertainty a image holds, all its boxes together.
+"""Doubt: how many boxes' worth of uncertainty an image holds, all its boxes together.
 
-The other miners by score ask how a image's boxes are on average, or at worst, so that a image with one dubious box
+The other miners by score ask how an image's boxes are on average, or at worst, so that an image with one dubious box
 ranks with one that has twenty. Where people label whole images, the latter teaches more. Boxes that score low count
 too, most where they are as likely right as wrong; a model that is weak shows in these what it misses, so let it give
 boxes well below the score with which it is deployed.

@@ -1,8 +1,8 @@
 """Novelty: images that look like nothing seen before, by light, colour and layout; small things do not count.
 
-A image is known by 256 numbers: of each cell of an 8 x 8 grid the mean red, green and blue and the contrast. The
+An image is known by 256 numbers: of each cell of an 8 x 8 grid the mean red, green and blue and the contrast. The
 distance of two images is the root mean square of their differences, 0 to 1: before a camera that stands still, people
-walking through make some 0.05, lamps switched off 0.2. A image is remembered only when it is
+walking through make some 0.05, lamps switched off 0.2. An image is remembered only when it is
 novel, so that the memory covers what was seen with as few images as the threshold allows; when it is full, the one
 that nothing has resembled for longest is forgotten.
 """
@@ -66,7 +66,7 @@ class Novelty(Rule):
 
 
 def embedding(image: ImageArray) -> NDArray[np.float32]:
-    """What a image is known by, (256,) float32 in 0..1.
+    """What an image is known by, (256,) float32 in 0..1.
 
     Args:
         image: (H, W, 3) uint8 RGB.

@@ -33,7 +33,7 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3) RGB
 
 PALETTE = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5", "#9f6b53", "#dfab01", "#64473a")
 TRUTH_COLOUR = "#ffffff"
-SHOWN_PIXELS = 480  # longest side of a image on a page
+SHOWN_PIXELS = 480  # longest side of an image on a page
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def folded(summary: str, body: Markup) -> Markup:
 def draw(
     image: ImageArray, detections: Detections, names: Sequence[str], truth: Detections | None = None
 ) -> ImageArray:
-    """A copy of a image with boxes drawn on it, enlarged if it is too small for their labels.
+    """A copy of an image with boxes drawn on it, enlarged if it is too small for their labels.
 
     Args:
         image: (height, width, 3) RGB.
@@ -209,7 +209,7 @@ def draw(
 
 
 def paint(image: ImageArray, classes: ClassMap) -> ImageArray:
-    """A copy of a image with the colour of a class laid over every pixel; void leaves it as it is.
+    """A copy of an image with the colour of a class laid over every pixel; void leaves it as it is.
 
     Args:
         image: (height, width, 3) RGB.
@@ -283,7 +283,7 @@ def _jpeg(image: ImageArray, longest: int = SHOWN_PIXELS) -> str:
         image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     if not done:
-        raise ValueError(f"a image of shape {image.shape} cannot be written as JPEG")
+        raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG")
     return base64.b64encode(data.tobytes()).decode()
 
 

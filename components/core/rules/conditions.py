@@ -85,7 +85,7 @@ class Clause:
     Attributes:
         text: the comparison, ``num_of_samples > 50``.
         have: the metric's value; None where there is none, or no champion to compare with.
-        need: what it is held against, ``> 50``.
+        need: what it is compared with, ``> 50``.
         outcome: of this comparison alone, before any ``not`` around it.
         reason: one line, such as ``have 37, need > 50``.
     """
@@ -216,7 +216,7 @@ def no_regression(metric: str, classes: Sequence[str], tolerance: float = 0.0) -
         InputError: no classes, not a name of a metric, or a tolerance that is negative or not finite.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
-        raise InputError(f"no_regression: tolerance={tolerance} is not a number from 0 on")
+        raise InputError(f"no_regression: tolerance={tolerance} must be a number >= 0")
     clauses = [{"metric": f"{metric}_delta[{name}]", "operator": ">=", "threshold": -tolerance} for name in classes]
     return Condition.parse(clauses, name="no_regression")
 
@@ -243,7 +243,7 @@ class _Metric:
         if not match or not (match["of_class"] or "?").strip():
             raise InputError(f"{text!r} is not a metric: write name, name[class], min(name), max(name) or mean(name)")
         if match["reducer"] and match["reducer"] not in _REDUCERS:
-            raise InputError(f"unknown reducer {match['reducer']!r} in {text!r}: known are {', '.join(_REDUCERS)}")
+            raise InputError(f"unknown reducer {match['reducer']!r} in {text!r}: choose from {', '.join(_REDUCERS)}")
         written = match["all"] or match["one"]
         compared = re.fullmatch(r"(.+)_(delta|rel)", written)
         name, change = compared.groups() if compared else (written, "")
@@ -422,7 +422,7 @@ class _Scores:
         if name in by_class:
             return name
         hint = " (a place needs class names)" if is_place and not self.classes else ""
-        raise self._unknown(f"{metric.name} has no class {name!r}: known are {_listed(by_class)}{hint}")
+        raise self._unknown(f"{metric.name} has no class {name!r}: choose from {_listed(by_class)}{hint}")
 
     def _number(self, name: str, value: object) -> float:
         try:
@@ -438,7 +438,7 @@ class _Scores:
         if metric.name in self.metrics:
             return self._unknown(f"{metric.name} is one number, not one for each class: write {metric.written}")
         known = sorted({name.partition("[")[0] for name in self.metrics})
-        return self._unknown(f"no metric {metric.name!r}: known are {_listed(known)}")
+        return self._unknown(f"no metric {metric.name!r}: choose from {_listed(known)}")
 
     def _unknown(self, text: str) -> _UnknownError:
         return _UnknownError(self.whose + text)
@@ -492,7 +492,7 @@ def _read_comparison(value: Mapping[Any, object], where: str, problems: list[str
     for key in value:
         if key not in _READERS:
             close = difflib.get_close_matches(str(key), [*_READERS, *_JOINS], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {_listed([*_READERS, *_JOINS])}"
+            hint = f"did you mean {close[0]}?" if close else f"choose from {_listed([*_READERS, *_JOINS])}"
             problems.append(f"{where}: unknown key {key!r}: {hint}")
     found: dict[str, Any] = {}
     for key, read in _READERS.items():
@@ -509,7 +509,7 @@ def _read_comparison(value: Mapping[Any, object], where: str, problems: list[str
 def _operator(value: object) -> str:
     spelling = value.strip() if isinstance(value, str) else ""
     if spelling not in _SPELLINGS:
-        raise InputError(f"unknown operator {value!r}: known are {' '.join(_SPELLINGS)}")
+        raise InputError(f"unknown operator {value!r}: choose from {' '.join(_SPELLINGS)}")
     return _SPELLINGS[spelling]
 
 

@@ -147,7 +147,7 @@ def _split(text: str) -> dict[str, object] | None:
 
 def _unknown(key: object) -> str:
     close = difflib.get_close_matches(str(key), list(_READERS), n=1)
-    return f"unknown key {key!r}: " + (f"did you mean {close[0]}?" if close else f"known are {', '.join(_READERS)}")
+    return f"unknown key {key!r}: " + (f"did you mean {close[0]}?" if close else f"choose from {', '.join(_READERS)}")
 
 
 def _start(value: object) -> int:
@@ -199,7 +199,7 @@ def _weekday(text: str) -> int:
     for day, full in enumerate(_WEEKDAYS):
         if len(word) >= 3 and full.startswith(word):
             return day
-    raise InputError(f"{text.strip()!r} is not a weekday: known are {', '.join(full[:3] for full in _WEEKDAYS)}")
+    raise InputError(f"{text.strip()!r} is not a weekday: choose from {', '.join(full[:3] for full in _WEEKDAYS)}")
 
 
 _READERS: dict[str, Callable[[object], Any]] = {

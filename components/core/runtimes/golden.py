@@ -1,4 +1,4 @@
-"""Golden tensors: a few canvases and what the toolkit's simulator made of them, for a board to be held against.
+"""Golden tensors: a few canvases and what the toolkit's simulator made of them, for a board to be compared with.
 
 A bundle's ``model.<target>.golden.npz`` belongs to its ``model.<target>.rknn``:
 

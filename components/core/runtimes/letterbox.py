@@ -1,4 +1,4 @@
-"""The way of a image onto a model's canvas and of boxes back; the same wherever a bundle runs."""
+"""The way of an image onto a model's canvas and of boxes back; the same wherever a bundle runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ImageArray = NDArray[np.uint8]  # (height, width, 3) RGB
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a image lies on a canvas.
+    """Where an image lies on a canvas.
 
     Attributes:
         scale: canvas pixels per image pixel, along x and along y; they differ where a side was rounded.
@@ -35,7 +35,7 @@ class Placement:
 
 
 def letterbox(image: ImageArray, size: tuple[int, int], pad: int = 114) -> tuple[ImageArray, Placement]:
-    """Scale a image as large as a canvas allows, keeping its shape, and centre it.
+    """Scale an image as large as a canvas allows, keeping its shape, and centre it.
 
     Args:
         image: (H, W, 3) uint8.
@@ -68,10 +68,10 @@ def undo(boxes: NDArray[np.float32], placement: Placement) -> NDArray[np.float32
 
 
 def read_image(path: Path) -> ImageArray:
-    """Read a image as it is displayed: (height, width, 3) RGB, 8 bits, EXIF orientation applied.
+    """Read an image as it is displayed: (height, width, 3) RGB, 8 bits, EXIF orientation applied.
 
     Raises:
-        InputError: no such file, or not a image that OpenCV can decode.
+        InputError: no such file, or not an image that OpenCV can decode.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None:

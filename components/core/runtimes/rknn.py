@@ -1,4 +1,4 @@
-"""A bundle's ``model.<target>.rknn``: what an NPU, or the toolkit's simulator of one, makes of a image."""
+"""A bundle's ``model.<target>.rknn``: what an NPU, or the toolkit's simulator of one, makes of an image."""
 
 from __future__ import annotations
 

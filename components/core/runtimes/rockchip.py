@@ -38,7 +38,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
             raise InputError(f"targets={text!r}: {name} needs the older RKNN-Toolkit 1, which this suite does not use")
         if name not in TARGETS:
             close = difflib.get_close_matches(name, TARGETS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(TARGETS))}"
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(TARGETS))}"
             raise InputError(f"targets={text!r}: {name!r} is no Rockchip chip of RKNN-Toolkit 2: {hint}")
         if name in names[:index]:
             raise InputError(f"targets={text!r}: {name} is given twice")
@@ -70,6 +70,6 @@ def parse_retries(text: str) -> tuple[str, ...]:
     wrong = [name for name in names if name not in RETRIES] or [name for name in names if names.count(name) > 1]
     if wrong:
         raise InputError(
-            f"quantization_retries={text!r}: {wrong[0]!r} is unknown or given twice; known are {', '.join(RETRIES)}"
+            f"quantization_retries={text!r}: {wrong[0]!r} is unknown or given twice; choose from {', '.join(RETRIES)}"
         )
     return names

@@ -23,7 +23,7 @@ from components.core.stores.addresses import shown
 from components.core.stores.connections import open_pool, reason_of
 from components.core.stores.settings import setting
 
-_METADATA_SECONDS = 2.0  # machines without a role have nobody who answers
+_METADATA_SECONDS = 2.0  # machines without a role get no answer
 _FAULTS = (ValueError, LookupError, AttributeError, TypeError, OSError, HTTPError, ElementTree.ParseError)
 
 

@@ -1,7 +1,7 @@
 """Label Studio: its export ``JSON`` (a list of tasks), beside the images.
 
-The boxes are rectangles with labels, upright, in percent of the image. A task that was skipped, or that nobody has
-submitted, is a image without labels, whatever a model predicted for it; a submitted one without rectangles shows
+The boxes are rectangles with labels, upright, in percent of the image. A task that was skipped, or that has not been
+submitted, is an image without labels, whatever a model predicted for it; a submitted one without rectangles shows
 nothing (a negative). Several exports in one folder are one data set: of the same task the one changed last counts. No
 other export will do: in YOLO and VOC, as Label Studio 1.23 writes them, a skipped image looks like a negative, and
 COCO names the images by folders of its server.
@@ -9,7 +9,7 @@ COCO names the images by folders of its server.
 Images have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
 SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
 file name, of several by the folders before it, and without the eight digits that Label Studio puts before the names of
-files that are uploaded to it. A image that a tool has written anew is another image: its label comes in with it,
+files that are uploaded to it. An image that a tool has written anew is another image: its label comes in with it,
 but not to the sample that it was made from.
 """
 
@@ -59,7 +59,7 @@ class Task(NamedTuple):
         export: path of the export.
         where: names the task in messages.
         address: of the image in Label Studio; empty where the task has none.
-        labels: the boxes; empty: nothing to see; None: nobody has labelled it.
+        labels: the boxes; empty: nothing to see; None: it is unlabelled.
         size: width and height in pixels that the image had there; None: not known.
         changed: when it was labelled last, ISO 8601; empty: never.
         reason: why it cannot be used, ``kind: details``; empty if it can.
@@ -138,7 +138,7 @@ def _task(export: str, place: int, item: Any, remarks: Counter[str]) -> Task:
 
 
 def _address(where: str, item: dict[str, Any]) -> str:
-    """The image's address: ``image`` in the task's data, or else the only value that names a image."""
+    """The image's address: ``image`` in the task's data, or else the only value that names an image."""
     data = item.get("data")
     texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
     if "image" in texts:
@@ -226,7 +226,7 @@ def _records(folder: Folder, tasks: list[Task]) -> Iterator[Record]:
 
 
 def _latest(tasks: Iterable[Task]) -> Task:
-    """The task that counts for a image.
+    """The task that counts for an image.
 
     Raises:
         LabelError: it cannot be used, or which one counts cannot be told.

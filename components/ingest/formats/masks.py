@@ -11,7 +11,7 @@ Three ways to say which mask is whose:
 
 A folder with the name of a split says the split. The names of the classes stand in ``data.yaml`` (with Ultralytics'
 ``label_mapping``, if it has one) or, one a line from 0, in ``classes.txt``; or the user gives them in order. 255 is
-where nobody says what is there. A image without a mask is unlabelled.
+for void pixels. An image without a mask is unlabelled.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 
 def _values(folder: Folder) -> tuple[dict[int, str], tuple[str, ...] | None]:
-    """The names of the values, and the classes in their order; None: nobody names them."""
+    """The names of the values, and the classes in their order; None: they have no names."""
     found = [folder.index] if folder.index in yamls(folder) else yamls(folder)
     if len(found) > 1:
         raise InputError(f"several data sets in the data: name one of {few(found)} in data_path")

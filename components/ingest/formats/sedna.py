@@ -2,8 +2,8 @@
 
 Paths are relative to the index; boxes are corners in pixels; the class is a number, whose names stand one per line in
 ``classes.txt`` beside the index (without that file, the numbers are the names). Several indexes in one folder are one
-data set. A line without boxes is a image with nothing to see, unless no line of the index has any: then it is a list
-of images that nobody has labelled.
+data set. A line without boxes is an image with nothing to see, unless no line of the index has any: then it is a list
+of unlabelled images.
 """
 
 from __future__ import annotations

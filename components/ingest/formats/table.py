@@ -1,15 +1,15 @@
 """Tables of boxes: ``csv`` with one box per line, ``jsonl`` with one image per line.
 
-The first line of a CSV file names its columns, in any order: the image, four corners and the class; a image's
+The first line of a CSV file names its columns, in any order: the image, four corners and the class; an image's
 ``width`` and ``height`` may stand beside them. A line with neither corners nor class says that nothing is to be seen.
-All lines of a image count together, a line that is there twice counts once::
+All lines of an image count together, a line that is there twice counts once::
 
     filename,xmin,ymin,xmax,ymax,class
     images/a.jpg,10,20,110.5,220,helmet
     images/b.jpg,,,,,
 
 A line of a JSON Lines file is all that is known of one image, with boxes and as many names, or with objects. Without
-either it is a image that nobody has labelled; with an empty list one that shows nothing::
+either it is an unlabelled image; with an empty list one that shows nothing::
 
     {"image": "images/a.jpg", "boxes": [[10, 20, 110.5, 220]], "labels": ["helmet"]}
     {"image": "images/b.jpg", "objects": [{"x1": 10, "y1": 20, "x2": 110.5, "y2": 220, "class": "helmet"}]}
@@ -17,7 +17,7 @@ either it is a image that nobody has labelled; with an empty list one that shows
 Boxes are corners in pixels. Paths are relative to the table, or to ``images`` beside it, or end so that one image
 alone can be meant. Several tables in one folder (one per split) are one data set; a file name or folder that says
 train, val or test gives the split. A line that cannot be read keeps its image out, with the line's number as part of
-the reason, since a image with a part of its boxes teaches the model to overlook the others.
+the reason, since an image with a part of its boxes teaches the model to overlook the others.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Line(NamedTuple):
     Attributes:
         number: of the line, from 1.
         image: what the table calls the image; empty where the line does not tell.
-        labels: the boxes; empty: nothing to see; None: nobody has labelled it.
+        labels: the boxes; empty: nothing to see; None: it is unlabelled.
         size: width and height in pixels that it claims for the image; None: it claims nothing.
         reason: why the line cannot be used, ``kind: details``; empty if it can.
     """

@@ -3,7 +3,7 @@
 Coordinates are taken as they stand, ``xmin`` as x1 and ``xmax`` as x2, as Datumaro, CVAT and LabelImg do. (The VOC
 development kit counts pixels from 1 and includes the last one; tools that write VOC today do not.)
 
-A image without an XML file is unlabelled. ``ImageSets/Main/{train,val,test}.txt`` give the split of a image that
+An image without an XML file is unlabelled. ``ImageSets/Main/{train,val,test}.txt`` give the split of an image that
 exactly one of them lists. Objects marked difficult or truncated count like the others; the boxes of an object's parts
 do not. Images in ``SegmentationClass`` and ``SegmentationObject`` are masks and not read.
 """

@@ -3,7 +3,7 @@
 ``data.yaml`` names the classes and which folders (or text files that list images) are for ``train``, ``val`` and
 ``test``. Without it every image counts, and the names stand in ``classes.txt``, or the numbers are the names.
 
-A image's text file lies beside it or in the ``labels`` folder beside its ``images`` folder. As for Ultralytics, a
+An image's text file lies beside it or in the ``labels`` folder beside its ``images`` folder. As for Ultralytics, a
 image without a text file shows nothing (a negative), and a line with more numbers is the outline of an object, of
 which the smallest upright box around it is taken.
 """
@@ -47,7 +47,7 @@ class Yolo:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """There is a text file of five numbers a line beside a image; or a ``data.yaml``, and no masks."""
+        """There is a text file of five numbers a line beside an image; or a ``data.yaml``, and no masks."""
         if folder.index and folder.index not in yamls(folder):
             return False
         pairs = Pairs.of(folder.images, folder.named(".txt"))

@@ -33,7 +33,7 @@ class FolderSource:
         self._folder = folder
         self.name = self.identity = str(folder)
         if not self._names():
-            raise InputError(f"source {folder}: no image in it; known are {', '.join(sorted(SUFFIXES))}")
+            raise InputError(f"source {folder}: no image in it; choose from {', '.join(sorted(SUFFIXES))}")
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The images in their order; see :class:`Source`. One that cannot be read is passed over and said."""
@@ -49,7 +49,7 @@ class FolderSource:
             except (OSError, cv2.error):
                 image = None
             if image is None:
-                log.warning("%s: not a image that can be read: passed over", path)
+                log.warning("%s: not an image that can be read: passed over", path)
                 continue
             yield Shot(image, number, name, data, path.suffix.lower())
 
