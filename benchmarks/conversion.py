@@ -133,7 +133,7 @@ def converted(data: Manifest, job: str, given: argparse.Namespace) -> Conversion
         job_root=job,
         targets=given.targets,
         calibration_size=given.calibration_size,
-        check_size=given.check_size,
+        max_eval_images=given.max_eval_images,
         limits=Limits(),
         seed=given.seed,
     )
@@ -144,7 +144,7 @@ def converted(data: Manifest, job: str, given: argparse.Namespace) -> Conversion
 def others(data: Manifest, reference: Measured, job: str, given: argparse.Namespace) -> Iterator[Row]:
     """Build, look with and judge the joined graphs."""
     bundle, blobs = Bundle.read(given.bundle), cache_folder(job) / "blobs"
-    samples = draw_samples(data.split("test").labelled(), given.check_size, given.seed)
+    samples = draw_samples(data.split("test").labelled(), given.max_eval_images, given.seed)
     images = fetch_blobs(samples, blobs)
     for graph in (exporter_graph(data, blobs, given), plain_graph(data, blobs, given)):
         whole = measure(samples, look_with_onnx(graph, bundle, images), bundle)

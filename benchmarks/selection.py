@@ -58,7 +58,9 @@ def main() -> None:
     parser.add_argument("--classes", default="", help="as ingest takes them")
     parser.add_argument("--folder", type=Path, required=True, help="for data, models and results")
     parser.add_argument(
-        "--arms", default="random,doubt,doubt@0.25,entropy@0.25,IBT@0.25,Threshold@0.25,all", help="by commas"
+        "--arms",
+        default="random,entropy-sum,entropy-sum@0.25,entropy@0.25,IBT@0.25,Threshold@0.25,all",
+        help="by commas",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
     parser.add_argument("--weak", type=int, default=100, help="images of the weak set (default 100)")
@@ -116,18 +118,18 @@ class Trial:
 
     def _chosen(self, arm: str, weak: Path) -> list[str]:
         """The ids that an arm asks for."""
-        rule, _, least_score = arm.partition("@")
+        rule, _, min_score = arm.partition("@")
         name, _, parameters = rule.partition(":")
         miner = make_rule(
             "Random" if name == "random" else name, dict(p.split("=") for p in parameters.split(";") if p)
         )
         rows = {row["id"]: row for row in self._samples.where(pl.col("id").is_in(self._cut.pool)).rows()}
         candidates = [Candidate(id_, rows[id_]["uri"], rows[id_]["source"], id_, "unlabelled") for id_ in sorted(rows)]
-        least = float(least_score or DEFAULTS.least_score)
+        least = float(min_score or DEFAULTS.min_score)
         seen = score_pool(candidates, open_detector("onnx", weak), miner, least, cache_folder(self._job) / "blobs").seen
-        shares = (1.0, 0.0) if name == "random" else (DEFAULTS.random_share, DEFAULTS.empty_share)
+        shares = (1.0, 0.0) if name == "random" else (DEFAULTS.random_fraction, DEFAULTS.empty_fraction)
         budget = round(self._given.budget * len(candidates))
-        selection = choose(seen, budget, random_share=shares[0], empty_share=shares[1])
+        selection = choose(seen, budget, random_fraction=shares[0], empty_fraction=shares[1])
         print(f"seed {self._seed}  {arm}: {_told(selection)}", flush=True)
         return [pick.seen.candidate.id for pick in selection.picks]
 

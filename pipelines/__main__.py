@@ -19,7 +19,7 @@ from components.core.errors import InputError
 from pipelines import remote
 from pipelines.containers import FOLDERS
 from pipelines.local import RunError, Runner
-from pipelines.terminal import one_line_errors, parameters_from
+from pipelines.terminal import one_line_errors, parameters_from, say_renamed
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
@@ -41,13 +41,13 @@ def run(
 ) -> None:
     """Run a pipeline on this machine, without a cluster."""
     with one_line_errors():
-        from pipelines import local
+        from pipelines.arguments import check, face_of, parse
 
-        chosen = _pipeline(pipeline)
-        given = local.parse_arguments(chosen, parameter or [], parameters_from(params))
-        given.setdefault("job_root", str(Path("jobs") / pipeline))
-        given = _absolute(given)
-        parameters.check(given, parameters.phases_of(chosen.component_spec.inputs))
+        face = face_of(_pipeline(pipeline))
+        given = parse(face, parameter or [], parameters_from(params))
+        say_renamed(given)
+        given = _absolute({**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)})
+        check(face, given)
         if every:
             parameters.check_repeated(given)
             _again_and_again(pipeline, given, runner, _seconds(every))
@@ -153,7 +153,7 @@ def conformance(
             raise InputError(f"{', '.join(others)}: an estimator is tried with {', '.join(EXAMINED)} alone")
         trained_with = {"image_size": "96", **given}
         modules = trained_with.pop("plugins", "")
-        parameters.check(trained_with, ["train"])
+        parameters.check(trained_with, [parameters.TrainSettings])
         plugins.load(modules)
         logging.basicConfig(level=logging.WARNING, format="warning: %(message)s")
         problems = check_estimator(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import time
@@ -29,12 +28,12 @@ from urllib.parse import urlsplit
 import urllib3
 import yaml
 from kfp.client import Client, ServiceAccountTokenVolumeCredentials
-from kfp.components import load_component_from_file
 from kfp_server_api import ApiException, V2beta1Experiment
 
 from components.core import parameters
 from components.core.errors import InputError
-from pipelines import local
+from pipelines.arguments import Face, face_of_compiled, parse, sort_into_place
+from pipelines.arguments import problems as problems_of
 from pipelines.validate import ARGUMENT_LIMIT, problems
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
@@ -175,6 +174,11 @@ class Package:
     inputs: Mapping[str, Mapping[str, Any]]
     digest: str
 
+    @property
+    def face(self) -> Face:
+        """What it takes, as people give it."""
+        return face_of_compiled(self.inputs)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -254,7 +258,7 @@ def parse_arguments(package: Package, pairs: list[str], values: Mapping[str, Any
     Raises:
         InputError: a word is not ``name=value``.
     """
-    return local.parse_arguments(load_component_from_file(str(package.path)), pairs, values)
+    return parse(package.face, pairs, values)
 
 
 def check_arguments(package: Package, given: Mapping[str, Any]) -> None:
@@ -263,23 +267,10 @@ def check_arguments(package: Package, given: Mapping[str, Any]) -> None:
     Raises:
         InputError: everything that is wrong with them.
     """
-    phases = parameters.phases_of(package.inputs)
-    ranged = {name for phase in phases for name in parameters.PHASES[phase].model_fields}
-    strangers = [name for name in given if name not in package.inputs]
-    found = parameters.problems({name: given[name] for name in given if name in ranged or name in strangers}, phases)
-    found += [
-        f"{name} is required" for name, kind in package.inputs.items() if name not in given and not _optional(kind)
-    ]
-    for name in given.keys() & package.inputs.keys():
-        kind = package.inputs[name]["parameterType"]
-        if not _fits(given[name], kind) and not any(line.startswith(f"{name}=") for line in found):
-            found.append(f"{name}={given[name]!r} is not {_KINDS[kind]}")
-    found += _lost_on_a_cluster(given)
-    found = sorted(dict.fromkeys(found))
+    found = problems_of(package.face, given) + _lost_on_a_cluster(parameters.spread(given, package.inputs))
     if found:
-        count = "1 parameter is" if len(found) == 1 else f"{len(found)} parameters are"
-        raise InputError(f"{count} wrong: {'; '.join(found)}")
-    size = len(json.dumps(dict(given)).encode())
+        raise InputError(parameters.all_wrong(found))
+    size = len(json.dumps(sort_into_place(package.face, given)).encode())
     if size > _PARAMETER_LIMIT:
         raise InputError(f"the parameters take {size} bytes, and at most {_PARAMETER_LIMIT} fit: put lists into files")
 
@@ -322,7 +313,7 @@ def submit(
             cluster.experiment(experiment or package.name),
             name or f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}",
             pipeline_package_path=str(package.path),
-            params=dict(arguments),
+            params=sort_into_place(package.face, arguments),
             service_account=service_account or None,
             pipeline_root=pipeline_root or None,
         )
@@ -476,31 +467,6 @@ _STRANGER = (
     "{host} answers, but not as a Kubeflow Pipelines API; is it a login page? "
     "Check the path, and set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"
 )
-_KINDS = {
-    "NUMBER_INTEGER": "a whole number",
-    "NUMBER_DOUBLE": "a number",
-    "STRING": "a text",
-    "BOOLEAN": "true or false",
-    "LIST": "a list",
-    "STRUCT": "a mapping",
-}
-
-
-def _fits(value: Any, kind: str) -> bool:
-    """Whether the server takes a value for a parameter; it converts nothing."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return {
-        "NUMBER_INTEGER": number and value == int(value),
-        "NUMBER_DOUBLE": number,
-        "STRING": isinstance(value, str),
-        "BOOLEAN": isinstance(value, bool),
-        "LIST": isinstance(value, list),
-        "STRUCT": isinstance(value, dict),
-    }[kind]
-
-
-def _optional(kind: Mapping[str, Any]) -> bool:
-    return bool(kind.get("isOptional")) or "defaultValue" in kind
 
 
 def _lost_on_a_cluster(given: Mapping[str, Any]) -> list[str]:

@@ -45,8 +45,8 @@ def use_retries(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 def use_training_node(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
     """Give a training task its CPUs, memory, GPUs, shared memory and node."""
-    task.set_cpu_request(given["cpu_request"]).set_memory_request(given["memory_request"])
-    task.set_accelerator_limit(given["gpu_limit"]).set_accelerator_type(given["gpu_type"])
+    task.set_cpu_request(given["train_cpu"]).set_memory_request(given["train_memory"])
+    task.set_accelerator_limit(given["train_gpus"]).set_accelerator_type(given["train_gpu_type"])
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE)
     kubernetes.add_node_selector_json(task, node_selector_json=given["node_selector"])
     kubernetes.add_toleration_json(task, toleration_json=given["tolerations"])

@@ -15,13 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from components.core.errors import InputError
+from components.core.parameters import flat
 from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
 from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
+from pipelines.arguments import face_of, parse, sort_into_place
 from pipelines.containers import docker_runner
 
 _LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
@@ -75,7 +75,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
 
     Args:
         pipeline: from ``pipelines.registry``.
-        arguments: its parameters.
+        arguments: its parameters by name.
         folder: where KFP keeps the artifacts of its runs, and the log.
         runner: what a step is.
 
@@ -84,13 +84,14 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
 
     Raises:
         RunError: a step failed.
-        InputError: the folder cannot be made, or Docker is to run the steps, and cannot.
+        InputError: parameters are wrong, the folder cannot be made, or Docker is to run the steps, and cannot.
     """
     from kfp import local
 
+    placed = sort_into_place(pipeline, arguments)
     with os_errors(f"{folder}, which job_root leads to, cannot be made"):
         folder.mkdir(parents=True, exist_ok=True)
-    containers = docker_runner(pipeline, arguments, folder) if runner == Runner.DOCKER else None
+    containers = docker_runner(pipeline, flat(arguments), folder) if runner == Runner.DOCKER else None
     local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log_path = folder / "run.log"
     with log_path.open("w", encoding="utf-8") as file, _importable(), warnings.catch_warnings():
@@ -98,7 +99,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
         log = RunLog(file, sys.stdout)
         try:
             with redirect_stdout(log), _quiet_logging(), _without_retries(pipeline):
-                task = pipeline(**arguments)
+                task = pipeline(**placed)
         except Exception as error:
             if log.error:
                 raise RunError(f"step {log.error[0]} failed: {log.error[1]}") from error
@@ -132,9 +133,7 @@ def folder_of_runs(job_root: str) -> Path:
 
 
 def parse_arguments(pipeline: Any, pairs: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``name=value`` words and the contents of a file into a pipeline's arguments.
-
-    A value that is not of its parameter's type stays as it is, for the check of all parameters to complain about.
+    """Turn ``name=value`` words and the contents of a file into parameters of a pipeline by name.
 
     Args:
         pipeline: whose parameters they are.
@@ -142,32 +141,9 @@ def parse_arguments(pipeline: Any, pairs: list[str], values: Mapping[str, Any]) 
         values: from a file.
 
     Raises:
-        InputError: a word is not ``name=value``.
+        InputError: a word is not ``name=value``, or a parameter is given twice.
     """
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise InputError(f"not name=value: {', '.join(wrong)}")
-    given: dict[str, Any] = {**values, **dict(pair.split("=", 1) for pair in pairs)}
-    inputs = pipeline.component_spec.inputs
-    return {name: _typed(value, inputs[name].type) if name in inputs else value for name, value in given.items()}
-
-
-def _typed(value: Any, kind: str) -> Any:
-    if kind == "String":
-        return str(value)
-    if isinstance(value, str):
-        try:
-            value = yaml.safe_load(value)  # numbers, true and false, and JSON are YAML
-        except yaml.YAMLError:
-            return value
-    # KFP takes no whole number where it wants a fraction, no 30.0 where it wants 30, and no 1 for true.
-    if kind == "Float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind == "Integer" and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind == "Boolean" and value in (0, 1):
-        return bool(value)
-    return value
+    return parse(face_of(pipeline), pairs, values)
 
 
 @contextmanager

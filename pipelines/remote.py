@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.terminal import one_line_errors, parameters_from
+from pipelines.terminal import one_line_errors, parameters_from, say_renamed
 
 app = typer.Typer()
 
@@ -181,4 +181,6 @@ def _cluster(host: str, namespace: str, token_file: str, ca_cert: str, insecure:
 def _for_cluster(pipeline: str, pairs: list[str] | None, path: Path | None) -> dict[str, Any]:
     from pipelines import client
 
-    return client.parse_arguments(client.read_package(pipeline), pairs or [], parameters_from(path))
+    given = client.parse_arguments(client.read_package(pipeline), pairs or [], parameters_from(path))
+    say_renamed(given)
+    return given

@@ -33,6 +33,7 @@ from kfp_server_api import ApiException
 
 from components.core import parameters
 from components.core.errors import InputError
+from pipelines.arguments import sort_into_place
 from pipelines.client import (
     TIMEOUT,
     Cluster,
@@ -129,7 +130,7 @@ class Schedule:
         url: its page.
         enabled: whether it starts runs.
         timing: when.
-        parameters: what its runs are given.
+        parameters: what its runs are given, by name.
         created: when it was made.
         counts_from: the time that its first interval begins at.
         number: of its name, counted up.
@@ -214,7 +215,7 @@ def schedule(
     order = _Order(
         name=_checked_name(name or package.name),
         package=package,
-        parameters=dict(arguments),
+        parameters=sort_into_place(package.face, arguments),
         timing=timing,
         experiment=experiment or package.name,
         service_account=service_account,
@@ -387,7 +388,7 @@ def _schedule(cluster: Cluster, found: Any, mark: re.Match[str]) -> Schedule:
         url=cluster.schedule_url(found.recurring_run_id),
         enabled=found.status == "ENABLED",
         timing=timing,
-        parameters=(found.runtime_config.parameters if found.runtime_config else None) or {},
+        parameters=parameters.flat((found.runtime_config.parameters if found.runtime_config else None) or {}),
         created=found.created_at,
         counts_from=when.start_time if begun else found.created_at,
         number=int(mark[1]),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
-import yaml
 
+from components.core.documents import read_yaml
 from components.core.errors import InputError
+from components.core.parameters import renamed
 from components.core.redaction import redacted, redacted_output
 from pipelines.local import RunError
 
@@ -44,9 +45,16 @@ def parameters_from(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--params {path}: not a readable YAML file ({' '.join(str(error).split())})") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--params {path}: cannot be read ({error})") from error
+    values = read_yaml(text, f"--params {path}") or {}
     if not isinstance(values, dict):
         raise InputError(f"--params {path}: not a mapping of parameter names to values")
     return values
+
+
+def say_renamed(given: Mapping[str, Any]) -> None:
+    """Tell the user what the parameters that were given by an old name are called now."""
+    for line in renamed(given):
+        print(f"note: {line}", file=sys.stderr)

@@ -18,8 +18,10 @@ from components.prepare.component import plan
 from components.train.component import train
 from components.trigger.component import trigger
 
-INTAKE = {"classes": "red,blue"}
-SHARES = {"train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2}
+SETTINGS = {
+    "classes": "red,blue", "train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2, "initial_model": "nothing",
+    "epochs": 5, "image_size": "64,96", "max_class_drop": -1, "trigger_conditions": ["num_of_samples >= 12"],
+}  # fmt: skip
 
 
 def poll(
@@ -34,51 +36,43 @@ def poll(
     targets: str = "",
 ) -> None:
     """Run the steps in the order of the pipeline if the trigger says so; `force`: `train`, `evaluate` or `deploy`."""
-    train_anyway, evaluate_again = force == "train", force == "evaluate"
+    settings = SETTINGS | {
+        "estimator": estimator, "plugins": plugins, "gate_conditions": [gate], "targets": targets,
+        "force_train": force == "train", "force_evaluate": force == "evaluate", "force_deploy": force == "deploy",
+    }  # fmt: skip
+    job = {"job_root": job_root, "settings": settings}
 
     def new(kind: type, name: str):
         Path(folder).mkdir(parents=True, exist_ok=True)
         return kind(name=name, uri=str(Path(folder) / name), metadata={})
 
-    feed = {"feed_url": feed_url, "job_root": job_root, **INTAKE}
-    conditions = ["num_of_samples >= 12"]
-    forced = {"force_train": train_anyway, "force_evaluate": evaluate_again, "force_deploy": force == "deploy"}
-    if trigger.python_func(**feed, report=new(dsl.HTML, "t"), trigger_conditions=conditions, **forced) != "RUN":
+    if trigger.python_func(feed_url=feed_url, report=new(dsl.HTML, "t"), **job) != "RUN":
         return
     arrivals, quarantine = new(dsl.Dataset, "arrivals"), new(dsl.Dataset, "quarantine")
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "convert", "judge", "page")}
     metrics = new(dsl.Metrics, "metrics")
     collect.python_func(
-        **feed, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"],
-        force_evaluate=evaluate_again,
-    )  # fmt: skip
+        feed_url=feed_url, manifest=arrivals, quarantine=quarantine, counts=metrics, report=pages["collect"], **job
+    )
     parts = {name: new(dsl.Dataset, name) for name in ("training", "everything", "core", "recent")}
-    plan.python_func(
-        arrivals=arrivals, job_root=job_root, **parts, counts=metrics, report=pages["plan"], **SHARES,
-        force_train=train_anyway, force_evaluate=evaluate_again,
-    )  # fmt: skip
+    plan.python_func(arrivals=arrivals, **parts, counts=metrics, report=pages["plan"], **job)
     model = new(dsl.Model, "model")
-    train.python_func(
-        manifest=parts["training"], job_root=job_root, model=model, training=metrics, report=pages["train"],
-        estimator=estimator, base_model="champion", initial_model="nothing", epochs=5, image_size="64,96",
-        plugins=plugins, force_evaluate=evaluate_again,
-    )  # fmt: skip
+    train.python_func(manifest=parts["training"], model=model, training=metrics, report=pages["train"], **job)
     converted, conversion = new(dsl.Model, "converted"), new(dsl.Artifact, "conversion")
     convert.python_func(
-        manifest=parts["everything"], model=model, job_root=job_root, converted=converted, conversion=conversion,
-        metrics=metrics, report=pages["convert"], targets=targets,
+        manifest=parts["everything"], model=model, converted=converted, conversion=conversion, metrics=metrics,
+        report=pages["convert"], **job,
     )  # fmt: skip
     judgement = new(dsl.Artifact, "judgement")
     judge.python_func(
-        candidate=converted, conversion=conversion, core=parts["core"], recent=parts["recent"], job_root=job_root,
-        judgement=judgement,
-        metrics=metrics, report=pages["judge"], gate_conditions=[gate], max_class_loss=-1, min_samples=2,
+        candidate=converted, conversion=conversion, core=parts["core"], recent=parts["recent"],
+        judgement=judgement, metrics=metrics, report=pages["judge"], **job,
     )  # fmt: skip
     deploy.python_func(
         arrivals=arrivals, everything=parts["everything"], candidate=converted, judgement=judgement, metrics=metrics,
         collect_report=pages["collect"], plan_report=pages["plan"], train_report=pages["train"],
         convert_report=pages["convert"],
-        judge_report=pages["judge"], job_root=job_root, run_id=run_id, page=pages["page"],
+        judge_report=pages["judge"], run_id=run_id, page=pages["page"], **job,
     )  # fmt: skip
 
 

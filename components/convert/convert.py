@@ -50,7 +50,7 @@ def convert(
     quantization: str = "int8",
     quantization_retries: str = "kl_divergence,mmse",
     calibration_size: int = 100,
-    check_size: int = 300,
+    max_eval_images: int = 300,
     split: str = "test",
     limits: Limits,
     seed: int = 0,
@@ -67,7 +67,7 @@ def convert(
         quantization: ``int8`` or ``fp16``.
         quantization_retries: what to try, in this order, when int8 loses too much.
         calibration_size: most training images to take ranges from.
-        check_size: most images of the split to measure on.
+        max_eval_images: most images of the split to measure on.
         split: whose labelled images the models are measured on.
         limits: what a conversion may cost.
         seed: of the choice of images.
@@ -87,7 +87,7 @@ def convert(
     if not toolkit:
         why = f"{PACKAGE} is not installed here (it exists for Linux on x86-64): the model stays ONNX alone"
         return _skipped(bundle, model_folder, output, why)
-    samples = _check_samples(manifest, split, check_size, seed, bundle)
+    samples = _check_samples(manifest, split, max_eval_images, seed, bundle)
     ways = _ways(quantization, retries)
     builds = Builds(
         model_folder,

@@ -3,10 +3,10 @@
 ====================== ==========================================================================================
 question               met when
 ====================== ==========================================================================================
-mAP50                  it fell by at most ``max_map_loss``
+mAP50                  it fell by at most ``max_map_drop``
 mAP50-95               the same
-enough images        the change in mAP50 is known to within ``max_map_loss``, with 95 % confidence
-F1 of a class          at the deployed confidence it fell by at most ``max_f1_loss``, or by what two boxes make
+enough images        the change in mAP50 is known to within ``max_map_drop``, with 95 % confidence
+F1 of a class          at the deployed confidence it fell by at most ``max_f1_drop``, or by what two boxes make
 highest score          it is at least ``min_score_ratio`` of what it was
 score steps            no score output has coarser steps than 1/255, as it has when it shares a scale with boxes
 ====================== ==========================================================================================
@@ -17,10 +17,10 @@ at 0.5; and how alike the outputs are (their cosine) tells nothing, a dead detec
 Of a segmentation it asks:
 
 ====================== ==========================================================================================
-mean IoU               it fell by at most ``max_map_loss``
-correct pixels         their share fell by at most ``max_map_loss``
-enough images        the change in mean IoU is known to within ``max_map_loss``, with 95 % confidence
-IoU of a class         it fell by at most ``max_f1_loss``, if the class is in enough images to tell
+mean IoU               it fell by at most ``max_map_drop``
+correct pixels         their share fell by at most ``max_map_drop``
+enough images        the change in mean IoU is known to within ``max_map_drop``, with 95 % confidence
+IoU of a class         it fell by at most ``max_f1_drop``, if the class is in enough images to tell
 ====================== ==========================================================================================
 """
 
@@ -49,13 +49,13 @@ class Limits:
     """How much a conversion may cost.
 
     Attributes:
-        max_map_loss: most that mAP50 and mAP50-95 may fall, 0..1; of a segmentation, mean IoU and correct pixels.
-        max_f1_loss: most that the F1 of any class may fall, 0..1; of a segmentation, its IoU.
+        max_map_drop: most that mAP50 and mAP50-95 may fall, 0..1; of a segmentation, mean IoU and correct pixels.
+        max_f1_drop: most that the F1 of any class may fall, 0..1; of a segmentation, its IoU.
         min_score_ratio: least ratio of the highest scores, 0..1.
     """
 
-    max_map_loss: float = 0.02
-    max_f1_loss: float = 0.02
+    max_map_drop: float = 0.02
+    max_f1_drop: float = 0.02
     min_score_ratio: float = 0.9
 
     def __post_init__(self) -> None:
@@ -105,15 +105,15 @@ def judge(
     if isinstance(converted, MeasuredMasks) and isinstance(reference, MeasuredMasks):
         change = miou_change(converted, reference)
         return (
-            *_kept(_OF_MASKS, converted.metrics, reference.metrics, change, limits.max_map_loss),
-            *_ious(converted, reference, limits.max_f1_loss),
+            *_kept(_OF_MASKS, converted.metrics, reference.metrics, change, limits.max_map_drop),
+            *_ious(converted, reference, limits.max_f1_drop),
         )
     assert isinstance(converted, Measured) and isinstance(reference, Measured)
     return (
         *_kept(
-            _OF_BOXES, converted.metrics, reference.metrics, map50_change(converted, reference), limits.max_map_loss
+            _OF_BOXES, converted.metrics, reference.metrics, map50_change(converted, reference), limits.max_map_drop
         ),
-        *_f1(converted, reference, limits.max_f1_loss),
+        *_f1(converted, reference, limits.max_f1_drop),
         _highest_score(converted, reference, limits.min_score_ratio),
         *_steps(score_steps),
     )

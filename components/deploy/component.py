@@ -20,12 +20,7 @@ def deploy(
     job_root: str,
     run_id: str,
     page: dsl.Output[dsl.HTML],
-    workers_timeout: float = 0.0,
-    fleet_fraction: float = 0.95,
-    trial_fraction: float = 0.0,
-    trial_frames: int = 100,
-    trial_hours: float = 24.0,
-    keep_versions: int = 10,
+    settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
     """Commit the round: bundle first, then pointer, cursor and manifest in one step; and keep the report.
 
@@ -40,16 +35,10 @@ def deploy(
         train_report: Page of `train`.
         convert_report: Page of `convert`.
         judge_report: Page of `judge`.
-        job_root: Where the job's state lies.
-        run_id: Names the run, so that one that is tried again knows its own work.
+        job_root: Where the job is kept.
+        run_id: Name of the run, by which a retried step recognises its own work.
         page: The report of the whole round.
-        workers_timeout: Seconds to wait until the edge workers run the new champion; 0 does not ask them.
-        fleet_fraction: Share of the workers, 0 to 1, that is enough; when too many fail for that, the champion before
-            is put back.
-        trial_fraction: Share of the workers, 0 to 1, that try a candidate before all others get it; 0 for all at once.
-        trial_frames: How many images each of them is to look at with it.
-        trial_hours: How long that may take before the candidate is withdrawn.
-        keep_versions: Candidates that were never deployed to keep; older ones are removed.
+        settings: Parameters by name.
 
     Returns:
         Where the report was kept.
@@ -63,12 +52,14 @@ def deploy(
 
         from components.core.errors import ConflictError, InputError
         from components.core.job.job import Job
+        from components.core.parameters import DeploySettings, read
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
         from components.deploy.deploy import collect_garbage, section
         from components.deploy.deploy import deploy as commit
         from components.report.report import keep
 
+        chosen = read(DeploySettings, settings)
         decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
         number = int(arrivals.metadata["round"])
         try:
@@ -82,14 +73,14 @@ def deploy(
                 run_id=run_id,
                 cursor=arrivals.metadata["cursor"],
                 champion=judgement.metadata["champion"] or None,
-                workers_timeout=workers_timeout,
-                fleet_fraction=fleet_fraction,
-                canary=CanaryPlan(trial_fraction, int(trial_frames), trial_hours),
+                rollout_timeout=chosen.rollout_timeout,
+                rollout_fraction=chosen.rollout_fraction,
+                canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
             )
         except ConflictError as error:
             raise InputError(str(error)) from error
         logging.info("round %d: %s, the champion is %s", number, deployed.outcome, deployed.champion or "none")
-        removed = collect_garbage(Job.open(job_root), int(keep_versions))
+        removed = collect_garbage(Job.open(job_root), chosen.keep_versions)
         if removed:
             logging.info("removed %d old candidates", len(removed))
         parts = [judge_report, convert_report, train_report, plan_report, collect_report]

@@ -63,8 +63,8 @@ def deploy(
     run_id: str,
     cursor: str,
     champion: str | None,
-    workers_timeout: float = 0,
-    fleet_fraction: float = 1.0,
+    rollout_timeout: float = 0,
+    rollout_fraction: float = 1.0,
     canary: CanaryPlan | None = None,
     poll_s: float = 5.0,
 ) -> Deployed:
@@ -80,8 +80,8 @@ def deploy(
         run_id: names this run; the same when it is tried again.
         cursor: how far the feed has been read.
         champion: the version that the candidate was judged against; None where there was none.
-        workers_timeout: seconds to wait for the workers to run the new champion; 0 does not ask them.
-        fleet_fraction: share of the workers that is enough; when too many fail for that, the champion before is put
+        rollout_timeout: seconds to wait for the workers to run the new champion; 0 does not ask them.
+        rollout_fraction: share of the workers that is enough; when too many fail for that, the champion before is put
             back.
         canary: how some workers try the candidate before all others may; None for no canary.
         poll_s: seconds between two looks at their reports.
@@ -92,8 +92,8 @@ def deploy(
     """
     if outcome == "error":
         raise InputError(f"round {round_number} is not committed, since the gate could not decide: {why}")
-    if not 0 < fleet_fraction <= 1:
-        raise InputError(f"fleet_fraction={fleet_fraction} is not above 0 and at most 1")
+    if not 0 < rollout_fraction <= 1:
+        raise InputError(f"rollout_fraction={rollout_fraction} is not above 0 and at most 1")
     job = Job.open(job_root)
     version = version_of(bundle_folder, round_number, job)
     if not job.has_committed(round_number, run_id):
@@ -113,7 +113,7 @@ def deploy(
         )
         job.commit_round(result)
     publish_pointer(job)
-    return _ending(job, version, outcome, workers_timeout, fleet_fraction, poll_s)
+    return _ending(job, version, outcome, rollout_timeout, rollout_fraction, poll_s)
 
 
 def promote_pending(job_root: str, *, window: Window | None, now: datetime) -> str | None:
@@ -223,8 +223,8 @@ def _ending(
     job: Job,
     version: str,
     outcome: Literal["promoted", "pending", "rejected"],
-    workers_timeout: float,
-    fleet_fraction: float,
+    rollout_timeout: float,
+    rollout_fraction: float,
     poll_s: float,
 ) -> Deployed:
     """See what becomes of a candidate at the edge."""
@@ -233,16 +233,16 @@ def _ending(
     state, _ = job.read()
     tried = ""
     if state.canary and state.canary.version == version:
-        end = await_canary(job, timeout_s=workers_timeout, poll_s=poll_s)
+        end = await_canary(job, timeout_s=rollout_timeout, poll_s=poll_s)
         if end and end.outcome != "promoted":
             return Deployed(end.outcome, version, state.champion, canary=end.reason)
         tried = end.reason if end else ""
-    if workers_timeout <= 0:
+    if rollout_timeout <= 0:
         return Deployed("deployed", version, job.read()[0].champion, canary=tried)
-    workers = await_workers(job, version, timeout_s=workers_timeout, fraction=fleet_fraction, poll_s=poll_s)
+    workers = await_workers(job, version, timeout_s=rollout_timeout, fraction=rollout_fraction, poll_s=poll_s)
     log.info("%s: %s", workers.outcome, workers.describe())
     if workers.outcome != "not confirmed":
         return Deployed("deployed", version, job.read()[0].champion, workers, tried)
-    back = roll_back_failed(job, fleet_fraction)
+    back = roll_back_failed(job, rollout_fraction)
     champion = job.read()[0].champion
     return Deployed("rolled back" if back else "not confirmed", version, champion, workers, tried)

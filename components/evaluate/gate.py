@@ -115,7 +115,7 @@ def judge(
     no_regression: float | None = None,
     min_samples: int = 1,
     require_significant: bool = False,
-    max_loss: float | None = None,
+    max_map50_drop: float | None = None,
     window: Window | None = None,
     further: Sequence[Check] = (),
     force: bool = False,
@@ -129,7 +129,7 @@ def judge(
         no_regression: how much AP50 each class may lose, 0..1; None asks nothing.
         min_samples: least number of labelled test images.
         require_significant: the gain in mAP50 must be above 0 with 95 % confidence.
-        max_loss: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
+        max_map50_drop: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
             ``require_significant`` asks for more.
         window: when a model may be deployed; None for always.
         further: what was asked elsewhere, such as whether the model could be converted.
@@ -138,16 +138,16 @@ def judge(
     Raises:
         InputError: a tolerance that is not a number >= 0.
     """
-    if max_loss is not None and not (math.isfinite(max_loss) and max_loss >= 0):
-        raise InputError(f"max_loss={max_loss} must be a number >= 0")
+    if max_map50_drop is not None and not (math.isfinite(max_map50_drop) and max_map50_drop >= 0):
+        raise InputError(f"max_map50_drop={max_map50_drop} must be a number >= 0")
     checks = [_samples(comparison, min_samples)]
     if conditions is not None:
         checks.append(_rule("conditions", conditions, comparison))
     if comparison.champion_metrics() is not None:
         if no_regression is not None:
             checks.append(_regression(comparison, no_regression))
-        if require_significant or max_loss is not None:
-            checks.append(_chance(comparison, 0.0 if require_significant else -(max_loss or 0.0)))
+        if require_significant or max_map50_drop is not None:
+            checks.append(_chance(comparison, 0.0 if require_significant else -(max_map50_drop or 0.0)))
     return _decide([*checks, *further], _window(window, now), force)
 
 

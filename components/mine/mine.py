@@ -77,11 +77,11 @@ def mine(
     job_root: str,
     *,
     label_budget: int = 50,
-    random_share: float = 0.1,
-    empty_share: float = 0.2,
-    miner: str = "doubt",
+    random_fraction: float = 0.1,
+    empty_fraction: float = 0.2,
+    miner: str = "entropy-sum",
     miner_parameters: Mapping[str, object] | None = None,
-    least_score: float = 0.05,
+    min_score: float = 0.05,
     pool_limit: int = 2000,
     runtime: str = "onnx",
     prelabel_job: str = "",
@@ -95,12 +95,12 @@ def mine(
     Args:
         job_root: the job's store.
         label_budget: how many to choose; 0 chooses none.
-        random_share: part of the budget, 0 to 1, drawn at random.
-        empty_share: part of the budget, 0 to 1, for images in which the champion finds nothing.
+        random_fraction: part of the budget, 0 to 1, drawn at random.
+        empty_fraction: part of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: the rule that ranks; only its score counts. One that compares frames that follow each other, such as
             ``temporal``, has little to say of a pool.
         miner_parameters: of that rule, by name.
-        least_score: of the boxes that the miner sees, 0 to 1. What a model is unsure of lies below the score it is
+        min_score: of the boxes that the miner sees, 0 to 1. What a model is unsure of lies below the score it is
             deployed with, which is why what the workers saw is not enough to rank by.
         pool_limit: how many images to look at, the latest.
         runtime: plug-in that runs the champion.
@@ -123,12 +123,12 @@ def mine(
     other = None
     if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, own_folder(job.store.uri))
-    view = score_pool(pool.candidates, champion, rule, least_score, cache / "blobs")
+    view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
     selection = choose(
         view.seen,
         label_budget,
-        random_share=random_share if champion else 1,
-        empty_share=empty_share if champion else 0,
+        random_fraction=random_fraction if champion else 1,
+        empty_fraction=empty_fraction if champion else 0,
     )
     asked = [pick.seen.candidate for pick in selection.picks]
     prelabels = other.prelabels(asked, cache / "blobs") if other else {}
@@ -149,7 +149,7 @@ def mine(
         "champion": state.champion or "none",
         "miner": miner,
         **(miner_parameters or {}),
-        "least score": least_score,
+        "least score": min_score,
         **({"boxes to correct": f"found by {other.uri}"} if other else {}),
     }
     sections = [

@@ -66,7 +66,7 @@ class View:
 
 
 def score_pool(
-    candidates: Sequence[Candidate], champion: Detector | None, miner: Miner, least_score: float, cache_folder: Path
+    candidates: Sequence[Candidate], champion: Detector | None, miner: Miner, min_score: float, cache_folder: Path
 ) -> View:
     """Look at each image once.
 
@@ -74,7 +74,7 @@ def score_pool(
         candidates: the pool; a miner that remembers what it saw sees them in this order.
         champion: the deployed model; None before the first.
         miner: the rule that ranks.
-        least_score: of the boxes that the miner sees.
+        min_score: of the boxes that the miner sees.
         cache_folder: where images that lie elsewhere are brought to.
 
     Raises:
@@ -84,19 +84,19 @@ def score_pool(
     progress = Progress(log, "scored {done} of {total} images", len(candidates), to_the_end=True)
     for candidate, image in _images(candidates, cache_folder):
         if image is not None:
-            seen.append(_score(candidate, image, champion, miner, least_score))
+            seen.append(_score(candidate, image, champion, miner, min_score))
         progress.advance()
     return View(tuple(seen), len(candidates) - len(seen))
 
 
 def _score(
-    candidate: Candidate, image: ImageArray, champion: Detector | None, miner: Miner, least_score: float
+    candidate: Candidate, image: ImageArray, champion: Detector | None, miner: Miner, min_score: float
 ) -> Inference:
     deployed, found = 1.0, Detections.none()
     if champion is not None:
         deployed = champion.bundle.confidence_threshold
-        (found,) = champion.predict([image], confidence=min(least_score, deployed))
-    judgement = miner.judge(Frame(found[found.scores >= least_score], image, candidate.id))
+        (found,) = champion.predict([image], confidence=min(min_score, deployed))
+    judgement = miner.judge(Frame(found[found.scores >= min_score], image, candidate.id))
     height, width = image.shape[:2]
     return Inference(candidate, width, height, found[found.scores >= deployed], judgement, fingerprint(image))
 

@@ -52,19 +52,19 @@ class Selection:
         return sum(pick.share == share for pick in self.picks)
 
 
-def choose(pool: Sequence[Inference], budget: int, *, random_share: float, empty_share: float) -> Selection:
+def choose(pool: Sequence[Inference], budget: int, *, random_fraction: float, empty_fraction: float) -> Selection:
     """Choose images to label.
 
     Args:
         pool: what there is.
         budget: how many to choose; fewer where the pool has no more.
-        random_share: part of the budget, 0 to 1, for the random ones.
-        empty_share: part of the budget, 0 to 1, for the empty ones.
+        random_fraction: part of the budget, 0 to 1, for the random ones.
+        empty_fraction: part of the budget, 0 to 1, for the empty ones.
     """
     ranked = sorted(pool, key=lambda seen: (-seen.judgement.score, draw(seen.candidate.id, "rank")))
     hardest = (seen for seen in ranked if len(seen.detections))
     empty = (seen for seen in ranked if not len(seen.detections))
-    random, empties = round(budget * random_share), round(budget * empty_share)
+    random, empties = round(budget * random_fraction), round(budget * empty_fraction)
 
     choice = _Choice(budget)
     choice.take(hardest, "hardest", until=budget - random - empties)

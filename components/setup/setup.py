@@ -9,7 +9,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.core.job.job import Job
-from components.core.parameters import problems
+from components.core.parameters import Parameters, flat, problems
 from components.core.stores.open import check_readable, open_store
 from components.core.stores.race import check_conditional_writes
 
@@ -19,28 +19,29 @@ logger = logging.getLogger(__name__)
 Check = Callable[[], object]
 
 
-def check_run(values: Mapping[str, Any], phases: Iterable[str], more: Iterable[Check] = ()) -> None:
+def check_run(values: Mapping[str, Any], phases: Iterable[type[Parameters]], more: Iterable[Check] = ()) -> None:
     """Check the parameters of a run, that its sources can be read and that its store can be written.
 
     Args:
-        values: parameter names and values of the pipeline.
-        phases: keys of ``components.core.parameters.PHASES`` that the pipeline has.
+        values: parameters of the pipeline, by name or under ``settings``.
+        phases: the parts of the table that the pipeline has, such as ``WORKFLOWS["helmet-detection"]``.
         more: further checks, which raise ``InputError``; made only if the parameters are of the right form.
 
     Raises:
         InputError: one line that tells everything that is wrong.
     """
-    found = problems(values, phases)
+    given = flat(values)
+    found = problems(given, phases)
     well_formed = not found
     for check, name in _CHECKS:
-        if values.get(name) and not any(problem.startswith(name) for problem in found):
-            found += _complaints(lambda check=check, name=name: check(values[name]), f"{name}: ")  # type: ignore[misc]
+        if given.get(name) and not any(problem.startswith(name) for problem in found):
+            found += _complaints(lambda check=check, name=name: check(str(given[name])), f"{name}: ")  # type: ignore[misc]
     if well_formed:
         for further in more:
             found += _complaints(further)
     if found:
         raise InputError(f"{'; '.join(found)} (nothing has been started)")
-    logger.info("all %d parameters are right, the data can be read and the store written", len(values))
+    logger.info("all parameters are right, the data can be read and the store written")
 
 
 def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:

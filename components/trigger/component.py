@@ -10,51 +10,18 @@ def trigger(
     feed_url: str,
     job_root: str,
     report: dsl.Output[dsl.HTML],
-    data_path: str = "",
-    data_format: str = "auto",
-    classes: str = "",
-    ignore_classes: str = "",
-    max_bad_fraction: float = 0.1,
-    max_files: int = 1000000,
-    max_unpacked_gb: float = 100.0,
-    max_compression_ratio: float = 200.0,
-    trigger_window: dict = {},  # noqa: B006 - KFP takes the default as a value
-    trigger_conditions: list = ["num_of_samples >= 50"],  # noqa: B006
-    max_rounds: int = 0,
-    deploy_window: dict = {},  # noqa: B006
-    fleet_fraction: float = 0.95,
-    force_train: bool = False,
-    force_evaluate: bool = False,
-    force_deploy: bool = False,
-    plugins: str = "",
+    settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
     """Look at what is new in the feed and say whether a round is to run; one cheap task, no torch.
 
     What the last rounds left open is settled here: a candidate that waits for its window is deployed once the window is
-    open, one on trial is promoted or withdrawn, and a champion that the workers cannot run is taken back.
+    open, a canary is promoted or withdrawn, and a champion that the workers cannot run is taken back.
 
     Args:
-        feed_url: Where new samples arrive; see `ingest` for what can be read.
-        job_root: Where the job's state lies.
-        report: What is new, and have and need of each condition, as a page.
-        data_path: See `ingest`.
-        data_format: See `ingest`.
-        classes: See `ingest`.
-        ignore_classes: See `ingest`.
-        max_bad_fraction: See `ingest`.
-        max_files: See `ingest`.
-        max_unpacked_gb: See `ingest`.
-        max_compression_ratio: See `ingest`.
-        trigger_window: When rounds may run: `{"start": "22:00", "end": "06:00", "timezone": "Europe/Berlin",
-            "weekdays": "mon-fri"}`; empty for always.
-        trigger_conditions: What must hold, such as `["num_of_samples >= 50", {"any": [...]}]`; all of them.
-        max_rounds: How many rounds the job may have; 0 for no end.
-        deploy_window: When a model may be deployed, in the same form.
-        fleet_fraction: Share of the workers, 0 to 1, that must be able to run the champion.
-        force_train: Run a round now, whatever the conditions and the window say.
-        force_evaluate: The same, for a round that judges the last candidate again.
-        force_deploy: Deploy a candidate that waits for its window now.
-        plugins: Modules to import first, separated by commas.
+        feed_url: Where new samples arrive.
+        job_root: Where the job is kept.
+        report: What is new, and the current and required value of each condition, as a page.
+        settings: Parameters by name.
 
     Returns:
         `RUN` or `WAIT`.
@@ -65,11 +32,20 @@ def trigger(
         import logging
         from datetime import UTC, datetime
 
-        from components.core import plugins as registry
+        from components.core import plugins
         from components.core.cache import cache_folder
         from components.core.errors import InputError
         from components.core.job.failures import read_failures
         from components.core.job.job import Job
+        from components.core.parameters import (
+            CommonSettings,
+            DataSettings,
+            DeploySettings,
+            GateSettings,
+            RoundSettings,
+            TriggerSettings,
+            read,
+        )
         from components.core.reports.page import write_page
         from components.core.rules.window import Window
         from components.deploy.canary import settle_canary
@@ -80,39 +56,32 @@ def trigger(
         from components.trigger.report import sections
         from components.trigger.trigger import compares_with_known, decide
 
-        registry.load(plugins)
+        data, chosen = read(DataSettings, settings), read(TriggerSettings, settings)
+        gate, forced = read(GateSettings, settings), read(RoundSettings, settings)
+        rollout_fraction = read(DeploySettings, settings).rollout_fraction
+        plugins.load(read(CommonSettings, settings).plugins)
         now = datetime.now(UTC)
         job = Job.open(job_root)
-        waits = bool(deploy_window) and not force_deploy
-        promote_pending(job_root, window=Window.parse(deploy_window) if waits else None, now=now)
+        waits = bool(gate.deploy_window) and not gate.force_deploy
+        promote_pending(job_root, window=Window.parse(gate.deploy_window) if waits else None, now=now)
         settle_canary(job, now)
-        roll_back_failed(job, fleet_fraction)
+        roll_back_failed(job, rollout_fraction)
         publish_pointer(job)  # a run that was killed after its commit may not have
-        arrivals = take_new(
-            feed_url,
-            job_root,
-            data_path=data_path,
-            data_format=data_format,
-            classes=classes,
-            ignore_classes=ignore_classes,
-            max_bad_fraction=max_bad_fraction,
-            max_files=int(max_files),
-            max_unpacked_gb=max_unpacked_gb,
-            max_compression_ratio=max_compression_ratio,
-        )
+        arrivals = take_new(feed_url, job_root, **dict(data))
         state, _ = job.read()
         last_round = job.store.stat(state.manifest) if state.manifest else None
+        compares = compares_with_known(chosen.trigger_conditions)
         decision = decide(
             state,
             arrivals,
             now=now,
-            window=trigger_window,
-            conditions=trigger_conditions,
-            known=job.manifest(state, cache_folder(job_root)) if compares_with_known(trigger_conditions) else None,
+            window=chosen.trigger_window,
+            conditions=chosen.trigger_conditions,
+            known=job.manifest(state, cache_folder(job_root)) if compares else None,
             round_at=last_round.modified if last_round else None,
-            max_rounds=int(max_rounds),
+            max_rounds=chosen.max_rounds,
             failures=read_failures(job.store),
-            force=force_train or force_evaluate,
+            force=forced.force_train or forced.force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))
         if decision.outcome == "error":

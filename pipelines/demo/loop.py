@@ -31,6 +31,7 @@ from components.core.runtimes.letterbox import read_image
 from components.evaluate.evaluate import evaluate
 from components.ingest.ingest import ingest
 from pipelines import local
+from pipelines.arguments import face_of
 from pipelines.demo.stage import Camera, Feed, Scenery, Worker, edge_worker, label
 from pipelines.hard_example_mining import hard_example_mining
 from pipelines.incremental_learning import incremental_learning
@@ -79,9 +80,9 @@ class Size:
 OPTIONS: dict[str, Any] = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
 SETTINGS: dict[str, Any] = {
     "classes": "helmet,head", "batch": 16, "device": "cpu", "workers": 1, "patience": 0,
-    "train_ratio": 0.7, "val_ratio": 0.1, "replay_ratio": 3.0, "recent_rounds": 1, "max_class_loss": -1.0,
+    "train_ratio": 0.7, "val_ratio": 0.1, "replay_ratio": 3.0, "recent_rounds": 1, "max_class_drop": -1.0,
     "gate_conditions": ["recent.map50_delta > 0", "core.map50_delta >= -0.05"],
-    "label_budget": 0, "workers_timeout": 60.0,
+    "label_budget": 0, "rollout_timeout": 60.0,
 }  # fmt: skip
 
 
@@ -229,7 +230,7 @@ class _Story:
         watch.shares[version] = hard / frames if frames else 0.0
 
     def _run(self, pipeline: Any, **arguments: Any) -> None:
-        taken = pipeline.component_spec.inputs
+        taken = face_of(pipeline).names
         given = {name: value for name, value in arguments.items() if name in taken}
         local.run(pipeline, given | {"job_root": str(self._root)}, local.folder_of_runs(str(self._root)))
 

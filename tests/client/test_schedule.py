@@ -375,7 +375,7 @@ def test_replacing_spares_the_run_in_progress(api, put):
     api.advance(300)
     assert run["state"] == "SUCCEEDED"
     assert not api.killed
-    assert {run["runtime_config"]["parameters"].get("epochs") for run in list(api.runs.values())[1:]} == {7}
+    assert {epochs(run) for run in list(api.runs.values())[1:]} == {7}
 
 
 def test_the_fake_kills_runs_of_what_is_deleted(api, cluster, put):

@@ -42,7 +42,7 @@ def end_round(root, tmp_path):
         champion = Job.open(root).read()[0].champion
         return deploy(
             root, folder, tmp_path / f"{number}.parquet", outcome="promoted", why="better", round_number=number,
-            run_id=f"run-{number}", cursor="", champion=champion, workers_timeout=60, poll_s=0.05, **wanted,
+            run_id=f"run-{number}", cursor="", champion=champion, rollout_timeout=60, poll_s=0.05, **wanted,
         )  # fmt: skip
 
     return run

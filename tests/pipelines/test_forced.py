@@ -91,7 +91,7 @@ def test_a_candidate_that_was_changed_in_the_store_is_not_judged_again(run, tmp_
 
 
 def test_both_at_once_are_refused():
-    from components.core.parameters import check
+    from components.core.parameters import RoundSettings, check
 
     with pytest.raises(InputError, match="force_train and force_evaluate are both given"):
-        check({"force_train": True, "force_evaluate": True}, ["round"])
+        check({"force_train": True, "force_evaluate": True}, [RoundSettings])

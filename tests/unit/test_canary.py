@@ -99,7 +99,7 @@ def test_the_deploy_step_waits_for_a_trial_as_long_as_it_may(root, end_round, tm
     job = Job.open(root)
     for node in NODES:
         say(job, node, name(2), frames=10)  # said before it is there, so that the step finds it at its first look
-    ended = end_round(root, 2, canary=CanaryPlan(fraction=1, frames=10, hours=1), workers_timeout=5.0)
+    ended = end_round(root, 2, canary=CanaryPlan(fraction=1, frames=10, hours=1), rollout_timeout=5.0)
     assert (ended.outcome, ended.champion) == ("deployed", name(2))
     assert ended.workers.outcome == "confirmed"
     assert "4 of 4 workers" in ended.canary
@@ -182,7 +182,7 @@ def test_the_deploy_step_takes_a_failing_champion_back(root, end_round):
     job = Job.open(root)
     for node in NODES:
         say(job, node, name(2), state="failed", error="crashed")
-    ended = end_round(root, 2, workers_timeout=5.0)
+    ended = end_round(root, 2, rollout_timeout=5.0)
     assert (ended.outcome, ended.version, ended.champion) == ("rolled back", name(2), name(1))
 
 

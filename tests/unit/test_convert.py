@@ -86,11 +86,14 @@ def test_retries():
             parse_retries(wrong)
 
 
+CONVERT = [parameters.ConvertSettings]
+
+
 def test_parameters_of_a_run():
-    assert parameters.problems({}, ["convert"]) == []
-    found = parameters.problems({"targets": "rk3588s", "max_map_loss": 2, "quantization_retries": "kl"}, ["convert"])
+    assert parameters.problems({}, CONVERT) == []
+    found = parameters.problems({"targets": "rk3588s", "max_map_drop": 2, "quantization_retries": "kl"}, CONVERT)
     assert len(found) == 3
-    (found,) = parameters.problems({"targets": "rv1106", "quantization": "fp16"}, ["convert"])
+    (found,) = parameters.problems({"targets": "rv1106", "quantization": "fp16"}, CONVERT)
     assert found.startswith("quantization=fp16: rv1106 cannot compute in it")
 
 
@@ -309,7 +312,7 @@ def test_few_images_decide_nothing_when_the_models_differ():
     samples, found = crowd(rng, images=6)
     jittered = [replace(one, scores=rng.uniform(0.4, 0.98, 4).astype(np.float32)) for one in found]
     noisy = [Detections.of(one.boxes, rng.permutation(one.classes), one.scores) for one in found]
-    assert "enough images" in unmet(asked(samples, noisy, jittered, limits=Limits(max_map_loss=0.02)))
+    assert "enough images" in unmet(asked(samples, noisy, jittered, limits=Limits(max_map_drop=0.02)))
 
 
 def test_a_float_model_that_finds_nothing_cannot_be_compared_with():
@@ -319,8 +322,8 @@ def test_a_float_model_that_finds_nothing_cannot_be_compared_with():
 
 
 def test_limits_that_are_no_fractions_are_told():
-    with pytest.raises(InputError, match="max_f1_loss=2 is not between 0 and 1"):
-        Limits(max_f1_loss=2)
+    with pytest.raises(InputError, match="max_f1_drop=2 is not between 0 and 1"):
+        Limits(max_f1_drop=2)
 
 
 def test_classes_in_another_order_are_matched_by_name_and_unknown_ones_told():

@@ -59,13 +59,13 @@ def run(job, tmp_path):
 
 @pytest.fixture
 def builder(job, model, tmp_path):
-    def make(folder=model, check_size=3, time_limit=120.0):
+    def make(folder=model, max_eval_images=3, time_limit=120.0):
         _, manifest = job
         samples = manifest.split("test")
         return Builds(
             folder,
             calibration_samples(manifest, 20, 0, needed=True),
-            replace(samples, table=samples.table.head(check_size)),
+            replace(samples, table=samples.table.head(max_eval_images)),
             blobs=tmp_path / "blobs",
             cache=tmp_path / "cache",
             toolkit=toolkit_version(),
@@ -233,7 +233,7 @@ def test_what_is_tried_next_can_pass(run, model, calibrate_with, tmp_path):
 def test_wrong_colours_fail(builder, job, model, tmp_path):
     _, manifest = job
     samples = manifest.split("test")
-    building = builder(check_size=len(samples))
+    building = builder(max_eval_images=len(samples))
     right = list(building.images)
     building.images = [swapped(path, tmp_path / f"{index}.png") for index, path in enumerate(right)]
     built = building.get("rk3588", "int8", "normal")

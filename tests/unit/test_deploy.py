@@ -337,7 +337,7 @@ def test_workers_that_load_the_model_confirm_it(root, end_round):
 
     worker = threading.Thread(target=load)
     worker.start()
-    deployed = end_round(root, 2, workers_timeout=20)
+    deployed = end_round(root, 2, rollout_timeout=20)
     worker.join()
     assert deployed.outcome == "deployed"
     assert deployed.workers == Acknowledgement("confirmed", ("a", "b"), {}, ())
@@ -348,7 +348,7 @@ def test_workers_that_stay_silent_leave_it_not_confirmed(root, end_round):
     job = Job.open(root)
     report(job, "a", "r0000-00000000")
     job.store.write(status_key("broken"), b"{")
-    deployed = end_round(root, 1, workers_timeout=0.1)
+    deployed = end_round(root, 1, rollout_timeout=0.1)
     assert deployed == Deployed(
         "not confirmed", name(1), name(1), Acknowledgement("not confirmed", (), {}, ("a", "broken"))
     )
@@ -371,7 +371,7 @@ def test_a_failed_worker_ends_the_waiting_when_too_few_are_left(root):
 
 
 def test_a_fleet_without_workers_keeps_nobody_waiting(root, end_round):
-    deployed = end_round(root, 1, workers_timeout=60)
+    deployed = end_round(root, 1, rollout_timeout=60)
     assert deployed.outcome == "deployed"
     assert deployed.workers == Acknowledgement("no workers", (), {}, ())
     assert "no workers have reported" in section(deployed).body
@@ -425,8 +425,8 @@ def test_a_bundle_half_removed_is_not_there(root, end_round, monkeypatch):
 def test_what_cannot_be_deployed_is_refused_before_anything_is_written(tmp_path, end_round):
     job = Job.open(str(tmp_path / "job"))
     root = str(tmp_path / "job")
-    with pytest.raises(InputError, match="fleet_fraction=0 is not above 0"):
-        end_round(root, 1, fleet_fraction=0)
+    with pytest.raises(InputError, match="rollout_fraction=0 is not above 0"):
+        end_round(root, 1, rollout_fraction=0)
     with pytest.raises(NotFoundError, match=r"no model\.json in it"):
         version_of(tmp_path, 1, job)
     folder = bundle(tmp_path, "x")

@@ -97,21 +97,21 @@ def test_the_interval_is_held_against_0_or_against_the_loss_that_is_allowed():
     wide = compared((0.8, 0.8), (0.78, 0.8), low=-0.03, high=0.05)
     for options, outcome in [
         ({}, "promoted"),
-        ({"max_loss": 0.05}, "promoted"),
-        ({"max_loss": 0.03}, "rejected"),
-        ({"max_loss": 0.0}, "rejected"),
+        ({"max_map50_drop": 0.05}, "promoted"),
+        ({"max_map50_drop": 0.03}, "rejected"),
+        ({"max_map50_drop": 0.0}, "rejected"),
         ({"require_significant": True}, "rejected"),
-        ({"require_significant": True, "max_loss": 0.05}, "rejected"),
+        ({"require_significant": True, "max_map50_drop": 0.05}, "rejected"),
     ]:
         assert judge(wide, now=NOON, **options).outcome == outcome, options
     tie = compared((0.8, 0.8), (0.8, 0.8), low=0.0, high=0.0)
     assert judge(tie, now=NOON, require_significant=True).outcome == "rejected"
-    with pytest.raises(InputError, match="max_loss=nan must be a number >= 0"):
-        judge(wide, now=NOON, max_loss=float("nan"))
+    with pytest.raises(InputError, match="max_map50_drop=nan must be a number >= 0"):
+        judge(wide, now=NOON, max_map50_drop=float("nan"))
 
 
 def test_a_first_model_is_asked_absolute_questions_only():
-    strict = {"no_regression": 0.0, "require_significant": True, "max_loss": 0.0}
+    strict = {"no_regression": 0.0, "require_significant": True, "max_map50_drop": 0.0}
     assert judge(FIRST, now=NOON, conditions=GAIN, **strict).outcome == "promoted"
     poor = judge(FIRST, now=NOON, conditions=Condition.parse(["map50_delta >= 0", "map50 >= 0.7"]), **strict)
     assert poor.outcome == "rejected"

@@ -20,7 +20,7 @@ from components.core.job.job import Job
 from components.core.job.label_requests import list_key, read_lists, write_list
 from components.core.manifest import Manifest
 from components.core.miners.base import Frame
-from components.core.parameters import problems
+from components.core.parameters import MineSettings, problems
 from components.core.reports.page import write_page
 from components.mine import score_pool as look
 from components.mine.component import mine as component
@@ -108,7 +108,7 @@ def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_
     sure, unsure, empty = (hard(job, n, colour) for n, colour in enumerate((RED, PALE, NOTHING)))
     rows = [sample(job, 10, PALE), sample(job, 11, labelled=True), sample(job, 12, labelled=True)]
     commit(job, tmp_path, rows)
-    mined = mine(any_root, label_budget=3, random_share=0, empty_share=0.34)
+    mined = mine(any_root, label_budget=3, random_fraction=0, empty_fraction=0.34)
     assert set(chosen(mined, "hardest")) == {unsure, rows[0]["id"]}
     assert chosen(mined, "empty") == [empty]
     assert sure not in chosen(mined)
@@ -151,12 +151,15 @@ def test_of_the_empty_images_those_with_faint_boxes_go_first(root, tmp_path):
         hard(job, number, NOTHING)
     faint = [hard(job, 100, FAINT, FAINT), hard(job, 101, FAINT)]
     commit(job, tmp_path)
-    mined = mine(root, label_budget=2, random_share=0, empty_share=1)
+    mined = mine(root, label_budget=2, random_fraction=0, empty_fraction=1)
     assert chosen(mined, "empty") == faint
     assert [image.boxes for image in mined.wanted.images] == [(), ()]
     scores = [pick.seen.judgement.score for pick in mined.picks]
     assert scores == pytest.approx([1.76 / 2.76, 0.88 / 1.88], abs=0.01)
-    assert mine(root, label_budget=2, random_share=0, empty_share=1, least_score=0.5).picks[0].seen.judgement.score == 0
+    assert (
+        mine(root, label_budget=2, random_fraction=0, empty_fraction=1, min_score=0.5).picks[0].seen.judgement.score
+        == 0
+    )
 
 
 def test_what_is_labelled_is_not_asked_for_again_whatever_it_is_named(root, tmp_path):
@@ -301,14 +304,14 @@ def test_the_miner_and_its_parameters_decide(root, tmp_path):
     faint_too = hard(job, 3, RED, FAINT, FAINT)
     commit(job, tmp_path)
 
-    def first(miner, least_score=0.5, **parameters):
-        options = {"random_share": 0, "empty_share": 0, "least_score": least_score, "miner_parameters": parameters}
+    def first(miner, min_score=0.5, **parameters):
+        options = {"random_fraction": 0, "empty_fraction": 0, "min_score": min_score, "miner_parameters": parameters}
         return chosen(mine(root, label_budget=1, miner=miner, **options))
 
     assert first("entropy", boxes="worst") == [one_doubtful]
     assert first("entropy", boxes="mean") == [less_doubtful]
-    assert first("doubt") == [one_doubtful]
-    assert first("doubt", least_score=0.2) == [faint_too]
+    assert first("entropy-sum") == [one_doubtful]
+    assert first("entropy-sum", min_score=0.2) == [faint_too]
     with pytest.raises(InputError, match="unknown miner 'guess'"):
         mine(root, miner="guess")
 
@@ -317,14 +320,14 @@ def test_the_boxes_to_correct_are_those_of_the_deployed_model_whatever_the_miner
     job = Job.open(root)
     hard(job, 1, RED, PALE, FAINT)
     commit(job, tmp_path)
-    for least_score in (0.05, 0.5, 0.9):
-        (image,) = mine(root, least_score=least_score).wanted.images
-        assert sorted(image.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], least_score
+    for min_score in (0.05, 0.5, 0.9):
+        (image,) = mine(root, min_score=min_score).wanted.images
+        assert sorted(image.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], min_score
 
 
 def test_a_pool_is_ranked_by_images_with_boxes_unless_told_otherwise():
     empty = Frame(Detections.none(), key="ab")
-    assert make_rule("doubt", {}).judge(empty).score == 0
+    assert make_rule("entropy-sum", {}).judge(empty).score == 0
     assert make_rule("IBT", {"on_empty": "hard"}).judge(empty).score == 1
     assert make_rule("CloudOnly", {}).judge(empty).score == 1
 
@@ -356,7 +359,7 @@ def test_the_report_shows_images_and_what_earlier_answers_say(root, tmp_path):
     job = Job.open(root)
     right, wrong = hard(job, 1), hard(job, 2)
     commit(job, tmp_path)
-    first = mine(root, label_budget=2, random_share=0.5, empty_share=0)
+    first = mine(root, label_budget=2, random_fraction=0.5, empty_fraction=0)
     write_list(job.store, first.wanted)
     assert "Answers" not in str([section.title for section in first.sections])
     true_box, missed = (8, 8, 16, 16), (40, 40, 60, 60)
@@ -446,7 +449,7 @@ def test_the_component_writes_every_output(root, tmp_path):
     commit(job, tmp_path)
     kinds = {"ranking": dsl.Dataset, "to_label": dsl.Dataset, "counts": dsl.Metrics, "report": dsl.HTML}
     outputs = {name: kind(name=name, uri=str(tmp_path / name), metadata={}) for name, kind in kinds.items()}
-    component.python_func(root, **outputs, label_budget=2)
+    component.python_func(root, **outputs, settings={"label_budget": 2.0})
     assert pl.read_csv(tmp_path / "ranking").height == len(Manifest.read(tmp_path / "to_label")) == 2
     assert outputs["counts"].metadata["asked"] == 2
     assert "To label" in (tmp_path / "report").read_text()
@@ -456,14 +459,17 @@ def test_the_component_writes_every_output(root, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"random_share": 0.6, "empty_share": 0.5}, "random_share=0.6 and empty_share=0.5 are more than the budget"),
+        (
+            {"random_fraction": 0.6, "empty_fraction": 0.5},
+            "random_fraction=0.6 and empty_fraction=0.5 are more than the budget",
+        ),
         ({"label_budget": -1}, "label_budget=-1"),
         ({"pool_limit": 0}, "pool_limit=0"),
-        ({"least_score": 1.5}, "least_score=1.5"),
+        ({"min_score": 1.5}, "min_score=1.5"),
         ({}, ""),
     ],
 )
 def test_parameters_that_cannot_be_are_told_before_any_work(given, words):
-    found = problems(given, ["mine"])
+    found = problems(given, [MineSettings])
     assert len(found) == bool(words)
     assert words in "".join(found)

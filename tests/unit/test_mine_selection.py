@@ -32,7 +32,7 @@ def counts(selection):
 
 
 def test_the_budget_is_shared_among_the_hardest_the_empty_and_the_random():
-    selection = choose(pool_of(100, 50), 20, random_share=0.1, empty_share=0.2)
+    selection = choose(pool_of(100, 50), 20, random_fraction=0.1, empty_fraction=0.2)
     assert counts(selection) == (14, 4, 2)
     assert sorted(names(selection, "hardest")) == sorted(f"f{n}" for n in range(86, 100))
     assert all(name.startswith("e") for name in names(selection, "empty"))
@@ -40,7 +40,7 @@ def test_the_budget_is_shared_among_the_hardest_the_empty_and_the_random():
 
 
 def test_every_image_has_the_reason_of_its_share():
-    selection = choose(pool_of(100, 50), 20, random_share=0.1, empty_share=0.2)
+    selection = choose(pool_of(100, 50), 20, random_fraction=0.1, empty_fraction=0.2)
     reasons = {share: {p.reason for p in selection.picks if p.share == share} for share in ("empty", "random")}
     assert reasons == {"empty": {"nothing was found"}, "random": {"drawn at random"}}
     assert "judged 0.099" in {pick.reason for pick in selection.picks}
@@ -51,24 +51,24 @@ def test_every_image_has_the_reason_of_its_share():
     [(100, 1, (17, 1, 2)), (3, 100, (3, 15, 2)), (100, 0, (18, 0, 2)), (0, 100, (0, 18, 2)), (8, 6, (8, 6, 0))],
 )
 def test_a_share_that_finds_too_few_leaves_what_is_over_to_the_others(found, empty, expected):
-    assert counts(choose(pool_of(found, empty), 20, random_share=0.1, empty_share=0.2)) == expected
+    assert counts(choose(pool_of(found, empty), 20, random_fraction=0.1, empty_fraction=0.2)) == expected
 
 
 @pytest.mark.parametrize("budget", [0, 1, 2, 7, 30])
 def test_no_budget_is_exceeded_and_none_is_left_while_there_are_images(budget):
-    for random_share, empty_share in ((0, 0), (0.1, 0.2), (0.5, 0.5), (1, 0), (0, 1)):
-        selection = choose(pool_of(12, 8), budget, random_share=random_share, empty_share=empty_share)
+    for random_fraction, empty_fraction in ((0, 0), (0.1, 0.2), (0.5, 0.5), (1, 0), (0, 1)):
+        selection = choose(pool_of(12, 8), budget, random_fraction=random_fraction, empty_fraction=empty_fraction)
         assert len(selection.picks) == len(set(names(selection))) == min(budget, 20)
 
 
 def test_an_empty_pool_gives_nothing():
-    assert choose([], 10, random_share=0.1, empty_share=0.2).picks == ()
+    assert choose([], 10, random_fraction=0.1, empty_fraction=0.2).picks == ()
 
 
 def test_near_duplicates_count_once():
     alike = [seen(f"a{n}", 0.9, looks=0b1111 ^ (1 << n % 4)) for n in range(30)]
     others = [seen(f"o{n}", 0.1) for n in range(5)]
-    selection = choose(alike + others, 10, random_share=0, empty_share=0)
+    selection = choose(alike + others, 10, random_fraction=0, empty_fraction=0)
     assert sum(name.startswith("a") for name in names(selection)) == 1
     assert len(selection.picks) == 6
     assert selection.duplicates == 29
@@ -76,27 +76,27 @@ def test_near_duplicates_count_once():
 
 def test_a_near_duplicate_of_one_share_is_not_chosen_for_another():
     pool = [seen("found", 0.9, looks=7), seen("empty", 1, boxes=0, looks=6), seen("rest", 0.1, looks=5)]
-    selection = choose(pool, 3, random_share=0.34, empty_share=0.33)
+    selection = choose(pool, 3, random_fraction=0.34, empty_fraction=0.33)
     assert names(selection) == ["found"]
 
 
 def test_the_order_of_the_pool_changes_nothing():
     pool = [seen(f"p{n}", n % 3 / 3, boxes=n % 4) for n in range(80)]
-    expected = choose(pool, 25, random_share=0.2, empty_share=0.3)
+    expected = choose(pool, 25, random_fraction=0.2, empty_fraction=0.3)
     for turn in range(5):
         random.Random(turn).shuffle(pool)
-        assert choose(pool, 25, random_share=0.2, empty_share=0.3) == expected
+        assert choose(pool, 25, random_fraction=0.2, empty_fraction=0.3) == expected
 
 
 def test_random_images_are_drawn_whatever_their_score():
-    drawn = names(choose(pool_of(400, 0), 100, random_share=1, empty_share=0))
+    drawn = names(choose(pool_of(400, 0), 100, random_fraction=1, empty_fraction=0))
     scores = [int(name[1:]) for name in drawn]
     assert 160 < sum(scores) / 100 < 240
     assert len(drawn) == 100
 
 
 def test_every_beginning_of_the_list_has_all_shares():
-    selection = choose(pool_of(200, 200), 50, random_share=0.1, empty_share=0.2)
+    selection = choose(pool_of(200, 200), 50, random_fraction=0.1, empty_fraction=0.2)
     shares = [pick.share for pick in selection.picks]
     for length in (10, 20, 30, 40):
         found = [shares[:length].count(share) / length for share in ("hardest", "empty", "random")]

@@ -15,8 +15,8 @@ from components.core.miners.temporal import partners
 from components.core.miners.uncertainty import CrossEntropy
 
 SEDNA = ("IBT", "Threshold", "CrossEntropy", "Random", "CloudOnly", "EdgeOnly")
-ON_SCORES = ("IBT", "Threshold", "CrossEntropy", "entropy", "margin", "doubt")
-POOL = (*SEDNA, "entropy", "margin", "doubt")
+ON_SCORES = ("IBT", "Threshold", "CrossEntropy", "entropy", "margin", "entropy-sum")
+POOL = (*SEDNA, "entropy", "margin", "entropy-sum")
 
 
 def key(number):
@@ -156,7 +156,7 @@ def test_reasons_tell_what_was_seen():
 
 
 def test_a_larger_score_is_harder():
-    for name in ("Threshold", "CrossEntropy", "entropy", "margin", "doubt"):
+    for name in ("Threshold", "CrossEntropy", "entropy", "margin", "entropy-sum"):
         found = [judge(name, [score, score]).score for score in (0.95, 0.8, 0.7, 0.55)]
         assert found == sorted(found), name
         assert len(set(found)) == 4, name
@@ -185,11 +185,11 @@ def test_the_worst_box_or_the_mean_of_all():
 
 
 def test_doubts_add_up_over_the_boxes():
-    assert judge("doubt", [0.5] * 3).score == 3 / 4
-    assert judge("doubt", [0.5] * 2 + [0.0, 1.0]).reason == "doubts in 4 boxes add up to 2.0, hard from 2"
-    assert judge("doubt", [0.5] * 2).hard
-    assert not judge("doubt", [0.5] * 2, threshold_doubt="2.1").hard
-    assert judge("doubt", [0.9] * 20).score > judge("doubt", [0.5]).score
+    assert judge("entropy-sum", [0.5] * 3).score == 3 / 4
+    assert judge("entropy-sum", [0.5] * 2 + [0.0, 1.0]).reason == "the entropies of 4 boxes add up to 2.0, hard from 2"
+    assert judge("entropy-sum", [0.5] * 2).hard
+    assert not judge("entropy-sum", [0.5] * 2, threshold_entropy_sum="2.1").hard
+    assert judge("entropy-sum", [0.9] * 20).score > judge("entropy-sum", [0.5]).score
 
 
 def test_a_score_is_read_as_a_probability_and_its_rest():

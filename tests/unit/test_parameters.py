@@ -3,7 +3,7 @@ import pytest
 from components.core import parameters
 from components.core.errors import InputError
 
-PHASES = ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"]
+PHASES = parameters.WORKFLOWS["helmet-detection"]
 GOOD = {"job_root": "jobs/helmet", "data_url": "data.zip"}
 
 
@@ -20,7 +20,7 @@ def test_every_mistake_is_told_at_once():
     for words in (
         "nms_treshold is no parameter of this pipeline: did you mean nms_threshold?",
         "data_url is required",
-        "job_root=''",
+        "job_root is required",
         "epochs=0",
         "650 is not a multiple of 32 between 32 and 4096: the nearest is 640",
         "train_ratio=1.5",
@@ -36,7 +36,7 @@ def test_ratios_that_leave_no_test_split_are_told():
     ("name", "value", "words"),
     [
         ("base_model", "https://example.com/a.pt", "append #sha256="),
-        ("device", "gpu", "write auto, cpu"),
+        ("device", "gpu", "must be auto, cpu"),
         ("batch", float("nan"), "batch"),
         ("confidence_threshold", float("nan"), "confidence_threshold"),
         ("cache_size", "20 gigs", "Kubernetes quantity"),

@@ -5,12 +5,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from kubernetes import client
 
+from components.core import parameters
 from components.core.errors import InputError
 from components.setup.setup import check_run
 from components.setup.volume import ensure_claim, ensure_volume
 from tests.odd_s3 import odd_s3
 
-PHASES = ["store", "ingest", "split", "prepare", "train", "evaluate", "cluster"]
+PHASES = parameters.WORKFLOWS["helmet-detection"]
 
 
 class Claims(BaseHTTPRequestHandler):
@@ -93,8 +94,8 @@ def test_a_job_that_is_to_prelabel_must_have_a_champion(tmp_path):
     (tmp_path / "one.jpg").write_bytes(b"x")
     values = {"data_url": str(tmp_path), "job_root": str(tmp_path / "job")}
     with pytest.raises(InputError, match=r"prelabel_job: .*other: no job with a champion lies there"):
-        check_run({**values, "prelabel_job": str(tmp_path / "other")}, [*PHASES, "mine"])
-    check_run({**values, "prelabel_job": ""}, [*PHASES, "mine"])
+        check_run({**values, "prelabel_job": str(tmp_path / "other")}, [*PHASES, parameters.MineSettings])
+    check_run({**values, "prelabel_job": ""}, [*PHASES, parameters.MineSettings])
 
 
 def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_form(tmp_path):

@@ -23,7 +23,7 @@ def checked_device(name: str) -> str:
 
     there = torch.cuda.device_count()
     if max(map(int, numbers.split(","))) >= there:
-        raise InputError(f"device={name}: there are {there} GPUs here; use auto or cpu, or ask for more (gpu_limit)")
+        raise InputError(f"device={name}: there are {there} GPUs here; use auto or cpu, or ask for more (train_gpus)")
     return numbers
 
 

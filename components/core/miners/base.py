@@ -15,7 +15,8 @@ miner                     parameters (default)        a frame is hard when
                           boxes (worst)
 ``entropy``               threshold_entropy (0.9),    H > threshold_entropy
                           boxes (worst)
-``doubt``                 threshold_doubt (2.0)       the entropies of all boxes add up to this or more
+``entropy-sum``           threshold_entropy_sum       the entropies of all boxes add up to this or more
+                          (2.0)
 ``temporal``              threshold_flicker (0.25),   this share of the boxes has no partner in the frame before
                           threshold_iou (0.5)
 ``novelty``               threshold_distance (0.1),   no remembered image looks like it
@@ -150,9 +151,14 @@ miners: Registry[Callable[..., Miner]] = Registry(
     "miner",
     built_in=[
         f"components.core.miners.{module}"
-        for module in ("confidence", "uncertainty", "doubt", "unconditional", "temporal", "novelty")
+        for module in ("confidence", "uncertainty", "entropy_sum", "unconditional", "temporal", "novelty")
     ],
 )
+
+
+# What an earlier version called them.
+_OLD_MINERS = {"doubt": "entropy-sum"}
+_OLD_PARAMETERS = {"threshold_doubt": "threshold_entropy_sum"}
 
 
 def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
@@ -165,6 +171,7 @@ def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
     Raises:
         InputError: no such miner or parameter, or a value that cannot be.
     """
+    name, parameters = _OLD_MINERS.get(name, name), {_OLD_PARAMETERS.get(n, n): v for n, v in parameters.items()}
     make = miners.get(name)
     known = inspect.signature(make)
     try:
