@@ -3,26 +3,18 @@
 import re
 from pathlib import Path
 
+from pipelines.docs import parameters_of, with_tables
 from pipelines.registry import PIPELINES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-def told(section: str) -> dict[str, str]:
-    """Parameters and defaults in the table of one section."""
-    text = re.search(rf"^## {section}$(.*?)^## ", README, re.MULTILINE | re.DOTALL)[1]
-    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
-
-
-def test_every_parameter_is_told_with_its_default():
-    straight = told("Your own images")
-    again = straight | told("Again and again")
-    for name, pipeline in PIPELINES.items():
-        for parameter, spec in pipeline.component_spec.inputs.items():
-            default = f"`{spec.default}`" if spec.default not in ("", None) else ""
-            expected = default if spec.optional else "required"
-            assert (straight if name == "helmet-detection" else again).get(parameter) == expected, parameter
+def test_every_parameter_is_there_with_its_default_and_meaning():
+    assert with_tables(README) == README
+    for name in PIPELINES:
+        for parameter, (_, default, _) in parameters_of(name).items():
+            assert re.search(rf"^\| `{parameter}` \| `?{re.escape(default)}`? \|", README, re.MULTILINE), parameter
 
 
 def test_every_pipeline_is_told():
