@@ -123,7 +123,7 @@ def parse(face: Face, pairs: Iterable[str], values: Mapping[str, Any]) -> dict[s
         InputError: a word is not ``name=value``, or a parameter is given twice.
     """
     words = list(pairs)
-    wrong = [shown(word) for word in words if "=" not in word]
+    wrong = [word[:80] for word in words if "=" not in word]
     if wrong:
         raise InputError(f"not name=value: {', '.join(wrong)}")
     typed_in = spread(
