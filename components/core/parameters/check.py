@@ -184,7 +184,7 @@ def must_be(row: FieldInfo) -> str:
 def unknown(name: str, known: Collection[str], what: str = "parameter of this pipeline") -> str:
     """A line about a name that is not known, with the nearest that is."""
     close = difflib.get_close_matches(OTHER_NAMES.get(name, name), sorted(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+    hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(known))}"
     return f"{name if len(name) <= 80 else shown(name)} is no {what}: {hint}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.core.documents import read_yaml
 from components.core.errors import InputError
+from components.core.redaction import redacted
 
 STRIDE = 32  # the coarsest grid of every YOLO; an image side must be a multiple of it
 MAX_SIDE = 4096
@@ -72,9 +73,9 @@ def check_plain(value: Any, depth: int = 0) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: short, and without the password of a URL."""
+    """A value for a message: short, and without a password."""
     text = repr(value) if not isinstance(value, int) or abs(value) <= MAX_EXACT else "a number with many digits"
-    text = re.sub(r"//[^/@\s]+@", "//", text)
+    text = redacted(re.sub(r"//[^/@\s]+@", "//", text))
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
