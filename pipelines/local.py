@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.core.errors import InputError
 from components.core.parameters import flat
 from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
