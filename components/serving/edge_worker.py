@@ -69,6 +69,7 @@ def main(
         typer.Option(help="With runtime rknn: refuse models that run here otherwise than simulated."),
     ] = True,
     plugins: Annotated[str, typer.Option(help="Modules of your own to load, separated by commas.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
     loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
 ) -> None:
@@ -81,7 +82,7 @@ def main(
             miner=miner, miner_parameters=_parameters(miner_parameter or []), audit_ratio=audit_ratio,
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
-            runtime=runtime, threads=threads, plugins=plugins, port=port, loop=loop,
+            runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
             board_check=board_check,
         )  # fmt: skip
         run(options)

@@ -1,77 +1,31 @@
-"""What a worker shows of itself over HTTP: whether it lives, whether it is ready, and its counts for Prometheus."""
+"""What a worker shows of itself over HTTP: whether it lives, whether it is ready, and its metrics for Prometheus."""
 
 from __future__ import annotations
 
+import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from components.core.errors import InputError
+from components.serving.metrics import Metrics
 
 SILENT_SECONDS = 60.0  # without an image or another try, after which a worker counts as stuck
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-
-class Metrics:
-    """A worker's counts.
-
-    Args:
-        clock: seconds that only grow.
-
-    Attributes:
-        registry: all of them, for Prometheus.
-        inference: seconds per image.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry = CollectorRegistry()
-        self._clock, self._last_sign = clock, clock()
-        self._counters = {
-            name: Counter(f"edge_{name}", text, registry=self.registry) for name, text in _COUNTERS.items()
-        }
-        self._model = Info("edge_model", "The model in use", registry=self.registry)
-        self.inference = Histogram(
-            "edge_inference_seconds", "Time that the model takes for one image", buckets=_SECONDS,
-            registry=self.registry,
-        )  # fmt: skip
-
-    def count(self, name: str, amount: float = 1) -> None:
-        """Add to a counter; its name is without ``edge_`` and ``_total``. One that is not known is not counted."""
-        if name in self._counters:
-            self._counters[name].inc(amount)
-
-    def show(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a number that is asked for when somebody looks."""
-        Gauge(f"edge_{name}", text, registry=self.registry).set_function(value)
-
-    def value(self, name: str) -> float:
-        """What has been counted."""
-        return self.registry.get_sample_value(f"edge_{name}_total") or 0.0
-
-    def show_model(self, version: str) -> None:
-        """Say which model is in use."""
-        self._model.info({"version": version})
-
-    def alive(self) -> None:
-        """The loop gives a sign of life."""
-        self._last_sign = self._clock()
-
-    @property
-    def silence(self) -> float:
-        """Seconds since the last sign of life."""
-        return self._clock() - self._last_sign
+REQUEST_SECONDS = 5.0  # for each piece of a request to arrive
+MAX_CONNECTIONS = 32  # a further one closes the oldest, so that probes get through whoever else holds connections
 
 
 @contextmanager
-def served(port: int, metrics: Metrics, ready: Callable[[], bool]) -> Iterator[int]:
+def served(host: str, port: int, metrics: Metrics, ready: Callable[[], bool]) -> Iterator[int]:
     """Answer ``/healthz``, ``/readyz`` and ``/metrics`` while the body runs.
 
     Args:
-        port: of all interfaces; 0 for any that is free.
+        host: address or name of the interface to listen on; ``0.0.0.0`` or ``::`` for all of them.
+        port: to listen on; 0 for any that is free.
         metrics: what is shown.
         ready: whether a model is loaded.
 
@@ -79,26 +33,14 @@ def served(port: int, metrics: Metrics, ready: Callable[[], bool]) -> Iterator[i
         The port.
 
     Raises:
-        InputError: the port is in use.
+        InputError: the host is not one of this machine, or the port is in use.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, kind, body = _answer(self.path.partition("?")[0], metrics, ready)
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    class Handler(_Handler):
+        def answer(self, path: str) -> tuple[int, str, bytes]:
+            return _answer(path, metrics, ready)
 
-        def log_message(self, *_: object) -> None:
-            pass  # a probe every few seconds is no news
-
-    try:
-        server = ThreadingHTTPServer(("", port), Handler)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"port {port} cannot be used ({error}): give another, or 0 for none") from error
-    server.daemon_threads = True
+    server = _listening(host, port, Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="health", daemon=True)
     thread.start()
     try:
@@ -107,6 +49,81 @@ def served(port: int, metrics: Metrics, ready: Callable[[], bool]) -> Iterator[i
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request a connection."""
+
+    timeout = REQUEST_SECONDS
+
+    def do_GET(self) -> None:
+        status, kind, body = self.answer(self.path.partition("?")[0])
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer(self, path: str) -> tuple[int, str, bytes]:
+        """Status, content type and body of a path."""
+        raise NotImplementedError
+
+    def handle(self) -> None:
+        with suppress(OSError):  # whoever asked is gone, or too slow
+            super().handle()
+
+    def version_string(self) -> str:
+        """Nothing about the software for strangers."""
+        return "edge-worker"
+
+    def log_message(self, *_: object) -> None:
+        pass  # a probe every few seconds is no news
+
+
+class _Server(ThreadingMixIn, TCPServer):
+    """A thread for each connection, of which there are at most ``MAX_CONNECTIONS``."""
+
+    allow_reuse_address = daemon_threads = True
+    block_on_close = False
+    request_queue_size = MAX_CONNECTIONS
+
+    def __init__(self, family: socket.AddressFamily, address: tuple[str, int], handler: type[_Handler]) -> None:
+        self.address_family = family
+        self._guard = threading.Lock()
+        self._open: dict[socket.socket, None] = {}  # oldest first
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" answers IPv4, too
+        super().server_bind()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:  # type: ignore[override]
+        with self._guard:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > MAX_CONNECTIONS else None
+        if oldest is not None:
+            with suppress(OSError):  # its thread may have closed it just now
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        with self._guard:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, *_: object) -> None:
+        pass  # one connection's trouble, which is not the worker's
+
+
+def _listening(host: str, port: int, handler: type[_Handler]) -> _Server:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return _Server(family, (str(address[0]), int(address[1])), handler)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"host {host!r} and port {port} cannot be used ({error}): give another --host or --port, or port 0 for none"
+        ) from error
 
 
 def _answer(path: str, metrics: Metrics, ready: Callable[[], bool]) -> tuple[int, str, bytes]:
@@ -121,22 +138,3 @@ def _answer(path: str, metrics: Metrics, ready: Callable[[], bool]) -> tuple[int
     else:
         return 404, "text/plain", b"there are /healthz, /readyz and /metrics\n"
     return (200 if well else 503), "text/plain", text.encode()
-
-
-_COUNTERS = {
-    "frames": "Images that the model has looked at",
-    "failed_frames": "Images that no model or miner could look at",
-    "hard": "Hard examples found",
-    "audit": "Easy images picked for auditing",
-    "duplicates": "Images left out since they are much like one kept before",
-    "kept": "Images taken into the spool",
-    "known": "Images that the spool had already",
-    "full": "Images refused by a full spool or disk",
-    "dropped": "Images dropped from a full spool",
-    "damaged": "Images that broke in the spool",
-    "uploaded": "Examples brought to the store",
-    "bytes_uploaded": "Bytes brought to the store",
-    "retries": "Tries to upload that failed",
-    "model_swaps": "Models that came into use",
-    "model_failures": "Models that could not be used",
-}

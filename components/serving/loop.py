@@ -11,7 +11,7 @@ from components.core.detections import Detections
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
-from components.serving.health import Metrics
+from components.serving.metrics import Metrics
 from components.serving.mining import Inference, Keeper
 from components.serving.smoke_test import check_numbers, one_line
 from components.serving.sources.base import Shot
@@ -102,7 +102,7 @@ class EdgeLoop:
         problem = ""
         for _ in range(TRIES):
             try:
-                with self._metrics.inference.time():
+                with self._metrics.inference():
                     (found,) = model.detector.predict([shot.image])
                 check_numbers(found)
             except Exception as error:  # whatever a runtime raises; the loop must not end

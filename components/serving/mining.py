@@ -24,7 +24,7 @@ from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import LoadedModel
-from components.serving.health import Metrics
+from components.serving.metrics import Metrics
 from components.serving.position import Position
 from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
@@ -127,31 +127,34 @@ class Keeper:
 
     def _run(self) -> None:
         while (seen := self._queue.get()) is not None:
-            kept = self._safely(seen)
+            kept = self._mine(seen)
             if self._position is not None:
                 self._position.advance(seen.shot.place, spooled=kept)
 
-    def _safely(self, seen: Inference) -> bool:
-        try:
-            return self._mine(seen)
-        except Exception as error:  # of a miner of somebody's own, most likely; the worker must not end
-            self._metrics.count("failed_frames")
-            if self._lines.allows():
-                log.warning("mining with %s: %s", self._mining.miner.name, one_line(error))
-            return False
-
     def _mine(self, seen: Inference) -> bool:
-        """Judge an image; whether it was kept."""
+        """Judge a frame and keep it if it is worth that; whether it was kept."""
         if seen.found is None:
             return False
-        shot = seen.shot
-        key = hashlib.sha256(shot.original or shot.image[::_KEY_ROWS].tobytes()).hexdigest()
-        judgement = self._mining.miner.judge(Frame(seen.found, shot.image, key))
-        kind = self._mining.kind(judgement, key)
+        key = hashlib.sha256(seen.shot.original or seen.shot.image[::_KEY_ROWS].tobytes()).hexdigest()
+        try:
+            judgement = self._mining.miner.judge(Frame(seen.found, seen.shot.image, key))
+            kind = self._mining.kind(judgement, key)
+        except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
+            self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")
+            return False
+        self._metrics.count(kind or "easy")
         if kind is None:
             return False
-        self._metrics.count(kind)
-        return self._keep(seen, kind, judgement)
+        try:
+            return self._keep(seen, kind, judgement)
+        except Exception as error:  # such as an image that no JPEG can hold
+            self._failed("unkept", f"a hard example cannot be kept: {one_line(error)}")
+            return False
+
+    def _failed(self, counter: str, message: str) -> None:
+        self._metrics.count(counter)
+        if self._lines.allows():
+            log.warning("%s", message)
 
     def _keep(self, seen: Inference, kind: Kind, judgement: Judgement) -> bool:
         """Put an image into the spool, unless one much like it was."""

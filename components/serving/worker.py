@@ -20,9 +20,10 @@ from components.core.runtimes.base import runtimes
 from components.core.stores.open import RESERVED, Store, open_store
 from components.serving.active_model import ActiveModel
 from components.serving.frame_queue import FrameQueue
-from components.serving.health import Metrics, served
+from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.loop import EdgeLoop
+from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer, SednaPointer
@@ -68,6 +69,7 @@ class Options:
     runtime: str = "onnx"
     threads: int = 0
     plugins: str = ""
+    host: str = "127.0.0.1"
     port: int = 0
     loop: bool = False
     board_check: bool = True
@@ -115,13 +117,17 @@ class Worker:
         with ExitStack() as stack:
             stack.callback(self._spool.close)
             if self._options.port:
-                stack.enter_context(served(self._options.port, self.metrics, lambda: self.slot.current is not None))
+                ready = self._has_model
+                stack.enter_context(served(self._options.host, self._options.port, self.metrics, ready))
             uploads = stack.enter_context(_running(self._uploader.run, "uploads"))
             updates = stack.enter_context(_running(self._updater.run, "updates"))
             self._work(stop)
             if not stop.is_set():
                 self._await_uploads(stop)
         return self._feed_ended and not uploads.is_alive() and not updates.is_alive()
+
+    def _has_model(self) -> bool:
+        return self.slot.current is not None
 
     def _work(self, stop: threading.Event) -> None:
         """Run the loop over the source, again and again if so told."""

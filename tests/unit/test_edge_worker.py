@@ -4,10 +4,12 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,8 @@ from components.core.errors import InputError, NoRuntimeError
 from components.core.job.hard_examples import image_key, read_sidecars
 from components.core.job.job import Job
 from components.serving import edge_worker, health
+from components.serving import metrics as metrics_module
+from components.serving.metrics import COUNTERS, Metrics
 from components.serving.worker import Worker
 from tests.edge import ask, deploy, folder_of_images, images, options, running, shelf, status, uploaded, video
 from tests.models import BUNDLE
@@ -40,7 +44,7 @@ def work(chosen):
     """Run a worker until its source ends; what it counted."""
     worker = Worker(chosen)
     assert worker.run(threading.Event())
-    names = ("frames", "failed_frames", "hard", "audit", "duplicates", "kept", "known", "uploaded")
+    names = ("frames", "failed_frames", "unmined", "hard", "audit", "duplicates", "kept", "known", "uploaded")
     return {name: int(worker.metrics.value(name)) for name in names}
 
 
@@ -139,6 +143,23 @@ def test_a_share_of_the_easy_images_is_kept_for_auditing(job, tmp_path):
     assert set(uploaded(job)) == first, "the same images are picked again"
 
 
+@pytest.mark.parametrize("miner", ["CloudOnly", "EdgeOnly", "broken"])
+def test_what_is_counted_adds_up(job, tmp_path, miner):
+    folder = folder_of_images(tmp_path / "images", 30)
+    for number, path in enumerate(sorted(folder.iterdir())[:10]):
+        (folder / f"again{number}.jpg").write_bytes(path.read_bytes())
+    worker = Worker(
+        options(tmp_path, folder, miner=miner, plugins="tests.broken_miner", audit_ratio=0.5, duplicate_bits=4)
+    )
+    worker.run(threading.Event())
+    count = {name: worker.metrics.value(name) for name in COUNTERS}
+    assert count["frames"] == 40
+    assert count["frames"] == sum(count[name] for name in ("easy", "hard", "audit", "unmined"))
+    ends = ("duplicates", "kept", "known", "full", "unkept")
+    assert count["hard"] + count["audit"] == sum(count[name] for name in ends)
+    assert count["kept"] == count["uploaded"]
+
+
 def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
     folder = folder_of_images(tmp_path / "images", 5)
     with running(options(tmp_path, folder, loop=True)) as worker:
@@ -158,7 +179,7 @@ def test_what_a_killed_life_left_half_written_is_cleared_away(job, tmp_path):
 
 def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
     counts = work(options(tmp_path, video(tmp_path / "v.avi", 8), miner="broken", plugins="tests.broken_miner"))
-    assert (counts["frames"], counts["failed_frames"]) == (8, 8)
+    assert (counts["frames"], counts["unmined"], counts["failed_frames"]) == (8, 8, 0)
     assert caplog.text.count("mining with broken: ZeroDivisionError") == 1
 
 
@@ -251,8 +272,8 @@ def test_a_camera_is_followed_and_what_nobody_took_is_counted(job, tmp_path):
 
 def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
     now = [0.0]
-    metrics = health.Metrics(lambda: now[0])
-    with health.served(0, metrics, lambda: False) as port:
+    metrics = Metrics(lambda: now[0])
+    with health.served("127.0.0.1", 0, metrics, lambda: False) as port:
         assert ask(port, "/healthz")[0] == 200
         now[0] = health.SILENT_SECONDS + 1
         assert ask(port, "/healthz")[0] == 503
@@ -261,11 +282,67 @@ def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
         assert ask(port, "/secret")[0] == 404
 
 
+def connections(port, count, host="127.0.0.1"):
+    """Clients that send half a request and wait."""
+    made = [socket.create_connection((host, port), timeout=5) for _ in range(count)]
+    for client in made:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+    return made
+
+
+def test_connections_that_say_nothing_are_few_and_do_not_keep_a_probe_out():
+    with health.served("127.0.0.1", 0, Metrics(), lambda: True) as port:
+        before = threading.active_count()
+        clients = connections(port, 3 * health.MAX_CONNECTIONS)
+        assert ask(port, "/readyz") == (200, "a model is loaded\n")
+        until(lambda: threading.active_count() <= before + health.MAX_CONNECTIONS)
+        for client in clients:
+            client.close()
+        until(lambda: threading.active_count() <= before)
+
+
+def test_a_connection_that_says_nothing_is_closed(monkeypatch):
+    monkeypatch.setattr(health._Handler, "timeout", 0.2)
+    with health.served("127.0.0.1", 0, Metrics(), lambda: True) as port:
+        (client,) = connections(port, 1)
+        assert client.recv(1) == b""
+
+
+def test_it_listens_where_it_is_told_over_either_protocol():
+    with health.served("::1", 0, Metrics(), lambda: True) as port:
+        assert urllib.request.urlopen(f"http://[::1]:{port}/readyz", timeout=5).status == 200
+        assert ask(port, "/readyz")[0] == 0  # nothing at 127.0.0.1
+    with health.served("::", 0, Metrics(), lambda: True) as port:
+        assert ask(port, "/readyz")[0] == 200
+        assert urllib.request.urlopen(f"http://[::1]:{port}/readyz", timeout=5).status == 200
+
+
+def test_a_host_that_is_not_here_is_refused_in_one_line():
+    with (
+        pytest.raises(InputError, match=r"^host '192\.0\.2\.1' and port 0 cannot be used .*--host"),
+        health.served("192.0.2.1", 0, Metrics(), lambda: False),
+    ):
+        pass
+
+
+def test_percentiles_of_the_latency_are_those_of_the_last_inferences(monkeypatch):
+    metrics, now = Metrics(), [0.0]
+    monkeypatch.setattr(metrics_module.time, "perf_counter", lambda: now[0])
+    assert metrics.latency(50) == 0
+    for seconds in (9.0, *(number / 1000 for number in range(1, 1001))):  # the first one is forgotten
+        with metrics.inference():
+            now[0] += seconds
+    assert metrics.latency(50) == pytest.approx(0.5005)
+    assert metrics.latency(95) == pytest.approx(0.95005)
+    assert metrics.registry.get_sample_value("edge_inference_p95_seconds") == pytest.approx(0.95005)
+    assert metrics.registry.get_sample_value("edge_inference_seconds_count") == 1001
+
+
 def test_a_port_in_use_is_refused_in_one_line():
     with (
-        health.served(0, health.Metrics(), lambda: False) as port,
+        health.served("127.0.0.1", 0, Metrics(), lambda: False) as port,
         pytest.raises(InputError, match=f"port {port} cannot be used"),
-        health.served(port, health.Metrics(), lambda: False),
+        health.served("127.0.0.1", port, Metrics(), lambda: False),
     ):
         pass
 
@@ -289,8 +366,6 @@ def test_options_that_cannot_be_are_refused_before_anything_is_done(job, tmp_pat
 
 
 def free_port():
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -318,6 +393,7 @@ def test_each_option_is_an_environment_variable_too(monkeypatch):
     chosen = given_by(monkeypatch, environment=environment)
     assert (chosen.job_root, chosen.source, chosen.max_fps, chosen.loop, chosen.poll_s) == ("s3://b/j", "0", 5, True, 3)
     assert chosen.node
+    assert chosen.host == "127.0.0.1"  # strangers on the network see nothing unless somebody wants them to
 
 
 def test_what_sedna_gives_its_workers_is_understood(monkeypatch):

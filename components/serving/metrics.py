@@ -1,0 +1,104 @@
+"""What a worker counts and measures, as Prometheus metrics."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+LATENCIES_KEPT = 1000  # inferences over which the percentiles of the latency are taken
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
+
+
+class Metrics:
+    """A worker's metrics.
+
+    Args:
+        clock: seconds that only grow.
+
+    Attributes:
+        registry: all of them, for Prometheus.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry = CollectorRegistry()
+        self._clock, self._last_sign = clock, clock()
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._counters = {
+            name: Counter(f"edge_{name}", text, registry=self.registry) for name, text in COUNTERS.items()
+        }
+        self._model = Info("edge_model", "The model in use", registry=self.registry)
+        self._inference = Histogram(
+            "edge_inference_seconds", "Time of one inference", buckets=_BUCKETS, registry=self.registry
+        )
+        for percent in (50, 95):
+            text = f"{percent} of 100 of the last {LATENCIES_KEPT} inferences took no longer"
+            self.show(f"inference_p{percent}_seconds", text, partial(self.latency, percent))
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter; its name is without ``edge_`` and ``_total``."""
+        self._counters[name].inc(amount)
+
+    def show(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a number that is asked for when somebody looks."""
+        Gauge(f"edge_{name}", text, registry=self.registry).set_function(value)
+
+    def value(self, name: str) -> float:
+        """What has been counted."""
+        return self.registry.get_sample_value(f"edge_{name}_total") or 0.0
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Measure one inference: the body."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self._inference.observe(seconds)
+            self._latencies.append(seconds)
+
+    def latency(self, percent: float) -> float:
+        """A percentile of the latest inferences, in seconds; 0 before the first."""
+        latest = list(self._latencies)
+        return float(np.percentile(latest, percent)) if latest else 0.0
+
+    def show_model(self, version: str) -> None:
+        """Say which model is in use."""
+        self._model.info({"version": version})
+
+    def alive(self) -> None:
+        """The loop gives a sign of life."""
+        self._last_sign = self._clock()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last sign of life."""
+        return self._clock() - self._last_sign
+
+
+COUNTERS = {
+    "frames": "Frames with an inference",
+    "failed_frames": "Frames that no model could infer",
+    "easy": "Frames with an inference that are neither hard nor picked for auditing",
+    "hard": "Hard examples found",
+    "audit": "Easy frames picked for auditing",
+    "unmined": "Frames with an inference that the miner failed on",
+    "duplicates": "Hard examples and audit frames left out since they look like one kept before",
+    "kept": "Hard examples and audit frames taken into the spool",
+    "known": "Hard examples and audit frames that the spool or the store had already",
+    "full": "Hard examples and audit frames refused by a full spool or disk",
+    "unkept": "Hard examples and audit frames that could not be encoded or written",
+    "dropped": "Examples dropped from a full spool",
+    "damaged": "Examples whose files broke in the spool",
+    "uploaded": "Examples uploaded to the store",
+    "bytes_uploaded": "Bytes uploaded to the store",
+    "retries": "Uploads that failed and were tried again",
+    "model_swaps": "Models that came into use",
+    "model_failures": "Models that could not be used",
+}
