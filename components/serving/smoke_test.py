@@ -1,7 +1,7 @@
-"""Try a model before it is trusted: load it and run it once, in a process of its own that it may bring down.
+"""The smoke test of a model before it is used: load it and run it once, in another process that it may bring down.
 
-``python -m components.serving.smoke_test FOLDER RUNTIME THREADS SECONDS BOARD_CHECK [PLUGINS]`` exits 0 if the model
-works, and else prints why it does not, with 3 where no model would; ``BOARD_CHECK`` is ``on`` or ``off``.
+``python -m components.serving.smoke_test FOLDER RUNTIME THREADS SECONDS BYTES BOARD_CHECK [PLUGINS]`` exits 0 if the
+model works, and otherwise prints why it does not, with 3 where no model would; ``BOARD_CHECK`` is ``on`` or ``off``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from components.core.errors import InputError, NoRuntimeError
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.detector import NetworkDetector
 from components.serving.board import find_golden, hold_against
+from components.serving.memory import free_bytes, limit_to, resident_bytes
 from components.serving.model_cache import UnfitModelError
 
 SMOKE_TEST_SECONDS = 120
 _TURN_SECONDS = 0.1
 _NICENESS = 10
-_NO_RUNTIME = 3  # the exit code of a trial
+_MEMORY_FRACTION = 0.8  # of what is free; the rest is for the model that is in use
+_NO_RUNTIME = 3  # the exit code of a smoke test
 _MEMORY_PRESSURE = {-signal.SIGKILL, 137}
 
 
 class InterruptedSmokeTestError(Exception):
-    """The worker is to end; the trial says nothing about the model."""
+    """The worker is to end; the smoke test says nothing about the model."""
 
 
 def run_smoke_test(
@@ -46,6 +48,7 @@ def run_smoke_test(
     modules: str,
     stop: threading.Event,
     seconds: int = SMOKE_TEST_SECONDS,
+    max_bytes: int | None = None,
     board_check: bool = True,
 ) -> None:
     """Run a model once in another process.
@@ -55,52 +58,54 @@ def run_smoke_test(
         runtime: name of the runtime.
         threads: processor threads; 0 lets the runtime decide.
         modules: of plug-ins, separated by commas.
-        stop: ends the trial early.
+        stop: ends the smoke test early.
         seconds: it may take.
-        board_check: hold it against golden tensors for this board, where it brings some.
+        max_bytes: of memory that it may take; None: most of what is free.
+        board_check: compare it with golden tensors for this board, where it brings some.
 
     Raises:
         UnfitModelError: it does not work.
-        InterruptedTrialError: ``stop`` was set.
+        InterruptedSmokeTestError: ``stop`` was set.
         NoRuntimeError: this machine lacks what the runtime needs.
-        InputError: the system ended the trial, most likely for want of memory; a later one may do.
+        InputError: the system killed it, most likely for want of memory; a later one may succeed.
     """
-    command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds)]
+    max_bytes = int(_MEMORY_FRACTION * free_bytes()) if max_bytes is None else max_bytes
+    command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds), str(max_bytes)]
     command += ["on" if board_check else "off", modules]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
-            code = _wait(process, stop, time.monotonic() + seconds)
+            code = _wait(process, stop, time.monotonic() + seconds, max_bytes)
         finally:
             process.kill()
         assert process.stdout is not None
         said = _last_line(process.stdout)
     if code in _MEMORY_PRESSURE:
-        raise InputError("the system killed the trial of the model, most likely for want of memory; it is tried again")
+        raise InputError("the system killed the smoke test of the model, most likely for want of memory; trying again")
     if code < 0:
         raise UnfitModelError(f"it brings down the process that runs it ({signal.Signals(-code).name})")
     if code == _NO_RUNTIME:
         raise NoRuntimeError(said)
     if code:
-        raise UnfitModelError(said or f"its trial ended with exit code {code}")
+        raise UnfitModelError(said or f"its smoke test ended with exit code {code}")
 
 
 def warm_up(detector: Detector) -> None:
-    """Run a model once, so that the first image is as quick as the others, and see that it gives numbers.
+    """Run a model once, so that the first frame is as quick as the others, and check that it gives numbers.
 
     Raises:
-        UnfitModelError: what it gives is not numbers.
+        InputError: what it gives is not numbers.
     """
     height, width = detector.bundle.image_size
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     (found,) = detector.predict([image], confidence=0.0)
-    # Every cell of a grid gives boxes of score 0 and above; a score that is not a number is no such score.
+    # Every cell of a grid gives boxes of score 0 and above.
     if isinstance(detector.bundle.head, Head) and not len(found):
-        raise UnfitModelError("its outputs are not numbers, or all its boxes lie beside the image")
+        raise UnfitModelError("all its boxes lie beside the image, or its scores are below 0")
     check_numbers(found)
 
 
 def check_board(detector: Detector, folder: Path) -> None:
-    """Hold a model on an NPU against the golden tensors that it brings for this board, if it does.
+    """Compare a model on an NPU with the golden tensors that it brings for this board, if it does.
 
     Raises:
         UnfitModelError: the board computes something else than the toolkit's simulator did.
@@ -125,9 +130,10 @@ def one_line(error: Exception) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The trial itself; 0 if the model works."""
-    folder, runtime, threads, seconds, board_check, modules = arguments
+    """The smoke test itself; 0 if the model works."""
+    folder, runtime, threads, seconds, max_bytes, board_check, modules = arguments
     os.nice(_NICENESS)  # the loop goes on meanwhile, on the same processor
+    limit_to(int(max_bytes))
     signal.alarm(int(seconds))  # a worker that is gone cannot end it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
     try:
@@ -142,12 +148,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _wait(process: subprocess.Popen[str], stop: threading.Event, end: float) -> int:
+def _wait(process: subprocess.Popen[str], stop: threading.Event, end: float, max_bytes: int) -> int:
     while (code := process.poll()) is None:
         if stop.wait(_TURN_SECONDS):
             raise InterruptedSmokeTestError
         if time.monotonic() > end:
-            raise UnfitModelError("it did not look at one image in the time that a trial may take")
+            raise UnfitModelError("its first inference did not end in the time that a smoke test may take")
+        if resident_bytes(process.pid) > max_bytes:
+            raise UnfitModelError(f"it takes more memory than this machine has free for it, {max_bytes >> 20} MiB")
     return code
 
 

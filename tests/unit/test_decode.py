@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.bundle import Head
+from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
+from components.core.errors import InputError
 from components.core.runtimes.decode import MAX_DETECTIONS, candidates, decode, suppress
 
 SIZE = (96, 160)
@@ -110,8 +111,24 @@ def test_nothing_above_the_threshold_is_no_detection():
     head = Head(strides=(8, 16), reg_max=16, end_to_end=False)
     outputs = [np.zeros((1, c, n, n), np.float32) for n in (4, 2) for c in (64, 2)]
     assert len(decode(outputs, head, confidence=0.1, nms=0.5)) == 0
-    outputs[1][:] = np.nan
-    assert len(decode(outputs, head, confidence=0.1, nms=0.5)) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("output", "what"), [(0, "boxes"), (1, "scores"), (2, "boxes"), (3, "scores")])
+def test_outputs_that_are_no_numbers_are_refused_and_not_left_out(output, what, value):
+    head = Head(strides=(8, 16), reg_max=1, end_to_end=False)
+    outputs = [np.full((1, c, n, n), 0.5, np.float32) for n in (4, 2) for c in (4, 2)]
+    outputs[output][0, :, 1, 1] = value
+    with pytest.raises(InputError, match=f"^the model gives {what} that are not finite numbers"):
+        decode(outputs, head, confidence=0.1, nms=0.5)
+
+
+@pytest.mark.parametrize(("place", "what"), [(0, "boxes"), (1, "scores")])
+def test_a_two_stage_model_that_gives_no_numbers_is_refused(place, what):
+    outputs = [np.array([[0, 0, 4, 4]] * 2, np.float32), np.full(2, 0.9, np.float32), np.zeros(2, np.float32)]
+    outputs[place][1] = np.nan
+    with pytest.raises(InputError, match=f"^the model gives {what} that are not finite numbers"):
+        decode(outputs, BoxesHead(), confidence=0.1, nms=0.5)
 
 
 def test_outputs_must_match_the_strides():

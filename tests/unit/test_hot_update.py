@@ -12,6 +12,7 @@ from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
 from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer
 from components.core.job.job import Job
+from components.serving import memory
 from components.serving.active_model import ActiveModel
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.model_cache import LIVES, ModelCache, UnfitModelError
@@ -201,14 +202,15 @@ def test_going_back_to_a_model_with_fewer_classes_is_fine(site, job, tmp_path):
     assert site.turn().version == "v1"
 
 
-def test_a_model_whose_outputs_are_no_numbers_is_refused(site, job, tmp_path):
+@pytest.mark.parametrize("broken", [("weights", "never"), ("weights",), ("half0",), ("half1",)])
+def test_a_model_whose_outputs_are_no_numbers_is_refused_be_it_at_one_scale_alone(site, job, tmp_path, broken):
     graph = colour_model()
     for constant in graph.graph.initializer:
-        if constant.name in ("weights", "never"):
+        if constant.name in broken:
             shape = list(constant.dims)
             constant.raw_data = np.full(shape, np.nan, np.float32).tobytes()
     deploy(job, "v2", tmp_path / "v2", graph)
-    assert "not numbers" in refused(site, job)
+    assert "not finite numbers" in refused(site, job)
 
 
 def test_a_model_that_brings_down_its_process_does_not_bring_down_the_worker(job, tmp_path):
@@ -251,6 +253,24 @@ def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
     with pytest.raises(InterruptedSmokeTestError):
         run_smoke_test(folder, "onnx", threads=1, modules="", stop=stop)
     assert time.monotonic() - started < 1
+
+
+def test_a_model_that_takes_too_much_memory_is_refused_in_one_line(site):
+    folder = site.slot.current.shelved.folder
+    with pytest.raises(UnfitModelError, match="^it takes more memory than this machine has free for it, 20 MiB$"):
+        run_smoke_test(folder, "onnx", threads=1, modules="", stop=threading.Event(), max_bytes=20 << 20)
+
+
+def test_what_is_free_is_what_the_machine_and_the_container_have(monkeypatch, tmp_path):
+    machine = memory.free_bytes()
+    assert 0 < machine < 1 << 50
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 600000\ninactive_file 50000\n")
+    assert memory.free_bytes() == 350_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes() > 350_000
 
 
 def test_the_last_good_model_needs_no_network(site, job, tmp_path):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
+from components.core.errors import InputError
 
 MAX_DETECTIONS = 300  # per image
 MAX_CANDIDATES = 30_000  # per image, before overlapping boxes are suppressed
@@ -30,6 +31,9 @@ def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: floa
         head: what the outputs mean.
         confidence: least score of a box. One grid cell may give several boxes, one for each class.
         nms: overlap (IoU) above which the lower of two boxes of one class is dropped; an end-to-end head needs none.
+
+    Raises:
+        InputError: a box or a score is not a finite number.
     """
     found = candidates(outputs, head, confidence)
     found = found[np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]]
@@ -37,10 +41,17 @@ def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: floa
 
 
 def candidates(outputs: Sequence[Array], head: Head | BoxesHead, confidence: float) -> Detections:
-    """Every box with its score, in the order of the outputs, grid cells and classes; arguments as for ``decode``."""
+    """Every box with its score, in the order of the outputs, grid cells and classes; arguments as for ``decode``.
+
+    Raises:
+        InputError: a box or a score is not a finite number.
+    """
     if isinstance(head, BoxesHead):
         boxes, scores, classes = outputs
-        return Detections.of(boxes, classes, scores)[scores >= confidence]
+        _check_numbers("scores", scores)
+        found = Detections.of(boxes, classes, scores)[scores >= confidence]
+        _check_numbers("boxes", found.boxes)
+        return found
     scales = [
         _candidates_of_scale(distances[0], scores[0], stride, head.reg_max, confidence)
         for distances, scores, stride in zip(outputs[::2], outputs[1::2], head.strides, strict=True)
@@ -78,13 +89,24 @@ def _candidates_of_scale(distances: Array, scores: Array, stride: int, reg_max: 
     classes, _, grid_width = scores.shape
     cell_scores = scores.reshape(classes, -1)
     # Thresholding first leaves few cells to decode, which is most of the speed.
-    cells = np.flatnonzero(cell_scores.max(axis=0) >= confidence)
+    best = cell_scores.max(axis=0)  # which is NaN where one of them is
+    _check_numbers("scores", best)
+    cells = np.flatnonzero(best >= confidence)
     sides = _sides(distances.reshape(4, reg_max, -1)[:, :, cells])
     centres = np.stack([cells % grid_width, cells // grid_width]).astype(np.float32) + np.float32(0.5)
     boxes = np.concatenate([centres - sides[:2], centres + sides[2:]]).T * np.float32(stride)
+    _check_numbers("boxes", boxes)
     kept_scores = cell_scores[:, cells].T
     cell, class_id = np.nonzero(kept_scores >= confidence)
     return Detections.of(boxes[cell], class_id, kept_scores[cell, class_id])
+
+
+def _check_numbers(what: str, values: Array) -> None:
+    """A comparison with NaN is false, so that boxes of a broken model would be left out, and nobody would notice."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"the model gives {what} that are not finite numbers (NaN or infinity): convert or train it again"
+        )
 
 
 def _sides(distances: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
+from components.core.errors import InputError
 from components.core.masks import ClassMap
 from components.core.runtimes.base import Infer
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
@@ -52,7 +53,14 @@ def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> Clas
 
     Returns:
         (height, width) uint8.
+
+    Raises:
+        InputError: a logit is not a finite number.
     """
+    if not np.isfinite(logits).all():
+        raise InputError(
+            "the model gives logits that are not finite numbers (NaN or infinity): convert or train it again"
+        )
     height, width = image_size
     best = np.full((height, width), -np.inf, np.float32)
     classes = np.zeros((height, width), np.uint8)
