@@ -1,7 +1,10 @@
+import hashlib
 import logging
+import re
 import socket
 import threading
 import time
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
@@ -11,7 +14,8 @@ from components.core.errors import InputError
 from components.serving.frame_queue import FrameQueue
 from components.serving.position import Position
 from components.serving.sources.base import Shot
-from components.serving.sources.camera import LiveSource
+from components.serving.sources.camera import CameraSource
+from components.serving.sources.diagnosis import why_silent
 from components.serving.sources.open import open_source
 from tests.edge import folder_of_images, images, video
 from tests.rtsp import Camera
@@ -36,7 +40,7 @@ def test_a_folder_gives_its_images_sorted_with_their_own_bytes(tmp_path):
     assert found[0].image.shape == (96, 96, 3)
 
 
-def test_a_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
+def test_an_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
     folder = folder_of_images(tmp_path / "images", 3)
     (folder / "0001.jpg").write_bytes((folder / "0001.jpg").read_bytes()[:40])
     (folder / "0002.jpg").write_bytes(b"")
@@ -105,7 +109,7 @@ def test_a_source_that_is_not_there_or_empty_is_refused(tmp_path):
 
 def test_a_camera_that_drops_is_opened_again_and_again():
     with Camera(GREYS, fps=200, drop_after=10) as camera:
-        source, stop = LiveSource(camera.url, open_s=5, read_s=5, pause_s=0.05), threading.Event()
+        source, stop = CameraSource(camera.url, open_s=5, read_s=5, pause_s=0.05), threading.Event()
         found = []
         for shot in source.shots(stop):
             found.append(shot)
@@ -119,7 +123,7 @@ def test_a_camera_that_drops_is_opened_again_and_again():
 
 def test_a_camera_that_falls_silent_is_given_up_at_the_deadline():
     with Camera(GREYS, fps=200, silent_after=10) as camera:
-        source, stop = LiveSource(camera.url, open_s=1, read_s=1, pause_s=0.05), threading.Event()
+        source, stop = CameraSource(camera.url, open_s=1, read_s=1, pause_s=0.05), threading.Event()
         started, found = time.monotonic(), []
         for shot in source.shots(stop):
             found.append(shot)
@@ -132,14 +136,130 @@ def test_a_camera_that_falls_silent_is_given_up_at_the_deadline():
 def test_a_camera_that_accepts_and_never_answers_is_tried_again(caplog):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/cam"
-        source, stop = LiveSource(url, open_s=0.4, read_s=0.4, pause_s=0.05), threading.Event()
+        source, stop = CameraSource(url, open_s=0.4, read_s=0.4, pause_s=0.05), threading.Event()
         threading.Timer(2.5, stop.set).start()
         started = time.monotonic()
         assert list(source.shots(stop)) == []
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 6
     assert source.retries >= 2
-    assert "no image; opening it again" in caplog.text
+    assert "127.0.0.1 does not answer on port" in caplog.text
     assert "secret" not in caplog.text + source.name
+
+
+def y4m(path, scan, frames=3, value=None):
+    """An uncompressed video of bars that move: progressive (p), top field first (t) or bottom field first (b)."""
+    with path.open("wb") as file:
+        file.write(f"YUV4MPEG2 W96 H64 F25:1 I{scan} A1:1 C420jpeg\n".encode())
+        for number in range(frames):
+            bars = np.full((64, 96), 20 if value is None else value, np.uint8)
+            if value is None:
+                bars[:, 5 * number : 5 * number + 8] = 235
+            file.write(b"FRAME\n" + bars.tobytes() + bytes([128]) * (64 * 96 // 2))
+    return path
+
+
+@pytest.mark.parametrize("scan", ["t", "b"])
+def test_an_interlaced_video_is_refused_since_opencv_gives_the_memory_of_another_one(tmp_path, scan):
+    with pytest.raises(InputError, match="its frames are interlaced.*ffmpeg") as error:
+        open_source(str(y4m(tmp_path / "v.y4m", scan)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_progressive_video_is_not_refused_even_if_nothing_in_it_moves(tmp_path, capfd):
+    assert len(shots(y4m(tmp_path / "v.y4m", "p"))) == 3
+    still = shots(y4m(tmp_path / "w.y4m", "p", value=128))
+    assert [round(shot.image.mean()) for shot in still] == [130] * 3  # of 16 to 235
+    assert "interlaced" not in capfd.readouterr().err
+
+
+def test_a_codec_without_a_decoder_is_named(tmp_path):
+    path = video(tmp_path / "v.avi", 2)
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"XXXX"))
+    with pytest.raises(InputError, match="no decoder for its codec XXXX|not a video that can be read"):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0", "/dev/video7", "http://camera/video.mjpg", "RTSP://camera/s", "rtmp://camera/live", "udp://239.0.0.1:1"],
+)
+def test_cameras_are_known_by_number_device_and_address(address):
+    assert isinstance(open_source(address), CameraSource)
+
+
+@pytest.mark.parametrize(
+    "address", ["v4l2src device=/dev/video0 ! videoconvert ! appsink", "s3://bucket/video.mp4", "ftp://h/v"]
+)
+def test_what_is_no_source_is_told_what_is(address):
+    with pytest.raises(InputError, match="/dev/video0.*rtsp://") as error:
+        open_source(address)
+    assert "s3://bucket/prefix" not in str(error.value)
+
+
+@contextmanager
+def rtsp_answers(*answers):
+    """A camera that gives these answers to the requests of each connection, and what it was asked."""
+    asked = []
+
+    def serve(connection):
+        with connection, suppress(OSError):
+            for answer in answers:
+                asked.append(connection.recv(4096).decode())
+                connection.sendall(answer.encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            with suppress(OSError):
+                while True:
+                    serve(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1], asked
+
+
+UNKNOWN = 'RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\nWWW-Authenticate: Digest realm="cam", nonce="abc"\r\n\r\n'
+ABSENT = "RTSP/1.0 404 Not Found\r\nCSeq: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("login", "answers", "reason"),
+    [
+        ("", [UNKNOWN], r"asks for a user and password \(401\): write rtsp://USER:PASSWORD@"),
+        ("me:wrong@", [UNKNOWN, UNKNOWN], r"refuses this user and password \(401\)"),
+        ("me:secret@", [UNKNOWN, ABSENT], r"no stream at this path \(404\)"),
+        ("", [ABSENT], r"no stream at this path \(404\)"),
+        ("", ["RTSP/1.0 454 Session Not Found\r\n\r\n"], r"refuses the stream \(454\)"),
+        ("", ["SSH-2.0-x\r\n\r\n"], "does not speak RTSP"),
+    ],
+)
+def test_a_camera_says_why_it_gives_nothing(login, answers, reason):
+    with rtsp_answers(*answers) as (port, asked):
+        told = why_silent(f"rtsp://{login}127.0.0.1:{port}/stream?channel=1", 2)
+    assert re.search(reason, told)
+    assert "secret" not in told + "".join(asked)
+    if len(asked) == 2:  # RFC 2617, 3.2.2, computed by hand
+        key = hashlib.md5(f"{login[:-1].replace(':', ':cam:')}".encode()).hexdigest()
+        target = hashlib.md5(f"DESCRIBE:rtsp://127.0.0.1:{port}/stream?channel=1".encode()).hexdigest()
+        assert hashlib.md5(f"{key}:abc:{target}".encode()).hexdigest() in asked[1]
+
+
+def test_a_camera_that_is_not_there_is_told_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert why_silent(f"rtsp://127.0.0.1:{port}/s") == (
+        f"127.0.0.1 refuses connections on port {port}: check the port and that its streaming is on"
+    )
+    assert "is unknown" in why_silent("rtsp://no-such-camera.invalid/s")
+    assert "%40" in why_silent("rtsp://me:pass/word@camera/s")
+    assert why_silent("udp://239.0.0.1:1234") == ""
+
+
+def test_a_device_that_is_not_there_is_tried_again_and_told(caplog):
+    source, stop = CameraSource("/dev/video77", pause_s=0.01), threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    assert list(source.shots(stop)) == []
+    assert "/dev/video77 is not there, is in use, or gives no video; opening it again" in caplog.text
 
 
 class Numbers:

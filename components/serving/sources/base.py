@@ -64,3 +64,10 @@ class Source(Protocol):
 def rgb(frame: Any) -> ImageArray:
     """A frame (H, W, 3) as OpenCV gives it, in BGR, as RGB."""
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def codec(capture: Any) -> str:
+    """The four letters that name the codec of an open ``cv2.VideoCapture``."""
+    return (
+        int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\0 ")
+    )
