@@ -412,8 +412,8 @@ def test_what_sedna_gives_its_workers_is_understood(monkeypatch):
 
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path):
     result = command(tmp_path, "--source", "nowhere.mp4").communicate(timeout=60)[1]
-    assert result.splitlines() == ["error: source nowhere.mp4: no such file or folder; give a video, a folder of "
-                                   "images, rtsp://... or the number of a camera"]  # fmt: skip
+    (line,) = result.splitlines()
+    assert line.startswith("error: source nowhere.mp4: no such file or folder; give a video file, a folder of images, ")
 
 
 # Ends, wanted and unwanted
