@@ -40,11 +40,18 @@ sys.path.insert(0, str(REPOSITORY))
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from components.convert import build as product  # noqa: E402
-from components.convert.calibration import calibration_samples, draw_samples, write_canvases, write_list  # noqa: E402
+from components.convert.build import BROKEN_RULES, LEAST_SCORE  # noqa: E402
+from components.convert.calibration import (  # noqa: E402
+    calibration_canvases,
+    calibration_samples,
+    draw_samples,
+    write_canvases,
+    write_list,
+)
 from components.convert.conversion import Conversion  # noqa: E402
 from components.convert.convert import convert  # noqa: E402
 from components.convert.gate import Check, Limits, judge  # noqa: E402
+from components.convert.golden import steps_of  # noqa: E402
 from components.convert.measure import Measured, measure  # noqa: E402
 from components.core.bundle import BoxesHead, Bundle  # noqa: E402
 from components.core.cache import cache_folder, fetch_blobs  # noqa: E402
@@ -64,6 +71,7 @@ from components.ingest.ingest import ingest  # noqa: E402
 from components.prepare.prepare import prepare  # noqa: E402
 
 VALIDATION = 0.1  # share of the samples that chose the epoch of the model
+JOINED_OUTPUT = "output0"  # ultralytics' name of it
 SAME = 0.002  # two float graphs of the same weights differ by less in mAP50-95
 
 Array = NDArray[np.float32]
@@ -98,7 +106,7 @@ class Row:
     error: str = ""
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder of a model of the estimator yolo, with NMS")
     parser.add_argument("source", help="labelled images, as ingest takes them")
@@ -109,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the splits and the choice of images (default 0)")
     parser.add_argument("--check-size", type=int, default=300, help="most images to measure on (default 300)")
     parser.add_argument("--calibration-size", type=int, default=100, help="most images of ours (default 100)")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     given.folder = given.folder.resolve()
     job = str(given.folder / "job")
     samples = ingest(given.source, job, classes=given.classes).manifest
@@ -193,7 +201,8 @@ def plain_graph(data: Manifest, blobs: Path, given: argparse.Namespace) -> Joine
     canvases = folder / "canvases"
     canvases.mkdir()
     chosen = calibration_samples(data, given.calibration_size, given.seed, needed=True)
-    listed = write_list(canvases, write_canvases(fetch_blobs(chosen, blobs), canvases, bundle), "normal")
+    shown = calibration_canvases(chosen, fetch_blobs(chosen, blobs), bundle)
+    listed = write_list(canvases, write_canvases(shown, canvases), "normal")
     return Joined("concatenated", Path(exported), listed, (1.0, 1.0))
 
 
@@ -229,7 +238,7 @@ def build_and_look(
             mean_values=[[0, 0, 0]],
             std_values=[[255, 255, 255]],
             target_platform=target,
-            disable_rules=product._BROKEN_RULES,
+            disable_rules=BROKEN_RULES,
         )
     )
     succeed(rknn.load_onnx(model=str(graph.onnx)))
@@ -242,7 +251,8 @@ def build_and_look(
         return output
 
     found = [find(infer, graph, bundle, image) for image in images]
-    return found, product._score_steps(rknn, ["output0"])
+    (step,) = steps_of([JOINED_OUTPUT], rknn.rknn_base.quantizer.quant_tab)
+    return found, {JOINED_OUTPUT: step}
 
 
 def succeed(answer: int) -> None:
@@ -268,9 +278,9 @@ def find(infer: Infer, graph: Joined, bundle: Bundle, image: Path) -> Detections
     output = infer(canvas[None]).reshape(4 + len(bundle.classes), -1)
     centres, sizes = (output[start : start + 2] * np.array(graph.unit, np.float32)[:, None] for start in (0, 2))
     boxes, scores = np.concatenate([centres - sizes / 2, centres + sizes / 2]).T, output[4:].T
-    place, class_id = np.nonzero(scores >= product.LEAST_SCORE)
+    place, class_id = np.nonzero(scores >= LEAST_SCORE)
     candidates = (boxes[place], scores[place, class_id], class_id.astype(np.float32))
-    found = decode(candidates, BoxesHead(), confidence=product.LEAST_SCORE, nms=bundle.nms_threshold)
+    found = decode(candidates, BoxesHead(), confidence=LEAST_SCORE, nms=bundle.nms_threshold)
     return on_image(found, placement)
 
 

@@ -41,7 +41,7 @@ GOLDEN = "golden.npz"
 LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
 
 # These two rules of toolkit 2.5.0 crash on YOLOv8, YOLO11 and YOLO26; a version that does not know them ignores them.
-_BROKEN_RULES = ["seperate_conv_rs_split", "fuse_exmatmul_add_mul_exsoftmax13_exmatmul_to_sdpa"]
+BROKEN_RULES = ["seperate_conv_rs_split", "fuse_exmatmul_add_mul_exsoftmax13_exmatmul_to_sdpa"]
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -189,7 +189,7 @@ def _built(request: Request, path: Path) -> Any:
         target_platform=request.target,
         quantized_dtype="w8a8",
         custom_string=request.note,
-        disable_rules=_BROKEN_RULES,
+        disable_rules=BROKEN_RULES,
         **({"quantized_algorithm": request.algorithm} if request.algorithm else {}),
     )
     outputs = list(Bundle.read(Path(request.bundle)).outputs)

@@ -14,13 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.convert.build import FACTS, GOLDEN, MODEL, Request
-from components.convert.calibration import write_canvases, write_list
+from components.convert.calibration import calibration_canvases, write_canvases, write_list
 from components.convert.toolkit import Built, build, read_build
 from components.core.bundle import Bundle, sha256_of
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.manifest import Manifest
 
-_FORMAT = 2  # of a cached build; another number makes the old ones unknown
+_FORMAT = 3  # of a cached build; another number makes the old ones unknown
 
 
 class Builds:
@@ -103,7 +103,8 @@ class Builds:
 
     def _calibrate(self, folder: Path, algorithm: str) -> Path:
         paths = fetch_blobs(self._calibration, self._blobs)
-        return write_list(folder, write_canvases(paths, folder, self._bundle), algorithm)
+        canvases = calibration_canvases(self._calibration, paths, self._bundle)
+        return write_list(folder, write_canvases(canvases, folder), algorithm)
 
     def _key(self, target: str, precision: str, algorithm: str) -> str:
         inputs = {
@@ -114,7 +115,7 @@ class Builds:
             "algorithm": algorithm,
             "model": _note(self._bundle),
             "outputs": self._bundle.outputs,
-            "calibration": self._calibration.table["id"].to_list() if algorithm else [],
+            "calibration": self._calibration.table.select("id", "annotations").rows() if algorithm else [],
             "check": self._check.table["id"].to_list(),
         }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]

@@ -154,8 +154,9 @@ def _chips(last: Sequence[Attempt]) -> Section:
         capped = _capped(attempt)
         if capped:
             body += reports.note(
-                f"{attempt.target}: {capped}. The calibration images hold no object for these outputs, so the "
-                "toolkit left their scores little room; objects of such sizes cannot score higher on the chip."
+                f"{attempt.target}: {capped}. The model found no object with these outputs in any calibration image, "
+                "enlarged objects included, so the toolkit left their scores little room: objects of such sizes cannot "
+                "score higher on the chip. Train with objects of such sizes if you expect them."
             )
     return Section("On the chip", body)
 

@@ -6,21 +6,30 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import polars as pl
 import pytest
 
 from components.convert import convert as conversions
 from components.convert.build import read_predictions, write_predictions
-from components.convert.calibration import calibration_samples, draw_samples, write_canvases, write_list
+from components.convert.calibration import (
+    calibration_canvases,
+    calibration_samples,
+    draw_samples,
+    write_canvases,
+    write_list,
+    zoom,
+)
 from components.convert.gate import Limits, check_reference, judge
 from components.convert.measure import measure
 from components.convert.toolkit import Operators, describe_crash, parse_compiler, parse_operators
 from components.core import parameters
 from components.core.bundle import BoxesHead
+from components.core.cache import fetch_blobs
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.runtimes.detector import NetworkDetector
-from components.core.runtimes.letterbox import read_image
+from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets, rknn_file
 from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model, write_bundle
@@ -191,17 +200,65 @@ def test_samples_are_drawn_alike_whatever_their_order(job):
     assert sorted(draw_samples(train, 10, 4).table["id"]) != sorted(drawn.table["id"])
 
 
-def test_canvases_are_what_the_model_sees(tmp_path, job):
-    paths = [tmp_path / "a b.png", tmp_path / "c.png"]
-    for path in paths:
-        path.write_bytes(orange_image(path))
-    names = write_canvases(paths, tmp_path, BUNDLE)
+def test_canvases_are_what_the_model_sees(tmp_path):
+    path = tmp_path / "a b.png"
+    path.write_bytes(orange_image(path))
+    row = {"id": "1", "uri": path.as_uri(), "width": 64, "height": 64, "split": "train", "group": "1", "source": "a",
+           "round": 0, "annotations": []}  # fmt: skip
+    names = write_canvases(calibration_canvases(Manifest.of([row], CLASSES), [path], BUNDLE), tmp_path)
     canvas = read_image(tmp_path / names[0])
     assert canvas.shape == (64, 96, 3)
     assert canvas[0, 0].tolist() == [114, 114, 114]  # beside the image
     assert canvas[32, 48].tolist() == [200, 100, 0]  # red first
-    assert write_list(tmp_path, names, "normal").read_text() == "00000.png\n00001.png\n"
+    assert write_list(tmp_path, names, "normal").read_text() == "00000.png\n"
     assert len(write_list(tmp_path, ["x.png"] * 50, "mmse").read_text().splitlines()) == 20
+
+
+def test_every_fourth_image_is_shown_again_with_its_largest_object_enlarged(tmp_path, job):
+    train = job.split("train")
+    paths = fetch_blobs(train, tmp_path / "blobs")
+    canvases = list(calibration_canvases(train, paths, BUNDLE))
+    plain = [letterbox(read_image(path), BUNDLE.image_size)[0] for path in paths]
+    assert len(canvases) == 30 + 8
+    truths = train.truths()
+    for number in range(8):
+        place = 4 * number
+        np.testing.assert_array_equal(canvases[place + number], plain[place])
+        # A square of one colour on grey noise: of its pixels on the canvas there are many more than before.
+        ids = truths[place].classes[np.argmax(np.prod(truths[place].boxes[:, 2:] - truths[place].boxes[:, :2], axis=1))]
+        before, after = (coloured(image, int(ids)) for image in (plain[place], canvases[place + number + 1]))
+        assert after > 1.3 * before
+
+
+def coloured(image, class_id):
+    """How many pixels have the colour of a class."""
+    strong, weak = (0, 2) if class_id == 0 else (2, 0)
+    return int((image[:, :, strong].astype(int) - image[:, :, weak] > 80).sum())
+
+
+def test_images_without_boxes_are_not_enlarged(tmp_path, job):
+    train = job.split("train")
+    unlabelled = Manifest(train.table.with_columns(annotations=pl.lit(None, train.table["annotations"].dtype)), CLASSES)
+    paths = fetch_blobs(train, tmp_path / "blobs")
+    assert len(list(calibration_canvases(unlabelled, paths, BUNDLE))) == len(train)
+
+
+@pytest.mark.parametrize(
+    ("box", "shape"),
+    [
+        ((40, 40, 60, 50), (25, 38)),  # the wider side decides: 20 pixels of 96 are half of 40 by 27
+        ((0, 0, 20, 10), (27, 40)),  # at the edge the part stays inside
+        ((10, 10, 11, 11), (1, 2)),
+        ((0, 0, 99, 99), (100, 100)),  # larger already
+    ],
+)
+def test_a_part_of_an_image_shows_an_object_at_the_size_asked_for(box, shape):
+    image = np.arange(100 * 100, dtype=np.uint32).reshape(100, 100, 1)
+    part = zoom(image, np.array(box, np.float32), BUNDLE.image_size, 0.5)
+    top, left = divmod(int(part[0, 0, 0]), 100)
+    assert left <= box[0] and left + part.shape[1] >= box[2]
+    assert top <= box[1] and top + part.shape[0] >= box[3]
+    assert abs(part.shape[0] - shape[0]) <= 3 and abs(part.shape[1] - shape[1]) <= 3
 
 
 def orange_image(path):

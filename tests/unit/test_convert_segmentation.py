@@ -76,8 +76,8 @@ def test_calibration_with_black_images_fails(run, monkeypatch, tmp_path):
 
     usual = builds.write_canvases
 
-    def write(paths, folder, bundle):
-        names = usual(paths, folder, bundle)
+    def write(canvases, folder):
+        names = usual(canvases, folder)
         for name in names:
             cv2.imwrite(str(folder / name), np.zeros((96, 96, 3), np.uint8))
         return names

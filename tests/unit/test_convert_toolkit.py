@@ -82,8 +82,8 @@ def calibrate_with(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))  # the usual one knows the builds of right canvases
 
     def use(change):
-        def write(paths, folder, bundle):
-            names = usual(paths, folder, bundle)
+        def write(canvases, folder):
+            names = usual(canvases, folder)
             for index, name in enumerate(names):
                 canvas = cv2.imread(str(folder / name))
                 cv2.imwrite(str(folder / name), change(canvas, np.random.default_rng(index)))
