@@ -53,6 +53,7 @@ from components.convert.convert import convert  # noqa: E402
 from components.convert.gate import Check, Limits, judge  # noqa: E402
 from components.convert.golden import steps_of  # noqa: E402
 from components.convert.measure import Measured, measure  # noqa: E402
+from components.convert.measure_masks import MeasuredMasks  # noqa: E402
 from components.core.bundle import BoxesHead, Bundle  # noqa: E402
 from components.core.cache import cache_folder, fetch_blobs  # noqa: E402
 from components.core.detections import Detections  # noqa: E402
@@ -106,7 +107,7 @@ class Row:
     error: str = ""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="folder of a model of the estimator yolo, with NMS")
     parser.add_argument("source", help="labelled images, as ingest takes them")
@@ -117,19 +118,27 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the splits and the choice of images (default 0)")
     parser.add_argument("--check-size", type=int, default=300, help="most images to measure on (default 300)")
     parser.add_argument("--calibration-size", type=int, default=100, help="most images of ours (default 100)")
-    given = parser.parse_args(words)
+    given = parser.parse_args()
     given.folder = given.folder.resolve()
     job = str(given.folder / "job")
     samples = ingest(given.source, job, classes=given.classes).manifest
     train_ratio = 1 - VALIDATION - given.held_out
     data = prepare(samples, train_ratio=train_ratio, val_ratio=VALIDATION, seed=given.seed).manifest
     ours = converted(data, job, given)
-    if ours.reference is None:
+    reference = boxes_of(ours.reference)
+    if reference is None:
         sys.exit(ours.describe())
-    rows = [Row("–", "float32", ours.reference)]  # noqa: RUF001
-    rows += [Row(one.target, f"ours ({one.how})", one.measured, one.checks, one.error) for one in ours.attempts]
-    rows += others(data, ours.reference, job, given)
+    rows = [Row("–", "float32", reference)]  # noqa: RUF001
+    rows += [
+        Row(one.target, f"ours ({one.how})", boxes_of(one.measured), one.checks, one.error) for one in ours.attempts
+    ]
+    rows += others(data, reference, job, given)
     report(rows, parse_targets(given.targets))
+
+
+def boxes_of(measured: Measured | MeasuredMasks | None) -> Measured | None:
+    """What was measured of a detector; this benchmark has no other models."""
+    return measured if isinstance(measured, Measured) else None
 
 
 def converted(data: Manifest, job: str, given: argparse.Namespace) -> Conversion:

@@ -94,7 +94,7 @@ def run_worker(work: Path, video: Path, bundles: list[Path], given: argparse.Nam
     seconds = time.perf_counter() - started
     thread.join()
     check(worker, job, given.frames)
-    return (given.frames - 1) / seconds
+    return float((given.frames - 1) / seconds)
 
 
 def check(worker: Worker, job: Job, frames: int) -> None:
@@ -119,7 +119,7 @@ def point_at(job: Job, version: str) -> None:
 
 def draw_video(path: Path, frames: int) -> Path:
     rng = np.random.default_rng(0)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, SIZE[::-1])
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, SIZE[::-1])
     sites, lights = sorted(SITES), sorted(LIGHTS)
     for number in range(frames):
         site, light = sites[number % len(sites)], lights[number // len(sites) % len(lights)]

@@ -44,7 +44,7 @@ from components.prepare.replay import round_manifest  # noqa: E402
 from components.train.train import train  # noqa: E402
 
 CLASSES = ("helmet", "head")
-SPLITS = {"train_ratio": 0.7, "val_ratio": 0.1}
+SPLITS: dict[str, Any] = {"train_ratio": 0.7, "val_ratio": 0.1}
 OPTIONS = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
 STRATEGIES = ("frozen", "new only", "ours", "full")
 
@@ -175,7 +175,7 @@ class Trial:
         return sites
 
     def _folder(self, strategy: str, number: int) -> Path:
-        return self._given.folder / f"seed{self._seed}" / f"{strategy.replace(' ', '-')}-{number:02d}"
+        return Path(self._given.folder) / f"seed{self._seed}" / f"{strategy.replace(' ', '-')}-{number:02d}"
 
     def _train(
         self,

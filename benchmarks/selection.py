@@ -173,7 +173,7 @@ class Trial:
 
     def _folder(self, arm: str) -> Path:
         name = arm.replace(":", "-").replace("=", "-")
-        return self._given.folder / f"seed{self._seed}" / name
+        return Path(self._given.folder) / f"seed{self._seed}" / name
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def zoom(image: ImageArray, box: NDArray[np.float32], canvas: tuple[int, int], f
 def largest(boxes: Detections) -> NDArray[np.float32]:
     """The box, (4,), with the largest area."""
     sides = boxes.boxes[:, 2:] - boxes.boxes[:, :2]
-    return boxes.boxes[np.argmax(sides.prod(axis=1))]
+    box: NDArray[np.float32] = boxes.boxes[np.argmax(sides.prod(axis=1))]
+    return box
 
 
 def write_canvases(canvases: Iterable[ImageArray], folder: Path) -> list[str]:

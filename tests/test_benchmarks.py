@@ -1,0 +1,137 @@
+"""The benchmarks run: each in small, as its text says, and with public names of what it measures."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from pipelines.demo.scenes import make_dataset
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHMARKS = sorted((REPOSITORY / "benchmarks").glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Archives of a few drawn scenes, no two alike, by how many they hold."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for seed, count in enumerate((12, 13, 60)):
+        make_dataset(folder / f"{count}.zip", count, seed)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs a benchmark as its text says, and gives what it prints."""
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+
+    def run(name, *words):
+        command = [sys.executable, f"benchmarks/{name}.py", *map(str, words)]
+        done = subprocess.run(command, check=False, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_benchmark_uses_public_names(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {
+        name.asname or name.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in node.names
+    }
+    private = [
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id in imported and node.attr.startswith("_") and not node.attr.endswith("__")
+    ]
+    assert private == []
+    assert [name for name in imported if name.startswith("_")] == []
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_a_benchmark_has_a_test_that_runs_it(path):
+    assert f"test_{path.stem}_in_small" in globals()
+
+
+def test_mining_in_small(run):
+    told = run("mining", "--frames", 200, "--repeats", 1)
+    assert "200 frames" in told and "CrossEntropy" in told
+
+
+@pytest.mark.slow
+def test_ingest_in_small(run, scenes):
+    assert "times as long as ours" in run("ingest", scenes / "12.zip", "--images", 24, "--repeats", 1)
+
+
+@pytest.mark.slow
+def test_poll_in_small(run):
+    assert "the first round takes" in run("poll", "--counts", 100, 200)
+
+
+@pytest.mark.slow
+def test_spool_in_small(run):
+    assert "on the wire, to the server" in run("spool", "--scenes", 3)
+
+
+@pytest.mark.slow
+def test_edge_in_small(run):
+    assert "frames/s" in run("edge", "--repeats", 1, "--frames", 400)
+
+
+@pytest.mark.slow
+def test_training_in_small(run):
+    told = run("training", "--scenes", 40, "--epochs", 2, "--image-size", 64, "--repeats", 1)
+    assert "epochs  ours" in told
+
+
+@pytest.mark.slow
+def test_selection_in_small(run, scenes, tmp_path):
+    small = ("--seeds", 1, "--weak", 10, "--image-size", 64, "--weak-epochs", 1, "--epochs", 1)
+    told = run("selection", scenes / "60.zip", "--folder", tmp_path, "--arms", "random,IBT@0.25", *small)
+    assert "IBT@0.25" in told
+
+
+@pytest.mark.slow
+def test_learning_in_small(run, scenes, tmp_path):
+    sources = ("--first", scenes / "60.zip", "--feed", scenes / "12.zip", "--new-site", scenes / "13.zip")
+    small = ("--seeds", 0, "--round-size", 10, "--image-size", 64, "--epochs", 1, "--round-epochs", 1)
+    told = run("learning", *sources, "--folder", tmp_path, *small)
+    assert "forgetting" in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("rknn"), reason="rknn-toolkit2 is not installed")
+def test_conversion_in_small(run, scenes, tmp_path):
+    from components.core.estimators.yolo import Yolo
+
+    model = Yolo()
+    model.load("yolo11n.yaml")
+    model.save(
+        tmp_path / "model",
+        image_size=(64, 64),
+        confidence_threshold=0.25,
+        nms_threshold=0.7,
+        lineage={},
+    )
+    told = run(
+        "conversion",
+        tmp_path / "model",
+        scenes / "60.zip",
+        "--folder",
+        tmp_path / "work",
+        "--targets",
+        "rv1106",
+        "--classes",
+        "helmet,head",
+        "--check-size",
+        5,
+    )
+    assert "float32" in told and "concatenated" in told and "ultralytics" in told
