@@ -16,6 +16,7 @@ import typer
 
 from components.core import parameters, plugins
 from components.core.errors import InputError
+from components.core.stores.addresses import shown
 from pipelines import remote
 from pipelines.containers import FOLDERS
 from pipelines.local import RunError, Runner
@@ -40,7 +41,7 @@ def run(
     every: Annotated[str, typer.Option(help="Run again and again at this interval, such as 60s or 5m.")] = "",
 ) -> None:
     """Run a pipeline on this machine, without a cluster."""
-    with one_line_errors():
+    with one_line_errors("interrupted; run the same command again to continue: training resumes after its last epoch"):
         from pipelines.arguments import check, face_of, parse
 
         face = face_of(_pipeline(pipeline))
@@ -60,7 +61,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
 ) -> None:
     """Play the loop: a detector of helmets that goes on learning while the world around its camera changes."""
-    with one_line_errors():
+    with one_line_errors("interrupted; the demo begins anew the next time"):
         from pipelines.demo.loop import play
 
         began = time.monotonic()
@@ -131,6 +132,35 @@ def rollback(
         print(f"{job.store.uri}: the champion is {state.champion}, it was {before}")
 
 
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A bundle's folder, .pt weights, or a job_root for its champion.")],
+    source: Annotated[list[str], typer.Argument(help="Images, folders of images, videos.")],
+    output: Annotated[Path, typer.Option(help="Folder for what is drawn.")] = Path("predictions"),
+    confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least score of a box.", show_default="the model's own")
+    ] = None,
+    estimator: Annotated[str, typer.Option(help="Kind of model, for .pt weights.")] = "yolo",
+    image_size: Annotated[str, typer.Option(help="Pixels, for .pt weights.")] = "640",
+    modules: Annotated[
+        str, typer.Option("--plugins", help="Modules of your own to load first, separated by commas.")
+    ] = "",
+) -> None:
+    """Draw what a model sees in images, folders and videos, and count it."""
+    with one_line_errors("interrupted; what was drawn so far stays"), tempfile.TemporaryDirectory() as scratch:
+        from pipelines.predict import predict as look
+
+        plugins.load(modules)
+        size = parameters.parse_image_size(image_size)
+        seen = look(
+            model, source, output, work=Path(scratch) / "model", confidence=confidence, estimator=estimator,
+            image_size=size,
+        )  # fmt: skip
+        for one in seen:
+            print(one.describe(), flush=True)
+        print(f"\ndrawn in {output.resolve()}")
+
+
 EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
 
 
@@ -178,7 +208,7 @@ def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
     print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
     for report in sorted(local.reports_of(given["job_root"]) - before):
         _show(local.figures(report))
-        print(f"\nreport: {report.removeprefix('file://')}")
+        print(f"\nreport: {shown(report)}")
 
 
 def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, seconds: int) -> None:

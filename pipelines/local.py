@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from components.core.parameters import flat
+from components.core.processes import module_environment
 from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
 from components.core.stores.open import open_store
@@ -24,7 +25,6 @@ from pipelines.arguments import face_of, parse, sort_into_place
 from pipelines.containers import docker_runner
 
 _LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
-_REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Runner(StrEnum):
@@ -147,17 +147,15 @@ def parse_arguments(pipeline: Any, pairs: list[str], values: Mapping[str, Any]) 
 
 @contextmanager
 def _importable() -> Iterator[None]:
-    """Let the steps' processes import this repository, wherever the command was given."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_REPOSITORY), before)))
-    os.environ["PYTHONUNBUFFERED"] = "1"
+    """Let the steps' processes import this suite, wherever the command was given."""
+    before = dict(os.environ)
+    os.environ.update(module_environment(), PYTHONUNBUFFERED="1")
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager

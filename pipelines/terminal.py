@@ -16,11 +16,9 @@ from components.core.parameters import renamed
 from components.core.redaction import redacted, redacted_output
 from pipelines.local import RunError
 
-GOES_ON = "interrupted; the same command goes on from the last epoch"
-
 
 @contextmanager
-def one_line_errors(interrupted: str = GOES_ON) -> Iterator[None]:
+def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
     """Print a user's mistake, or a step's own error, as one line and exit 1; after Ctrl-C say what happens next.
 
     Nothing that is printed meanwhile shows a credential.

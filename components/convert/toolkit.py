@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
-import components
 from components.convert.build import FACTS, FAILURE, GOLDEN, MODEL, PREDICTIONS, Request, read_predictions
 from components.core.detections import Detections
 from components.core.masks import ClassMap
+from components.core.processes import module_command, module_environment
 
 PACKAGE = "rknn-toolkit2"
 REQUEST, LOG = "request.json", "toolkit.log"
@@ -103,10 +101,9 @@ def build(request: Request, time_limit: float) -> None:
     """
     folder = Path(request.output)
     request.write(folder / REQUEST)
-    path = _with_ourselves(os.environ.get("PYTHONPATH", ""))
-    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder)}  # a crash must leave nothing elsewhere
+    environment = module_environment() | {"TMPDIR": str(folder)}  # a crash must leave nothing elsewhere
     with (folder / LOG).open("wb") as log:
-        code = _run([sys.executable, "-m", "components.convert.build", REQUEST], folder, environment, log, time_limit)
+        code = _run([*module_command("components.convert.build"), REQUEST], folder, environment, log, time_limit)
     if code == 0:
         return
     printed = _printed(folder)
@@ -189,8 +186,3 @@ def _run(
 
 def _printed(folder: Path) -> str:
     return _ESCAPES.sub("", (folder / LOG).read_text(encoding="utf-8", errors="replace"))
-
-
-def _with_ourselves(path: str) -> str:
-    """A PYTHONPATH on which the child, which starts elsewhere, finds this package."""
-    return os.pathsep.join(filter(None, (str(Path(components.__path__[0]).resolve().parent), path)))

@@ -22,6 +22,7 @@ from components.core import plugins
 from components.core.bundle import Head
 from components.core.detections import Detections
 from components.core.errors import InputError, NoRuntimeError
+from components.core.processes import module_command, module_environment
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.detector import NetworkDetector
 from components.serving.board import find_golden, hold_against
@@ -70,9 +71,11 @@ def run_smoke_test(
         InputError: the system killed it, most likely for want of memory; a later one may succeed.
     """
     max_bytes = int(_MEMORY_FRACTION * free_bytes()) if max_bytes is None else max_bytes
-    command = [sys.executable, "-m", __name__, str(folder), runtime, str(threads), str(seconds), str(max_bytes)]
+    command = [*module_command(__name__), str(folder), runtime, str(threads), str(seconds), str(max_bytes)]
     command += ["on" if board_check else "off", modules]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=module_environment()
+    ) as process:
         try:
             code = _wait(process, stop, time.monotonic() + seconds, max_bytes)
         finally:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,13 +19,12 @@ import numpy as np
 from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars
 from components.core.job.label_requests import read_lists
+from components.core.processes import module_command, module_environment
 from components.core.stores.open import open_store
 from pipelines.demo.scenes import CLASSES, Box, draw_scene
 
 FRAME_SIZE = (240, 320)  # height and width, pixels
 FRAMES_PER_SECOND = 12
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -165,13 +162,12 @@ def edge_worker(node: str, job_root: Path, camera: Camera, folder: Path) -> Iter
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "components.serving.edge_worker", "--job-root", str(job_root), "--node", node]
+    command = [*module_command("components.serving.edge_worker"), "--job-root", str(job_root), "--node", node]
     command += ["--source", str(camera.path), "--loop", "--max-fps", str(FRAMES_PER_SECOND), "--threads", "1"]
     command += ["--poll", "1", "--port", str(port), "--spool", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(_REPOSITORY)}
     log = folder / "worker.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=module_environment())
     try:
         yield Worker(node, log, port, process)
     finally:

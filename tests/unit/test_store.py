@@ -939,3 +939,9 @@ def test_stores_that_speak_s3_under_another_scheme_are_told_how():
         InputError, match=r"write s3://bucket/job and let AWS_ENDPOINT_URL be https://storage.googleapis"
     ):
         open_store("gs://bucket/job")
+
+
+def test_a_file_is_shown_as_a_path_that_opens(tmp_path):
+    path = tmp_path / "my jobs ü" / "report.html"
+    assert shown(path.as_uri()) == str(path)
+    assert shown("file://elsewhere/report.html") == "file://elsewhere/report.html"

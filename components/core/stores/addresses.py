@@ -54,9 +54,14 @@ def file_uri(path: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """An address as messages may show it: without user, password and query, which can carry secrets."""
+    """An address as messages may show it: without user, password and query, which can carry secrets; a file's path."""
     scheme, separator, _ = uri.partition("://")
-    if not separator or scheme in ("s3", "file"):
+    if scheme == "file" and separator:
+        try:
+            return str(folder_at(uri))  # with its spaces and letters, so that it can be opened
+        except InputError:
+            return uri
+    if not separator or scheme == "s3":
         return uri
     try:
         parts = urlsplit(uri)

@@ -1,0 +1,25 @@
+"""Python processes of this suite, which import it whatever folder they start in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import components
+
+
+def module_command(module: str) -> list[str]:
+    """The beginning of a command that runs a module of this suite; it needs ``module_environment``."""
+    return [sys.executable, "-m", module]
+
+
+def module_environment() -> dict[str, str]:
+    """This process's environment, in which a child finds this suite's packages first.
+
+    The working directory comes last, not first: people have folders of their own that are called ``components`` or
+    ``pipelines``. Plug-ins are found there still, see ``plugins.load``.
+    """
+    ours = str(Path(components.__path__[0]).resolve().parent)
+    path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
