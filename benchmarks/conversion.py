@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--targets", default="rk3588,rk3568,rk3576,rv1106", help="by commas")
     parser.add_argument("--held-out", type=float, default=0.2, help="share of the samples to measure on (default 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the splits and the choice of images (default 0)")
-    parser.add_argument("--check-size", type=int, default=300, help="most images to measure on (default 300)")
+    parser.add_argument("--max-eval-images", type=int, default=300, help="most images to measure on (default 300)")
     parser.add_argument("--calibration-size", type=int, default=100, help="most images of ours (default 100)")
     given = parser.parse_args()
     given.folder = given.folder.resolve()

@@ -36,7 +36,7 @@ import polars as pl  # noqa: E402
 from components.core.cache import cache_folder  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.core.miners.chance import draw  # noqa: E402
-from components.core.parameters import MineSettings  # noqa: E402
+from components.core.parameters import MineSettings, read  # noqa: E402
 from components.core.runtimes.base import open_detector  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
@@ -48,7 +48,7 @@ from components.train.train import train  # noqa: E402
 
 OPTIONS = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
 FURTHER_OPTIONS = {**OPTIONS, "optimizer": "AdamW", "lr0": 0.0005}  # a trained network is not to be shaken up
-DEFAULTS = MineSettings()
+DEFAULTS = read(MineSettings, {})
 VALIDATION = 0.2  # of the weak set: chooses the epoch
 
 

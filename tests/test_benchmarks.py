@@ -131,7 +131,7 @@ def test_conversion_in_small(run, scenes, tmp_path):
         "rv1106",
         "--classes",
         "helmet,head",
-        "--check-size",
+        "--max-eval-images",
         5,
     )
     assert "float32" in told and "concatenated" in told and "ultralytics" in told
