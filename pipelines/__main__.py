@@ -212,7 +212,7 @@ def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
 
 
 def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, seconds: int) -> None:
-    """Run a pipeline at an interval until somebody ends it; a run that fails is told, and the next one tries again."""
+    """Run a pipeline at an interval until somebody ends it; a failed run is reported, and the next one tries again."""
     while True:
         began = time.monotonic()
         try:

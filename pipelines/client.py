@@ -4,8 +4,8 @@
     run = submit(cluster, "helmet-detection", {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"})
     state = follow(cluster, run.id)
 
-What is wrong with a package or its parameters is told before anything is sent; what the server or the network says is
-told in one line. Tokens and cookies come from the environment or a file, and appear in no message.
+What is wrong with a package or its parameters is reported before anything is sent; what the server or the network says
+is reported in one line. Tokens and cookies come from the environment or a file, and appear in no message.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def _importable() -> Iterator[None]:
 
 @contextmanager
 def _without_retries(pipeline: Any) -> Iterator[None]:
-    """Run each step once: what fails here is rarely better half a minute later, and somebody waits to be told."""
+    """Run each step once: what fails here is rarely better half a minute later, and a person is waiting."""
     spec = pipeline.pipeline_spec
     before = type(spec)()
     before.CopyFrom(spec)

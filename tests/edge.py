@@ -59,7 +59,7 @@ def video(path: Path, count: int, seed: int = 0) -> Path:
 
 
 def options(tmp_path: Path, source: object, **others) -> Options:
-    """A worker that keeps everything it sees, unless told otherwise."""
+    """A worker that keeps everything it sees, unless configured otherwise."""
     chosen = {
         "job_root": str(tmp_path / "job"), "source": str(source), "node": "edge-1", "folder": tmp_path / "worker",
         "miner": "CloudOnly", "duplicate_bits": -1, "poll_s": 0.1, "threads": 1, "audit_ratio": 0.0,

@@ -87,7 +87,7 @@ def main(request: Request) -> int:
     """Build and simulate.
 
     Returns:
-        The exit code: 0, or 1 where ``failure.json`` tells what the toolkit was doing and its reason.
+        the exit code: 0, or 1 where ``failure.json`` says what the toolkit was doing and its reason.
     """
     output = Path(request.output)
     try:

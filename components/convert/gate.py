@@ -12,7 +12,7 @@ score steps            no score output has coarser steps than 1/255, as it has w
 ====================== ==========================================================================================
 
 All are asked, because each sees what the others miss: noise as calibration costs a point of mAP50 and caps every score
-at 0.5; and how alike the outputs are (their cosine) tells nothing, a dead detector has the best one.
+at 0.5; and how alike the outputs are (their cosine) says nothing, a dead detector has the best one.
 
 Of a segmentation it asks:
 

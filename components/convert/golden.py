@@ -36,7 +36,7 @@ def steps_of(names: Sequence[str], quantised: Mapping[str, Any]) -> tuple[float,
 
     Args:
         names: of the outputs.
-        quantised: what the toolkit's quantiser tells of each tensor by name; ``<output>_int8`` is there for an output
-            that is quantised.
+        quantised: what the toolkit's quantiser reports for each tensor by name; ``<output>_int8`` exists for an
+            output that is quantised.
     """
     return tuple(float(quantised[f"{name}_int8"]["scale"][0]) if f"{name}_int8" in quantised else 0.0 for name in names)

@@ -45,7 +45,7 @@ def measure(samples: Manifest, predictions: Sequence[Detections], bundle: Bundle
     Args:
         samples: labelled.
         predictions: of each sample in table order, in the model's classes, with scores from 0.001.
-        bundle: tells the classes and the deployed confidence.
+        bundle: gives the classes and the deployed confidence.
 
     Raises:
         InputError: a class of the model has no labels, or there is no box to measure by.

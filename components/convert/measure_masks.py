@@ -50,7 +50,7 @@ def measure_masks(
         samples: that have a mask.
         masks: of each sample in table order.
         predictions: of each sample, (H, W), in the model's classes.
-        bundle: tells the classes.
+        bundle: gives the classes.
 
     Raises:
         InputError: a class of the model has no labels, or no pixel is labelled.

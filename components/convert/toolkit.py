@@ -97,7 +97,7 @@ def build(request: Request, time_limit: float) -> None:
         time_limit: seconds after which the child is ended.
 
     Raises:
-        ToolkitError: the toolkit refused, crashed or took too long; one line tells which and its own reason.
+        ToolkitError: the toolkit refused, crashed or took too long; the message gives its reason.
     """
     folder = Path(request.output)
     request.write(folder / REQUEST)

@@ -6,7 +6,7 @@ file            meaning
 ``model.json``  this description, with the SHA-256 of every other file
 ``model.pt``    the trainer's own weights, to train on from
 ``model.onnx``  what runs everywhere; later files, such as ``model.rk3588.rknn``, are for one chip, and
-                ``model.rk3588.golden.npz`` tells what that chip should compute for some images
+                ``model.rk3588.golden.npz`` holds what that chip should compute for some images
 =============== =====================================================================================
 
 Whoever opens a file of a bundle reads the description first, which checks the digests; nothing is unpickled here.
@@ -54,7 +54,7 @@ class Head:
         strides: pixels of the canvas per grid cell, one for each scale, fine to coarse.
         reg_max: bins per box side; 1 where the model gives the distance itself.
         end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
-        kind: tells this head from others in ``model.json``.
+        kind: identifies this head in ``model.json``.
     """
 
     strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -77,7 +77,7 @@ class BoxesHead:
 
     Attributes:
         end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
-        kind: tells this head from others in ``model.json``.
+        kind: identifies this head in ``model.json``.
     """
 
     end_to_end: bool = False
@@ -94,7 +94,7 @@ class SemanticHead:
 
     Attributes:
         stride: pixels of the canvas per grid cell.
-        kind: tells this head from others in ``model.json``.
+        kind: identifies this head in ``model.json``.
     """
 
     stride: PositiveInt
@@ -205,14 +205,14 @@ class Bundle:
         Args:
             names: class names of the data set.
             model: what a message calls the model.
-            advice: what it tells the user to do.
+            advice: what the user should do.
 
         Raises:
             InputError: the data set does not have a class of the model.
         """
         unknown = ", ".join(name for name in self.classes if name not in names)
         if unknown:
-            does = f"tells {unknown} apart" if self.task == "segmentation" else f"finds {unknown}"
+            does = f"distinguishes {unknown}" if self.task == "segmentation" else f"finds {unknown}"
             raise InputError(
                 f"{model} {does}, which has no labels in this manifest; its classes are {', '.join(names)}: {advice}"
             )

@@ -157,7 +157,7 @@ def _bring(digest: str, uri: str, folder: Path, opened: Callable[[str], Store]) 
 
 
 def _has_digest_of(file: Path, key: str) -> bool:
-    """Whether a file is there and, where its key tells the content, has it."""
+    """Whether a file is there and, where its key is a digest, has it."""
     if not file.is_file():
         return False
     named = _DIGEST_IN_NAME.search(key)

@@ -1,6 +1,6 @@
 """The gate: may the candidate take the champion's place?
 
-It asks, in this order, and tells the answer to every question:
+It asks, in this order, and reports the answer to every question:
 
 ======================= =========================================================================================
 question                met when

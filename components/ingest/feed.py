@@ -123,7 +123,7 @@ class Arrivals:
         quarantine: what did not come in, sorted by source.
         counts: as for ``ingest``, where ``images`` are those in the manifest; of these ``newly_labelled`` were known
             without labels and ``relabelled`` with others; ``known`` are left out because the job has them as they are;
-            ``quarantined_before`` are those of ``quarantined`` that an earlier poll told of.
+            ``quarantined_before`` are those of ``quarantined`` that an earlier poll reported.
         cursor: key of the table of what has been seen, this poll included.
         quarantine_uri: where the list lies in the job's store; empty if nothing on it is new.
         complete: whether everything in the feed was listed.
@@ -166,7 +166,7 @@ def take_new(
         ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
             name.
         max_bad_fraction: share of bad files among the new ones, 0 to 1, above which this fails, once; fewer than
-            ``FEW_BAD`` never do, and what an earlier poll told of does not count.
+            ``FEW_BAD`` never do, and what an earlier poll reported does not count.
         max_files: most files in an archive.
         max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
         max_compression_ratio: most bytes unpacked per byte packed.
@@ -237,7 +237,7 @@ class NewEntries:
     Attributes:
         place: where the files are.
         seen: what was seen before.
-        data_format: name of the format; empty: not told yet.
+        data_format: name of the format; empty: not known yet.
         classes: the names that the data set declares.
         values: the names of its masks' values; None: it has no masks.
         records: the new ones.
@@ -626,7 +626,7 @@ class _Memory:
     """What polls tell each other without a round being committed.
 
     Attributes:
-        bad: marks of the bad entries that were told of.
+        bad: marks of the bad entries that were reported.
         listed: when everything was listed last.
     """
 

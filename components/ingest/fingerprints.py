@@ -62,7 +62,7 @@ class Notes:
 
     Attributes:
         reading: hash of the feed's address and of how it is read; another one begins anew.
-        data_format: the format that was told by the files; empty: none yet, or only images so far.
+        data_format: the format detected from the files; empty: none yet, or only images so far.
         last: the key that sorts last, of the whole feed (under the empty text) and of each folder that holds either
             images or labels only.
         landmarks: one image of each folder, by folder, for readers that must see that a folder has images.

@@ -145,8 +145,8 @@ def choose(data: Folder, data_format: str) -> str:
     suffixes = Counter(suffix_of(name) or "without suffix" for name in data.files)
     there = few(f"{count} {suffix}" for suffix, count in suffixes.most_common())
     raise InputError(
-        f"the data is of no known format ({data.index or there}): choose from {', '.join(formats.names())}; name one in "
-        "data_format, or in data_path the sub-folder or index file where the data set lies"
+        f"the data is of no known format ({data.index or there}): choose from {', '.join(formats.names())}; name one "
+        "in data_format, or in data_path the sub-folder or index file where the data set lies"
     )
 
 
@@ -261,7 +261,7 @@ def _annotation(box: Box, names: tuple[str, ...]) -> dict[str, float]:
 
 
 def count_up(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantined]) -> dict[str, int]:
-    """What ``Ingested.counts`` tells, but for ``unlisted``.
+    """What ``Ingested.counts`` holds, but for ``unlisted``.
 
     Args:
         outcomes: everything that was looked at.

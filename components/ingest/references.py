@@ -1,4 +1,4 @@
-"""Which image a label that lies elsewhere means, and the split that a path tells."""
+"""Which image a label that lies elsewhere means, and the split that a path names."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def label(
             same form as for ``ingest``, of which the new names count.
 
     Raises:
-        NotFoundError: there is no such list.
+        NotFoundError: there is not such a list.
         InputError: no such format, no class names, or the store is out of reach.
     """
     writer = writers.get(label_format)

@@ -162,8 +162,8 @@ def mine(
 def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     """Make the miner that ranks a pool.
 
-    At the edge an image without boxes is hard unless told otherwise. Here such images have a share of the budget, in
-    which those with boxes too faint to count go first; so the miner calls them easy unless told otherwise.
+    At the edge an image without boxes is hard by default. Here such images have a share of the budget, in
+    which those with boxes too faint to count go first; so by default the miner calls them easy.
 
     Raises:
         InputError: no such miner or parameter, or a value that cannot be.

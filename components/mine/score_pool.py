@@ -58,7 +58,7 @@ class View:
 
     Attributes:
         seen: in the order of the candidates.
-        unreadable: how many are missing, damaged or no image; each is told of in the log.
+        unreadable: how many are missing, damaged or no image; each is logged.
     """
 
     seen: tuple[Inference, ...]

@@ -73,7 +73,7 @@ class HotUpdate:
         shelf: the models on disk.
         loader: loads them.
         slot: where the loop takes them.
-        status: what the job is told.
+        status: what is reported to the job.
         poll_s: seconds between two looks at the pointer, more or less.
         count: is called with ``model_swaps`` or ``model_failures`` when there was one.
     """
@@ -116,7 +116,7 @@ class HotUpdate:
         return False
 
     def run(self, stop: threading.Event) -> None:
-        """Update until told to stop; nothing that goes wrong ends it."""
+        """Update until asked to stop; nothing that goes wrong ends it."""
         next_look, backoff = 0.0, Backoff(self._poll_s, max(self._poll_s, LONGEST_PAUSE_SECONDS), jitter=0.25)
         while not stop.is_set():
             try:

@@ -1,4 +1,4 @@
-"""What a worker is told to run: by the job's own pointer, or by the one of KubeEdge Sedna."""
+"""What a worker should run: by the job's own pointer, or by the one of KubeEdge Sedna."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BUNDLE = re.compile(r"/bundles/([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 @dataclass(frozen=True)
 class DesiredModel:
-    """One model that a worker is told to run.
+    """One model that a worker should run.
 
     Attributes:
         version: its name.
-        move: tells this order from an earlier one for the same version.
+        move: distinguishes this one from an earlier one for the same version.
         uri: address of the folder of its files.
         files: size and digest of each by name; empty where the pointer does not say.
     """
@@ -113,4 +113,4 @@ def _version(folder: str, time: str) -> str:
 
 def _not_a_pointer(name: str, error: Exception) -> InputError:
     reason = one_line(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-    return InputError(f"{name} does not say which model to run ({reason}); the next deployment writes it anew")
+    return InputError(f"{name} does not say which model to run ({reason}); the next deployment writes it again")

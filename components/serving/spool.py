@@ -56,7 +56,7 @@ class Spool:
     Args:
         folder: made if need be.
         max_bytes: of disk, for everything that the spool writes.
-        on_event: told of examples ``kept``, ``known``, ``full``, ``dropped`` and ``damaged``, for counting.
+        on_event: called for examples ``kept``, ``known``, ``full``, ``dropped`` and ``damaged``, for counting.
 
     Attributes:
         next_sequence: the number of the example that comes next.

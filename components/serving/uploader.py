@@ -36,7 +36,7 @@ class Uploader:
         spool: where the examples wait.
         store: the job's root.
         bytes_per_s: how much may be sent in the long run; None: as much as can be.
-        on_event: told of ``uploaded`` examples, ``bytes_uploaded`` and ``retries``, for counting.
+        on_event: called for ``uploaded`` examples, ``bytes_uploaded`` and ``retries``, for counting.
         clock: seconds since some moment, for waiting.
         sleep: waits for so many seconds, or until the event is set.
 

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """What a worker is told; the command line describes each.
+    """Settings of a worker; the command line describes each.
 
     Attributes:
         job_root: the job's store.
@@ -79,7 +79,7 @@ class Worker:
     """A worker that is ready to run.
 
     Args:
-        options: what it is told.
+        options: its settings.
 
     Raises:
         InputError: an option that cannot be, a source that cannot be read, or a spool that another process uses.
@@ -200,7 +200,7 @@ def _clear_away(*folders: Path) -> None:
 
 @contextmanager
 def _running(work: Callable[[threading.Event], None], name: str) -> Iterator[threading.Thread]:
-    """A thread beside the body, which is told to end with it."""
+    """A thread beside the body, which is stopped with it."""
     stop = threading.Event()
     thread = threading.Thread(target=work, args=(stop,), name=name, daemon=True)
     thread.start()

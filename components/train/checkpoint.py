@@ -72,7 +72,7 @@ class Checkpoints:
             for name in ("last", "best"):
                 self._store.download(self._weights(record[name]), folder / f"{name}.pt", sha256=record[name])
         except (NotFoundError, InputError, KeyError) as error:
-            logger.warning("the checkpoint of an earlier run cannot be used, training starts over: %s", error)
+            logger.warning("the checkpoint of an earlier run cannot be used, training starts from scratch: %s", error)
             return None
         self._kept = {record["last"], record["best"]}
         return Checkpoint(record["history"], folder / "last.pt", folder / "best.pt", record["finished"])

@@ -280,7 +280,7 @@ def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
     version = state.candidate if base_model == CANDIDATE else state.champion
     if version and version not in state.vouched:
         raise InputError(
-            f"base_model={base_model}: the job's state does not vouch for {version}, so its weights are not "
+            f"base_model={base_model}: the job's state has no digest of {version}, so its weights are not "
             "unpickled; give the weights as a path, or as a URL that ends in #sha256=<digest>"
         )
     return f"{base_model}:{version}" if version else initial_model

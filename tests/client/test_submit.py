@@ -120,9 +120,9 @@ def test_an_experiment_that_appears_meanwhile_is_used(api, cluster, monkeypatch)
         ({"settings": {"train": {"epochs": 0}}}, r"^1 parameter is wrong: epochs=0: "),
         (
             {"settings": {"train": {"epochs": 3, "batches": 1}}},
-            "batches is no parameter of this pipeline: did you mean",
+            "batches is not a parameter of this pipeline: did you mean",
         ),
-        ({"epoch": 3}, "epoch is no parameter of this pipeline: did you mean epochs?"),
+        ({"epoch": 3}, "epoch is not a parameter of this pipeline: did you mean epochs?"),
         ({"data_url": "voc.zip"}, "data_url='voc.zip' is a path of this machine: on a cluster write s3://"),
         ({"job_root": "jobs/x"}, "job_root='jobs/x' is a path of this machine"),
         ({"experiment_labels": "a=" + "x" * 100_000}, "^the parameters take 100\\d+ bytes, and at most 98304 fit"),
@@ -142,7 +142,7 @@ def test_all_mistakes_are_told_at_once(package):
     assert message.startswith("3 parameters are wrong: ")
     assert "data_url is required" in message
     assert "epochs=-1" in message
-    assert "seeds is no parameter of this pipeline: did you mean seed?" in message
+    assert "seeds is not a parameter of this pipeline: did you mean seed?" in message
     assert message.count("data_url") == 1
 
 
@@ -178,7 +178,7 @@ def test_a_pipeline_without_our_parameters_is_checked_against_its_file(package):
         InputError, match="^2 parameters are wrong: count is required; flag='perhaps': must be true or false$"
     ):
         check_arguments(mine, {"flag": "perhaps"})
-    with pytest.raises(InputError, match="^1 parameter is wrong: other is no parameter of this pipeline"):
+    with pytest.raises(InputError, match="^1 parameter is wrong: other is not a parameter of this pipeline"):
         check_arguments(mine, {"count": 1, "other": 1})
 
 

@@ -62,13 +62,13 @@ def test_golden_tensors_survive_the_way_through_a_file(tmp_path, quantised):
 @pytest.mark.parametrize("data", [b"", b"not an archive"])
 def test_what_is_no_golden_file_is_told(tmp_path, data):
     (tmp_path / "golden.npz").write_bytes(data)
-    with pytest.raises(InputError, match=r"golden\.npz: these are no golden tensors .* convert the model again"):
+    with pytest.raises(InputError, match=r"golden\.npz: not golden tensors .* convert the model again"):
         Golden.read(tmp_path / "golden.npz")
 
 
 def test_half_a_golden_file_is_told(tmp_path):
     np.savez(tmp_path / "golden.npz", canvases=scenes().canvases, names=np.array(["box0"]), steps=np.ones(1))
-    with pytest.raises(InputError, match="no golden tensors"):
+    with pytest.raises(InputError, match="not golden tensors"):
         Golden.read(tmp_path / "golden.npz")
 
 
@@ -264,7 +264,7 @@ def test_nothing_to_check_is_told(board, tmp_path):
     rknn.COMPATIBLE.write_text("rockchip,rk3566\0")
     assert "no model.rk3566.rknn in it" in program("--bundle", folder).output
     rknn.COMPATIBLE.write_text("none")
-    assert "this machine is no Rockchip board (none): use the runtime onnx" in program("--bundle", folder).output
+    assert "this machine is not a Rockchip board (none): use the runtime onnx" in program("--bundle", folder).output
 
 
 def test_a_bundle_from_before_there_were_golden_tensors_is_told(board, tmp_path, monkeypatch):

@@ -241,8 +241,8 @@ class Raising(Quick):
 
 
 BROKEN = {
-    Forgetful: r"train with resume: tells of epochs \[1, 2\], not \[2\]",
-    OffByOne: r"train: tells of epochs \[0, 1\], not \[1, 2\]",
+    Forgetful: r"train with resume: reports epochs \[1, 2\], not \[2\]",
+    OffByOne: r"train: reports epochs \[0, 1\], not \[1, 2\]",
     Early: "train: the checkpoint last of epoch 1 is not there",
     Endless: r"train: finished is set at epochs \[\], not at the last alone",
     Deaf: "train: goes on after on_epoch has raised an error",

@@ -76,7 +76,7 @@ def test_what_cannot_be(threshold, window, message):
 
 
 def decide(folder, store, images, restarts, rng):
-    """Which of some images are kept by a worker that starts anew now and then, and uploads now and then."""
+    """Which of some images are kept by a worker that starts from scratch now and then, and uploads now and then."""
     kept, spool, duplicates = [], None, None
     for number, image in enumerate(images):
         if spool is None or number in restarts:

@@ -236,7 +236,7 @@ def test_images_with_nothing_to_see_are_learned_from():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lr0": 0.1}, "lr0 is no option of fpn, choose from lr, momentum, .*anchor_sizes"),
+        ({"lr0": 0.1}, "lr0 is not an option of fpn, choose from lr, momentum, .*anchor_sizes"),
         ({"lr": -1, "flip": 2}, "lr=-1: .*greater than 0.*flip=2: "),
         ({"anchor_sizes": []}, "anchor_sizes=.*at least 1"),
     ],
@@ -264,7 +264,7 @@ def test_what_cannot_be_trained_is_told(job, tmp_path):
     empty = Manifest.of([{**row, "annotations": []} for row in manifest.rows()], manifest.classes)
     with pytest.raises(InputError, match="none of the 4 validation samples has a box"):
         fit((root, empty), tmp_path / "t")
-    with pytest.raises(InputError, match="the loss is no number any more in epoch 1: give a smaller lr"):
+    with pytest.raises(InputError, match="the loss became NaN or infinite in epoch 1: give a smaller lr"):
         fit(job, tmp_path / "t", options={**OPTIONS, "lr": 1e30, "warmup_epochs": 0})
     with pytest.raises(InputError, match="has no weights yet"):
         untrained = Fpn()

@@ -18,7 +18,7 @@ def test_every_mistake_is_told_at_once():
     text = "\n".join(found)
     assert len(found) == 6
     for words in (
-        "nms_treshold is no parameter of this pipeline: did you mean nms_threshold?",
+        "nms_treshold is not a parameter of this pipeline: did you mean nms_threshold?",
         "data_url is required",
         "job_root is required",
         "epochs=0",

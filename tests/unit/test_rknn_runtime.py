@@ -75,7 +75,7 @@ def test_a_board_that_the_model_was_not_converted_for_is_told(folder, board):
 
 def test_another_machine_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(rknn, "COMPATIBLE", tmp_path / "none")
-    with pytest.raises(InputError, match=r"no Rockchip board \(no device tree\): use the runtime onnx") as told:
+    with pytest.raises(InputError, match=r"not a Rockchip board \(no device tree\): use the runtime onnx") as told:
         open_detector("rknn", folder)
     assert "systempaths=unconfined" in str(told.value)  # it may be one, seen from a container
     rknn.COMPATIBLE.write_text("raspberrypi,4-model-b\0brcm,bcm2711\0")

@@ -142,7 +142,7 @@ def test_classes_in_another_order_are_the_same_classes(model, job, tmp_path):
     other = evaluate_masks(manifest, turned, cache_folder=root / "cache" / "blobs").metrics
     assert other.per_class[0].iou == usual.per_class[0].iou
     assert other.per_class[1].iou < 0.1 < 0.5 < usual.per_class[1].iou
-    with pytest.raises(InputError, match="tells cat apart, which has no labels"):
+    with pytest.raises(InputError, match="distinguishes cat, which has no labels"):
         evaluate_masks(manifest, _renamed(turned, ("ground", "red", "cat")), cache_folder=tmp_path)
 
 

@@ -83,7 +83,7 @@ class Estimator(ABC, Generic[Found]):
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
 
         Args:
-            base_model: what ``load`` would be given; empty where that cannot be told yet.
+            base_model: what ``load`` would be given; empty where that is not known yet.
             options: what ``train`` would be given.
         """
         return []
@@ -196,7 +196,7 @@ def check_training(estimator: str, base_model: str, options: Mapping[str, Any]) 
     """Check what a training would be given, before any work starts.
 
     Raises:
-        InputError: tells everything that is wrong.
+        InputError: lists every problem.
     """
     found = estimators.get(estimator)().check(base_model, options)
     if found:

@@ -1,6 +1,6 @@
 """Does an estimator keep its contract? Every promise of ``Estimator`` is tried, on a few drawn images.
 
-A new model is of use only if it can be resumed, exported and run like the others. ``check_estimator`` tells what it
+A new model is of use only if it can be resumed, exported and run like the others. ``check_estimator`` finds what it
 gets wrong in a minute or so; the command line has it as ``conformance``.
 """
 

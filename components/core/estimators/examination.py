@@ -252,7 +252,7 @@ class Examination:
     def _epochs(self, step: str, epochs: Sequence[Epoch], first: int) -> None:
         numbers = [epoch.number for epoch in epochs]
         expected = list(range(first, EPOCHS + 1))
-        self.expect(numbers == expected, f"{step}: tells of epochs {numbers}, not {expected}")
+        self.expect(numbers == expected, f"{step}: reports epochs {numbers}, not {expected}")
         ends = [epoch.number for epoch in epochs if epoch.finished]
         self.expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, not at the last alone")
         if not epochs:

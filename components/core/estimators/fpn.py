@@ -275,7 +275,9 @@ class Fpn(Estimator[Detections]):
                 f"{list(self._description.anchor_sizes)}, which its weights are for: leave the option out"
             )
         if classes != self._description.classes:
-            logger.info("the base model knows %s: its class outputs start anew", ", ".join(self._description.classes))
+            logger.info(
+                "the base model knows %s: its class outputs start from scratch", ", ".join(self._description.classes)
+            )
             self._network.replace_classes(len(classes))
         self._description = replace(self._description, classes=classes, image_size=image_size)
 
@@ -317,7 +319,7 @@ class Fpn(Estimator[Detections]):
                 totals[name] = totals.get(name, 0.0) + value / len(loader)
             if not math.isfinite(sum(totals.values())):
                 raise InputError(
-                    f"the loss is no number any more in epoch {number}: give a smaller lr than {chosen.lr:g} "
+                    f"the loss became NaN or infinite in epoch {number}: give a smaller lr than {chosen.lr:g} "
                     "in estimator_options"
                 )
             progress.advance()
@@ -364,10 +366,12 @@ def read_options(options: Mapping[str, Any], base_model: str) -> Options:
     """Check the options and fill in the others.
 
     Raises:
-        InputError: tells everything that is wrong.
+        InputError: lists every problem.
     """
     known = list(Options.__dataclass_fields__)
-    wrong = [f"{name} is no option of {NAME}, choose from {', '.join(known)}" for name in options if name not in known]
+    wrong = [
+        f"{name} is not an option of {NAME}, choose from {', '.join(known)}" for name in options if name not in known
+    ]
     chosen = Options()
     try:
         chosen = TypeAdapter(Options).validate_python({name: options[name] for name in options if name in known})

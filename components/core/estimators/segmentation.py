@@ -62,8 +62,8 @@ class Segmentation(UltralyticsModel[ClassMap]):
         classes = train.manifest.classes
         if len(classes) < 2:
             raise InputError(
-                f"a segmentation tells classes apart, and the only one is {', '.join(classes)}: name what is around it "
-                "as a class, too"
+                f"a segmentation model needs at least two classes, and the only one is {', '.join(classes)}: "
+                "add a class for the background"
             )
         return lay_out_files(folder, train, val, MASKS, _link_masks, masks_dir=MASKS)
 

@@ -204,7 +204,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """Check that every option is a training setting of ultralytics that is ours to pass on.
 
     Raises:
-        InputError: tells every wrong one.
+        InputError: lists every wrong one.
     """
     known = ultralytics_offline().cfg.DEFAULT_CFG_DICT
     wrong = []
@@ -300,9 +300,7 @@ def export_onnx(
     actual = session.run(None, {"images": sample.numpy()})
     error = max(float(np.abs(a - e.numpy()).max()) for a, e in zip(actual, expected, strict=True))
     if not error <= ONNX_TOLERANCE:  # NaN too
-        raise RuntimeError(
-            f"the exported ONNX differs from the trained model by {error:g}, allowed is {ONNX_TOLERANCE:g}"
-        )
+        raise RuntimeError(f"the exported ONNX differs from the trained model by {error:g}, at most {ONNX_TOLERANCE:g}")
 
 
 def _bring_best(best: Path, target: Path) -> None:

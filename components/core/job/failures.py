@@ -1,6 +1,6 @@
 """Rounds that ended in an error, so that one that cannot succeed does not train again at every poll.
 
-``failures.json`` in the job's root tells how often a round has failed in one of its costly steps, from training on, and
+``failures.json`` in the job's root records how often a round failed in a costly step (training or later), and
 why the last time; once the round is committed it is out of date. A step that was killed leaves
 nothing here, and neither does one that lost a race: both say nothing about the round, which the next poll does again.
 """

@@ -150,7 +150,7 @@ def read_lists(store: Store) -> Iterator[LabelRequests]:
     """The lists in a job's root, the oldest round first.
 
     Raises:
-        InputError: one of them is no such list.
+        InputError: one of them is not such a list.
     """
     for key in sorted(found.key for found in store.list(FOLDER) if found.key.endswith(".json")):
         try:

@@ -185,7 +185,7 @@ def unknown(name: str, known: Collection[str], what: str = "parameter of this pi
     """A line about a name that is not known, with the nearest that is."""
     close = difflib.get_close_matches(OTHER_NAMES.get(name, name), sorted(known), n=1)
     hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(known))}"
-    return f"{name if len(name) <= 80 else shown(name)} is no {what}: {hint}"
+    return f"{name if len(name) <= 80 else shown(name)} is not a {what}: {hint}"
 
 
 def _mapping(value: Any, name: str) -> Mapping[str, Any]:

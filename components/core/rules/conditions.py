@@ -148,14 +148,14 @@ class Condition(ABC):
 
     @staticmethod
     def parse(value: object, name: str = "condition") -> Condition:
-        """Read a condition as users write it, in any of the forms that this module tells of.
+        """Read a condition as users write it, in any of the forms that this module describes.
 
         Args:
             value: text, mapping or list.
             name: what the user knows the condition as; messages begin with it.
 
         Raises:
-            InputError: it cannot be read; the message tells everything that is wrong with it.
+            InputError: it cannot be read; the message lists every problem.
         """
         problems: list[str] = []
         condition = _read(value, name, problems)
@@ -164,7 +164,7 @@ class Condition(ABC):
         return condition
 
     def evaluate(self, metrics: Metrics, champion: Metrics | None = None, classes: Sequence[str] = ()) -> Verdict:
-        """Judge the condition; every clause is looked at, so that all reasons are told.
+        """Judge the condition; every clause is evaluated, so that all reasons are reported.
 
         Args:
             metrics: what is known, such as the candidate's scores.

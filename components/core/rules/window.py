@@ -59,7 +59,7 @@ class Window:
             name: what the user knows the window as; messages begin with it.
 
         Raises:
-            InputError: it cannot be read; the message tells everything that is wrong with it.
+            InputError: it cannot be read; the message lists every problem.
         """
         fields, problems = _fields(value)
         found: dict[str, Any] = {}

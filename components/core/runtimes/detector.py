@@ -23,7 +23,7 @@ class NetworkDetector:
 
     def __init__(self, bundle: Bundle, infer: Infer) -> None:
         if isinstance(bundle.head, SemanticHead):
-            raise ValueError("the outputs of a model that segments are no boxes")
+            raise ValueError("the outputs of a model that segments are not boxes")
         self.bundle = bundle
         self._head = bundle.head
         self.infer = infer

@@ -33,7 +33,7 @@ Array = NDArray[np.float32]
 
 
 def golden_file(target: str) -> str:
-    """The file of a bundle that tells what one chip should compute."""
+    """The file of a bundle with what one chip should compute."""
     return f"model.{target}.golden.npz"
 
 
@@ -76,7 +76,7 @@ class Golden:
                 each = [arrays[f"output_{name}"].astype(np.float32) for name in names]
                 outputs = tuple(zip(*each, strict=True))
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: these are no golden tensors ({error}): convert the model again") from error
+            raise InputError(f"{path}: not golden tensors ({error}): convert the model again") from error
         if canvases.ndim != 4 or canvases.dtype != np.uint8 or not 0 < len(canvases) == len(outputs):
             raise InputError(f"{path}: canvases and outputs do not belong together: convert the model again")
         return cls(canvases, names, steps, outputs)

@@ -65,7 +65,7 @@ class BoardModel:
         """The version of the board's librknnrt.so, such as ``2.3.0``; empty where it does not say."""
         try:
             return "".join(_RUNTIME.findall(str(self._lite.get_sdk_version()))[:1])
-        except Exception:  # it is told for information alone, and not every version of the library can
+        except Exception:  # it is only informative, and not every version of the library can
             return ""
 
 
@@ -102,7 +102,7 @@ def this_board() -> str:
             return target
     told = ", ".join(filter(None, names))
     raise NoRuntimeError(
-        f"runtime rknn: this machine is no Rockchip board ({told or 'no device tree'}): use the runtime onnx"
+        f"runtime rknn: this machine is not a Rockchip board ({told or 'no device tree'}): use the runtime onnx"
         + ("" if told else f"; if it is one, {_HOW_IN_A_CONTAINER}")
     )
 

@@ -39,7 +39,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
         if name not in TARGETS:
             close = difflib.get_close_matches(name, TARGETS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(TARGETS))}"
-            raise InputError(f"targets={text!r}: {name!r} is no Rockchip chip of RKNN-Toolkit 2: {hint}")
+            raise InputError(f"targets={text!r}: {name!r} is not a chip that RKNN-Toolkit 2 supports: {hint}")
         if name in names[:index]:
             raise InputError(f"targets={text!r}: {name} is given twice")
     return names

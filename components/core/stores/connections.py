@@ -35,7 +35,7 @@ Check = Callable[[str, urllib3.BaseHTTPResponse, bool], None]
 it cannot come from the server that was meant."""
 
 Source = Callable[[int, str], urllib3.BaseHTTPResponse]
-"""Opens an object at an offset, given what told its version apart (an etag or a date); may begin at 0 instead."""
+"""Opens an object at an offset, given what identified its version (an etag or a date); may begin at 0 instead."""
 
 
 class _BusyError(HTTPError):
@@ -151,7 +151,7 @@ def receive(source: Source, file: BinaryIO, name: str, max_bytes: int | None = N
         max_bytes: how large it may be; None: as large as it is.
 
     Returns:
-        What tells its version apart.
+        What identifies its version.
 
     Raises:
         InputError: it is larger; at most a little more than ``max_bytes`` was written.

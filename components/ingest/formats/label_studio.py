@@ -229,7 +229,7 @@ def _latest(tasks: Iterable[Task]) -> Task:
     """The task that counts for an image.
 
     Raises:
-        LabelError: it cannot be used, or which one counts cannot be told.
+        LabelError: it cannot be used, or it is ambiguous.
     """
     last: dict[str, Task] = {}
     for task in tasks:

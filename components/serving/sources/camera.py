@@ -1,4 +1,4 @@
-"""Cameras: read until told to stop, opened again whenever they fall silent."""
+"""Cameras: read until stopped, opened again whenever they fall silent."""
 
 from __future__ import annotations
 
