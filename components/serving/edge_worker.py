@@ -64,6 +64,14 @@ def main(
     ] = "",
     runtime: Annotated[str, typer.Option(help="What the models run on.")] = "onnx",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads of the model; 0: all.")] = 0,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:TARGET",
+            help="Where detections go: jsonl:FILE, video:FILE.mp4, mqtt://HOST/TOPIC, webhook:URL or a plug-in; "
+            "may be given several times.",
+        ),
+    ] = None,
     board_check: Annotated[
         bool,
         typer.Option(help="With runtime rknn: refuse models that run here otherwise than simulated."),
@@ -83,7 +91,7 @@ def main(
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
-            board_check=board_check,
+            board_check=board_check, sinks=tuple(sink or ()),
         )  # fmt: skip
         run(options)
     except InputError as error:

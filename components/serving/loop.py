@@ -13,6 +13,7 @@ from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
 from components.serving.metrics import Metrics
 from components.serving.mining import Inference, Keeper
+from components.serving.sinks.outlet import Outlets
 from components.serving.smoke_test import check_numbers, one_line
 from components.serving.sources.base import Shot
 
@@ -30,12 +31,15 @@ class EdgeLoop:
     Args:
         slot: gives the model.
         metrics: counts.
-        most_fps: images per second at most; 0 for no limit.
+        max_fps: frames per second at most; 0 for no limit.
+        outlets: given each inference, too.
     """
 
-    def __init__(self, slot: ActiveModel, metrics: Metrics, *, most_fps: float = 0.0) -> None:
-        self._slot, self._metrics = slot, metrics
-        self._pause = 1 / most_fps if most_fps else 0.0
+    def __init__(
+        self, slot: ActiveModel, metrics: Metrics, *, max_fps: float = 0.0, outlets: Outlets | None = None
+    ) -> None:
+        self._slot, self._metrics, self._outlets = slot, metrics, outlets
+        self._pause = 1 / max_fps if max_fps else 0.0
         self._failures = self._retries = 0
         self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._version = ""
@@ -56,7 +60,10 @@ class EdgeLoop:
                 started = time.monotonic()
                 shot = self._next(feed, stop)
                 if shot is not None:
-                    keeper.take(self._look(shot))
+                    inference = self._infer(shot)
+                    keeper.take(inference)
+                    if self._outlets is not None:
+                        self._outlets.put(inference)
                     if self._pause:
                         stop.wait(max(0.0, started + self._pause - time.monotonic()))
                 elif feed.ended:
@@ -76,7 +83,7 @@ class EdgeLoop:
             self._metrics.alive()
         return shot
 
-    def _look(self, shot: Shot) -> Inference:
+    def _infer(self, shot: Shot) -> Inference:
         """What the model sees, or the one before where that fails; neither may be able to look at this image."""
         model = self._slot.current
         assert model is not None

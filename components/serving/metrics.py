@@ -99,6 +99,9 @@ COUNTERS = {
     "uploaded": "Examples uploaded to the store",
     "bytes_uploaded": "Bytes uploaded to the store",
     "retries": "Uploads that failed and were tried again",
+    "sink_written": "Results that a sink took",
+    "sink_failed": "Results that a sink failed on",
+    "sink_dropped": "Results dropped since a sink was too slow or failing",
     "model_swaps": "Models that came into use",
     "model_failures": "Models that could not be used",
 }

@@ -28,6 +28,7 @@ from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer, SednaPointer
 from components.serving.position import Position
+from components.serving.sinks.outlet import Outlets
 from components.serving.sources.open import open_source
 from components.serving.spool import Spool
 from components.serving.status import StatusReport
@@ -72,6 +73,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 0
     loop: bool = False
+    sinks: tuple[str, ...] = ()
     board_check: bool = True
 
 
@@ -99,7 +101,10 @@ class Worker:
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
         self.slot = ActiveModel()
-        self._loop = EdgeLoop(self.slot, self.metrics, most_fps=options.max_fps)
+        self._outlets = Outlets(
+            options.sinks, options.node, self._source.name, live=self._source.live, count=self.metrics.count
+        )
+        self._loop = EdgeLoop(self.slot, self.metrics, max_fps=options.max_fps, outlets=self._outlets)
         self._updater = self._make_updater()
         self._feed: FrameQueue | None = None
         self._feed_ended = True
@@ -119,6 +124,7 @@ class Worker:
             if self._options.port:
                 ready = self._has_model
                 stack.enter_context(served(self._options.host, self._options.port, self.metrics, ready))
+            stack.enter_context(self._outlets)
             uploads = stack.enter_context(_running(self._uploader.run, "uploads"))
             updates = stack.enter_context(_running(self._updater.run, "updates"))
             self._work(stop)

@@ -24,12 +24,13 @@ def test_no_module_of_the_worker_and_no_plugin_that_it_can_be_told_to_use_loads_
     assert not loaded_by("""
         import importlib, pkgutil
         import components.serving
-        for module in pkgutil.iter_modules(components.serving.__path__, "components.serving."):
+        for module in pkgutil.walk_packages(components.serving.__path__, "components.serving."):
             importlib.import_module(module.name)
         import components.core.stores.s3
         from components.core.miners.base import miners
         from components.core.runtimes.base import runtimes
-        assert [registry.get(name) for registry in (miners, runtimes) for name in registry.names()]
+        from components.serving.sinks.base import sinks
+        assert [registry.get(name) for registry in (miners, runtimes, sinks) for name in registry.names()]
     """)
 
 

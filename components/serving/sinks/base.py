@@ -1,0 +1,121 @@
+"""What a sink is: where the detections of an edge worker go, and the plug-in registry of them.
+
+=============================  ==================================================================================
+``--sink``                     what it does
+=============================  ==================================================================================
+``jsonl:FILE``                 appends one JSON object a frame to a file; ``jsonl:-`` writes to standard output
+``video:FILE.mp4``             writes the frames with their boxes drawn as a video
+``mqtt://HOST/TOPIC``          publishes one JSON object a frame; ``mqtts://`` with TLS
+``webhook:https://HOST/PATH``  posts one JSON object a frame
+=============================  ==================================================================================
+
+A sink of one's own is a class or function, registered under a name, that takes what follows the colon and makes
+something with ``write`` and ``close``::
+
+    @sinks.register("gpio")
+    class Alarm:
+        needs_image = False
+
+        def __init__(self, pin: str) -> None: ...
+
+        def write(self, result: Result) -> None:
+            if len(result.detections): ...
+
+        def close(self) -> None: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from components.core.detections import Detections
+from components.core.errors import InputError
+from components.core.plugins import Registry
+from components.core.runtimes.letterbox import ImageArray
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model found in one frame.
+
+    Attributes:
+        time: when the frame was inferred, UTC, by the worker's clock.
+        node: the worker.
+        source: its name, without user and password.
+        frame: number of the frame in its source.
+        model: version of the model.
+        classes: class names in the order of the class ids.
+        detections: in pixels of the frame.
+        width: of the frame, in pixels.
+        height: of the frame, in pixels.
+        image: the frame, (H, W, 3) uint8 RGB; None for a sink that does not need it.
+    """
+
+    time: datetime
+    node: str
+    source: str
+    frame: int
+    model: str
+    classes: tuple[str, ...]
+    detections: Detections
+    width: int
+    height: int
+    image: ImageArray | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The same as a JSON object; boxes are ``x1, y1, x2, y2`` to a hundredth of a pixel."""
+        found = self.detections
+        return {
+            "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "node": self.node, "source": self.source, "frame": self.frame, "model": self.model,
+            "width": self.width, "height": self.height,
+            "detections": [
+                {"class": self.classes[index], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+                for index, score, box in zip(
+                    found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+                )
+            ],
+        }  # fmt: skip
+
+
+class Sink(Protocol):
+    """A place that takes results, one after the other, from one thread.
+
+    Attributes:
+        needs_image: whether ``write`` is to be given the frame itself.
+    """
+
+    needs_image: bool
+
+    def write(self, result: Result) -> None:
+        """Take one result. It may wait for some seconds; whatever it raises counts as a failure of this sink alone."""
+        ...
+
+    def close(self) -> None:
+        """No result comes any more."""
+        ...
+
+
+sinks: Registry[Callable[[str], Sink]] = Registry(
+    "sink", [f"components.serving.sinks.{name}" for name in ("jsonl", "video", "mqtt", "webhook")]
+)
+
+
+def open_sink(address: str) -> Sink:
+    """The sink at an address.
+
+    Args:
+        address: the name of a kind, a colon, and what that kind takes.
+
+    Raises:
+        InputError: no such kind, or it does not take what follows.
+    """
+    kind, colon, target = address.partition(":")
+    if not colon or not target:
+        raise InputError(
+            f"sink {kind!r}: write KIND:TARGET, such as jsonl:detections.jsonl; kinds are {', '.join(sinks.names())}"
+        )
+    return sinks.get(kind)(target)
