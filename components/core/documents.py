@@ -22,6 +22,7 @@ MAX_NODES = 200_000  # values, where what an alias stands for counts each time t
 _WRONG_VALUES = (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError)
 
 _Fast: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FastText: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class _Loader(_Fast):  # type: ignore[misc]
@@ -55,12 +56,26 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
-def read_yaml(text: str, name: str) -> Any:
+class _TextLoader(_FastText):  # type: ignore[misc]
+    """Every value is the text that stands there, and a key that is there twice is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def read_yaml(text: str, name: str, *, as_text: bool = False) -> Any:
     """What a YAML document says; None if it is empty.
 
     Args:
         text: of the document.
         name: of the file, for messages.
+        as_text: every value is the text that stands there, so that ``no`` and ``010`` can be names; and a key that is
+            there twice is an error.
 
     Raises:
         InputError: it is not YAML, or larger, deeper or more entangled than any honest one.
@@ -69,7 +84,7 @@ def read_yaml(text: str, name: str) -> Any:
         raise InputError(f"{name}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read")
     try:
         _check_extent(text, name)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_TextLoader if as_text else _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}" if mark else ""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import logging
 import lzma
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +25,11 @@ from typing import IO, Any, Protocol, cast
 
 from components.core.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 PIECE_BYTES = 2**20
+_SAYS_UTF_8 = 0x800  # the flag of a zip member whose name is in UTF-8
+_UNICODE_PATH = 0x7075  # the kind of an extra field with the name in UTF-8
 # The longest single read of a tar that is no member's content is an extended header. A header claims its own length.
 LONGEST_READ_BYTES = 16 * 2**20
 
@@ -129,9 +135,12 @@ def unpack(path: Path, folder: Path, limits: Limits, shown: str) -> None:
     else:
         raise InputError(f"{shown}: not a zip or tar archive (starts with {head[:8]!r})")
     name = ""
+    garbled: list[str] = []
     try:
-        for name, content in members:
+        for name, content, is_known in members:
             _write(folder / checked_name(name, shown), content)
+            if not is_known:
+                garbled.append(name)
     except OSError as error:  # before the others, since gzip says "damaged" with an OSError
         reason = error.strerror or str(error)
         raise InputError(f"{shown}: cannot be unpacked after member {name!r} ({reason})") from error
@@ -140,6 +149,14 @@ def unpack(path: Path, folder: Path, limits: Limits, shown: str) -> None:
         raise InputError(
             f"{shown}: truncated, damaged or encrypted after member {name!r} ({detail}): make or fetch it again"
         ) from error
+    if garbled:
+        logger.warning(
+            "%s: %d names are in an encoding that the archive does not tell, such as %r: what names these files from "
+            "outside will not find them; pack it again with names in UTF-8",
+            shown,
+            len(garbled),
+            garbled[0],
+        )
 
 
 def checked_name(name: str, shown: str) -> str:
@@ -161,7 +178,7 @@ class _Readable(Protocol):
     def read(self, size: int = ..., /) -> bytes: ...
 
 
-Member = tuple[str, Iterator[bytes]]  # a file's name and its content in pieces
+Member = tuple[str, Iterator[bytes], bool]  # a file's name, its content in pieces, and whether its letters are known
 
 
 def _zip_members(path: Path, meter: Meter) -> Iterator[Member]:
@@ -174,7 +191,29 @@ def _zip_members(path: Path, meter: Meter) -> Iterator[Member]:
             if member.is_dir():
                 continue
             with archive.open(member) as content:
-                yield member.filename, _metered_pieces(content, meter)
+                name, is_known = _zip_name(member)
+                yield name, _metered_pieces(content, meter), is_known
+
+
+def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
+    """A member's name, and whether its encoding is known.
+
+    Many tools write UTF-8 without saying so, where zipfile takes code page 437. Info-ZIP and others put the name in
+    UTF-8 beside it, with a checksum of the name that it is for.
+    """
+    if member.flag_bits & _SAYS_UTF_8 or member.filename.isascii():
+        return member.filename, True
+    packed = member.filename.encode("cp437")
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and field[1:5] == struct.pack("<I", zlib.crc32(packed)):
+            packed = field[5:]
+    try:
+        return packed.decode(), True
+    except UnicodeDecodeError:
+        return member.filename, False
 
 
 def _tar_members(path: Path, compression: bytes, meter: Meter) -> Iterator[Member]:
@@ -187,7 +226,7 @@ def _tar_members(path: Path, compression: bytes, meter: Meter) -> Iterator[Membe
                     raise _no_file(meter.shown, member.name)
                 content = archive.extractfile(member) if member.isreg() else None
                 if content is not None:
-                    yield member.name, _pieces(content)
+                    yield member.name, _pieces(content), member.name.isprintable()
                 archive.members.clear()  # type: ignore[attr-defined] # tarfile remembers each member; a million of them is a gigabyte
         if source.last.strip(b"\0") or len(source.last) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("the end mark is missing")  # tarfile takes a bad header for the end

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from components.core.errors import InputError
 from components.core.masks import VOID
 from components.core.parameters import parse_classes
-from components.ingest.dataset import Label, Record
+from components.ingest.dataset import Label, Record, few
 from components.ingest.masks import Values
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,10 @@ class Classes:
     """
 
     def __init__(self, classes: str, ignore_classes: str) -> None:
-        self._renamed = parse_classes(classes)
-        self._ignored = {name.strip() for name in ignore_classes.split(",") if name.strip()}
+        self._renamed = {composed(name): target for name, target in parse_classes(classes).items()}
+        self._ignored = {composed(name.strip()) for name in ignore_classes.split(",") if name.strip()}
         self._declared: tuple[str, ...] | None = None
-        self._met: set[str] = set()
+        self._met: Counter[str] = Counter()
         both = sorted(self._ignored & self._renamed.keys())
         if both:
             raise InputError(f"{', '.join(both)}: named in classes and in ignore_classes; take it out of one of them")
@@ -39,24 +41,53 @@ class Classes:
 
     def declare(self, names: tuple[str, ...] | None) -> None:
         """Say which names the data set declares; None: it declares none."""
-        self._declared = names
+        self._declared = None if names is None else tuple(map(composed, names))
 
     def apply(self, record: Record) -> Record:
         """The record with its classes renamed, without ignored boxes; or, if a class is unknown, with a reason."""
         if record.reason or not record.labels:
             return record
+        names = [composed(label.name) for label in record.labels]
+        self._met.update(dict.fromkeys(names, 1))
         kept: list[Label] = []
-        for label in record.labels:
-            self._met.add(label.name)
-            if label.name in self._ignored:
+        for label, given in zip(record.labels, names, strict=True):
+            if given in self._ignored:
                 continue
-            name = self._target(label.name)
+            name = self._target(given)
             if name is not None:
                 kept.append(label._replace(name=name))
             elif "*" not in self._ignored:
-                return record._replace(reason=f"unknown class: {label.name}")
+                return record._replace(reason=f"unknown class: {given}")
         left_out = record.left_out + len(record.labels) - len(kept)
         return record._replace(labels=tuple(kept), left_out=left_out)
+
+    def warnings(self) -> list[str]:
+        """What to do about classes that are unknown, and about names that differ by their letters' case alone."""
+        found = []
+        unknown = [
+            name
+            for name, _ in self._met.most_common()
+            if self._target(name) is None and name not in self._ignored and "*" not in self._ignored
+        ]
+        if unknown:
+            counts = few(f"{name} ({self._met[name]} images)" for name in unknown)
+            if self._renamed:
+                known = f"classes has {few(self._renamed)}"
+                target = next(iter(self._renamed.values()))
+                remedy = f"name it in classes, as {unknown[0]} or {unknown[0]}:{target}, or leave it out with "
+                remedy += f"ignore_classes={unknown[0]}, or all such with ignore_classes=*"
+            else:
+                known = f"the data set names {few(self._declared or ())}"
+                remedy = f"mend the names, or leave it out with ignore_classes={unknown[0]}"
+            found.append(f"unknown class {counts}; {known}: {remedy}")
+        if not self._renamed:
+            alike: dict[str, list[str]] = {}
+            for name in dict.fromkeys((*(self._declared or ()), *self._met)):
+                alike.setdefault(name.casefold(), []).append(name)
+            found += [
+                f"classes {few(names)} differ by their letters' case alone" for names in alike.values() if names[1:]
+            ]
+        return found
 
     def names(self, found: Iterable[str]) -> tuple[str, ...]:
         """The class names in the order of their ids.
@@ -65,7 +96,7 @@ class Classes:
             found: those of the boxes that came in.
         """
         if self._renamed:
-            absent = self._renamed.keys() - self._met - set(self._declared or ())
+            absent = self._renamed.keys() - self._met.keys() - set(self._declared or ())
             if absent:
                 logger.warning("classes names %s, which the data set does not have", ", ".join(sorted(absent)))
         return self._order(found)
@@ -88,11 +119,12 @@ class Classes:
                 )
             named = dict(enumerate(self._renamed))
             self._declared = tuple(self._renamed)
+        named = {value: composed(name) for value, name in named.items()}
         order = list(dict.fromkeys((*known, *self._order(()))))
         if len(order) > VOID:
             raise InputError(f"{len(order)} classes: a mask has numbers for {VOID}")
         places = {VOID: VOID}
-        for value in range(VOID):
+        for value in range(VOID + (VOID in named)):
             name = named.get(value, f"number {value}")
             target = None if name in self._ignored else self._target(name)
             if target is not None:
@@ -112,3 +144,8 @@ class Classes:
         if self._renamed:
             return self._renamed.get(name)
         return name if self._declared is None or name in self._declared else None
+
+
+def composed(name: str) -> str:
+    """A class name with its letters composed (NFC), so that one name is not two."""
+    return unicodedata.normalize("NFC", name)

@@ -13,7 +13,8 @@ truncated JPEG, a missing image or a box outside the image.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -27,12 +28,8 @@ _READABLE = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", 
 _UNREADABLE = {".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 IMAGE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
 MAX_LABEL_BYTES = 16 * 2**20  # the label file of one image; a larger one is an attack or a mistake
-
-# Data sets keep images and labels in sibling folders with names such as these, or both in one folder.
-IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
-LABEL_FOLDERS = frozenset({"annotations", "annotation", "labels", "label", "xml", "xmls"})
-MASK_FOLDERS = frozenset({"masks", "mask"}) | LABEL_FOLDERS
-MASK_ENDING = "annot"  # SegNet keeps the masks of ``train`` in ``trainannot``
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+MAX_INDEX_BYTES = 2**30  # a file that labels many images; in memory it takes some ten times as much
 
 
 class Label(NamedTuple):
@@ -84,11 +81,13 @@ class DataSet:
         records: its images, read while they are iterated.
         values: what the values of its masks are called; an empty name: void; no names at all: the
             user names them in order. None: it has no masks.
+        left_out: files with labels that do not belong to the data set, each with the reason.
     """
 
     classes: tuple[str, ...] | None
     records: Iterable[Record]
     values: Mapping[int, str] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Format(Protocol):
@@ -126,11 +125,13 @@ class Folder:
         root: the folder.
         files: every file in it, as paths below ``root`` with ``/`` between the parts, sorted; hidden files left out.
         index: the one of ``files`` that the user named as the data set's index; empty: none was named.
+        opened: those of ``files`` that were read as a whole.
     """
 
     root: Path
     files: tuple[str, ...]
     index: str = ""
+    opened: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _known: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -149,7 +150,8 @@ class Folder:
             raise InputError(f"data_path {data_path!r} leads out of the data: give a path inside it")
         target = root / inside
         if target.is_file():
-            return cls(target.parent, tuple(_walk(target.parent)), target.name)
+            top = root if _points_up(target) else target.parent
+            return cls(top, tuple(_walk(top)), target.relative_to(top).as_posix())
         if not target.is_dir():
             there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
             raise NotFoundError(f"data_path {data_path!r} is not in the data: at its top are {few(there)}")
@@ -191,111 +193,21 @@ class Folder:
         except OSError as error:
             raise LabelError(f"annotation unreadable: {name}: {error.strerror}") from error
         if len(data) > limit:
-            raise LabelError(f"annotation unreadable: {name}: larger than {limit >> 20} MiB")
+            raise LabelError(f"annotation unreadable: {name}: larger than {_size_text(limit)}")
+        self.opened.add(name)
         return data
 
     def text(self, name: str, limit: int = MAX_LABEL_BYTES) -> str:
-        """The text of a label file in UTF-8, with or without a byte-order mark.
+        """The text of a label file: in UTF-8, or in UTF-16 with the byte-order mark that Windows puts before it.
 
         Raises:
-            LabelError: it cannot be read, is too large, or is not UTF-8.
+            LabelError: it cannot be read, is too large, or is not such text.
         """
+        data = self.read(name, limit)
         try:
-            return self.read(name, limit).decode("utf-8-sig")
+            return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
         except UnicodeDecodeError as error:
             raise LabelError(f"annotation unreadable: {name}: not UTF-8 text") from error
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Which label file belongs to which image.
-
-    Attributes:
-        labels: the label files of each image that has any, in order; more than one is ambiguous.
-        images: the images of each label file that has any; more than one is ambiguous.
-    """
-
-    labels: dict[str, list[str]]
-    images: dict[str, list[str]]
-
-    @classmethod
-    def of(cls, images: Iterable[str], labels: Iterable[str], key: Callable[[str], str] | None = None) -> Pairs:
-        """Pair files that have the same stem in the same folder, or in folders such as ``images`` and ``labels``.
-
-        Args:
-            images: paths.
-            labels: paths.
-            key: what the paths of an image and of its label have in common; None: ``pair_key``.
-        """
-        key = key or pair_key
-        by_key: dict[str, list[str]] = {}
-        for label in labels:
-            by_key.setdefault(key(label), []).append(label)
-        label_files: dict[str, list[str]] = {}
-        image_files: dict[str, list[str]] = {}
-        for image in images:
-            for label in by_key.get(key(image), ()):
-                label_files.setdefault(image, []).append(label)
-                image_files.setdefault(label, []).append(image)
-        return cls(label_files, image_files)
-
-    def label(self, image: str) -> str:
-        """The label file of an image; empty if it has none.
-
-        Raises:
-            LabelError: there are several, or the one there is fits several images.
-        """
-        found = self.labels.get(image, [])
-        if len(found) > 1:
-            raise LabelError(f"ambiguous: {len(found)} label files fit: {few(found)}")
-        if found and len(self.images[found[0]]) > 1:
-            raise LabelError(f"ambiguous: {found[0]} fits several images: {few(self.images[found[0]])}")
-        return found[0] if found else ""
-
-
-def pair_key(name: str) -> str:
-    """A path without its suffix and with ``*`` for the folders that only tell images from labels."""
-    *folders, last = name.split("/")
-    kept = ["*" if part.lower() in IMAGE_FOLDERS | LABEL_FOLDERS else part for part in folders]
-    return "/".join([*kept, last.rpartition(".")[0] or last])
-
-
-def mask_key(name: str) -> str:
-    """What the path of a mask has in common with ``image_key`` of its image; empty: it is not named like a mask.
-
-    A mask is a PNG in a folder such as ``masks`` beside ``images``, or ``trainannot`` beside ``train``.
-    """
-    *folders, last = name.split("/")
-    if suffix_of(last) != ".png":
-        return ""
-    for place in reversed(range(len(folders))):
-        folder = folders[place].lower()
-        if folder in IMAGE_FOLDERS:
-            return ""
-        if folder in MASK_FOLDERS:
-            folders[place] = "*"
-        elif folder.endswith(MASK_ENDING) and folder != MASK_ENDING:
-            folders[place] = folders[place][: -len(MASK_ENDING)]
-        else:
-            continue
-        return image_key("/".join([*folders, last]))
-    return ""
-
-
-def image_key(name: str) -> str:
-    """A path without its suffix and with ``*`` for the folders that only say that images are in them."""
-    *folders, last = name.split("/")
-    kept = ["*" if part.lower() in IMAGE_FOLDERS else part for part in folders]
-    return "/".join([*kept, last.rpartition(".")[0] or last])
-
-
-def has_masks(folder: Folder) -> bool:
-    """Whether a folder of images has a folder of masks beside it."""
-    masks = {name: key for name in folder.images if (key := mask_key(name))}
-    beside = {key.rpartition("/")[0] for key in masks.values()}
-    return bool(masks) and any(
-        image_key(name).rpartition("/")[0] in beside for name in folder.images if name not in masks
-    )
 
 
 def suffix_of(name: str) -> str:
@@ -314,6 +226,18 @@ def few(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     rest = f" and {len(listed) - most} more" if len(listed) > most else ""
     return (", ".join(listed[:most]) or "nothing") + rest
+
+
+def _points_up(index: Path) -> bool:
+    """Whether an index names files outside of its own folder."""
+    if index.suffix.lower() in (".yaml", ".yml"):  # whose ``../`` is Roboflow's, and means the folder itself
+        return False
+    with index.open("rb") as file:
+        return bool(re.search(rb"(^|[\s\"',;])\.\.[/\\]", file.read(65536)))
+
+
+def _size_text(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 2**20 else f"{size >> 10} KiB"
 
 
 def _walk(root: Path) -> list[str]:

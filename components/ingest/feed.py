@@ -58,16 +58,16 @@ from components.core.manifest import Manifest, with_masks
 from components.core.parameters import parse_classes
 from components.core.stores.open import Store, fetch, open_store, split
 from components.ingest import quarantine as lists
+from components.ingest.accounting import UNLABELLED_FORMAT, Accounting
 from components.ingest.archive import Limits
 from components.ingest.classes import Classes
+from components.ingest.copies import Pair, joined
 from components.ingest.dataset import (
     IMAGE_SUFFIXES,
-    DataSet,
     Folder,
     LabelError,
     Record,
     formats,
-    pair_key,
     suffix_of,
 )
 from components.ingest.download import local_path, open_dataset
@@ -81,10 +81,9 @@ from components.ingest.fingerprints import (
     line_rows,
     no_fingerprints,
 )
+from components.ingest.formats.data_yaml import NAMES_FILES
 from components.ingest.images import IngestedImage, Outcome, boxes_in_pixels, take_in
 from components.ingest.ingest import (
-    UNLABELLED_FORMAT,
-    Pair,
     choose,
     count_up,
     pixels_of,
@@ -95,6 +94,7 @@ from components.ingest.ingest import (
 )
 from components.ingest.locations import BucketLocation, FeedLocation, FolderLocation, latest, location_of
 from components.ingest.masks import Values
+from components.ingest.pairs import loose_key
 from components.ingest.quarantine import Quarantined
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ MEMORY, PENDING = "feed/memory.json", "feed/pending.parquet"
 FORMATS_BY_FILE = {"voc", "yolo", UNLABELLED_FORMAT}
 MASKS_FORMAT = "masks"
 LINES_FORMAT, LINES_SUFFIX, LINES_NAMES = "sedna", ".txt", "classes.txt"
-NAMES_FILES = {"classes.txt", "obj.names"}
+
+PAIRING = 2  # goes up when names are paired in another way; what was seen before is then read again
 
 _ALL = 2**64 - 1
 
@@ -127,6 +128,7 @@ class Arrivals:
         cursor: key of the table of what has been seen, this poll included.
         quarantine_uri: where the list lies in the job's store; empty if nothing on it is new.
         complete: whether everything in the feed was listed.
+        warnings: what to do about unknown classes.
         pixels: of the masks in the manifest; see :func:`components.ingest.ingest.pixels_of`.
     """
 
@@ -137,6 +139,7 @@ class Arrivals:
     quarantine_uri: str = ""
     complete: bool = True
     pixels: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def take_new(
@@ -184,7 +187,7 @@ def take_new(
     state, _ = Job(store).read()
     cache = cache_folder(job_root) / "feed"
     memory = _Memory.read(store)
-    reading = f"{hash_of(repr((store.uri, feed_url, data_path, data_format, classes, ignore_classes))):016x}"
+    reading = f"{hash_of(repr((PAIRING, store.uri, feed_url, data_path, data_format, classes, ignore_classes))):016x}"
     seen = Fingerprints.read(store, state.cursor, cache)
     seen = seen if seen.notes.reading == reading else no_fingerprints(reading)
     limits = Limits(max_files, max_unpacked_gb, max_compression_ratio)
@@ -200,7 +203,12 @@ def take_new(
     fresh_bad = memory.not_told(_bad_marks(haul, outcomes))
     uri = lists.write(quarantined, store) if fresh_bad else ""
     memory.told(fresh_bad, haul.complete).write(store, unless=memory)
-    _check_share(len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri)
+    hints = wanted.warnings() if fresh_bad else []
+    for hint in hints:
+        logger.warning("%s", hint)
+    _check_share(
+        len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri, hints
+    )
     number = state.round + 1 if round_number is None else round_number
     known = _Known.of(store, state, cache, [outcome.image.id for _, outcome in kept if outcome.image])
     names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
@@ -211,7 +219,7 @@ def take_new(
     counts |= changes | {"quarantined_before": _bad(outcomes) - len(fresh_bad)}
     logger.info("%s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
     fresh = Manifest(manifest.table.filter(pl.Series(new, dtype=pl.Boolean)), names)
-    return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete, pixels_of(news, names))
+    return Arrivals(fresh, quarantined, counts, cursor, uri, haul.complete, pixels_of(news, names), tuple(hints))
 
 
 def take_nothing(job_root: str) -> Arrivals:
@@ -353,7 +361,7 @@ def _by_file(
     place: FeedLocation, seen: Fingerprints, data_format: str, fresh: dict[str, int], companions: dict[str, int]
 ) -> NewEntries | None:
     """The images whose file or label file is new; None if the format does not have a label file for each image."""
-    pairs = {hash_of(pair_key(name)) for name in fresh}
+    pairs = {hash_of(loose_key(name)) for name in fresh}
     versions = companions | seen.paired(pairs) | fresh
     haul = NewEntries(place, seen, seen.notes.data_format, files=fresh, versions=versions)
     name = _format(place, seen, data_format, versions)
@@ -363,10 +371,12 @@ def _by_file(
         return None
     stamps: dict[int, int] = {}
     for file, version in versions.items():
-        pair = hash_of(pair_key(file))
+        pair = hash_of(loose_key(file))
         stamps[pair] = (stamps.get(pair, 0) + (version ^ hash_of(file))) & _ALL
-    found = formats.get(name).read(_folder(place, seen, versions))
-    keyed = ((hash_of(pair_key(record.source)), record) for record in found.records)
+    folder = _folder(place, seen, versions)
+    found = formats.get(name).read(folder)
+    records = Accounting(folder, found, name).records()
+    keyed = ((hash_of(loose_key(record.source)), record) for record in records)
     taken = [(pair, record) for pair, record in keyed if pair in pairs]
     return replace(
         haul,
@@ -397,7 +407,7 @@ def _labels(versions: Mapping[str, int]) -> dict[str, int]:
 
 def _names_classes(name: str) -> bool:
     path = PurePosixPath(name)
-    return path.name in NAMES_FILES or path.suffix.lower() in (".yaml", ".yml")
+    return path.name.lower() in NAMES_FILES or path.suffix.lower() in (".yaml", ".yml")
 
 
 # --- entries of an index ---
@@ -409,11 +419,12 @@ def _by_entry(place: FeedLocation, seen: Fingerprints, data_format: str, fresh: 
     for names, versions in place.listing({}):
         everything |= zip(names, map(int, versions), strict=True)
     place.bring(_labels(everything))
-    found = formats.get(data_format).read(Folder(place.root, tuple(sorted(everything)), place.index))
+    folder = Folder(place.root, tuple(sorted(everything)), place.index)
+    found = formats.get(data_format).read(folder)
     haul = NewEntries(
         place, seen, data_format, found.classes, found.values, files=everything | fresh, versions=everything
     )
-    return _with_entries(haul, found)
+    return _with_entries(haul, Accounting(folder, found, data_format).records())
 
 
 def _by_line(place: FeedLocation, seen: Fingerprints, data_format: str) -> NewEntries:
@@ -429,7 +440,7 @@ def _by_line(place: FeedLocation, seen: Fingerprints, data_format: str) -> NewEn
     reader = formats.get(data_format)
     found = reader.read(folder)
     told = data_format if reader.detect(folder) else ""  # the first lines may have no labels yet
-    haul = _with_entries(NewEntries(place, seen, told, found.classes, found.values, files=files), found)
+    haul = _with_entries(NewEntries(place, seen, told, found.classes, found.values, files=files), found.records)
     if isinstance(place, BucketLocation):
         return replace(haul, versions=place.versions(haul.wanted(haul.records)))
     return haul
@@ -444,11 +455,11 @@ class _Promised(Folder):
         return promised or super().__contains__(name)
 
 
-def _with_entries(haul: NewEntries, found: DataSet) -> NewEntries:
+def _with_entries(haul: NewEntries, records_found: Iterable[Record]) -> NewEntries:
     """The entries that are new or changed. Several of one image count as one."""
     records: dict[str, list[Record]] = {}
     stamps: dict[str, int] = {}
-    for record in found.records:
+    for record in records_found:
         content = repr((record.labels, record.split, record.size, record.left_out, record.reason))
         if record.mask:
             content += repr((haul.mask(record), haul.versions.get(haul.mask(record), 0)))
@@ -476,7 +487,7 @@ def _archive(url: str, data_path: str, seen: Fingerprints, data_format: str, lim
         with open_dataset(path, data_path, Path(temporary), limits) as folder:
             name = choose(folder, data_format)
             found = formats.get(name).read(folder)
-            records = list(found.records)
+            records = list(Accounting(folder, found, name).records())
             haul = NewEntries(
                 FolderLocation(folder.root), seen, name, found.classes, found.values, records, lines={"": version}
             )
@@ -530,7 +541,7 @@ def _outcomes(haul: NewEntries, records: list[Record], store: Store, values: Val
         for record in rest
     ]
     outcomes += watched(take_in(there, store, values=values), len(there))
-    outcomes.sort(key=lambda pair: pair[0].source)
+    outcomes = joined(sorted(outcomes, key=lambda pair: pair[0].source))
     good = {haul.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.mask}
     _write_pending(store, haul.seen.cursor, pending, good)
     return outcomes
@@ -546,7 +557,7 @@ def _checked(record: Record, image: IngestedImage) -> Outcome:
         boxes = None if record.labels is None else boxes_in_pixels(record.labels, image.width, image.height)
     except LabelError as error:
         return Outcome(reason=str(error))
-    return Outcome(image, boxes)
+    return Outcome(image, boxes, repeated=len(record.labels or ()) - len(boxes or ()))
 
 
 def _bad(outcomes: Iterable[Pair]) -> int:
@@ -557,12 +568,14 @@ def _bad_marks(haul: NewEntries, outcomes: Iterable[Pair]) -> list[str]:
     return [f"{haul.mark(record, outcome.reason):016x}" for record, outcome in outcomes if outcome.reason]
 
 
-def _check_share(bad: int, found: int, max_bad_fraction: float, quarantined: list[Quarantined], uri: str) -> None:
+def _check_share(
+    bad: int, found: int, max_bad_fraction: float, quarantined: list[Quarantined], uri: str, hints: list[str]
+) -> None:
     if bad >= FEW_BAD and bad > max_bad_fraction * found:
         raise InputError(
             f"{bad} of {found} new files are bad, max_bad_fraction allows {max_bad_fraction:g}: "
-            f"{lists.most_frequent(quarantined)}; the whole list: {uri}; the next poll passes over them until they "
-            "change"
+            f"{'; '.join([*hints, lists.most_frequent(quarantined)])}; the whole list: {uri}; the next poll passes "
+            "over them until they change"
         )
 
 

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from components.core.cache import local_file
 from components.core.errors import InputError
 from components.core.stores.open import Store
-from components.ingest.dataset import IMAGE_SUFFIXES, pair_key, suffix_of
+from components.ingest.dataset import IMAGE_SUFFIXES, suffix_of
+from components.ingest.pairs import loose_key
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
@@ -212,7 +213,7 @@ def file_rows(versions: dict[str, int]) -> pl.DataFrame:
         {
             "key": hashes_of(names),
             "version": np.fromiter(versions.values(), np.uint64, len(names)),
-            "pair": hashes_of(map(pair_key, names)),
+            "pair": hashes_of(map(loose_key, names)),
             "picture": [suffix_of(name) in IMAGE_SUFFIXES for name in names],
             "name": list(map(os.fsencode, names)),
         },

@@ -34,6 +34,7 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP":
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
 MAX_PIXELS = 100_000_000
 MAX_IMAGE_BYTES = 500_000_000
+MIN_SIDE = 10  # pixels; Ultralytics drops smaller images from training
 OUTSIDE_TOLERANCE = 1.0  # pixels; tools round, and some count from 1
 
 CHUNK = 64  # images that a process is given at once
@@ -89,6 +90,7 @@ class Outcome(NamedTuple):
         bytes: size of the file.
         reason: why it cannot be used, ``kind: details``.
         mask: its mask, with the numbers of the manifest's classes; None: there is none.
+        repeated: how many boxes were there again and are left out.
     """
 
     image: IngestedImage | None = None
@@ -96,6 +98,7 @@ class Outcome(NamedTuple):
     bytes: int = 0
     reason: str = ""
     mask: Mask | None = None
+    repeated: int = 0
 
     @property
     def labelled(self) -> bool:
@@ -187,6 +190,8 @@ def inspect(data: bytes) -> IngestedImage:
             if opened_image.mode in ("I", "F"):
                 raise ImageError("undecodable: 32 bits per value, which is a measurement rather than an image")
             width, height = _displayed_size(opened_image)
+        if min(width, height) < MIN_SIDE:
+            raise ImageError(f"too small: {width}x{height}, a side under {MIN_SIDE} pixels")
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -201,12 +206,17 @@ def inspect(data: bytes) -> IngestedImage:
 
 
 def boxes_in_pixels(labels: Iterable[Label], width: int, height: int) -> tuple[Box, ...]:
-    """Bring labels into pixels of an image, cutting off what reaches out of it by no more than rounding.
+    """Bring labels into pixels of an image, each once, cutting off what reaches out of it by no more than rounding.
 
     Raises:
-        LabelError: a box that is not finite, inverted or without area, or outside the image.
+        LabelError: a box that is not finite, inverted or without area, outside the image, or in 0..1 where pixels are
+            meant.
     """
-    return tuple((label.name, *_box_in_pixels(label, width, height)) for label in labels)
+    boxes: dict[tuple[str | float, ...], Box] = {}
+    for label in labels:
+        box = _box_in_pixels(label, width, height)
+        boxes.setdefault((label.name, *(round(side, 2) for side in box)), (label.name, *box))
+    return tuple(boxes.values())
 
 
 def _box_in_pixels(label: Label, width: int, height: int) -> tuple[float, float, float, float]:
@@ -217,6 +227,8 @@ def _box_in_pixels(label: Label, width: int, height: int) -> tuple[float, float,
         raise LabelError(f"NaN or infinite: {shown}")
     if x2 <= x1 or y2 <= y1:
         raise LabelError(f"inverted or zero-area box: {shown}")
+    if not label.normalised and max(x2, y2) <= 1:
+        raise LabelError(f"box in 0..1, which are no pixels: {shown}: multiply it by width and height")
     if min(x1, y1) < -OUTSIDE_TOLERANCE or x2 > width + OUTSIDE_TOLERANCE or y2 > height + OUTSIDE_TOLERANCE:
         raise LabelError(f"box outside the image: {shown} in {width}x{height}")
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
@@ -259,11 +271,12 @@ def _take_in(record: Record, store: Store, values: Values | None) -> Outcome:
     except (ImageError, LabelError) as error:
         return Outcome(reason=str(error))
     _put(store, image.key, data)
+    repeated = len(record.labels or ()) - len(boxes or ())
     if mask is None:
-        return Outcome(image, boxes, len(data))
+        return Outcome(image, boxes, len(data), repeated=repeated)
     found, content = mask
     _put(store, found.key, content)
-    return Outcome(image, boxes, len(data), mask=found)
+    return Outcome(image, boxes, len(data), mask=found, repeated=repeated)
 
 
 def _mask(record: Record, image: IngestedImage, values: Values | None) -> tuple[Mask, bytes] | None:

@@ -20,17 +20,21 @@ from components.core.masks import VOID
 from components.core.progress import Progress
 from components.core.stores.open import Store, open_store
 from components.ingest import quarantine as lists
+from components.ingest.accounting import UNLABELLED_FORMAT, Accounting
 from components.ingest.archive import Limits
 from components.ingest.classes import Classes
-from components.ingest.dataset import Folder, Record, few, formats, suffix_of
+from components.ingest.copies import Pair, joined
+from components.ingest.dataset import IMAGE_SUFFIXES, Folder, Record, few, formats, suffix_of
 from components.ingest.download import open_dataset
 from components.ingest.images import Box, Outcome, take_in
-from components.ingest.quarantine import BAD, DUPLICATE, Quarantined
+from components.ingest.label_files import foreign
+from components.ingest.quarantine import BAD, DUPLICATE, EXAMPLES, Quarantined
+from components.ingest.review import Review, review
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-UNLABELLED_FORMAT = "folder"
+VOID_NAME = f"void ({VOID})"
 
 # Roboflow names the augmented copies of one image alike up to ".rf."; they must not be spread over splits.
 _ROBOFLOW = re.compile(r"^(?P<image>.+)\.rf\.[0-9A-Za-z]{8,}$")
@@ -44,11 +48,13 @@ class Ingested:
     Attributes:
         manifest: one row per image, sorted by source.
         quarantine: what did not come in, sorted by source.
-        counts: ``found`` files (images, and labels without one); of these ``images`` that came in, ``duplicates``,
-            and ``quarantined``; of the images ``negatives`` (nothing to see), ``without_label_file`` (the negatives
-            among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``, ``masks``; and
-            ``unlisted``, the images that lie in the data without belonging to the data set.
+        counts: ``found`` files (images, and labels that are no image's); of these ``images`` that came in,
+            ``duplicates``, and ``quarantined``; of the images ``negatives`` (nothing to see), ``without_label_file``
+            (the negatives among them that no label file says are), ``unlabelled``; ``boxes``, ``ignored_boxes``,
+            ``repeated_boxes`` (the same box of an image again), ``masks``; ``unlisted``, the images that lie in the
+            data without belonging to the data set; and ``warnings``.
         format: name of the data format.
+        warnings: what stands out when one looks at the whole; see :mod:`components.ingest.review`.
         quarantine_uri: where the list lies in the job's store; empty if it is empty.
         pixels: see :func:`pixels_of`.
     """
@@ -59,6 +65,7 @@ class Ingested:
     format: str
     quarantine_uri: str = ""
     pixels: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 Row = dict[str, Any]
@@ -111,17 +118,28 @@ def ingest(
         wanted.declare(found.classes)
         logger.info("reading %s: %d images", name, len(data.images))
         values = None if found.values is None else wanted.values(found.values)
-        records = map(wanted.apply, found.records)
+        accounting = Accounting(data, found, name)
+        records = map(wanted.apply, accounting.records())
         pairs = watched(take_in(records, store, values=values), len(data.images))
-        outcomes = sorted(pairs, key=lambda pair: pair[0].source)
+        outcomes = joined(sorted(pairs, key=lambda pair: pair[0].source))
+        left_out = accounting.left_out()
     kept, quarantined = without_duplicates(outcomes)
+    quarantined = sorted([*quarantined, *left_out], key=lambda entry: entry.source)
     quarantine_uri = lists.write(quarantined, store)
-    _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri)
     names = wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()})
+    pixels = pixels_of(kept, names)
+    seen = review(kept, names, pixels)
+    warnings = (*seen.warnings, *wanted.warnings(), *_left_labels(left_out))
+    for warning in warnings:
+        logger.warning("%s", warning)
+    _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted)
+    if not ignore_classes:  # whose pixels are void, too
+        _check_masks(pixels)
     rows = [row_of(record, outcome, names, store, round_number) for record, outcome in kept]
-    counts = count_up(outcomes, kept, quarantined) | {"unlisted": _unlisted(data, outcomes)}
+    counts = count_up(outcomes, kept, quarantined)
+    counts |= {"unlisted": len(accounting.unlisted()), "warnings": len(warnings)}
     logger.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
-    return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri, pixels_of(kept, names))
+    return Ingested(Manifest.of(rows, names), quarantined, counts, name, quarantine_uri, pixels, warnings)
 
 
 def choose(data: Folder, data_format: str) -> str:
@@ -137,6 +155,8 @@ def choose(data: Folder, data_format: str) -> str:
         return fitting[0]
     if fitting:
         raise InputError(f"the data could be {' or '.join(fitting)}: name one in data_format")
+    if advice := foreign(data):
+        raise InputError(advice)
     only_images = not any(
         not PurePosixPath(name).stem.lower().startswith(("readme", "license")) for name in data.named(*_LABEL_SUFFIXES)
     )
@@ -181,9 +201,6 @@ def workspace_of(store: Store) -> Path | None:
     return blobs.parent
 
 
-Pair = tuple[Record, Outcome]
-
-
 def watched(pairs: Iterable[Pair], total: int) -> Iterator[Pair]:
     """Pass the pairs on and say now and then how far they are."""
     progress = Progress(logger, "{done} of {total} images", total, seconds=PROGRESS_SECONDS)
@@ -204,29 +221,55 @@ def without_duplicates(outcomes: list[Pair]) -> tuple[list[Pair], list[Quarantin
         if outcome.image is None:
             quarantined.append(Quarantined(source, printable(outcome.reason), BAD))
             continue
-        first, first_outcome = kept.setdefault(outcome.image.id, (record, outcome))
+        first, _ = kept.setdefault(outcome.image.id, (record, outcome))
         if first is not record:
-            same = sorted(outcome.boxes or ()) == sorted(first_outcome.boxes or ())
-            same = same and (outcome.boxes is None) == (first_outcome.boxes is None)
-            same = same and outcome.mask_key == first_outcome.mask_key
-            reason = f"same image as {printable(first.source)}"
-            if not same:
-                reason += f"; different labels: kept those of {printable(first.source)}"
-            quarantined.append(Quarantined(source, reason, DUPLICATE))
-    return list(kept.values()), quarantined
+            quarantined.append(Quarantined(source, f"same image as {printable(first.source)}", DUPLICATE))
+    return sorted(kept.values(), key=lambda pair: pair[0].source), quarantined
+
+
+def _left_labels(left_out: list[Quarantined]) -> list[str]:
+    labels = [entry for entry in left_out if suffix_of(entry.source) not in IMAGE_SUFFIXES or "mask" in entry.reason]
+    if not labels:
+        return []
+    shown = "; ".join(f"{entry.source}: {entry.reason}" for entry in labels[:EXAMPLES])
+    return [f"{len(labels)} files with labels are left out: {shown}"]
 
 
 def _check_share(
-    quarantined: list[Quarantined], found: int, kept: int, max_bad_fraction: float, quarantine_uri: str
+    quarantined: list[Quarantined],
+    found: int,
+    kept: int,
+    max_bad_fraction: float,
+    quarantine_uri: str,
+    seen: Review,
+    wanted: Classes,
 ) -> None:
     bad = sum(entry.kind == BAD for entry in quarantined)
-    faults = f"{lists.most_frequent(quarantined)}; the whole list: {quarantine_uri}"
     if not found:
         raise InputError("no images in the data: check data_url, data_path and data_format")
+    hints = [*(seen.warnings if seen.unlabelled else ()), *wanted.warnings()]
+    listed = [lists.most_frequent(quarantined), f"the whole list: {quarantine_uri}"] if bad else []
+    faults = "; ".join([*hints, *listed])
     if not kept:
         raise InputError(f"no image can be used, {bad} of {found} files are bad: {faults}")
-    if bad > max_bad_fraction * found:
-        raise InputError(f"{bad} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}")
+    if bad + seen.unlabelled > max_bad_fraction * found:
+        raise InputError(
+            f"{bad + seen.unlabelled} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}"
+        )
+
+
+def _check_masks(pixels: dict[str, int]) -> None:
+    """Refuse masks of 0 and 255 alone, which most tools write for background and object: 255 is void here.
+
+    Raises:
+        InputError: they are.
+    """
+    shown = [name for name, count in pixels.items() if count]
+    if len(pixels) > 2 and len(shown) == 2 and pixels[VOID_NAME]:
+        raise InputError(
+            f"the masks hold nothing but class {shown[0]} and 255, which is where nobody says what is there: write the "
+            "object as 1, or say 'label_mapping: {255: 1}' in a data.yaml that names both classes"
+        )
 
 
 def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
@@ -280,6 +323,7 @@ def count_up(outcomes: list[Pair], kept: list[Pair], quarantined: list[Quarantin
         "unlabelled": sum(not outcome.labelled for _, outcome in kept),
         "boxes": sum(len(outcome.boxes or ()) for _, outcome in kept),
         "ignored_boxes": sum(record.left_out for record, _ in kept),
+        "repeated_boxes": sum(outcome.repeated for _, outcome in kept),
         "masks": sum(outcome.mask is not None for _, outcome in kept),
     }
 
@@ -290,8 +334,4 @@ def pixels_of(kept: list[Pair], names: tuple[str, ...]) -> dict[str, int]:
     for _, outcome in kept:
         for number, count in outcome.mask.pixels if outcome.mask else ():
             counts[number] += count
-    return {**{name: counts[number] for number, name in enumerate(names)}, "void (255)": counts[VOID]} if counts else {}
-
-
-def _unlisted(data: Folder, outcomes: list[Pair]) -> int:
-    return len(set(data.images) - {name for record, _ in outcomes for name in (record.source, record.label_file)})
+    return {**{name: counts[number] for number, name in enumerate(names)}, VOID_NAME: counts[VOID]} if counts else {}

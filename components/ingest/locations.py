@@ -16,9 +16,10 @@ from typing_extensions import override
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, ObjectInfo, Store, open_store
 from components.ingest.archive import checked_name
-from components.ingest.dataset import IMAGE_FOLDERS, LABEL_FOLDERS, is_clutter
+from components.ingest.dataset import is_clutter
 from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, local_path, only_index
 from components.ingest.fingerprints import Hashes, hash_of, hashes_of
+from components.ingest.pairs import IMAGE_FOLDERS, LABEL_FOLDERS
 
 BATCH = 4096  # entries that are looked at together
 MOST_BRANCHES = 16  # listings of one poll

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from components.core.stores.open import Store
 
-BAD, DUPLICATE = "bad", "duplicate"
+BAD, DUPLICATE, LEFT_OUT = "bad", "duplicate", "left out"
+EXAMPLES, LONGEST = 3, 240  # in a message: files, and characters of a reason
 COLUMNS = ("kind", "source", "reason")
 
 
@@ -22,7 +23,8 @@ class Quarantined:
     Attributes:
         source: its path inside the data set.
         reason: why, ``kind of fault: details``.
-        kind: ``bad``, or ``duplicate`` for an image that came in under another name.
+        kind: ``bad``; ``duplicate`` for an image that came in under another name; ``left out`` for what nothing
+            depends on: images that the data set does not list, and labels of images that have theirs from elsewhere.
     """
 
     source: str
@@ -53,6 +55,10 @@ def write(quarantine: list[Quarantined], store: Store) -> str:
 
 
 def most_frequent(quarantine: Iterable[Quarantined], most: int = 5) -> str:
-    """The most frequent faults with their numbers, for a message."""
-    faults = Counter(entry.reason.partition(":")[0] for entry in quarantine if entry.kind == BAD)
-    return ", ".join(f"{fault} ({count})" for fault, count in faults.most_common(most))
+    """The most frequent faults with their numbers, and three examples of the first, for a message."""
+    bad = [entry for entry in quarantine if entry.kind == BAD]
+    faults = Counter(entry.reason.partition(":")[0] for entry in bad).most_common(most)
+    text = ", ".join(f"{fault} ({count})" for fault, count in faults)
+    examples = [entry for entry in bad if faults and entry.reason.partition(":")[0] == faults[0][0]][:EXAMPLES]
+    shown = (f"{one.source}: {one.reason.partition(':')[2].strip()[:LONGEST] or one.reason}" for one in examples)
+    return f"{text}; for example {'; '.join(shown)}"

@@ -31,6 +31,10 @@ class Intake(Protocol):
         """How many of each."""
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What stands out."""
+
+    @property
     def quarantine_uri(self) -> str:
         """Where the whole list lies."""
 
@@ -47,6 +51,8 @@ def sections(ingested: Intake) -> list[Section]:
             **{name.replace("_", " "): count for name, count in ingested.counts.items()},
         }
     )
+    for warning in ingested.warnings:
+        body += reports.note(warning, "warn")
     if ingested.pixels:
         everywhere = sum(ingested.pixels.values())
         shares = [[name, count / everywhere] for name, count in ingested.pixels.items()]

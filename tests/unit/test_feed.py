@@ -439,7 +439,7 @@ def test_lines_that_are_added_reordered_edited_or_blank(feed, job):
 
 def test_a_line_of_100_kb_is_read_whole(feed, job):
     texts = index_of(feed, 2)
-    boxes = [f"{n % 50},{n % 30},{n % 50 + 5},{n % 30 + 5},{n % 2}" for n in range(8000)]
+    boxes = [f"{n % 50},{n % 30},{n % 50 + 1 + n // 50 / 50:g},{n % 30 + 5},{n % 2}" for n in range(8000)]
     line = " ".join(["0.jpg", *boxes])
     assert len(line) > 100_000
     arrivals = take_and_commit(lines(feed, line, texts[1]), job)

@@ -126,7 +126,7 @@ def test_a_data_set_becomes_a_manifest_and_blobs(tmp_path, job, make):
     assert (ingested.quarantine, ingested.quarantine_uri) == ([], "")
     assert ingested.counts == {
         "found": 5, "images": 5, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
-        "unlabelled": 0, "boxes": 5, "ignored_boxes": 0, "masks": 0, "unlisted": 0,
+        "unlabelled": 0, "boxes": 5, "ignored_boxes": 0, "masks": 0, "repeated_boxes": 0, "unlisted": 0, "warnings": 0,
     }  # fmt: skip
 
 
@@ -361,7 +361,7 @@ def test_every_fault_has_its_line_and_the_rest_comes_in(tmp_path, job):
 
 def test_the_suffix_is_that_of_the_content(tmp_path, job):
     buffer = io.BytesIO()
-    Image.fromarray(np.zeros((5, 5), np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(buffer, "PNG")
     ingested = bring(tmp_path, job, {"a.jpg": buffer.getvalue()})
     assert by_source(ingested)["a.jpg"]["uri"].endswith(".png")
 
@@ -377,18 +377,30 @@ def test_names_that_are_no_text_come_in(tmp_path, job):
     assert pl.read_parquet(tmp_path / "m.parquet").height == 3
 
 
-def test_duplicates_count_once(tmp_path, job):
-    files = {"a.jpg": jpeg(1), "b.jpg": jpeg(1), "c.jpg": jpeg(1), "d.jpg": jpeg(2), "e.jpg": jpeg(1)}
-    files |= {f"{name}.xml": xml(("hat", 1, 1, 5, 5)) for name in "abd"} | {"c.xml": xml(("hat", 1, 1, 5, 6))}
+def test_duplicates_count_once_and_a_labelled_copy_goes_before_one_without_label(tmp_path, job):
+    files = {"a.jpg": jpeg(1), "b.jpg": jpeg(1), "c.jpg": jpeg(1), "d.jpg": jpeg(2)}
+    files |= {f"{name}.xml": xml(("hat", 1, 1, 5, 5)) for name in "bcd"}
     ingested = bring(tmp_path, job, files, max_bad_fraction=0)
-    assert by_source(ingested).keys() == {"a.jpg", "d.jpg"}
-    assert listed(ingested, DUPLICATE) == {
-        "b.jpg": "same image as a.jpg",
-        "c.jpg": "same image as a.jpg; different labels: kept those of a.jpg",
-        "e.jpg": "same image as a.jpg; different labels: kept those of a.jpg",
-    }
-    assert (ingested.counts["duplicates"], ingested.counts["quarantined"], ingested.counts["found"]) == (3, 0, 5)
+    assert by_source(ingested).keys() == {"b.jpg", "d.jpg"}
+    assert ingested.counts["boxes"] == 2
+    assert listed(ingested, DUPLICATE) == {"a.jpg": "same image as b.jpg", "c.jpg": "same image as b.jpg"}
+    assert (ingested.counts["duplicates"], ingested.counts["quarantined"], ingested.counts["found"]) == (2, 0, 4)
     assert ingested.quarantine_uri
+
+
+def test_copies_with_different_labels_are_ambiguous_and_none_comes_in(tmp_path, job):
+    files = {"a.jpg": jpeg(1), "b.jpg": jpeg(1), "c.jpg": jpeg(1), "d.jpg": jpeg(2), "d.xml": xml()}
+    files |= {"a.xml": xml(("hat", 1, 1, 5, 5)), "b.xml": xml(("hat", 1, 1, 5, 6))}
+    ingested = bring(tmp_path, job, files, max_bad_fraction=0.8)
+    assert by_source(ingested).keys() == {"d.jpg"}
+    reason = "ambiguous: the same image with different labels: a.jpg, b.jpg"
+    assert listed(ingested) == {"a.jpg": reason, "b.jpg": reason, "c.jpg": reason}
+
+
+def test_a_yolo_image_without_a_label_file_does_not_empty_its_labelled_copy(tmp_path, job):
+    files = {"a/raw.jpg": jpeg(1), "b/x.jpg": jpeg(1), "b/x.txt": b"0 0.5 0.5 0.2 0.2", "classes.txt": b"hat"}
+    ingested = bring(tmp_path, job, files)
+    assert by_source(ingested).keys() == {"x.jpg"} and ingested.counts["boxes"] == 1
 
 
 def test_a_bad_copy_does_not_hide_a_good_one(tmp_path, job):

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from components.core.errors import InputError, NotFoundError
+from components.ingest.accounting import Accounting
 from components.ingest.dataset import Folder, Label, LabelError, formats
 from components.ingest.formats import voc
 from components.ingest.ingest import choose
@@ -30,7 +31,7 @@ def data(tmp_path):
 
 def read(folder, name):
     found = formats.get(name).read(folder)
-    return found.classes, {record.source: record for record in found.records}
+    return found.classes, {record.source: record for record in Accounting(folder, found, name).records()}
 
 
 def reasons(records):
@@ -274,7 +275,7 @@ def test_voc_images_and_labels_that_do_not_match(data):
     assert records["VOC/JPEGImages/unlabelled.jpg"].labels is None
     assert records["VOC/JPEGImages/no-object.jpg"].labels == ()
     found = reasons(records)
-    assert found["VOC/Annotations/alone.xml"] == "label without image"
+    assert found["VOC/Annotations/alone.xml"].startswith("label without image: Pascal VOC; no image in the data has")
     assert found["VOC/JPEGImages/twice.jpg"].startswith("ambiguous: VOC/Annotations/twice.xml fits several images")
     assert found["VOC/JPEGImages/twice.png"] == found["VOC/JPEGImages/twice.jpg"]
     assert found["VOC/JPEGImages/bad.jpg"].startswith("annotation unreadable: ")
@@ -352,8 +353,11 @@ def test_yolo_with_lists(data, tmp_path):
         "images/both.jpg": "",
         "more/c.jpg": "val",
     }
-    outside = ("../images/missing.jpg", "../../outside.jpg", "/etc/passwd")
-    assert reasons(records) == dict.fromkeys(outside, "label without image: lists/train.txt lists it")
+    outside = {"../images/missing.jpg": "missing.jpg", "../../outside.jpg": "outside.jpg", "/etc/passwd": "passwd"}
+    assert reasons(records) == {
+        path: f"label without image: lists/train.txt lists it; no image is called {name}"
+        for path, name in outside.items()
+    }
 
 
 def test_yolo_without_description(data):
@@ -400,7 +404,7 @@ def test_yolo_labels_and_images_that_do_not_match(data):
         data(DESCRIBED | {"labels/alone.txt": "", "images/b.jpg": "", "images/b.png": "", "labels/b.txt": ""}), "yolo"
     )
     found = reasons(records)
-    assert found["labels/alone.txt"] == "label without image"
+    assert found["labels/alone.txt"].startswith("label without image: a label file by its place; no image in the data")
     assert found["images/b.jpg"].startswith("ambiguous: ") and found["images/b.png"].startswith("ambiguous: ")
     assert records["images/a.jpg"].labels == ()
 
@@ -520,7 +524,13 @@ def test_coco_faults_of_single_images_are_reasons(data):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"images": [', '{"images": []', '{"images": [], "categories": [{"id": "x", "name": "y"}]}', '{"info": 1}']
+    "text",
+    [
+        '{"images": [',
+        '{"images": []',
+        '{"images": [], "categories": [{"id": "x", "name": "y"}]}',
+        '{"images": [1], "categories": 1}',
+    ],
 )
 def test_coco_that_cannot_be_read_at_all(data, text):
     with pytest.raises(InputError, match="COCO file x.json"):
@@ -610,7 +620,9 @@ def test_masks_in_folders(data):
     }  # fmt: skip
     assert records["train/a.png"].mask.endswith("/trainannot/a.png")
     assert (records["test/c.png"].mask, records["test/c.png"].labels) == ("", None)
-    assert reasons(records) == {"testannot/d.png": "label without image"}
+    assert reasons(records) == {
+        "testannot/d.png": "label without image: no image has the place and the name of this mask"
+    }
 
 
 def test_masks_beside_images(data):
@@ -639,9 +651,12 @@ def test_an_index_of_masks(data):
     files = dict.fromkeys(("rgb/a.png", "gt/a.png", "rgb/b.png", "gt/b.png", "rgb/c.png", "rgb/d.png"), "")
     _, records = read(data(files | {"all.txt": lines}), "masks")
     assert masks_by_image(records) == {
-        "rgb/a.png": ("gt/a.png", ""), "rgb/b.png": ("gt/b.png", ""), "rgb/c.png": ("", ""), "rgb/d.png": ("", ""),
+        "rgb/a.png": ("gt/a.png", ""), "rgb/b.png": ("gt/b.png", ""), "rgb/c.png": ("", ""),
     }  # fmt: skip
-    assert reasons(records) == {"../x.png": "label without image: all.txt lists it"}
+    assert reasons(records) == {
+        "../x.png": "label without image: all.txt lists it; no image is called x.png",
+        "rgb/d.png": "mask unreadable: all.txt lists 'gt/d.png', which is not there",
+    }
 
 
 def test_folders_go_before_an_index_that_is_not_named(data):

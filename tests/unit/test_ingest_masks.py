@@ -89,7 +89,8 @@ def test_camvid_comes_in_with_its_splits_and_its_unlabelled_pixels_void(tmp_path
     assert len(ingested.manifest.labelled()) == 6
     assert ingested.counts == {
         "found": 6, "images": 6, "duplicates": 0, "quarantined": 0, "negatives": 0, "without_label_file": 0,
-        "unlabelled": 0, "boxes": 0, "ignored_boxes": 0, "masks": 6, "unlisted": 0,
+        "unlabelled": 0, "boxes": 0, "ignored_boxes": 0, "repeated_boxes": 0, "masks": 6, "unlisted": 0,
+        "warnings": 5,
     }  # fmt: skip
     assert sum(ingested.pixels.values()) == 6 * WIDTH * HEIGHT
     assert ingested.pixels["void (255)"] == 6 * WIDTH * HEIGHT / 2
@@ -181,7 +182,7 @@ def test_an_index_of_sedna(tmp_path):
         masks = masks_of(ingested, tmp_path)
         assert np.array_equal(masks["a"], halves(0, 2))
         assert np.array_equal(masks["b"], halves(1, 2))
-        assert listed(ingested) == {"gone.png": "label without image: train.txt lists it"}
+        assert listed(ingested) == {"gone.png": "label without image: train.txt lists it; no image is called gone.png"}
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
@@ -279,21 +280,31 @@ def test_a_listed_mask_that_is_missing_or_is_the_image_is_never_the_images_own_p
     grey = [mask_png(np.full((HEIGHT, WIDTH), number)) for number in range(3)]  # could pass as masks
     data = {"rgb/a.png": grey[0], "rgb/b.png": grey[1], "rgb/c.png": grey[2], "gt/c.png": mask_png(halves())}
     data |= {"all.txt": b"rgb/a.png gt/a.png\nrgb/b.png rgb/b.png\nrgb/c.png gt/c.png\n", "classes.txt": NAMES}
-    ingested = bring(tmp_path, data, max_bad_fraction=0.5)
-    assert {row["source"]: row["mask"] is None for row in ingested.manifest.rows()} == {
-        "rgb/a.png": True, "rgb/c.png": False,
-    }  # fmt: skip
-    assert listed(ingested) == {"b.png": "annotation unreadable: all.txt gives the image itself as its mask"}
+    ingested = bring(tmp_path, data, max_bad_fraction=0.7)
+    assert {row["source"]: row["mask"] is None for row in ingested.manifest.rows()} == {"rgb/c.png": False}
+    assert listed(ingested) == {
+        "a.png": "mask unreadable: all.txt lists 'gt/a.png', which is not there",
+        "b.png": "annotation unreadable: all.txt gives the image itself as its mask",
+    }
 
 
-def test_copies_with_other_masks_are_told_of_like_other_labels(tmp_path):
-    data = {"classes.txt": NAMES}
-    for name, mask in {"a": halves(0, 1), "b": halves(0, 1), "c": halves(1, 2)}.items():
+def test_a_copy_with_a_mask_goes_before_one_without(tmp_path):
+    data = {"classes.txt": NAMES, "images/a.jpg": image(1)}
+    for name in "bc":
+        data |= {f"images/{name}.jpg": image(1), f"masks/{name}.png": mask_png(halves(0, 1))}
+    ingested = bring(tmp_path, data)
+    assert np.array_equal(masks_of(ingested, tmp_path)["b"], halves(0, 1))
+    same = "same image as images/b.jpg"
+    assert listed(ingested, DUPLICATE) == {"a.jpg": same, "c.jpg": same}
+
+
+def test_copies_with_different_masks_are_ambiguous(tmp_path):
+    data = {"classes.txt": NAMES, "images/c.jpg": image(2), "masks/c.png": mask_png(halves(0, 1))}
+    for name, mask in {"a": halves(0, 1), "b": halves(1, 2)}.items():
         data |= {f"images/{name}.jpg": image(1), f"masks/{name}.png": mask_png(mask)}
-    ingested = bring(tmp_path, data | {"images/d.jpg": image(1)})
-    assert np.array_equal(masks_of(ingested, tmp_path)["a"], halves(0, 1))
-    other = "same image as images/a.jpg; different labels: kept those of images/a.jpg"
-    assert listed(ingested, DUPLICATE) == {"b.jpg": "same image as images/a.jpg", "c.jpg": other, "d.jpg": other}
+    ingested = bring(tmp_path, data, max_bad_fraction=0.7)
+    reason = "ambiguous: the same image with different labels: images/a.jpg, images/b.jpg"
+    assert listed(ingested) == {"a.jpg": reason, "b.jpg": reason}
 
 
 def test_values_without_names_are_an_error_that_says_where_to_give_them(tmp_path):

@@ -150,8 +150,8 @@ def test_other_images_are_found_by_their_file_name(data, address, image):
     ("address", "source", "reason"),
     [
         (f"{LOCAL}{OTHER}.jpg", f"labelling/r0003.label-studio/images/{OTHER}.jpg", "label without image: x.json"),
-        ("gone.jpg", "gone.jpg", "label without image: x.json lists it"),
-        ("../../etc/passwd", "../../etc/passwd", "label without image: x.json lists it"),
+        ("gone.jpg", "gone.jpg", "label without image: x.json task 7 labels"),
+        ("../../etc/passwd", "../../etc/passwd", "label without image: x.json task 7 labels"),
         ("s3://b/west/a.jpg", "/west/a.jpg", "ambiguous: 2 images fit: north/a.jpg, south/a.jpg"),
     ],
 )

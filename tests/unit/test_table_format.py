@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import PureWindowsPath
 
 import cv2
 import numpy as np
@@ -109,12 +110,10 @@ def test_csv_tables_of_splits_beside_their_images(data):
     }
 
 
-def test_csv_lines_that_are_there_twice_count_once(data):
+def test_csv_lines_of_one_image_count_together_by_whatever_name(data):
     line = "a.jpg,1,2,30.5,40,hat"
-    record = read(
-        data({"x.csv": csv_of(line, "a.jpg,5,6,7,8,head", line, "./a.jpg,1,2,30.5,40,hat"), "a.jpg": ""}), "csv"
-    )
-    assert (record["a.jpg"].labels, record["a.jpg"].left_out) == ((HAT, HEAD), 2)
+    record = read(data({"x.csv": csv_of(line, "a.jpg,5,6,7,8,head", "./a.jpg,1,2,30.5,40,hat"), "a.jpg": ""}), "csv")
+    assert record["a.jpg"].labels == (HAT, HEAD, HAT)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +144,11 @@ def test_csv_a_bad_line_keeps_its_image_out_and_nothing_else(data, line, reason)
     assert records["b.jpg"].labels == (HAT,)
 
 
-@pytest.mark.parametrize("name", ["gone.jpg", "../a.jpg", "/etc/passwd", "C:\\images\\gone.jpg"])
+@pytest.mark.parametrize("name", ["gone.jpg", "../b.jpg", "/etc/passwd", "C:\\images\\gone.jpg"])
 def test_csv_images_that_are_not_there(data, name):
     records = read(data({"x.csv": csv_of(f"{name},1,2,3,4,hat"), "a.jpg": ""}), "csv")
-    assert reasons(records) == {name: "label without image: x.csv lists it, line 2"}
+    reason = f"label without image: x.csv lists it; no image is called {PureWindowsPath(name).name}, line 2"
+    assert reasons(records) == {name: reason}
 
 
 def test_csv_lines_without_a_image(data):
@@ -194,8 +194,6 @@ def test_csv_with_another_separator_is_told_and_refused(data, separator, name):
         ("filename,path,x1,y1,x2,y2,class\n", "x.csv: the columns 'filename' and 'path' both give the image"),
         ("x" * 200_000, "CSV: x.csv: the first line cannot be read: field larger than field limit"),
         (csv_of("ä.jpg,1,2,3,4,hat").encode("latin-1"), "x.csv: not UTF-8 text: save it as UTF-8"),
-        (csv_of("a.jpg,1,2,3,4,hat").encode("utf-16"), "x.csv: not UTF-8 text: save it as UTF-8"),
-        (csv_of("a.jpg,0.1,0.2,0.3,1.0,hat"), "x.csv: all boxes lie in 0..1, which are no pixels"),
     ],
 )
 def test_csv_that_cannot_be_read_at_all(data, text, message):
@@ -284,7 +282,10 @@ def test_json_lines(data):
         ({"image": "a.jpg", "bboxes": [[1, 2, 3, 4]]}, "annotation unreadable: x.jsonl line 2 has bboxes, but neither"),
         ({"image": "a.jpg", "x1": 1, "label": "hat"}, "annotation unreadable: x.jsonl line 2 has x1, but neither"),
         ({"image": "b.jpg", "boxes": []}, "ambiguous: x.jsonl lines 1, 2 label it differently"),
-        ({"image": "gone.jpg", "boxes": []}, "label without image: x.jsonl lists it, line 2"),
+        (
+            {"image": "gone.jpg", "boxes": []},
+            "label without image: x.jsonl lists it; no image is called gone.jpg, line 2",
+        ),
     ],
 )
 def test_json_lines_with_a_fault(data, item, reason):
@@ -297,7 +298,7 @@ def test_json_lines_with_a_fault(data, item, reason):
 def test_json_lines_that_are_there_twice_count_once(data):
     item = {"image": "a.jpg", "boxes": [[1, 2, 30.5, 40]], "labels": ["hat"]}
     record = read(data({"x.jsonl": jsonl_of(item, item), "a.jpg": ""}), "jsonl")["a.jpg"]
-    assert (record.labels, record.left_out, record.reason) == ((HAT,), 1, "")
+    assert (record.labels, record.reason) == ((HAT,), "")
 
 
 # --- all the way ---
@@ -319,5 +320,6 @@ def test_tables_are_taken_in_and_every_fault_is_listed(data, tmp_path, name):
     assert {entry.source: entry.reason.partition(":")[0] for entry in done.quarantine} == {
         "outside.png": "box outside the image",
         "nan.png": "NaN or infinite",
+        "unlisted.png": "not listed",
     }
     assert done.counts["unlisted"] == 1

@@ -74,7 +74,7 @@ figure { margin: 0 0 12px; } figure svg { max-width: 100%; height: auto; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px; }
 .images img { width: 100%; border-radius: 6px; display: block; }
 .note { border-left: 4px solid var(--accent); background: var(--ground); padding: 8px 14px; margin: 0 0 12px; }
-.note.warn { border-color: #d9730d; }
+.note.warn { border-color: #c62828; background: #fdecea; color: #8e1b1b; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 12px; font-size: 13px; }
 .swatch i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 6px; }
 details { margin: 0 0 12px; } summary { cursor: pointer; color: var(--accent); }

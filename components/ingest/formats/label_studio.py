@@ -8,8 +8,8 @@ COCO names the images by folders of its server.
 
 Images have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
 SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
-file name, of several by the folders before it, and without the eight digits that Label Studio puts before the names of
-files that are uploaded to it. An image that a tool has written anew is another image: its label comes in with it,
+file name, of several by the folders before it, and by the name that Label Studio gives to files that are uploaded to
+it. An image that a tool has written anew is another image: its label comes in with it,
 but not to the sample that it was made from.
 """
 
@@ -28,6 +28,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from components.core.errors import InputError
 from components.ingest.dataset import (
     IMAGE_SUFFIXES,
+    MAX_INDEX_BYTES,
     DataSet,
     Folder,
     Label,
@@ -42,14 +43,12 @@ from components.ingest.references import Images, only
 logger = logging.getLogger(__name__)
 
 RECTANGLE = "rectanglelabels"
-MAX_EXPORT_BYTES = 2**32
 # What is said of the image as a whole, or beside a box, and marks nothing in it.
 REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
 
 _LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
 _KEYS = re.compile(rb'"(data|was_cancelled|rectanglelabels|total_annotations)"\s*:')
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_UPLOAD = re.compile(r"^[0-9a-f]{8}(-|__)(?=.)")
 
 
 class Task(NamedTuple):
@@ -103,7 +102,7 @@ def _exports(folder: Folder) -> list[str]:
 
 def _tasks(folder: Folder, export: str) -> list[Task]:
     try:
-        content = json.loads(folder.text(export, MAX_EXPORT_BYTES))
+        content = json.loads(folder.text(export, MAX_INDEX_BYTES))
     except LabelError as error:
         raise InputError(f"Label Studio: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -266,11 +265,13 @@ class _Named:
         digest = _DIGEST.search(path.name)
         if digest:
             return only(self._by_digest.get(digest[0], []), task.export)
-        for name in (path.name, _UPLOAD.sub("", path.name)):
-            found = self._images.named(name)
-            if found:
-                return only(_closest(found, path), task.export)
-        return only([], task.export)
+        found = self._images.named(path.name)
+        if not found:
+            raise LabelError(
+                f"label without image: {task.where} labels {task.address[:200]!r}: no image is called "
+                f"{path.name!r}, or would be by Label Studio when it is uploaded"
+            )
+        return only(_closest(found, path), task.export)
 
 
 def _closest(images: list[str], path: PurePosixPath) -> list[str]:
@@ -298,4 +299,4 @@ def _path(address: str) -> str:
     except ValueError:
         return address
     local = parse_qs(parts.query).get("d")
-    return local[0] if local else unquote(parts.path)
+    return (local[0] if local else unquote(parts.path)).replace("\\", "/")

@@ -24,31 +24,24 @@ from components.core.errors import InputError
 from components.core.masks import VOID
 from components.ingest.dataset import (
     IMAGE_SUFFIXES,
+    MAX_INDEX_BYTES,
     DataSet,
     Folder,
     LabelError,
-    Pairs,
     Record,
     few,
     formats,
-    has_masks,
-    image_key,
-    mask_key,
     suffix_of,
 )
-from components.ingest.formats.yolo import (
-    NAMES_FILES,
-    SPLIT_KEYS,
-    description,
-    listed_names,
-    numbered_names,
-    yamls,
-)
+from components.ingest.formats.data_yaml import NAMES_FILES, ListedNames, description, descriptions, numbered_names
+from components.ingest.formats.yolo import SPLIT_KEYS
+from components.ingest.label_files import decoded
+from components.ingest.pairs import Pairs, has_masks, image_key, mask_key, plain
+from components.ingest.references import Images
 
-MAX_INDEX_BYTES = 2**30
 LOOKED_AT_BYTES = 65536  # of a text file, to tell the format
 SPLIT_FOLDERS = {**SPLIT_KEYS, "training": "train", "validation": "val"}
-IGNORED = "ignore_label"  # what Ultralytics writes for 255
+IGNORED = ("ignore_label", "null", "~", "")  # what is written for 255, by Ultralytics and in YAML
 
 
 @formats.register("masks")
@@ -59,7 +52,7 @@ class Masks:
     def detect(folder: Folder) -> bool:
         """There are folders of images and of masks, or an index at the top, or the one that was named."""
         if folder.index and not _indexes(folder):
-            return folder.index in yamls(folder) and has_masks(folder)
+            return folder.index in descriptions(folder) and has_masks(folder)
         return (not folder.index and has_masks(folder)) or bool(_indexes(folder))
 
     @staticmethod
@@ -73,14 +66,16 @@ class Masks:
                 texts = {name: folder.text(name, MAX_INDEX_BYTES) for name in indexes}
             except LabelError as error:
                 raise InputError(f"index of masks: {error}") from error
-            return DataSet(classes, (r for name in indexes for r in _listed(folder, name, texts[name])), values)
+            images = Images(folder)
+            lines = (r for name in indexes for r in _listed(folder, images, name, texts[name]))
+            return DataSet(classes, lines, values)
         return DataSet(classes, _records(folder), values)
 
 
 def _records(folder: Folder) -> Iterator[Record]:
     images = [name for name in folder.images if not mask_key(name)]
     masks = [name for name in folder.images if mask_key(name)]
-    pairs = Pairs.of(images, masks, lambda name: mask_key(name) or image_key(name))
+    pairs = Pairs.of(images, masks, _key, lambda name: plain(_key(name)))
     for image in images:
         try:
             mask = pairs.label(image)
@@ -90,18 +85,29 @@ def _records(folder: Folder) -> Iterator[Record]:
             yield _record(folder, image, mask)
     for mask in masks:
         if mask not in pairs.images:
-            yield Record(mask, reason="label without image")
+            yield Record(mask, reason="label without image: no image has the place and the name of this mask")
 
 
-def _listed(folder: Folder, index: str, text: str) -> Iterator[Record]:
+def _key(name: str) -> str:
+    return mask_key(name) or image_key(name)
+
+
+def _listed(folder: Folder, images: Images, index: str, text: str) -> Iterator[Record]:
     for line in filter(None, map(_paths, text.splitlines())):
-        image, mask = line[0], line[-1] if len(line) > 1 else ""
-        if image not in folder:
-            yield Record(image, reason=f"label without image: {index} lists it")
-        elif image == mask:
+        try:
+            image = images.find(index, line[0])
+        except LabelError as error:
+            yield Record(line[0], reason=str(error))
+            continue
+        try:
+            mask = images.find(index, line[-1]) if len(line) > 1 else ""
+        except LabelError:
+            yield Record(image, reason=f"mask unreadable: {index} lists {line[-1][:200]!r}, which is not there")
+            continue
+        if image == mask:
             yield Record(image, reason=f"annotation unreadable: {index} gives the image itself as its mask")
         else:
-            yield _record(folder, image, mask if mask in folder else "")
+            yield _record(folder, image, mask)
 
 
 def _record(folder: Folder, image: str, mask: str) -> Record:
@@ -115,15 +121,15 @@ def _paths(line: str) -> list[str]:
 
 
 def _indexes(folder: Folder) -> list[str]:
-    texts = [folder.index] if folder.index else folder.files
-    return [name for name in texts if "/" not in name and suffix_of(name) == ".txt" and _looks_right(folder, name)]
+    texts = [folder.index] if folder.index else [name for name in folder.files if "/" not in name]
+    return [name for name in texts if suffix_of(name) == ".txt" and _looks_right(folder, name)]
 
 
 def _looks_right(folder: Folder, name: str) -> bool:
     """Whether a line has two paths or more, of images all of them, the last one of a PNG."""
     if name in NAMES_FILES:
         return False
-    lines = folder.head(name, LOOKED_AT_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    lines = decoded(folder.head(name, LOOKED_AT_BYTES)).splitlines()
     return any(
         len(line) > 1 and suffix_of(line[-1]) == ".png" and all(suffix_of(path) in IMAGE_SUFFIXES for path in line)
         for line in map(_paths, lines)
@@ -132,24 +138,24 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 def _values(folder: Folder) -> tuple[dict[int, str], tuple[str, ...] | None]:
     """The names of the values, and the classes in their order; None: they have no names."""
-    found = [folder.index] if folder.index in yamls(folder) else yamls(folder)
+    found = [folder.index] if folder.index in descriptions(folder) else descriptions(folder)
     if len(found) > 1:
         raise InputError(f"several data sets in the data: name one of {few(found)} in data_path")
     if not found:
-        names = listed_names(folder)
+        names = ListedNames(folder).only()
         return names, tuple(dict.fromkeys(names.values())) or None
     content = description(folder, found[0])
-    names = numbered_names(found[0], content.get("names"))
+    names = numbered_names(found[0], content)
     names.pop(VOID, None)
     return {**names, **_mapped(found[0], content.get("label_mapping"), names)}, tuple(dict.fromkeys(names.values()))
 
 
 def _mapped(name: str, mapping: Any, names: dict[int, str]) -> dict[int, str]:
     """The names of values that stand for the number of another class, or for none."""
-    if mapping is None:
+    if mapping in (None, ""):
         return {}
     try:
-        numbers = {int(value): VOID if number in (IGNORED, None) else int(number) for value, number in mapping.items()}
+        numbers = {int(value): VOID if number in IGNORED else int(number) for value, number in mapping.items()}
         return {value: "" if number == VOID else names[number] for value, number in numbers.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: 'label_mapping' must give numbers of named classes, or {IGNORED}") from error
+        raise InputError(f"{name}: 'label_mapping' must give numbers of named classes, or {IGNORED[0]}") from error

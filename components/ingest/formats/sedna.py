@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from components.core.errors import InputError
-from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
+from components.ingest.dataset import MAX_INDEX_BYTES, DataSet, Folder, Label, LabelError, Record, few, formats
+from components.ingest.formats.data_yaml import NAMES_FILES, ListedNames
+from components.ingest.label_files import decoded
+from components.ingest.references import Images
 
-NAMES_FILE = "classes.txt"
-MAX_INDEX_BYTES = 2**30
 LOOKED_AT_BYTES = 65536  # of a text file, to tell the format
 
 
@@ -34,31 +35,28 @@ class Sedna:
         indexes = [folder.index] if folder.index else [n for n in _candidates(folder) if _looks_right(folder, n)]
         if not indexes:
             raise InputError(f"no Sedna index in the data: text files at its top are {few(_candidates(folder))}")
+        listed = ListedNames(folder)
         try:
-            names = _names(folder)
+            names = {name: listed.of(name) for name in indexes}
             lines = {name: _lines(folder.text(name, MAX_INDEX_BYTES)) for name in indexes}
         except LabelError as error:
             raise InputError(f"Sedna index: {error}") from error
+        images = Images(folder)
+        classes = dict.fromkeys(name for own in names.values() for name in own.values())
         return DataSet(
-            tuple(dict.fromkeys(names)) if names else None,
-            (record for index in indexes for record in _records(folder, index, lines[index], names)),
+            tuple(classes) or None,
+            (record for name in indexes for record in _records(folder, images, name, lines[name], names[name])),
         )
 
 
 def _candidates(folder: Folder) -> list[str]:
-    texts = [folder.index] if folder.index else folder.files
-    return [name for name in texts if "/" not in name and name.lower().endswith(".txt") and name != NAMES_FILE]
+    texts = [folder.index] if folder.index else [name for name in folder.files if "/" not in name]
+    return [name for name in texts if name.lower().endswith(".txt") and name.lower() not in NAMES_FILES]
 
 
 def _looks_right(folder: Folder, name: str) -> bool:
-    lines = folder.head(name, LOOKED_AT_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    lines = decoded(folder.head(name, LOOKED_AT_BYTES)).splitlines()
     return any(boxes and all(box.count(",") == 4 for box in boxes) for _, boxes in map(_split, lines))
-
-
-def _names(folder: Folder) -> list[str]:
-    if NAMES_FILE not in folder:
-        return []
-    return [line.strip() for line in folder.text(NAMES_FILE).splitlines() if line.strip()]
 
 
 def _lines(text: str) -> list[tuple[str, list[str]]]:
@@ -74,28 +72,29 @@ def _split(line: str) -> tuple[str, list[str]]:
     return " ".join(fields[:first]), fields[first:]
 
 
-def _records(folder: Folder, index: str, lines: list[tuple[str, list[str]]], names: list[str]) -> Iterator[Record]:
+def _records(
+    folder: Folder, images: Images, index: str, lines: list[tuple[str, list[str]]], names: dict[int, str]
+) -> Iterator[Record]:
     labelled = any(boxes for _, boxes in lines)
     for path, boxes in lines:
-        image = str(PurePosixPath(path.replace("\\", "/")))
-        if image not in folder:
-            yield Record(image, reason=f"label without image: {index} lists it")
+        try:
+            image = images.find(index, path)
+        except LabelError as error:
+            yield Record(str(PurePosixPath(path.replace("\\", "/"))), reason=str(error))
             continue
         try:
             labels = tuple(_label(box, names) for box in boxes) if labelled else None
         except LabelError as error:
-            yield Record(image, reason=str(error))
+            yield Record(image, label_file=index, reason=str(error))
         else:
             yield Record(image, folder.path(image), labels, index if labelled else "")
 
 
-def _label(field: str, names: list[str]) -> Label:
+def _label(field: str, names: dict[int, str]) -> Label:
     *corners, number = field.split(",")
     try:
         x1, y1, x2, y2 = map(float, corners)
         index = int(number)
     except ValueError as error:
         raise LabelError(f"annotation unreadable: {field[:80]!r} is not x1,y1,x2,y2,class") from error
-    if not names:
-        return Label(str(index), (x1, y1, x2, y2))
-    return Label(names[index] if 0 <= index < len(names) else f"number {index}", (x1, y1, x2, y2))
+    return Label(names.get(index, f"number {index}") if names else str(index), (x1, y1, x2, y2))

@@ -31,12 +31,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from components.core.errors import InputError
-from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
+from components.ingest.dataset import MAX_INDEX_BYTES, DataSet, Folder, Label, LabelError, Record, few, formats
 from components.ingest.references import Images, split_of
 
 logger = logging.getLogger(__name__)
 
-MAX_TABLE_BYTES = 2**30
 LOOKED_AT = 20  # lines of a JSON Lines file, to tell the format
 OTHER_SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 SHOWN = 80  # characters of a value in a message
@@ -129,20 +128,12 @@ def _data_set(
     lines: dict[str, list[Line]] = {}
     for name in tables:
         try:
-            lines[name] = read(name, folder.text(name, MAX_TABLE_BYTES))
+            lines[name] = read(name, folder.text(name, MAX_INDEX_BYTES))
         except LabelError as error:
-            raise InputError(f"{kind}: {error}: save it as UTF-8, below {MAX_TABLE_BYTES >> 30} GiB") from error
+            raise InputError(f"{kind}: {error}: save it as UTF-8, below {MAX_INDEX_BYTES >> 30} GiB") from error
         except csv.Error as error:
             raise InputError(f"{kind}: {name}: the first line cannot be read: {error}") from error
-        _check_pixels(name, lines[name])
     return DataSet(None, _records(folder, lines, several=several))
-
-
-def _check_pixels(table: str, lines: Iterable[Line]) -> None:
-    """Refuse boxes in 0..1: taken for pixels they would all be one speck in the corner."""
-    sides = [side for line in lines for label in line.labels or () for side in label.box]
-    if sides and max(sides) <= 1:
-        raise InputError(f"{table}: all boxes lie in 0..1, which are no pixels: multiply them by width and height")
 
 
 # --- CSV ---
@@ -389,9 +380,8 @@ def _record(folder: Folder, image: str, table: str, lines: list[Line], *, severa
     size = next((line.size for line in lines if line.size), None)
     if lines[0].labels is None:
         return Record(image, folder.path(image), None, "", split_of(table), size)
-    labels = [label for own in dict.fromkeys(line.labels for line in lines) for label in own or ()]
-    repeated = sum(len(line.labels or ()) for line in lines) - len(labels)
-    return Record(image, folder.path(image), tuple(labels), table, split_of(table), size, repeated)
+    labels = [label for line in (lines if several else lines[:1]) for label in line.labels or ()]
+    return Record(image, folder.path(image), tuple(labels), table, split_of(table), size)
 
 
 def _contradiction(table: str, lines: list[Line], *, several: bool) -> str:

@@ -10,18 +10,34 @@ do not. Images in ``SegmentationClass`` and ``SegmentationObject`` are masks and
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 from components.core.errors import InputError
-from components.core.manifest import SPLITS
-from components.ingest.dataset import DataSet, Folder, Label, LabelError, Pairs, Record, formats, pair_key
+from components.ingest.dataset import (
+    IMAGE_SUFFIXES,
+    DataSet,
+    Folder,
+    Label,
+    LabelError,
+    Record,
+    few,
+    formats,
+    suffix_of,
+)
+from components.ingest.pairs import Pairs, loose_key, without_masks
+
+logger = logging.getLogger(__name__)
 
 MASKS = {"segmentationclass", "segmentationobject"}
-LOOKED_AT = 20  # files, to tell the format
+SETS = "imagesets"
+SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 LONGEST_VALUE = 100_000  # characters
+_ROOT = re.compile(rb"<annotation[\s>]")  # CVAT's own XML begins with <annotations>
 
 
 @formats.register("voc")
@@ -30,13 +46,14 @@ class Voc:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """Any of the first XML files has an annotation in it."""
-        return not folder.index and any(_looks_right(folder, name) for name in folder.named(".xml")[:LOOKED_AT])
+        """An XML file has an annotation in it."""
+        return not folder.index and any(_looks_right(folder, name) for name in folder.named(".xml"))
 
     @staticmethod
     def read(folder: Folder) -> DataSet:
         """Read each image's XML; the classes are those found."""
-        return DataSet(None, _records(folder))
+        masks = {name: "not read: a mask of Pascal VOC" for name in folder.images if _is_mask(name)}
+        return DataSet(None, _records(folder), left_out=masks)
 
 
 def parse(data: bytes) -> tuple[tuple[Label, ...], tuple[int, int] | None]:
@@ -73,7 +90,20 @@ def _label(item: ElementTree.Element) -> Label:
         x1, y1, x2, y2 = (float(_text(box, corner)) for corner in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
         raise LabelError(f"annotation unreadable: {name}: {error}") from error
+    if _rotation(item):
+        raise LabelError(f"turned box: {name} is turned by {_rotation(item):g} degrees: draw it upright")
     return Label(name, (x1, y1, x2, y2))
+
+
+def _rotation(item: ElementTree.Element) -> float:
+    """By how many degrees a box is turned; CVAT gives the box before turning, and this beside it."""
+    for attribute in item.iterfind("attributes/attribute"):
+        if _text(attribute, "name").lower() == "rotation":
+            try:
+                return float(_text(attribute, "value") or 0)
+            except ValueError:
+                return 0.0
+    return 0.0
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -104,16 +134,16 @@ def _refuse(*_: object) -> None:
 
 
 def _looks_right(folder: Folder, name: str) -> bool:
-    return b"<annotation" in folder.head(name).replace(b"\0", b"")  # also in UTF-16
+    return bool(_ROOT.search(folder.head(name).replace(b"\0", b"")))  # also in UTF-16
 
 
 def _records(folder: Folder) -> Iterator[Record]:
-    images = [name for name in folder.images if not MASKS & {part.lower() for part in name.split("/")}]
-    labels = folder.named(".xml")
-    pairs = Pairs.of(images, labels)
-    splits = _splits(folder)
+    images = [name for name in without_masks(folder) if not _is_mask(name)]
+    pairs = Pairs.of(images, folder.named(".xml"))
+    splits = _splits(folder, images)
     for image in images:
-        split = splits.get(pair_key(image), "")
+        split = splits.get(image, "")
+        label = ""
         try:
             label = pairs.label(image)
             if label:
@@ -122,25 +152,40 @@ def _records(folder: Folder) -> Iterator[Record]:
             else:
                 yield Record(image, folder.path(image), split=split)
         except LabelError as error:
-            yield Record(image, reason=str(error))
-    for label in labels:
-        if label not in pairs.images:
-            yield Record(label, reason="label without image")
+            yield Record(image, label_file=label, reason=str(error))
 
 
-def _splits(folder: Folder) -> dict[str, str]:
-    """The split of each image, by its pair key, where the lists leave no doubt."""
+def _is_mask(name: str) -> bool:
+    return bool(MASKS & {part.lower() for part in name.split("/")})
+
+
+def _splits(folder: Folder, images: list[str]) -> dict[str, str]:
+    """The split of each image, where the lists leave no doubt.
+
+    A list lies in ``ImageSets`` or in a folder below it. It names images by their stem; some name their file.
+    """
+    by_key = {loose_key(image): image for image in images}
     listed: dict[str, set[str]] = {}
     for name in folder.named(".txt"):
-        path = PurePosixPath(name)
-        if path.parts[-3:-1] != ("ImageSets", "Main") or path.stem not in SPLITS:
+        *folders, last = PurePosixPath(name).parts
+        split = SPLIT_KEYS.get(PurePosixPath(last).stem.lower(), "")
+        lowered = [part.lower() for part in folders]
+        if SETS not in lowered[-2:] or not split:
             continue
+        above = "/".join([*folders[: lowered.index(SETS)], ""])
         try:
-            lines = folder.text(name).splitlines()
+            lines = [line.split()[0] for line in folder.text(name).splitlines() if line.strip()]
         except LabelError as error:
             raise InputError(f"VOC list of images: {error}") from error
+        missing = []
         for line in lines:
-            if line.strip():
-                key = pair_key("/".join([*path.parts[:-3], "JPEGImages", line.split()[0] + ".jpg"]))
-                listed.setdefault(key, set()).add(path.stem)
-    return {key: splits.pop() for key, splits in listed.items() if len(splits) == 1}
+            path = line.replace("\\", "/")
+            known = suffix_of(path) in IMAGE_SUFFIXES or suffix_of(path) == ".xml"
+            image = by_key.get(loose_key(above + (path if known else f"{path}.jpg")))
+            if image is None:
+                missing.append(line)
+            else:
+                listed.setdefault(image, set()).add(split)
+        if missing:
+            logger.warning("%s lists %d images that are not there: %s", name, len(missing), few(missing, 3))
+    return {image: splits.pop() for image, splits in listed.items() if len(splits) == 1}

@@ -1,0 +1,118 @@
+"""What kind of label a file holds, told by its name and its beginning: for the files that no reader has taken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from components.ingest.dataset import Folder, suffix_of
+
+HEAD_BYTES = 16384
+# Containers that no reader opens, though people keep labels in them.
+CONTAINERS = (".mat", ".npy", ".npz", ".pkl", ".h5", ".hdf5", ".tfrecord", ".record", ".parquet", ".xlsx", ".xls")
+JSON = (".json", ".jsonl", ".ndjson", ".geojson")
+TEXTS = (".txt", ".csv", ".tsv", ".xml", *JSON)
+# Texts that lie among labels without being one: names of classes, lists of images, notes.
+_NO_LABELS = re.compile(r"(classes|labels?|names|train|val|valid|test|trainval|readme|licen[cs]e|notes|changelog)\b.*")
+
+_MARKS = re.compile(
+    rb'"(bbox|bboxes|boxes|bounding_?box|shapes|annotations|objects|segmentation|rectanglelabels|regions|polygons?'
+    rb'|points|coordinates)"\s*:'
+)
+_TABLE = re.compile(r"\b(x_?min|x1|bbox|bndbox|x_?max|x2|imageid)\b", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[\s,;]+")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_CORNERS = re.compile(r"\S*\d,\s*-?\d[\d.]*,\s*-?\d[\d.]*,\s*-?\d")
+
+
+def kind_of(folder: Folder, name: str) -> str:
+    """What a label file is called by the tools that write it; empty if nothing in it looks like a label.
+
+    Args:
+        folder: the data set.
+        name: path of the file inside it.
+    """
+    suffix = suffix_of(name)
+    if suffix in CONTAINERS:
+        return f"{suffix} file"
+    if suffix not in TEXTS:
+        return ""
+    head = folder.head(name, HEAD_BYTES)
+    if suffix == ".xml":
+        return _xml(head.replace(b"\0", b""))
+    if suffix in JSON:
+        return _json(head)
+    return _text(decoded(head), is_table=suffix in (".csv", ".tsv"), is_note=is_note(name))
+
+
+def is_note(name: str) -> bool:
+    """Whether a text is named like one that lies among labels without being one."""
+    return bool(_NO_LABELS.fullmatch(PurePosixPath(name).stem.lower()))
+
+
+def decoded(head: bytes) -> str:
+    """The text that some bytes are, by their byte-order mark; what is no text becomes replacement characters."""
+    encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    return head.decode(encoding, errors="replace")
+
+
+def _xml(head: bytes) -> str:
+    if b"<annotations" in head:
+        return "CVAT's XML" if b"<image" in head or b"<meta" in head or b"<track" in head else "XML"
+    if b"<annotation" in head:
+        return "Pascal VOC"
+    return "XML with boxes" if re.search(rb"<(object|bndbox|box|polygon)\b", head) else ""
+
+
+def _json(head: bytes) -> str:
+    found = {mark.decode() for mark in _MARKS.findall(head)}
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if not found or start not in (b"{", b"["):
+        return ""
+    kinds = {
+        "LabelMe's JSON": "shapes" in found,
+        "VIA's JSON": "regions" in found,
+        "CreateML's JSON": "coordinates" in found and start == b"[",
+        "COCO": b'"images"' in head or b'"image_id"' in head,
+        "Label Studio's JSON": "rectanglelabels" in found or ("annotations" in found and start == b"["),
+    }
+    return next((kind for kind, fits in kinds.items() if fits), "JSON with boxes")
+
+
+def _text(text: str, *, is_table: bool, is_note: bool) -> str:
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    if is_table:
+        return "a table of boxes" if _TABLE.search(line) else ""
+    fields = [field for field in _SEPARATORS.split(line) if field]
+    if _CORNERS.search(line) and not _NUMBER.fullmatch(fields[0]):
+        return "an index of boxes"
+    numbers = sum(bool(_NUMBER.fullmatch(field)) for field in fields)
+    return "lines of boxes" if not is_note and numbers >= 4 and numbers >= 0.6 * len(fields) else ""
+
+
+def foreign(folder: Folder) -> str:
+    """What to do about labels of a kind that no reader here reads; empty if there are none.
+
+    Args:
+        folder: the data set.
+    """
+    for name in [folder.index] if folder.index else folder.named(".xml", ".json"):
+        kind = kind_of(folder, name)
+        if kind in ADVICE:
+            return f"{name} is {kind}, which is not read: {ADVICE[kind]}"
+    return ""
+
+
+# Kinds that hold the labels of many images.
+INDEXES = frozenset(
+    {"CVAT's XML", "COCO", "Label Studio's JSON", "VIA's JSON", "a table of boxes", "an index of boxes"}
+    | {f"{suffix} file" for suffix in CONTAINERS}
+)
+
+# What to do about labels of kinds that no reader here reads.
+ADVICE = {
+    "CVAT's XML": "export from CVAT as 'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1' (Ultralytics)",
+    "LabelMe's JSON": "convert it to COCO or YOLO, for example with labelme2coco",
+    "VIA's JSON": "export from VIA as COCO",
+    "CreateML's JSON": "export as COCO, YOLO or Pascal VOC",
+}

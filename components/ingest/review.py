@@ -1,0 +1,119 @@
+"""One look at a data set as a whole, before anything is trained on it: what is well formed and yet cannot be meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from components.ingest.dataset import Record, few
+from components.ingest.images import Box, Outcome
+from components.ingest.references import split_of
+
+SPECK = 2.0  # pixels; a box with a smaller side can hardly be seen, and no detector finds it
+WHOLE = 0.98  # of an image's width and height, from which on a box is as large as its image
+ODD_SHARE = 0.1  # of all boxes or images, from which on an oddity is worth a warning
+SAYING = (".csv", ".jsonl", ".ndjson")  # a line of its own for an image that shows nothing
+FEW = 3  # images of a split; fewer may well show nothing
+MUCH_MORE = 3  # times the negatives of the other splits
+
+
+@dataclass(frozen=True)
+class Review:
+    """What stands out.
+
+    Attributes:
+        warnings: one line each.
+        unlabelled: how many images came in as showing nothing only because their whole split has no label.
+    """
+
+    warnings: tuple[str, ...] = ()
+    unlabelled: int = 0
+
+
+Pairs = list[tuple[Record, Outcome]]
+
+
+def review(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> Review:
+    """Look at everything that came in.
+
+    Args:
+        kept: the images with what the data set says of each.
+        names: class names.
+        pixels: how many pixels of the masks each class has; empty: there are no masks.
+    """
+    negatives, doubtful = _negatives(kept)
+    return Review((*negatives, *_classes(kept, names, pixels), *_boxes(kept), *_masks(kept)), doubtful)
+
+
+def _negatives(kept: Pairs) -> tuple[list[str], int]:
+    """Splits with more images that show nothing than the others have, or with nothing else."""
+    warnings: list[str] = []
+    doubtful = 0
+    labelled = [(record, outcome) for record, outcome in kept if outcome.boxes is not None]
+    splits: dict[str, Pairs] = {}
+    for record, outcome in labelled:
+        splits.setdefault(record.split or split_of(record.source), []).append((record, outcome))
+    empty = {split: sum(outcome.boxes == () for _, outcome in own) for split, own in splits.items()}
+    for split, own in sorted(splits.items()):
+        rest = len(labelled) - len(own)
+        share = empty[split] / len(own)
+        others = (sum(empty.values()) - empty[split]) / rest if rest else 1.0
+        shown = f"split {split}" if split else "the images without a split"
+        if split and share == 1 and others < 1 and len(own) >= FEW and not _is_said(own):
+            doubtful += len(own)
+            sources = few((record.source for record, _ in own), 3)
+            warnings.append(
+                f"no label for any of the {len(own)} images of {shown} ({sources}), while others have labels: give an "
+                "empty label file to each image that shows nothing"
+            )
+        elif rest and len(own) >= FEW and share >= 0.5 and share > MUCH_MORE * others:
+            warnings.append(f"{share:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
+    bare = [record.source for record, outcome in labelled if outcome.boxes == () and not record.label_file]
+    if len(bare) > ODD_SHARE * len(labelled) and not doubtful:
+        warnings.append(
+            f"{len(bare)} of {len(labelled)} images have no label file and count as showing nothing: {few(bare, 3)}"
+        )
+    return warnings, doubtful
+
+
+def _is_said(pairs: Pairs) -> bool:
+    """Whether somebody has said of each image by itself that it shows nothing."""
+    files = [record.label_file for record, _ in pairs if record.label_file]
+    return len(set(files)) > 1 or (len(files) == 1 == len(pairs)) or any(name.endswith(SAYING) for name in files)
+
+
+def _classes(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> list[str]:
+    if pixels:
+        return [f"class {name} has no pixel in any mask" for name in names if not pixels.get(name)]
+    found = {box[0] for _, outcome in kept for box in outcome.boxes or ()}
+    return [f"class {name} has no box" for name in names if found and name not in found]
+
+
+def _boxes(kept: Pairs) -> list[str]:
+    sized = [
+        (box, outcome.image.width, outcome.image.height)
+        for _, outcome in kept
+        if outcome.image
+        for box in outcome.boxes or ()
+    ]
+    if not sized:
+        return []
+    warnings = []
+    specks = sum(min(box[3] - box[1], box[4] - box[2]) < SPECK for box, _, _ in sized)
+    if specks > ODD_SHARE * len(sized):
+        warnings.append(f"{specks} of {len(sized)} boxes have a side under {SPECK:g} pixels: is their unit another?")
+    whole = sum(_is_whole(*one) for one in sized)
+    if whole > ODD_SHARE * len(sized):
+        warnings.append(f"{whole} of {len(sized)} boxes are as large as their image: is that what they mark?")
+    ends = max(max(box[3], box[4]) for box, _, _ in sized)
+    if len(sized) >= 20 and 50 < ends <= 100 and min(min(width, height) for _, width, height in sized) > 200:
+        warnings.append("all boxes end within the first 100 pixels of larger images: are they in percent?")
+    return warnings
+
+
+def _is_whole(box: Box, width: int, height: int) -> bool:
+    return box[3] - box[1] >= WHOLE * width and box[4] - box[2] >= WHOLE * height
+
+
+def _masks(kept: Pairs) -> list[str]:
+    empty = [record.source for record, outcome in kept if record.mask and outcome.mask is None]
+    return [f"{len(empty)} masks are missing or say nothing of any pixel (255): of {few(empty, 3)}"] if empty else []
