@@ -77,7 +77,7 @@ def run_bare(video: Path, bundle: Path, threads: int) -> float:
 def run_worker(work: Path, video: Path, bundles: list[Path], given: argparse.Namespace) -> float:
     job = Job.open(str(work / "job"))
     for bundle in bundles:
-        job.publish_bundle(bundle, bundle.name)
+        job.registry.publish(bundle, bundle.name)
     point_at(job, "v1")
     options = Options(
         job_root=str(work / "job"), source=str(video), node="edge-1", folder=work / "worker", miner="IBT",

@@ -28,7 +28,7 @@ def deploy(job: Job, version: str, folder: Path, graph=None, bundle=BUNDLE, padd
     if padding:
         entry = graph.metadata_props.add()
         entry.key, entry.value = "padding", "x" * padding
-    job.publish_bundle(write_bundle(folder, graph, bundle), version)
+    job.registry.publish(write_bundle(folder, graph, bundle), version)
     point_at(job, version)
 
 

@@ -37,6 +37,7 @@ from components.core.errors import InputError, NotFoundError, one_line
 from components.core.stores.transfer import landing
 
 DESCRIPTION = "model.json"
+ONNX = "model.onnx"
 
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # what a job calls a bundle
 
@@ -178,13 +179,26 @@ class Bundle:
         path = folder / DESCRIPTION
         if not path.is_file():
             raise NotFoundError(f"bundle {folder}: no {DESCRIPTION} in it: name the folder of one model version")
-        try:
-            bundle = _FORMAT.validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise InputError(f"bundle {folder}: {DESCRIPTION} is wrong: {one_line(error)}") from error
+        bundle = cls.parse(path.read_bytes(), f"bundle {folder}: {DESCRIPTION}")
         for name in bundle.files:
             bundle.file(folder, name)
         return bundle
+
+    @classmethod
+    def parse(cls, data: bytes, name: str) -> Bundle:
+        """Read a description alone.
+
+        Args:
+            data: content of a ``model.json``.
+            name: what a message calls it.
+
+        Raises:
+            InputError: it does not describe a bundle.
+        """
+        try:
+            return _FORMAT.validate_json(data)
+        except ValidationError as error:
+            raise InputError(f"{name} is wrong: {one_line(error)}") from error
 
     def write(self, folder: Path) -> Bundle:
         """Describe the files that lie in a folder; a reader never sees half a description.

@@ -32,16 +32,18 @@ class CanaryPlan:
     frames: int = 100
     hours: float = 24.0
 
-    def begin(self, job: Job, version: str, why: str, now: datetime) -> Canary | None:
-        """Choose the workers; None where there is nothing to try, or no worker that could continue with an older model.
+    def begin(self, job: Job, state: State, version: str, why: str) -> Canary | None:
+        """Choose the workers; None where there is no canary, or no older model that the others could run meanwhile.
 
         Which workers are chosen depends on the version, so that it is not always the same ones.
         """
+        if self.fraction <= 0 or state.champion is None:
+            return None
         nodes = sorted(read_reports(job), key=lambda node: hashlib.sha256(f"{version}:{node}".encode()).digest())
         chosen = tuple(sorted(nodes[: share_of(self.fraction, len(nodes))]))
-        if not chosen or job.read()[0].champion is None:
+        if not chosen:
             return None
-        until = now + timedelta(hours=self.hours)
+        until = datetime.now(UTC) + timedelta(hours=self.hours)
         return Canary(version=version, nodes=chosen, frames=self.frames, until=until, why=why)
 
 
@@ -58,7 +60,7 @@ class CanaryResult:
     reason: str
 
 
-def settle_canary(job: Job, now: datetime) -> CanaryResult | None:
+def settle_canary(job: Job, now: datetime, found: tuple[State, str | None] | None = None) -> CanaryResult | None:
     """Promote the canary, withdraw it or leave it there, by what its workers report.
 
     One failure withdraws it. It is promoted once each of its workers has looked at as many images as asked for.
@@ -66,22 +68,24 @@ def settle_canary(job: Job, now: datetime) -> CanaryResult | None:
     Args:
         job: the job.
         now: the time, with its zone.
+        found: state and etag as read; None reads them.
 
     Returns:
         Where the canary stands; None where there is none.
     """
     while True:
-        state, etag = job.read()
+        state, etag = found or job.read()
         if state.canary is None:
             return None
         end = _judge(job, state.canary, now)
         if end.outcome == "canary":
             return end
         try:
-            job.commit(_after(state, state.canary, end, now), etag)
+            made = job.commit(_after(state, state.canary, end, now), etag)
         except ConflictError:
-            continue  # somebody settled it, or a newer candidate took its place
-        publish_pointer(job)
+            found = None  # somebody settled it, or a newer candidate took its place
+            continue
+        publish_pointer(job, made)
         log.info("%s %s: %s", state.canary.version, end.outcome, end.reason)
         return end
 

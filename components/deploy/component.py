@@ -55,8 +55,10 @@ def deploy(
         from components.core.parameters import DeploySettings, read
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
-        from components.deploy.deploy import collect_garbage, section
+        from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
+        from components.deploy.deploy import section
+        from components.deploy.garbage import collect_garbage
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)
@@ -65,7 +67,7 @@ def deploy(
         try:
             deployed = commit(
                 job_root,
-                Path(candidate.path),
+                Candidate.of_one(Path(candidate.path)),
                 Path(everything.path),
                 outcome=decided["outcome"],
                 why="; ".join(decided["reasons"]),

@@ -7,28 +7,24 @@ state.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from components.core.bundle import DESCRIPTION, Bundle
+from components.core.bundle import sha256_of
 from components.core.errors import ConflictError, InputError
 from components.core.job.job import Job
-from components.core.job.state import RoundResult
+from components.core.job.state import RoundResult, State
 from components.core.reports import page as reports
 from components.core.rules.window import Window
 from components.deploy.canary import CanaryPlan, await_canary
+from components.deploy.candidate import Candidate, publish, version_of
 from components.deploy.pointer import publish_pointer
 from components.deploy.workers import Acknowledgement, await_workers, roll_back_failed
 
 log = logging.getLogger(__name__)
-
-MODEL = "model.onnx"  # its digest names the version
-_OF_A_ROUND = re.compile(r"r(\d+)-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Deployed:
 
 def deploy(
     job_root: str,
-    bundle_folder: Path,
+    candidate: Candidate,
     manifest: Path,
     *,
     outcome: Literal["promoted", "pending", "rejected", "error"],
@@ -72,7 +68,7 @@ def deploy(
 
     Args:
         job_root: the job.
-        bundle_folder: the candidate; it is kept whatever the outcome.
+        candidate: what the round made; it is kept whatever the outcome.
         manifest: file with every sample taken in so far, this round's among them.
         outcome: of the gate.
         why: the gate's reasons as one line.
@@ -95,10 +91,13 @@ def deploy(
     if not 0 < rollout_fraction <= 1:
         raise InputError(f"rollout_fraction={rollout_fraction} is not above 0 and at most 1")
     job = Job.open(job_root)
-    version = version_of(bundle_folder, round_number, job)
-    if not job.has_committed(round_number, run_id):
-        _publish(job, bundle_folder, version)
-        why = f"{outcome}: {why}"
+    state, etag = job.read()
+    if state.is_committed(round_number, run_id, job.store.uri):
+        version = version_of(candidate, state, round_number)
+    else:
+        job.check_round(state, round_number, champion)
+        published = publish(candidate, job, state, round_number)
+        version, why = published.version, f"{outcome}: {why}"
         result = RoundResult(
             number=round_number,
             run=run_id,
@@ -106,89 +105,41 @@ def deploy(
             manifest=_keep_manifest(job, manifest, round_number),
             champion=champion,
             version=version,
-            description=job.describe(version),
+            description=published.description,
             outcome=outcome,
             why=why,
-            canary=canary.begin(job, version, why, datetime.now(UTC)) if canary and outcome == "promoted" else None,
+            canary=canary.begin(job, state, version, why) if canary and outcome == "promoted" else None,
         )
-        job.commit_round(result)
-    publish_pointer(job)
-    return _ending(job, version, outcome, rollout_timeout, rollout_fraction, poll_s)
+        state = job.commit_round(result, (state, etag))
+    publish_pointer(job, state)
+    return _ending(job, state, version, outcome, rollout_timeout, rollout_fraction, poll_s)
 
 
-def promote_pending(job_root: str, *, window: Window | None, now: datetime) -> str | None:
+def promote_pending(
+    job: Job, *, window: Window | None, now: datetime, found: tuple[State, str | None] | None = None
+) -> str | None:
     """Deploy the candidate that waits, if there is one and its window is open.
 
     Args:
-        job_root: the job.
+        job: the job.
         window: when a model may be deployed; None for always.
         now: the time, with its zone.
+        found: state and etag as read; None reads them.
 
     Returns:
         The version that was deployed; None where none was.
     """
-    job = Job.open(job_root)
     while True:
-        state, etag = job.read()
+        state, etag = found or job.read()
         if state.pending is None or (window is not None and not window.contains(now)):
             return None
         try:
-            job.commit(state.pointing_at(state.pending, "promoted: it waited for the window", now), etag)
+            made = job.commit(state.pointing_at(state.pending, "promoted: it waited for the window", now), etag)
         except ConflictError:
-            continue  # it may have been deployed or replaced meanwhile; look again
-        publish_pointer(job)
+            found = None  # it may have been deployed or replaced meanwhile; look again
+            continue
+        publish_pointer(job, made)
         return state.pending
-
-
-def collect_garbage(job: Job, keep: int) -> list[str]:
-    """Remove old candidates that were never deployed.
-
-    What was ever deployed stays, the champion and what it can be rolled back to among them; so do the candidate that
-    waits or is a canary, versions that no round made, and the round in progress.
-
-    Args:
-        job: the job.
-        keep: how many of the newest never deployed ones stay.
-
-    Returns:
-        The versions removed, oldest first.
-    """
-    if keep < 0:
-        raise InputError(f"keep={keep} is negative: give the number of rejected models to keep")
-    state, _ = job.read()
-    tried = state.canary.version if state.canary else None
-    needed = {state.champion, state.pending, tried, *(change.version for change in state.history)}
-    keys: dict[str, list[str]] = {}
-    for info in job.store.list("bundles/"):
-        keys.setdefault(info.key.split("/")[1], []).append(info.key)
-    rounds = {version: int(found[1]) for version in keys if (found := _OF_A_ROUND.fullmatch(version))}
-    spare = sorted(
-        (number, version) for version, number in rounds.items() if number <= state.round and version not in needed
-    )
-    removed = [version for _, version in spare[: max(0, len(spare) - keep)]]
-    for version in removed:
-        # The description first: a bundle without one is not there.
-        for key in sorted(keys[version], key=lambda key: not key.endswith(f"/{DESCRIPTION}")):
-            job.store.delete(key)
-    return removed
-
-
-def version_of(bundle_folder: Path, round_number: int, job: Job) -> str:
-    """The name of a candidate's version: its round and the beginning of its model's digest.
-
-    The last round's candidate, when it is judged again, keeps its name.
-
-    Raises:
-        InputError: the folder is no whole bundle, or has no model to deploy.
-    """
-    digest = Bundle.read(bundle_folder).files.get(MODEL)
-    if digest is None:
-        raise InputError(f"bundle {bundle_folder}: no {MODEL} in it: only a model that runs can be deployed")
-    state, _ = job.read()
-    description = hashlib.sha256((bundle_folder / DESCRIPTION).read_bytes()).hexdigest()
-    if state.candidate and state.vouched.get(state.candidate) == description:
-        return state.candidate
-    return f"r{round_number:04d}-{digest[:8]}"
 
 
 def section(deployed: Deployed) -> reports.Section:
@@ -203,24 +154,17 @@ def section(deployed: Deployed) -> reports.Section:
     return reports.Section("Deployment", body)
 
 
-def _publish(job: Job, folder: Path, version: str) -> None:
-    """Put the bundle into the store, unless an earlier try has done so."""
-    if job.store.stat(f"bundles/{version}/{DESCRIPTION}") is None:
-        job.publish_bundle(folder, version)
-
-
 def _keep_manifest(job: Job, manifest: Path, round_number: int) -> str:
     if not manifest.is_file():
         raise InputError(f"manifest {manifest}: no such file")
-    with manifest.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    key = f"manifests/r{round_number:04d}-{digest[:8]}.parquet"
+    key = f"manifests/r{round_number:04d}-{sha256_of(manifest)[:8]}.parquet"
     job.store.upload(manifest, key)
     return key
 
 
 def _ending(
     job: Job,
+    state: State,
     version: str,
     outcome: Literal["promoted", "pending", "rejected"],
     rollout_timeout: float,
@@ -229,16 +173,16 @@ def _ending(
 ) -> Deployed:
     """See what becomes of a candidate at the edge."""
     if outcome != "promoted":
-        return Deployed("pending" if outcome == "pending" else "kept", version, job.read()[0].champion)
-    state, _ = job.read()
+        return Deployed("pending" if outcome == "pending" else "kept", version, state.champion)
     tried = ""
     if state.canary and state.canary.version == version:
         end = await_canary(job, timeout_s=rollout_timeout, poll_s=poll_s)
         if end and end.outcome != "promoted":
             return Deployed(end.outcome, version, state.champion, canary=end.reason)
         tried = end.reason if end else ""
+        state, _ = job.read()
     if rollout_timeout <= 0:
-        return Deployed("deployed", version, job.read()[0].champion, canary=tried)
+        return Deployed("deployed", version, state.champion, canary=tried)
     workers = await_workers(job, version, timeout_s=rollout_timeout, fraction=rollout_fraction, poll_s=poll_s)
     log.info("%s: %s", workers.outcome, workers.describe())
     if workers.outcome != "not confirmed":

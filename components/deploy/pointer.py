@@ -1,82 +1,94 @@
-"""Tell the edge workers which model to run."""
+"""Tell the edge workers which release to run."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
-from components.core.bundle import DESCRIPTION
+from components.core.bundle import ONNX
 from components.core.errors import ConflictError
-from components.core.job.fleet import POINTER, SEDNA_POINTER, CanaryTarget, Pointer, PublishedFile, Target
+from components.core.job.fleet import POINTER, SEDNA_POINTER, CanaryTarget, Pointer, Target
 from components.core.job.job import Job
+from components.core.job.registry import FOLDER
 from components.core.job.state import State
-from components.core.stores.open import Store
+from components.core.release import MODEL
+from components.core.stores.base import Store
 
 
-def publish_pointer(job: Job) -> Pointer | None:
+def publish_pointer(job: Job, state: State | None = None) -> Pointer | None:
     """Make the workers' pointers say what the job's state says; writes nothing where they do already.
 
     A run that was killed between its commit and this leaves them behind; the next call, by whomever, repairs them. Of
     several calls at once none can bring an older pointer back.
+
+    Args:
+        job: the job.
+        state: as read; None reads it.
 
     Returns:
         What the pointer says; None where there is no champion yet.
 
     Raises:
         NotFoundError: the champion's bundle is not in the store.
+        InputError: it is not the one that the job committed.
     """
-    state, _ = job.read()
-    if state.champion is None:
-        return None
-    _follow(job, POINTER, _pointer_json)
-    _follow(job, SEDNA_POINTER, _sedna_json)
-    return Pointer.model_validate_json(job.store.read(POINTER))
-
-
-def _follow(job: Job, key: str, content: Callable[[Store, State], bytes]) -> None:
-    """Make one object follow the state.
-
-    What is there is read before the state, and replaced only if it is still there: whoever writes has read a state that
-    is newer than the last one written.
-    """
+    state = state or job.read()[0]
+    contents = _contents(job, state)
     while True:
-        found = job.store.read_versioned(key)
-        wanted = content(job.store, job.read()[0])
-        if found and found[0] == wanted:
-            return
+        found = {key: job.store.read_versioned(key) for key in contents}
+        if all(one and one[0] == contents[key] for key, one in found.items()):
+            break
+        newest, _ = job.read()  # newer than what was found, so that no older pointer takes its place
+        if newest != state:
+            state, contents = newest, _contents(job, newest)
+        if contents.keys() == found.keys() and _written(job.store, contents, found):
+            break
+    return Pointer.model_validate_json(contents[POINTER]) if contents else None
+
+
+def _written(store: Store, contents: Mapping[str, bytes], found: Mapping[str, tuple[bytes, str] | None]) -> bool:
+    """Write what differs from what was found; False if somebody else has written meanwhile."""
+    for key, before in found.items():
         try:
-            if found:
-                job.store.write(key, wanted, if_match=found[1])
-            else:
-                job.store.write(key, wanted, if_absent=True)
+            if before is None:
+                store.write(key, contents[key], if_absent=True)
+            elif before[0] != contents[key]:
+                store.write(key, contents[key], if_match=before[1])
         except ConflictError:
-            continue
-        return
+            return False
+    return True
 
 
-def _pointer_json(store: Store, state: State) -> bytes:
+def _contents(job: Job, state: State) -> dict[str, bytes]:
+    """What the pointers are to say, by their keys; nothing before the first champion."""
+    if not state.history:
+        return {}
     change = state.history[-1]
-    trial = None
+    target = _target(job, state, change.version)
+    canary = None
     if state.canary:
-        trial = CanaryTarget(**_target(store, state.canary.version).model_dump(), nodes=state.canary.nodes)
-    pointer = Pointer(**_target(store, change.version).model_dump(), move=state.moves, updated=change.at, trial=trial)
-    return pointer.model_dump_json(indent=2).encode()
+        canary = CanaryTarget(**_target(job, state, state.canary.version), nodes=state.canary.nodes)
+    several = "members" in target or bool(canary and canary.members)
+    pointer = Pointer(
+        **target, format=2 if several else 1, generation=state.generation, updated=change.at, trial=canary
+    )
+    contents = {POINTER: pointer.model_dump_json(indent=2).encode()}
+    # KubeEdge Sedna's workers know one model: a release that has none called "model" is in our own pointer alone.
+    if model := pointer.bundles().get(MODEL):
+        contents[SEDNA_POINTER] = _sedna_json(job, model.version, change.at)
+    return contents
 
 
-def _target(store: Store, version: str) -> Target:
-    prefix = f"bundles/{version}/"
-    description = store.read(prefix + DESCRIPTION)
-    digests = {**json.loads(description)["files"], DESCRIPTION: hashlib.sha256(description).hexdigest()}
-    sizes = {info.key.removeprefix(prefix): info.size for info in store.list(prefix)}
-    files = {name: PublishedFile(sha256=digest, size=sizes[name]) for name, digest in sorted(digests.items())}
-    return Target(version=version, uri=store.uri_of(prefix.rstrip("/")), files=files)
+def _target(job: Job, state: State, version: str) -> dict[str, Any]:
+    release, bundles = job.registry.published(version, state.vouched.get(version))
+    return Target.fields_of(version, bundles, release.routing)
 
 
-def _sedna_json(store: Store, state: State) -> bytes:
+def _sedna_json(job: Job, version: str, updated: datetime) -> bytes:
     """Sedna's ``model_config.json``: its workers load the path when the time differs from the one they know."""
-    change = state.history[-1]
-    key = f"bundles/{change.version}/model.onnx"
-    path = store.local_path(key)
-    config = {"model_path": str(path or store.uri_of(key)), "model_update_time": change.at.isoformat()}
+    key = f"{FOLDER}{version}/{ONNX}"
+    path = job.store.local_path(key)
+    config = {"model_path": str(path or job.store.uri_of(key)), "model_update_time": updated.isoformat()}
     return json.dumps({"model_config": config}, indent=2).encode()

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from components.core.errors import ConflictError
 from components.core.job.fleet import STATUS, WorkerStatus
 from components.core.job.job import Job
+from components.core.job.state import State
 from components.deploy.pointer import publish_pointer
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def await_workers(
         time.sleep(min(poll_s, left))
 
 
-def roll_back_failed(job: Job, fraction: float) -> str | None:
+def roll_back_failed(job: Job, fraction: float, found: tuple[State, str | None] | None = None) -> str | None:
     """Go back to the model before, where so many workers failed to run the champion that too few are left.
 
     One that somebody went back to by hand stays, whatever the workers say of it: there is no telling what is better.
@@ -85,24 +86,26 @@ def roll_back_failed(job: Job, fraction: float) -> str | None:
     Args:
         job: the job.
         fraction: share of the workers that is enough.
+        found: state and etag as read; None reads them.
 
     Returns:
         The version that is the champion again; None where nothing was done.
     """
     while True:
-        state, etag = job.read()
+        state, etag = found or job.read()
         if not state.history or state.history[-1].before is None or state.history[-1].why.startswith("rolled back"):
             return None
         version, before = state.history[-1].version, state.history[-1].before
-        found = _look(job, version, fraction)
-        if not found.total or not found.hopeless(fraction):
+        said = _look(job, version, fraction)
+        if not said.total or not said.hopeless(fraction):
             return None
         try:
-            job.commit(state.pointing_at(before, f"rolled back: {version} failed: {found.describe()}"), etag)
+            made = job.commit(state.pointing_at(before, f"rolled back: {version} failed: {said.describe()}"), etag)
         except ConflictError:
-            continue  # look again at what it has become
-        log.warning("went back to %s, since %s failed: %s", before, version, found.describe())
-        publish_pointer(job)
+            found = None  # look again at what it has become
+            continue
+        log.warning("went back to %s, since %s failed: %s", before, version, said.describe())
+        publish_pointer(job, made)
         return before
 
 

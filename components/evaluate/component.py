@@ -107,7 +107,7 @@ def judge(
         state, _ = job.read()
         champion = own_folder(job_root) / "champion" / state.champion if state.champion else None
         if champion and state.champion:
-            job.fetch_bundle(state.champion, champion)
+            job.fetch_bundle(state.champion, champion, state)
         conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None
         comparison = compare(
             Path(candidate.path),

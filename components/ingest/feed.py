@@ -156,6 +156,7 @@ def take_new(
     max_compression_ratio: float = 200.0,
     round_number: int | None = None,
     full: bool = False,
+    state: State | None = None,
 ) -> Arrivals:
     """Bring in what a feed has shown since the job's last round.
 
@@ -175,6 +176,7 @@ def take_new(
         max_compression_ratio: most bytes unpacked per byte packed.
         round_number: the round that brings the samples in; None: the one after the job's last.
         full: list everything, however long it takes.
+        state: of the job, as read; None reads it.
 
     Raises:
         InputError: the feed cannot be read, or too much of what is new is bad.
@@ -184,7 +186,7 @@ def take_new(
     wanted = Classes(classes, ignore_classes)
     store = open_store(job_root)
     workspace_of(store)
-    state, _ = Job(store).read()
+    state = state or Job(store).read()[0]
     cache = cache_folder(job_root) / "feed"
     memory = _Memory.read(store)
     reading = f"{hash_of(repr((PAIRING, store.uri, feed_url, data_path, data_format, classes, ignore_classes))):016x}"
@@ -527,6 +529,8 @@ def _outcomes(haul: NewEntries, records: list[Record], store: Store, values: Val
 
     Those with a mask are: of a mask no poll remembers what it found.
     """
+    if not records:
+        return []
     pending = _read_pending(store, haul.seen.cursor)
     checked = {
         id(record): pending[mark] for record in records if not record.mask and (mark := haul.mark(record)) in pending

@@ -23,18 +23,18 @@ class LoadedModel:
 
     Attributes:
         detector: itself.
-        shelved: where it lies on disk.
-        order: what asked for it; None for one that was started from disk.
+        cached: where it lies on disk.
+        desired: what asked for it; None for one that was started from disk.
     """
 
     detector: Detector
-    shelved: CachedModel
-    order: DesiredModel | None = None
+    cached: CachedModel
+    desired: DesiredModel | None = None
 
     @property
     def version(self) -> str:
         """Its name."""
-        return self.shelved.version
+        return self.cached.version
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Loader:
             board_check=self.board_check,
         )  # fmt: skip
 
-    def load(self, model: CachedModel, order: DesiredModel | None) -> LoadedModel:
+    def load(self, model: CachedModel, desired: DesiredModel | None) -> LoadedModel:
         """Load a model and run it once.
 
         Raises:
@@ -62,7 +62,7 @@ class Loader:
             raise
         except Exception as error:  # a broken model ends in whatever its runtime raises
             raise UnfitModelError(one_line(error)) from error
-        return LoadedModel(detector, model, order)
+        return LoadedModel(detector, model, desired)
 
 
 class HotUpdate:
@@ -70,7 +70,7 @@ class HotUpdate:
 
     Args:
         pointer: says which model to run.
-        shelf: the models on disk.
+        cache: the models on disk.
         loader: loads them.
         slot: where the loop takes them.
         status: what is reported to the job.
@@ -81,7 +81,7 @@ class HotUpdate:
     def __init__(
         self,
         pointer: PointerReader,
-        shelf: ModelCache,
+        cache: ModelCache,
         loader: Loader,
         slot: ActiveModel,
         status: StatusReport,
@@ -89,7 +89,7 @@ class HotUpdate:
         poll_s: float,
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._pointer, self._shelf, self._loader = pointer, shelf, loader
+        self._pointer, self._cache, self._loader = pointer, cache, loader
         self._slot, self._status, self._poll_s, self._count = slot, status, poll_s, count
         self._asked: DesiredModel | None = None  # the last one
         self._handled: tuple[str, str] | None = None  # version and move of the last one that came to its end
@@ -102,14 +102,14 @@ class HotUpdate:
             NoRuntimeError: none would work on this machine; they stay on the disk.
         """
         running = self._slot.current
-        for model in self._shelf.good():
-            if running is not None and model == running.shelved:
+        for model in self._cache.good():
+            if running is not None and model == running.cached:
                 continue
             try:
                 self._slot.offer(self._loader.load(model, None))
             except UnfitModelError as error:
                 log.warning("model %s on this disk cannot be used any more: %s", model.version, error)
-                self._shelf.forget(model)
+                self._cache.forget(model)
                 continue
             log.info("model %s from this disk", model.version)
             return True
@@ -139,57 +139,57 @@ class HotUpdate:
         self._end()
 
     def _end(self) -> None:
-        """Leave the shelf as the next life should find it."""
+        """Leave the cache so that the next start can resume."""
         try:
             self._follow_loop()
             current = self._slot.current
             if current is not None and self._slot.frames:  # a short life gives no more proof than this
-                self._shelf.accept(current.shelved)
-            self._shelf.pause()
+                self._cache.accept(current.cached)
+            self._cache.pause()
             self._status.beat(now=True)
         except InputError as error:
             log.warning("%s", error)
 
     def _look(self, stop: threading.Event) -> None:
-        order = self._pointer.read()
-        if order is None or (order.version, order.move) == self._handled:
+        desired = self._pointer.read()
+        if desired is None or (desired.version, desired.generation) == self._handled:
             return
-        self._asked = order
-        if self._runs(order):
-            self._status.say(order.version, "loaded")
-            self._handled = order.version, order.move
-        elif known := self._shelf.failure(order):
-            self._fail(order, known)  # in an earlier life, which may have had no time to say so
+        self._asked = desired
+        if self._runs(desired):
+            self._status.say(desired.version, "loaded")
+            self._handled = desired.version, desired.generation
+        elif known := self._cache.failure(desired):
+            self._fail(desired, known)  # in an earlier life, which may have had no time to say so
         else:
-            self._follow(order, stop)
+            self._follow(desired, stop)
 
-    def _follow(self, order: DesiredModel, stop: threading.Event) -> None:
+    def _follow(self, desired: DesiredModel, stop: threading.Event) -> None:
         try:
-            model = self._shelf.bring(order)
+            model = self._cache.bring(desired)
             self._check_classes(model)
             self._loader.try_out(model, stop)
-            self._shelf.begin(model)
-            loaded = self._loader.load(model, order)
+            self._cache.begin(model)
+            loaded = self._loader.load(model, desired)
         except UnfitModelError as error:
-            self._shelf.reject(order, str(error))
-            self._fail(order, str(error))
+            self._cache.reject(desired, str(error))
+            self._fail(desired, str(error))
             return
-        self._handled = order.version, order.move
+        self._handled = desired.version, desired.generation
         self._slot.offer(loaded)
 
-    def _runs(self, order: DesiredModel) -> bool:
-        """Whether the model in use is the one that is ordered."""
+    def _runs(self, desired: DesiredModel) -> bool:
+        """Whether the model in use is the one to run; a release may change while the member that runs here does not."""
         current = self._slot.current
-        if current is None or current.version != order.version:
+        if current is None or current.version != desired.bundle_version:
             return False
-        description = order.files.get("model.json")
-        same_order = current.order is not None and current.order.move == order.move
-        return current.shelved.digest == description.sha256 if description else same_order
+        description = desired.files.get("model.json")
+        same_request = current.desired is not None and current.desired.generation == desired.generation
+        return current.cached.digest == description.sha256 if description else same_request
 
     def _check_classes(self, new: CachedModel) -> None:
         """Refuse a model that lacks a class of the running one, unless it is one to go back to."""
         current = self._slot.current
-        if current is None or new.digest in {model.digest for model in self._shelf.good()}:
+        if current is None or new.digest in {model.digest for model in self._cache.good()}:
             return
         wrong = _class_problem(current.detector.bundle, Bundle.read(new.folder))
         if wrong:
@@ -209,32 +209,32 @@ class HotUpdate:
         if event.kind == "in use":
             self._count("model_swaps")
             log.info("model %s is in use", model.version)
-            if model.order is not None:
-                self._status.say(model.version, "loaded")
+            if model.desired is not None:
+                self._status.say(model.desired.version, "loaded")
         elif event.kind == "proven":
-            self._shelf.accept(model.shelved)
+            self._cache.accept(model.cached)
         else:
-            self._shelf.forget(model.shelved)
-            order = self._order_for(model)
-            self._shelf.reject(order, event.error)
+            self._cache.forget(model.cached)
+            desired = self._request_for(model)
+            self._cache.reject(desired, event.error)
             if self._slot.current is None and not self.start_from_disk():
                 log.error("there is no model left that works; the worker waits for another")
-            self._fail(order, event.error)
+            self._fail(desired, event.error)
 
-    def _order_for(self, model: LoadedModel) -> DesiredModel:
-        """The last order for a model; one from disk may be in use before the pointer was ever read."""
-        if self._asked is not None and self._asked.version == model.version:
+    def _request_for(self, model: LoadedModel) -> DesiredModel:
+        """What asked for a model last; one from disk may be in use before the pointer was ever read."""
+        if self._asked is not None and self._asked.bundle_version == model.version:
             return self._asked
-        return model.order or DesiredModel(model.version, "", "")
+        return model.desired or DesiredModel(model.version, "", "")
 
-    def _fail(self, order: DesiredModel, reason: str) -> None:
+    def _fail(self, desired: DesiredModel, reason: str) -> None:
         """Say once that a model cannot be used."""
         self._count("model_failures")
-        self._handled = order.version, order.move
+        self._handled = desired.version, desired.generation
         coming = self._slot.coming
         goes_on = f"going on with {coming.version}" if coming else "and there is no other yet"
-        log.error("model %s cannot be used, %s: %s", order.version, goes_on, reason)
-        self._status.say(order.version, "failed", reason)
+        log.error("model %s cannot be used, %s: %s", desired.version, goes_on, reason)
+        self._status.say(desired.version, "failed", reason)
 
     def _complain(self, message: str) -> None:
         """Say what is wrong once, until it is something else."""

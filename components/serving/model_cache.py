@@ -6,7 +6,6 @@ Each lies in a folder that its version and its content name, so that no file of 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import uuid
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from components.core.bundle import DESCRIPTION, Bundle
+from components.core.bundle import DESCRIPTION, Bundle, sha256_of
 from components.core.errors import InputError, NotFoundError, one_line
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.onnx import FILE
@@ -68,14 +67,14 @@ class _State(BaseModel):
     good: list[_Entry] = []  # oldest first
     trying: _Entry | None = None
     lives: int = 0
-    failures: dict[str, str] = {}  # "version move" and why
+    failures: dict[str, str] = {}  # "version generation" and why
 
 
 class ModelCache:
     """The models on disk; for one thread.
 
     Args:
-        folder: of the shelf; made when the first model comes.
+        folder: of the cache; made when the first model comes.
         runtime: what the models run on, which decides the files that are fetched.
         golden: fetch golden tensors for this board, too, where a bundle has them.
 
@@ -90,30 +89,37 @@ class ModelCache:
 
     def good(self) -> list[CachedModel]:
         """The models that have proven themselves, the last one first."""
-        return [self._shelved(entry) for entry in reversed(self._state.good)]
+        return [self._cached(entry) for entry in reversed(self._state.good)]
 
-    def failure(self, order: DesiredModel) -> str | None:
-        """Why an order could not be followed; None if it has not been tried."""
-        unordered = replace(order, move="")  # it failed before the worker knew who asks for it
-        if reason := self._state.failures.get(_name(unordered)):
-            self.reject(order, reason)
-            del self._state.failures[_name(unordered)]
-        return self._state.failures.get(_name(order))
+    def failure(self, desired: DesiredModel) -> str | None:
+        """Why a model could not be used; None if it has not been tried."""
+        unasked = replace(desired, generation="")  # it failed before the worker knew who asks for it
+        if reason := self._state.failures.get(_name(unasked)):
+            self.reject(desired, reason)
+            del self._state.failures[_name(unasked)]
+        return self._state.failures.get(_name(desired))
 
-    def bring(self, order: DesiredModel) -> CachedModel:
+    def bring(self, desired: DesiredModel) -> CachedModel:
         """Fetch a model, whole and checked, or find it here.
 
         Raises:
             UnfitModelError: it is incomplete, or its bytes are not those that were published.
             InputError: its store is out of reach, or this disk is full.
         """
+        described = desired.files.get(DESCRIPTION)
+        if described:
+            here = self._cached(_Entry(version=desired.bundle_version, digest=described.sha256))
+            if _is_whole(here.folder):
+                return here
         partial = self._folder / f"{RESERVED}{uuid.uuid4().hex}"
         try:
             with os_errors(str(self._folder)):
                 partial.mkdir(parents=True)
-                model = self._shelved(_Entry(version=order.version, digest=_fetch(order, DESCRIPTION, partial)))
+                model = self._cached(
+                    _Entry(version=desired.bundle_version, digest=_fetch(desired, DESCRIPTION, partial))
+                )
                 if not _is_whole(model.folder):
-                    self._complete(order, partial)
+                    self._complete(desired, partial)
                     shutil.rmtree(model.folder, ignore_errors=True)
                     partial.rename(model.folder)
                 return model
@@ -142,13 +148,13 @@ class ModelCache:
             if path not in kept and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
 
-    def reject(self, order: DesiredModel, reason: str) -> None:
-        """An order cannot be followed; a later one for the same version may be."""
-        failures = {**self._state.failures, _name(order): reason}
+    def reject(self, desired: DesiredModel, reason: str) -> None:
+        """A model cannot be used; it is tried again when the pointer asks for it anew."""
+        failures = {**self._state.failures, _name(desired): reason}
         self._save(failures=dict(list(failures.items())[-FAILURES_KEPT:]), trying=None, lives=0)
         kept = {known.folder for known in self.good()}
-        for path in self._folder.glob(f"{order.version}-*"):
-            if path not in kept and path.name.rpartition("-")[0] == order.version:
+        for path in self._folder.glob(f"{desired.bundle_version}-*"):
+            if path not in kept and path.name.rpartition("-")[0] == desired.bundle_version:
                 shutil.rmtree(path, ignore_errors=True)
 
     def forget(self, model: CachedModel) -> None:
@@ -161,14 +167,14 @@ class ModelCache:
         if self._state.trying:
             self._save(trying=None, lives=0)
 
-    def _complete(self, order: DesiredModel, folder: Path) -> None:
+    def _complete(self, desired: DesiredModel, folder: Path) -> None:
         """Add the files that a worker needs to a fetched description, and describe these alone."""
         try:
             bundle = _DESCRIPTION.validate_json((folder / DESCRIPTION).read_bytes())
         except ValidationError as error:
             raise UnfitModelError(f"{DESCRIPTION} describes no model: {one_line(error)}") from error
         for name in self._needed(bundle.files):
-            if _fetch(order, name, folder) != bundle.files[name]:
+            if _fetch(desired, name, folder) != bundle.files[name]:
                 raise UnfitModelError(f"{name} does not have the SHA-256 that {DESCRIPTION} records")
         replace(bundle, files={}).write(folder)
 
@@ -180,7 +186,7 @@ class ModelCache:
             raise UnfitModelError(f"there is no {self._own_file} in it, which the runtime {self._runtime!r} needs")
         return [self._own_file, *(name for name in files if name == self._golden)]
 
-    def _shelved(self, entry: _Entry) -> CachedModel:
+    def _cached(self, entry: _Entry) -> CachedModel:
         return CachedModel(entry.version, self._folder / f"{entry.version}-{entry.digest[:16]}", entry.digest)
 
     def _save(self, **changes: object) -> None:
@@ -188,33 +194,25 @@ class ModelCache:
         with os_errors(str(self._folder)), landing(self._folder / STATE, durable=True) as file:
             file.write(self._state.model_dump_json(indent=2).encode())
 
-    def _clear(self) -> None:
-        """Remove the models that are no longer needed, and incomplete files of an earlier run."""
-        kept = {model.folder.name for model in self.good()} | {STATE}
-        for path in self._folder.iterdir():
-            if path.name not in kept and path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-
 
 _DESCRIPTION = TypeAdapter(Bundle)
 
 
-def _name(order: DesiredModel) -> str:
-    return f"{order.version} {order.move}"
+def _name(desired: DesiredModel) -> str:
+    return f"{desired.version} {desired.generation}"
 
 
-def _fetch(order: DesiredModel, name: str, folder: Path) -> str:
+def _fetch(desired: DesiredModel, name: str, folder: Path) -> str:
     """Bring one file here and compare it with what the pointer says; its SHA-256."""
-    published = order.files.get(name)
-    if order.files and published is None:
+    published = desired.files.get(name)
+    if desired.files and published is None:
         raise UnfitModelError(f"the pointer names no {name}")
     path = folder / name
     try:
-        fetch(f"{order.uri}/{name}", path)
+        fetch(f"{desired.uri}/{name}", path)
     except NotFoundError as error:
         raise UnfitModelError(f"there is no {name}: {error}") from error
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path)
     size = path.stat().st_size
     if published and size != published.size:
         raise UnfitModelError(f"{name} has {size} bytes, the pointer says {published.size}: it is not whole")

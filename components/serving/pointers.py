@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from components.core.errors import InputError, one_line
 from components.core.job.fleet import POINTER, Pointer, PublishedFile
+from components.core.release import MODEL
 from components.core.stores.open import Store, open_store, shown, split
+
+STALE_SECONDS = 300.0  # after which a pointer of a lower generation is no stale copy
+
+log = logging.getLogger(__name__)
 
 _BUNDLE = re.compile(r"/bundles/([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 
 @dataclass(frozen=True)
 class DesiredModel:
-    """One model that a worker should run.
+    """The model that a worker should run.
 
     Attributes:
-        version: its name.
-        move: distinguishes this one from an earlier one for the same version.
+        version: of the release that it belongs to.
+        generation: distinguishes this request from an earlier one for the same version.
         uri: address of the folder of its files.
         files: size and digest of each by name; empty where the pointer does not say.
+        bundle: version of its bundle, where that is another one than the release.
+        routing: what decides between the members of the release.
     """
 
     version: str
-    move: str
+    generation: str
     uri: str
     files: Mapping[str, PublishedFile] = field(default_factory=dict)
+    bundle: str = ""
+    routing: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def bundle_version(self) -> str:
+        """The version of its bundle."""
+        return self.bundle or self.version
 
 
 class PointerReader(Protocol):
-    """Where orders come from."""
+    """Where a worker learns which model to run."""
 
     def read(self) -> DesiredModel | None:
-        """The order that holds now; None where there is none, or nothing that is newer than what was read.
+        """The model to run now; None where there is none, or nothing that is newer than what was read.
 
         Raises:
             InputError: the pointer is out of reach, or is not one.
@@ -50,14 +66,23 @@ class PointerReader(Protocol):
 class JobPointer:
     """The pointer in the job's root.
 
+    A pointer of a lower generation than one that was followed is a stale copy from a cache on the way, or the job was
+    put back to an earlier state. The latter is followed at once where the pointer is newer by its time, and else when
+    it is still there after ``STALE_SECONDS``.
+
     Args:
         store: the job's root.
-        node: this worker; a model on trial is for some of them.
+        node: this worker; a canary is for some of them.
+        member: the one to run, of a release of several models.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, store: Store, node: str) -> None:
-        self._store, self._node = store, node
-        self._highest = 0
+    def __init__(
+        self, store: Store, node: str, member: str = MODEL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._node, self._member, self._clock = store, node, member, clock
+        self._followed: Pointer | None = None
+        self._older_since: float | None = None
 
     def read(self) -> DesiredModel | None:
         """What ``champion.json`` says; see :class:`PointerReader`."""
@@ -68,11 +93,38 @@ class JobPointer:
             pointer = Pointer.model_validate_json(found[0])
         except ValidationError as error:
             raise _not_a_pointer(self._store.uri_of(POINTER), error) from error
-        if pointer.move < self._highest:
-            return None  # a stale copy, from a cache on the way
-        self._highest = pointer.move
+        if not self._follows(pointer):
+            return None
+        self._followed, self._older_since = pointer, None
         target = pointer.for_node(self._node)
-        return DesiredModel(target.version, str(pointer.move), target.uri, target.files)
+        bundles = target.bundles()
+        if self._member not in bundles:
+            raise InputError(
+                f"{self._store.uri_of(POINTER)}: the release {target.version} has no member {self._member!r}; "
+                f"choose from {', '.join(bundles)}"
+            )
+        bundle = bundles[self._member]
+        return DesiredModel(
+            target.version, str(pointer.generation), bundle.uri, bundle.files, bundle.version, target.routing
+        )
+
+    def _follows(self, pointer: Pointer) -> bool:
+        """Whether to follow a pointer, or to wait, since it looks like a stale copy."""
+        before = self._followed
+        if before is None or pointer.generation >= before.generation:
+            return True
+        now = self._clock()
+        seen = f"{self._store.uri_of(POINTER)} went back from generation {before.generation} ({before.version}) to "
+        seen += f"{pointer.generation} ({pointer.version})"
+        since = now if self._older_since is None else self._older_since
+        if pointer.updated > before.updated or now - since >= STALE_SECONDS:
+            log.warning("%s: following it, since the job was put back to an earlier state", seen)
+            return True
+        if self._older_since is None:
+            self._older_since = now
+            log.warning("%s: a stale copy, or the job was put back; following it if it stays for %d s",
+                        seen, STALE_SECONDS)  # fmt: skip
+        return False
 
 
 class _SednaModel(BaseModel):

@@ -27,6 +27,6 @@ def last_candidate(job_root: str, output: Path) -> Trained:
         raise InputError(f"{job.store.uri}: no round has made a candidate yet, so there is none to judge again")
     if state.candidate == state.champion:
         raise InputError(f"{job.store.uri}: the last candidate, {state.candidate}, is the champion already")
-    bundle = job.fetch_bundle(state.candidate, output)
+    bundle = job.fetch_bundle(state.candidate, output, state)
     told = reports.note(f"Nothing was trained: {state.candidate}, the last round's candidate, is judged again.")
     return Trained(bundle, [], [reports.Section("Training", told)])

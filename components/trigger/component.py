@@ -48,13 +48,10 @@ def trigger(
         )
         from components.core.reports.page import write_page
         from components.core.rules.window import Window
-        from components.deploy.canary import settle_canary
-        from components.deploy.deploy import promote_pending
-        from components.deploy.pointer import publish_pointer
-        from components.deploy.workers import roll_back_failed
+        from components.deploy.settle import settle
         from components.ingest.feed import take_new
         from components.trigger.report import sections
-        from components.trigger.trigger import compares_with_known, decide
+        from components.trigger.trigger import asks_for_last_round, compares_with_known, decide
 
         data, chosen = read(DataSettings, settings), read(TriggerSettings, settings)
         gate, forced = read(GateSettings, settings), read(RoundSettings, settings)
@@ -63,13 +60,11 @@ def trigger(
         now = datetime.now(UTC)
         job = Job.open(job_root)
         waits = bool(gate.deploy_window) and not gate.force_deploy
-        promote_pending(job_root, window=Window.parse(gate.deploy_window) if waits else None, now=now)
-        settle_canary(job, now)
-        roll_back_failed(job, rollout_fraction)
-        publish_pointer(job)  # a run that was killed after its commit may not have
-        arrivals = take_new(feed_url, job_root, **dict(data))
-        state, _ = job.read()
-        last_round = job.store.stat(state.manifest) if state.manifest else None
+        window = Window.parse(gate.deploy_window) if waits else None
+        state = settle(job, window=window, now=now, fraction=rollout_fraction)
+        arrivals = take_new(feed_url, job_root, **dict(data), state=state)
+        timed = asks_for_last_round(chosen.trigger_conditions)
+        last_round = job.store.stat(state.manifest) if timed and state.manifest else None
         compares = compares_with_known(chosen.trigger_conditions)
         decision = decide(
             state,

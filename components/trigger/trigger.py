@@ -114,7 +114,7 @@ def decide(
         window: the hours in which rounds may run, as :class:`Window` reads it; None or empty: always.
         conditions: as :class:`Condition` reads them; None or empty: ``num_of_samples >= 50``.
         known: what the job has; see :func:`compares_with_known`.
-        round_at: when the last round was committed; None: there was none.
+        round_at: when the last round was committed; see :func:`asks_for_last_round`; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
         failures: what is known of a round that failed.
         force: run in any case.
@@ -159,6 +159,15 @@ def compares_with_known(conditions: object) -> bool:
     """
     named = Condition.parse(conditions or DEFAULT_CONDITION, "conditions").metrics()
     return not named.isdisjoint({"drift", *trigger_metrics.names()})
+
+
+def asks_for_last_round(conditions: object) -> bool:
+    """Whether conditions ask for something that only the time of the last round can tell.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    return "hours_since_round" in Condition.parse(conditions or DEFAULT_CONDITION, "conditions").metrics()
 
 
 def measure(

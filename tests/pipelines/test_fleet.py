@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.deploy.canary import CanaryPlan
+from components.deploy.candidate import Candidate
 from components.deploy.deploy import Deployed, deploy
 from components.serving import status as reports
 from tests.edge import folder_of_images, options, running, status
@@ -41,8 +42,9 @@ def end_round(root, tmp_path):
         Manifest.of([row], ["red"]).write(tmp_path / f"{number}.parquet")
         champion = Job.open(root).read()[0].champion
         return deploy(
-            root, folder, tmp_path / f"{number}.parquet", outcome="promoted", why="better", round_number=number,
-            run_id=f"run-{number}", cursor="", champion=champion, rollout_timeout=60, poll_s=0.05, **wanted,
+            root, Candidate.of_one(folder), tmp_path / f"{number}.parquet", outcome="promoted", why="better",
+            round_number=number, run_id=f"run-{number}", cursor="", champion=champion, rollout_timeout=60, poll_s=0.05,
+            **wanted,
         )  # fmt: skip
 
     return run

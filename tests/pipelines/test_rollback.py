@@ -20,7 +20,7 @@ def rollback(*words: str) -> subprocess.CompletedProcess:
 def test_an_earlier_model_becomes_the_champion_again(tmp_path):
     job = Job.open(str(tmp_path / "job"))
     for version in ("r0001-aaaaaaaa", "r0002-bbbbbbbb"):
-        job.publish_bundle(write_bundle(tmp_path / version, colour_model()), version)
+        job.registry.publish(write_bundle(tmp_path / version, colour_model()), version)
         state, etag = job.read()
         job.commit(state.pointing_at(version, "promoted"), etag)
     done = rollback(str(tmp_path / "job"))

@@ -85,7 +85,7 @@ class Site:
             "champion": state.champion,
             "pointer": json.loads(job.store.read("champion.json"))["version"] if state.champion else None,
             "history": [change.version for change in state.history],
-            "versions": job.versions(),
+            "versions": job.registry.versions(),
             "samples": samples.sort("id").to_dicts() if manifest else [],
         }
 

@@ -251,7 +251,7 @@ def test_a_runtime_that_gives_nothing_is_one_line(board, tmp_path, faults, says)
 def test_the_champion_of_a_job_is_checked_by_the_workers_own_variables(board, tmp_path):
     job = Job.open(str(tmp_path / "job"))
     assert "there is no champion in it yet" in program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job")}).output
-    job.publish_bundle(write_board_bundle(tmp_path / "model", "zeros"), "v1")
+    job.registry.publish(write_board_bundle(tmp_path / "model", "zeros"), "v1")
     point_at(job, "v1")
     result = program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job"), "EDGE_RUNS": "2"})
     assert result.exit_code == 1
@@ -319,13 +319,13 @@ def job(tmp_path):
 
 
 def deploy(job, version, folder, faults="", golden=True):
-    job.publish_bundle(write_board_bundle(folder, faults, golden), version)
+    job.registry.publish(write_board_bundle(folder, faults, golden), version)
     point_at(job, version)
 
 
 def test_golden_tensors_come_along_for_this_board_alone(board, job, tmp_path):
     deploy(job, "v1", tmp_path / "v1", "rounding")
-    shelved = Site(job, tmp_path).turn().shelved
+    shelved = Site(job, tmp_path).turn().cached
     assert set(Bundle.read(shelved.folder).files) == {"model.rk3588.rknn", "model.rk3588.golden.npz"}
     assert (status(job).version, status(job).state) == ("v1", "loaded")
 

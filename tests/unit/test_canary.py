@@ -9,7 +9,8 @@ import pytest
 from components.core.job.fleet import POINTER, Pointer, WorkerStatus, status_key
 from components.core.job.job import Job
 from components.deploy.canary import CanaryPlan, settle_canary
-from components.deploy.deploy import Deployed, collect_garbage
+from components.deploy.deploy import Deployed
+from components.deploy.garbage import collect_garbage
 from components.deploy.workers import GONE_AFTER, read_reports, roll_back_failed
 from tests.unit.test_deploy import end_round, name, root
 
@@ -59,7 +60,7 @@ def test_only_the_chosen_workers_are_told_to_run_a_candidate_on_trial(job):
 
 def test_it_is_promoted_once_each_of_them_has_looked_at_enough_images(job):
     first, second = job.read()[0].canary.nodes
-    move = pointer(job).move
+    move = pointer(job).generation
     say(job, first, name(2), frames=10)
     say(job, second, name(2), frames=9)
     assert settle_canary(job, now()).outcome == "canary"
@@ -70,13 +71,13 @@ def test_it_is_promoted_once_each_of_them_has_looked_at_enough_images(job):
     assert (state.champion, state.canary) == (name(2), None)
     assert "2 of 2 workers have looked at 10 images" in state.history[-1].why
     assert {pointer(job).for_node(node).version for node in NODES} == {name(2)}
-    assert pointer(job).move == move + 1
+    assert pointer(job).generation == move + 1
     assert settle_canary(job, now()) is None
 
 
 def test_one_failure_withdraws_it(job):
     first, second = job.read()[0].canary.nodes
-    move = pointer(job).move
+    move = pointer(job).generation
     say(job, first, name(2), frames=500)
     say(job, second, name(2), state="failed", error="its output is not finite")
     end = settle_canary(job, now())
@@ -85,7 +86,7 @@ def test_one_failure_withdraws_it(job):
     state, _ = job.read()
     assert (state.champion, state.canary, len(state.history)) == (name(1), None, 1)
     assert {pointer(job).for_node(node).version for node in NODES} == {name(1)}
-    assert pointer(job).move == move + 1
+    assert pointer(job).generation == move + 1
 
 
 def test_workers_that_never_report_end_the_trial_when_its_time_is_over(job):

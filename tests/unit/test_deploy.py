@@ -17,7 +17,9 @@ from components.core.manifest import Manifest
 from components.core.rules.window import Window
 from components.core.stores.files import FileStore
 from components.core.stores.s3 import S3Store
-from components.deploy.deploy import Deployed, collect_garbage, deploy, promote_pending, section, version_of
+from components.deploy.candidate import Candidate, publish
+from components.deploy.deploy import Deployed, deploy, promote_pending, section
+from components.deploy.garbage import collect_garbage
 from components.deploy.pointer import publish_pointer
 from components.deploy.workers import Acknowledgement, await_workers
 
@@ -42,9 +44,8 @@ def end_round(tmp_path):
         }  # fmt: skip
         settings |= options
         content = settings.pop("content", f"model {number}")
-        return deploy(
-            root, bundle(tmp_path, content), manifest(tmp_path, number, content), round_number=number, **settings
-        )  # fmt: skip
+        candidate = Candidate.of_one(bundle(tmp_path, content))
+        return deploy(root, candidate, manifest(tmp_path, number, content), round_number=number, **settings)
 
     return run
 
@@ -99,7 +100,7 @@ def test_a_rejected_candidate_changes_everything_but_the_pointer(root, end_round
     state, _ = job.read()
     assert (state.round, state.cursor, state.champion, state.pending) == (2, "cursor-2", name(1), None)
     assert len(state.history) == 1
-    assert job.versions() == [name(1), name(2)]
+    assert job.registry.versions() == [name(1), name(2)]
     assert job.store.read(POINTER) == before
 
 
@@ -108,11 +109,11 @@ def test_a_pending_candidate_waits_for_its_window_and_no_older_one_comes_after_a
     assert end_round(root, 2, outcome="pending") == Deployed("pending", name(2), name(1))
     job = Job.open(root)
     assert (job.read()[0].champion, job.read()[0].pending) == (name(1), name(2))
-    assert promote_pending(root, window=NIGHT, now=NOON) is None
+    assert promote_pending(Job.open(root), window=NIGHT, now=NOON) is None
     end_round(root, 3, outcome="rejected")
     assert job.read()[0].pending == name(2)
-    assert promote_pending(root, window=NIGHT, now=MIDNIGHT) == name(2)
-    assert promote_pending(root, window=NIGHT, now=MIDNIGHT) is None
+    assert promote_pending(Job.open(root), window=NIGHT, now=MIDNIGHT) == name(2)
+    assert promote_pending(Job.open(root), window=NIGHT, now=MIDNIGHT) is None
     state, _ = job.read()
     assert (state.round, state.champion, state.pending) == (3, name(2), None)
     assert (state.history[-1].at, state.history[-1].why) == (MIDNIGHT, "promoted: it waited for the window")
@@ -121,7 +122,7 @@ def test_a_pending_candidate_waits_for_its_window_and_no_older_one_comes_after_a
     end_round(root, 4, outcome="pending")
     end_round(root, 5)
     assert (job.read()[0].champion, job.read()[0].pending) == (name(5), None)
-    assert promote_pending(root, window=None, now=NOON) is None
+    assert promote_pending(Job.open(root), window=None, now=NOON) is None
 
 
 def test_an_error_of_the_gate_commits_nothing(root, end_round):
@@ -145,7 +146,7 @@ def test_another_run_of_the_same_round_is_told_that_it_lost(root, end_round):
     end_round(root, 1)
     with pytest.raises(ConflictError, match="another run committed round 1 first; this one's work is dropped"):
         end_round(root, 1, run_id="other", content="other", champion=None)
-    assert Job.open(root).versions() == [name(1)]
+    assert Job.open(root).registry.versions() == [name(1)]
 
 
 def test_a_champion_that_changed_while_the_candidate_was_judged_drops_the_round(root, end_round):
@@ -235,7 +236,7 @@ def test_a_run_killed_at_any_write_leaves_the_old_state_or_the_new_and_is_finish
             break
         state, _ = job.read()
         assert state == before or (state.round, state.champion) == (number, name(number))
-        assert state.champion in job.versions()
+        assert state.champion in job.registry.versions()
         left = -1
         publish_pointer(job)  # as the next poll does
         assert Pointer.model_validate_json(job.store.read(POINTER)).version == state.champion
@@ -252,7 +253,7 @@ def test_the_pointers_describe_the_champion(root, end_round):
     end_round(root, 1)
     job = Job.open(root)
     pointer = Pointer.model_validate_json(job.store.read(POINTER))
-    assert (pointer.move, pointer.version, pointer.format) == (1, name(1), 1)
+    assert (pointer.generation, pointer.version, pointer.format) == (1, name(1), 1)
     assert pointer.uri == job.store.uri_of(f"bundles/{name(1)}")
     assert pointer.updated == job.read()[0].history[-1].at
     assert pointer.files.keys() == {"model.json", "model.onnx", "model.pt"}
@@ -276,7 +277,7 @@ def test_the_pointers_follow_a_way_back_with_a_higher_move(root, end_round):
     pointer = publish_pointer(job)
     times.append(json.loads(job.store.read(SEDNA_POINTER))["model_config"]["model_update_time"])
     assert pointer is not None
-    assert (pointer.move, pointer.version) == (3, name(1))
+    assert (pointer.generation, pointer.version) == (3, name(1))
     assert times[0] != times[1]
     written = job.store.stat(POINTER)
     assert publish_pointer(job) == pointer
@@ -397,7 +398,7 @@ def test_garbage_is_what_was_never_deployed(root, end_round):
     assert left == {name(1), name(4), name(5), name(6), name(7), "r0008-0123abcd", "by-hand"}
     assert collect_garbage(job, keep=2) == []
     assert collect_garbage(job, keep=0) == [name(5), name(7)]
-    assert job.versions() == [name(1), name(4), name(6)]
+    assert job.registry.versions() == [name(1), name(4), name(6)]
     assert job.roll_back().champion == name(1)
     with pytest.raises(InputError, match="keep=-1 is negative"):
         collect_garbage(job, keep=-1)
@@ -417,7 +418,7 @@ def test_a_bundle_half_removed_is_not_there(root, end_round, monkeypatch):
     with pytest.raises(Killed):
         collect_garbage(job, keep=0)
     monkeypatch.setattr(kind, "delete", real)
-    assert job.versions() == [name(1)]
+    assert job.registry.versions() == [name(1)]
     assert collect_garbage(job, keep=0) == [name(2)]
     assert [info.key for info in job.store.list(f"bundles/{name(2)}")] == []
 
@@ -428,15 +429,15 @@ def test_what_cannot_be_deployed_is_refused_before_anything_is_written(tmp_path,
     with pytest.raises(InputError, match="rollout_fraction=0 is not above 0"):
         end_round(root, 1, rollout_fraction=0)
     with pytest.raises(NotFoundError, match=r"no model\.json in it"):
-        version_of(tmp_path, 1, job)
+        publish(Candidate.of_one(tmp_path), job, State(), 1)
     folder = bundle(tmp_path, "x")
     (folder / "model.onnx").unlink()
     replace(Bundle.read(bundle(tmp_path, "y"))).write(folder)
     with pytest.raises(InputError, match=r"no model\.onnx in it: only a model that runs can be deployed"):
-        version_of(folder, 1, job)
+        publish(Candidate.of_one(folder), job, State(), 1)
     settings = {"outcome": "promoted", "why": "", "run_id": "r", "cursor": "", "champion": None}
     with pytest.raises(InputError, match=r"manifest .*nothing: no such file"):
-        deploy(root, tmp_path / "bundle-y", tmp_path / "nothing", round_number=1, **settings)
+        deploy(root, Candidate.of_one(tmp_path / "bundle-y"), tmp_path / "nothing", round_number=1, **settings)
     assert Job.open(root).store.stat(STATE) is None
 
 

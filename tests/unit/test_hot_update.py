@@ -101,9 +101,9 @@ def test_only_what_the_runtime_needs_is_fetched(site, job, tmp_path):
     (folder / "model.pt").write_bytes(b"weights")
     Bundle.read(folder)
     BUNDLE.write(folder)
-    job.publish_bundle(folder, "v2")
+    job.registry.publish(folder, "v2")
     point_at(job, "v2")
-    on_disk = site.turn().shelved.folder
+    on_disk = site.turn().cached.folder
     assert {path.name for path in on_disk.iterdir()} == {"model.json", "model.onnx"}
     assert set(Bundle.read(on_disk).files) == {"model.onnx"}
 
@@ -116,7 +116,7 @@ def test_a_model_one_byte_smaller_is_never_mixed_with_the_old_one(job, tmp_path)
     deploy(job, "v2", tmp_path / "v2", padding=100)
     sizes = [(tmp_path / version / "model.onnx").stat().st_size for version in ("v1", "v2")]
     assert sizes[0] - sizes[1] == 1
-    new = site.turn().shelved.folder / "model.onnx"
+    new = site.turn().cached.folder / "model.onnx"
     assert new.read_bytes() == (tmp_path / "v2" / "model.onnx").read_bytes()
     old = next(tmp_path.glob("models/v1-*/model.onnx"))
     assert old.read_bytes() == (tmp_path / "v1" / "model.onnx").read_bytes()
@@ -244,7 +244,7 @@ def test_a_worker_that_ends_as_it_should_does_not_count_against_its_model(job, t
 
 
 def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
-    folder = site.slot.current.shelved.folder
+    folder = site.slot.current.cached.folder
     with pytest.raises(UnfitModelError, match="in the time"):
         run_smoke_test(folder, "onnx", threads=1, modules="", stop=threading.Event(), seconds=0)
     stop = threading.Event()
@@ -256,7 +256,7 @@ def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
 
 
 def test_a_model_that_takes_too_much_memory_is_refused_in_one_line(site):
-    folder = site.slot.current.shelved.folder
+    folder = site.slot.current.cached.folder
     with pytest.raises(UnfitModelError, match="^it takes more memory than this machine has free for it, 20 MiB$"):
         run_smoke_test(folder, "onnx", threads=1, modules="", stop=threading.Event(), max_bytes=20 << 20)
 
@@ -282,7 +282,7 @@ def test_the_last_good_model_needs_no_network(site, job, tmp_path):
 
 def test_of_two_good_models_the_one_before_is_taken_where_the_last_is_damaged(site, job, tmp_path, caplog):
     deploy(job, "v2", tmp_path / "v2")
-    last = site.turn().shelved.folder / "model.onnx"
+    last = site.turn().cached.folder / "model.onnx"
     site.use()
     last.write_bytes(last.read_bytes()[:-5])
     again = Site(job, tmp_path)
@@ -413,7 +413,7 @@ def test_a_pointer_that_is_none_is_said_once_and_changes_nothing(site, job, capl
 
 def test_a_model_on_trial_is_for_its_workers_alone(job, tmp_path):
     deploy(job, "v1", tmp_path / "v1")
-    job.publish_bundle(write_bundle(tmp_path / "v2", colour_model()), "v2")
+    job.registry.publish(write_bundle(tmp_path / "v2", colour_model()), "v2")
     pointer = json.loads(job.store.read(POINTER))
     trial = {**{key: pointer[key] for key in ("uri", "files")}, "version": "v2", "nodes": ["edge-2"]}
     job.store.write(POINTER, json.dumps(pointer | {"trial": trial}).encode())
@@ -446,7 +446,7 @@ def test_sednas_own_folder_of_one_model_is_followed_though_its_clock_steps_back(
         config.write_text(json.dumps({"model_config": model}))
         versions.append(site.turn().version)
         assert (
-            site.slot.current.shelved.folder.joinpath("model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+            site.slot.current.cached.folder.joinpath("model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
         )
     assert len(set(versions)) == 2
     assert site.turn().version == versions[1]

@@ -84,17 +84,17 @@ def test_what_is_no_state_is_an_error(job):
 def test_a_bundle_is_there_only_when_it_is_whole(job, tmp_path):
     bundle = bundle_in(tmp_path / "b")
     job.store.upload(tmp_path / "b" / "model.onnx", "bundles/half/model.onnx")
-    assert job.versions() == []
+    assert job.registry.versions() == []
     with pytest.raises(NotFoundError, match="no model version 'half'; there are none"):
         job.fetch_bundle("half", tmp_path / "half")
-    job.publish_bundle(tmp_path / "b", "v1")
-    assert job.versions() == ["v1"]
+    job.registry.publish(tmp_path / "b", "v1")
+    assert job.registry.versions() == ["v1"]
     assert job.fetch_bundle("v1", tmp_path / "v1") == bundle
 
 
 def test_a_bundle_that_was_changed_in_the_store_is_refused(job, tmp_path):
     bundle_in(tmp_path / "b")
-    job.publish_bundle(tmp_path / "b", "v1")
+    job.registry.publish(tmp_path / "b", "v1")
     job.store.write("bundles/v1/model.onnx", b"something else")
     with pytest.raises(InputError, match=r"model\.onnx does not have the SHA-256"):
         job.fetch_bundle("v1", tmp_path / "v1")
@@ -103,7 +103,7 @@ def test_a_bundle_that_was_changed_in_the_store_is_refused(job, tmp_path):
 def test_the_pointer_moves_and_goes_back_with_its_history(job, tmp_path):
     for version in ("v1", "v2", "v3"):
         bundle_in(tmp_path / version, version.encode())
-        job.publish_bundle(tmp_path / version, version)
+        job.registry.publish(tmp_path / version, version)
         state, etag = job.read()
         job.commit(state.pointing_at(version, "promoted: mAP50 rose"), etag)
     assert job.roll_back().champion == "v2"
@@ -112,7 +112,7 @@ def test_the_pointer_moves_and_goes_back_with_its_history(job, tmp_path):
     assert [(change.before, change.version) for change in history] == [
         (None, "v1"), ("v1", "v2"), ("v2", "v3"), ("v3", "v2"), ("v2", "v1"),
     ]  # fmt: skip
-    with pytest.raises(NotFoundError, match="no model version 'v9'; there are"):
+    with pytest.raises(NotFoundError, match="no model version 'v9'; choose from v1, v2, v3"):
         job.roll_back("v9")
 
 

@@ -93,8 +93,8 @@ def commit(job, tmp_path, rows=(), champion=CHAMPION, number=1):
         Manifest.of(list(rows), ("red", "blue")).write(file)
         key = f"manifests/r{number:04d}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.parquet"
         job.store.upload(file, key)
-    if champion and champion not in job.versions():
-        job.publish_bundle(write_bundle(tmp_path / champion, colour_model()), champion)
+    if champion and champion not in job.registry.versions():
+        job.registry.publish(write_bundle(tmp_path / champion, colour_model()), champion)
     state, etag = job.read()
     job.commit(state.model_copy(update={"round": number, "manifest": key, "champion": champion}), etag)
 
@@ -259,7 +259,7 @@ def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path
     logits = onnx.helper.make_node("Constant", [], ["logits"], value_floats=[0.0])
     segmenter = model([logits], [port("images", 1, 3, 64, 96)], [port("logits", 1)])
     described = replace(BUNDLE, task="segmentation", head=SemanticHead(stride=8), outputs=("logits",))
-    job.publish_bundle(write_bundle(tmp_path / "s1", segmenter, described), "s1")
+    job.registry.publish(write_bundle(tmp_path / "s1", segmenter, described), "s1")
     commit(job, tmp_path, champion="s1", rows=[sample(job, 100, labelled=True)])
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
@@ -387,7 +387,7 @@ def other_job(tmp_path, **changes):
     """The root of a job whose champion is another model."""
     root = str(tmp_path / "other")
     job = Job.open(root)
-    job.publish_bundle(write_bundle(tmp_path / "large", colour_model(), replace(BUNDLE, **changes)), "large")
+    job.registry.publish(write_bundle(tmp_path / "large", colour_model(), replace(BUNDLE, **changes)), "large")
     state, etag = job.read()
     job.commit(state.pointing_at("large", "a test"), etag)
     return root

@@ -13,12 +13,22 @@ The first two are made from the job's state and can be made again from it at any
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from components.core.bundle import Version
+from components.core.release import MODEL
 
 POINTER = "champion.json"
 SEDNA_POINTER = "model_config.json"
@@ -26,7 +36,7 @@ STATUS = "status/"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, serialize_by_alias=True)
 
 
 class PublishedFile(_Record):
@@ -41,8 +51,8 @@ class PublishedFile(_Record):
     size: Annotated[int, Field(ge=0)]
 
 
-class Target(_Record):
-    """One model version, as a worker fetches it.
+class PublishedBundle(_Record):
+    """One version of a bundle, as a worker fetches it.
 
     Attributes:
         version: its name.
@@ -55,8 +65,62 @@ class Target(_Record):
     files: dict[str, PublishedFile]
 
 
+class Target(_Record):
+    """A release, as a worker fetches it.
+
+    The release of one model is described by ``uri`` and ``files`` of its bundle, any other by ``members``.
+
+    Attributes:
+        version: of the release.
+        uri: see :class:`PublishedBundle`.
+        files: see :class:`PublishedBundle`.
+        members: the bundles of a release of several models, by their role.
+        routing: what decides between them, as in :class:`components.core.release.Release`.
+    """
+
+    version: Version
+    uri: str = ""
+    files: dict[str, PublishedFile] = {}
+    members: dict[str, PublishedBundle] = {}
+    routing: dict[str, JsonValue] = {}
+
+    @classmethod
+    def fields_of(
+        cls, version: str, bundles: Mapping[str, PublishedBundle], routing: Mapping[str, JsonValue]
+    ) -> dict[str, Any]:
+        """A release as values of these fields.
+
+        Args:
+            version: of the release.
+            bundles: its members by their role.
+            routing: what decides between them.
+        """
+        if bundles.keys() == {MODEL} and bundles[MODEL].version == version and not routing:
+            return bundles[MODEL].model_dump()
+        return {"version": version, "members": {name: one.model_dump() for name, one in bundles.items()},
+                "routing": dict(routing)}  # fmt: skip
+
+    def bundles(self) -> dict[str, PublishedBundle]:
+        """The members by their role; one model is the member ``model``."""
+        if self.members:
+            return self.members
+        return {MODEL: PublishedBundle(version=self.version, uri=self.uri, files=self.files)}
+
+    @model_validator(mode="after")
+    def _check_one_form(self) -> Self:
+        if bool(self.members) == bool(self.uri):
+            raise ValueError("a release has either the uri of its bundle or members")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _in_one_form(self, full: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the fields of the other form, so that workers who know only one model can read it."""
+        unused = {"uri", "files"} if self.members else {"members", "routing"}
+        return {name: value for name, value in full(self).items() if name not in unused}
+
+
 class CanaryTarget(Target):
-    """A model version that some workers run before all others may.
+    """A release that some workers run before all others may.
 
     Attributes:
         nodes: those workers.
@@ -66,17 +130,17 @@ class CanaryTarget(Target):
 
 
 class Pointer(Target):
-    """The model to run.
+    """The release to run.
 
     Attributes:
-        format: of this description.
-        move: counts the moves of the pointer; a worker that has seen a higher one reads a stale copy.
+        format: of this description; 2 where a release has several members, which older workers cannot run.
+        generation: counts the changes of the pointer.
         updated: when the pointer moved here, UTC.
-        trial: what some workers run instead; None where no trial is under way.
+        trial: what some workers run instead; None while there is no canary.
     """
 
-    format: Literal[1] = 1
-    move: Annotated[int, Field(ge=1)]
+    format: Literal[1, 2] = 1
+    generation: Annotated[int, Field(ge=1, alias="move")]
     updated: datetime
     trial: CanaryTarget | None = None
 

@@ -7,20 +7,25 @@ bundles) is written before it, so a state never points at something that is not 
 
 from __future__ import annotations
 
-import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.core.bundle import DESCRIPTION, Bundle
+from components.core.bundle import Bundle
 from components.core.cache import local_file
 from components.core.errors import ConflictError, InputError, NotFoundError, one_line
+from components.core.job.fleet import POINTER
+from components.core.job.registry import FOLDER as BUNDLES
+from components.core.job.registry import Registry
 from components.core.job.state import STATE, RoundResult, State
 from components.core.manifest import Manifest
 from components.core.stores.open import Store, open_store
 
 _NO_CHAMPION = "no job with a champion lies there, check the address"
+_OF_A_ROUND = re.compile(r"[a-z]+/r(\d+)-")
+_ADVICE = "put it back from a copy"
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,32 @@ class Job:
         """The state, and the etag that ``commit`` takes; the etag of a job that has not begun is None.
 
         Raises:
-            InputError: what is there is no state.
+            InputError: what is there is no state, or it is gone although the job has had rounds.
         """
         found = self.store.read_versioned(STATE)
         if found is None:
+            if self._has_lost_its_state():
+                raise InputError(
+                    f"{self.store.uri_of(STATE)} is gone, although this job has had rounds: put it back from a copy; "
+                    "to begin a new job, give another job_root or empty this one"
+                )
             return State(), None
+        name = self.store.uri_of(STATE)
         try:
-            return State.model_validate_json(found[0]), found[1]
+            state = State.model_validate_json(found[0])
         except ValidationError as error:
-            raise InputError(f"{self.store.uri_of(STATE)} is not the state of a job: {one_line(error)}") from error
+            raise InputError(f"{name} is not the state of a job: {one_line(error)}; {_ADVICE}") from error
+        last = state.history[-1].version if state.history else None
+        if state.champion != last:
+            raise InputError(
+                f"{name} is damaged: the champion is {state.champion}, but its history ends with {last}; {_ADVICE}"
+            )
+        return state, found[1]
+
+    @property
+    def registry(self) -> Registry:
+        """The versions that the rounds made."""
+        return Registry(self.store)
 
     def commit(self, state: State, etag: str | None) -> State:
         """Replace the state that was read by another.
@@ -73,19 +95,14 @@ class Job:
             self.store.write(STATE, data, if_match=etag)
         return made
 
-    def has_committed(self, number: int, run: str) -> bool:
-        """Whether a run has committed a round; a run that was killed after its commit finds its work done.
-
-        Raises:
-            ConflictError: another run has committed it.
-        """
-        state, _ = self.read()
-        return _is_done(state, number, run, self.store.uri)
-
-    def commit_round(self, result: RoundResult) -> State:
+    def commit_round(self, result: RoundResult, found: tuple[State, str | None] | None = None) -> State:
         """End a round: number, cursor, manifest and pointer change in one step, or not at all.
 
         The same result committed again changes nothing.
+
+        Args:
+            result: of the round.
+            found: state and etag as read; None reads them.
 
         Returns:
             The state as written, or as found where the round was committed already.
@@ -96,23 +113,37 @@ class Job:
             InputError: the rounds before this one are missing.
         """
         while True:
-            state, etag = self.read()
-            if _is_done(state, result.number, result.run, self.store.uri):
+            state, etag = found or self.read()
+            if state.is_committed(result.number, result.run, self.store.uri):
                 return state
-            if state.round != result.number - 1:
-                raise InputError(
-                    f"{self.store.uri}: round {result.number} cannot follow round {state.round}: the job's state was "
-                    "put back or belongs to another job; run the round again"
-                )
-            if state.champion != result.champion:
-                raise ConflictError(
-                    f"{self.store.uri}: the champion became {state.champion} while round {result.number} was judged "
-                    f"against {result.champion}; this one's work is dropped, the next run does the round again"
-                )
+            self.check_round(state, result.number, result.champion)
             try:
                 return self.commit(state.after(result), etag)
             except ConflictError:
-                continue  # what was changed decides; look at it again
+                found = None  # what was changed decides; look at it again
+
+    def check_round(self, state: State, number: int, champion: str | None) -> None:
+        """Make sure that a round can be committed.
+
+        Args:
+            state: as read.
+            number: of the round.
+            champion: the version that the candidate was judged against; None where there was none.
+
+        Raises:
+            ConflictError: the champion is another one by now.
+            InputError: the rounds before this one are missing.
+        """
+        if state.round != number - 1:
+            raise InputError(
+                f"{self.store.uri}: round {number} cannot follow round {state.round}: the job's state was "
+                "put back or belongs to another job; run the round again"
+            )
+        if state.champion != champion:
+            raise ConflictError(
+                f"{self.store.uri}: the champion became {state.champion} while round {number} was judged "
+                f"against {champion}; this one's work is dropped, the next run does the round again"
+            )
 
     def manifest(self, state: State, folder: Path) -> Manifest | None:
         """Every sample taken in so far; None before the first round.
@@ -138,65 +169,41 @@ class Job:
             raise InputError(f"{self.store.uri}: {_NO_CHAMPION}")
         return state.champion
 
-    def fetch_bundle(self, version: str, folder: Path) -> Bundle:
-        """Bring a bundle here, and check its files against its description, and that against the job's state.
+    def fetch_bundle(self, version: str, folder: Path, state: State | None = None) -> Bundle:
+        """Bring the bundle of a release of one model here, and check it against what the job committed.
 
         Args:
-            version: its name under ``bundles/``.
+            version: its name.
             folder: gets the files.
+            state: as read; None reads it.
 
         Raises:
             NotFoundError: there is no such version; the message names those there are.
             InputError: it is not the one that the job committed.
         """
-        prefix = f"bundles/{version}/"
-        names = [info.key.removeprefix(prefix) for info in self.store.list(prefix)]
-        if DESCRIPTION not in names:
-            raise NotFoundError(
-                f"{self.store.uri}: no model version {version!r}; there are {self.versions() or 'none'}"
-            )
-        for name in names:
-            self.store.download(prefix + name, folder / name)
-        committed = self.read()[0].vouched.get(version)
-        if committed and committed != hashlib.sha256((folder / DESCRIPTION).read_bytes()).hexdigest():
-            raise InputError(
-                f"{self.store.uri_of(prefix + DESCRIPTION)} is not the description that the job committed: the bundle "
-                "was changed in the store; roll back to another version"
-            )
-        return Bundle.read(folder)
-
-    def describe(self, version: str) -> str:
-        """SHA-256 of a stored bundle's description."""
-        return hashlib.sha256(self.store.read(f"bundles/{version}/{DESCRIPTION}")).hexdigest()
-
-    def publish_bundle(self, folder: Path, version: str) -> None:
-        """Put a bundle into the store, its description last: a bundle without one is not there."""
-        bundle = Bundle.read(folder)
-        for name in (*sorted(bundle.files), DESCRIPTION):
-            self.store.upload(folder / name, f"bundles/{version}/{name}")
-
-    def versions(self) -> list[str]:
-        """The model versions that are whole, sorted by name."""
-        keys = (info.key for info in self.store.list("bundles/"))
-        return sorted(key.split("/")[1] for key in keys if key.endswith(f"/{DESCRIPTION}"))
+        state = state or self.read()[0]
+        return self.registry.fetch(version, folder, state.vouched.get(version))
 
     def roll_back(self, version: str = "") -> State:
-        """Point at an earlier model again.
+        """Point at an earlier release again.
 
         Args:
-            version: the one; empty for the one before the present champion.
+            version: the one, or the beginning of its name that no other one has; empty for the one before the present
+                champion.
 
         Raises:
             NotFoundError: no such version.
-            InputError: there is nothing to go back to.
+            InputError: there is nothing to go back to, several versions begin like that, or the bundle is damaged.
         """
         state, etag = self.read()
-        target = version or (state.history[-1].before if state.history else None)
-        if target is None:
+        if version:
+            target = self._version_like(version, state)
+        elif state.history and state.history[-1].before:
+            target = state.history[-1].before
+        else:
             hint = "" if state.champion else f": {_NO_CHAMPION}"
             raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to{hint}")
-        if target not in self.versions():
-            raise self._no_version(target)
+        self.registry.published(target, state.vouched.get(target))  # a damaged one is refused
         try:
             return self.commit(state.pointing_at(target, "rolled back"), etag)
         except ConflictError as error:
@@ -204,13 +211,23 @@ class Job:
                 f"{self.store.uri}: the job's state changed meanwhile; nothing was done, try again"
             ) from error
 
-    def _no_version(self, version: str) -> NotFoundError:
-        return NotFoundError(f"{self.store.uri}: no model version {version!r}; there are {self.versions() or 'none'}")
+    def _version_like(self, beginning: str, state: State) -> str:
+        """The version with a name, or the only one whose name begins like that, among those the state vouches for."""
+        known = sorted({*state.vouched, *(change.version for change in state.history)})
+        if beginning in known:
+            return beginning
+        found = [version for version in known if version.startswith(beginning)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"{self.store.uri}: {beginning!r} is the beginning of {', '.join(found)}: give more of it")
+        raise NotFoundError(
+            f"{self.store.uri}: no model version {beginning!r}; choose from {', '.join(known) or 'none'}"
+        )
 
-
-def _is_done(state: State, number: int, run: str, uri: str) -> bool:
-    if state.round < number:
-        return False
-    if state.run_of(number) == run:
-        return True
-    raise ConflictError(f"{uri}: another run committed round {number} first; this one's work is dropped")
+    def _has_lost_its_state(self) -> bool:
+        """Whether a job without a state has had one: a first round that was killed leaves nothing of these."""
+        if self.store.stat(POINTER) is not None:
+            return True
+        made = (_OF_A_ROUND.match(info.key) for folder in (BUNDLES, "manifests/") for info in self.store.list(folder))
+        return any(found and int(found[1]) > 1 for found in made)

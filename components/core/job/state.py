@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from components.core.bundle import Version
+from components.core.errors import ConflictError
 
 STATE = "state.json"
 
@@ -62,15 +63,15 @@ class State(_Record):
         round: the last round that was committed; 0 before the first.
         cursor: how far the feed has been read; what it means is the feed's affair.
         manifest: key of the manifest with every sample taken in so far; None before the first round.
-        champion: version of the deployed bundle; None before the first.
+        champion: version of the deployed release; None before the first.
         candidate: version that the last round made, whatever became of it; None before the first.
         pending: version of a candidate that passed the gate and waits for its window.
         canary: a candidate that passed the gate and runs on some of the workers first.
         canaries: counts how often one began or was withdrawn.
         history: the moves of the champion pointer, oldest first.
         runs: which runs committed the last rounds, the newest last.
-        vouched: SHA-256 of the descriptions of the deployed bundles and of the last candidates; a description
-            has the digests of its files, so that whoever opens one knows that it is the one the job committed.
+        vouched: SHA-256 of the descriptions of the deployed releases and of the last candidates; a description
+            has the digests of what it describes, so that whoever opens one knows that it is the one the job committed.
     """
 
     format: Literal[1] = 1
@@ -92,8 +93,25 @@ class State(_Record):
         place = number - 1 - self.round
         return self.runs[place] if -len(self.runs) <= place < 0 else None
 
+    def is_committed(self, number: int, run: str, job: str) -> bool:
+        """Whether a run has committed a round; a run that was killed after its commit finds its work done.
+
+        Args:
+            number: of the round.
+            run: its name.
+            job: address of the job, for the message.
+
+        Raises:
+            ConflictError: another run has committed it.
+        """
+        if self.round < number:
+            return False
+        if self.run_of(number) == run:
+            return True
+        raise ConflictError(f"{job}: another run committed round {number} first; this one's work is dropped")
+
     @property
-    def moves(self) -> int:
+    def generation(self) -> int:
         """Counts every change of what the workers are to run."""
         return len(self.history) + self.canaries
 
@@ -136,7 +154,8 @@ class State(_Record):
     def _vouching_for(self, result: RoundResult) -> dict[str, str]:
         """The digests with a candidate's; of candidates that were never deployed only the last ones are kept."""
         digests = {**self.vouched, result.version: result.description}
-        deployed = {change.version for change in self.history} | {self.pending, result.version}
+        canary = self.canary.version if self.canary else None
+        deployed = {change.version for change in self.history} | {self.pending, canary, result.version}
         spare = [version for version in digests if version not in deployed][:-REMEMBERED_RUNS]
         return {version: digest for version, digest in digests.items() if version not in spare}
 
@@ -151,7 +170,7 @@ class RoundResult(_Record):
         manifest: key of the manifest with every sample taken in so far.
         champion: the version that the candidate was judged against; None where there was none.
         version: the candidate.
-        description: SHA-256 of its ``model.json`` in the store.
+        description: SHA-256 of its description in the store.
         outcome: of the gate.
         why: for the history, such as ``promoted: map50_delta >= 0 (have 0.031, need >= 0)``.
         canary: which workers try a promoted candidate first; None where all get it at once.

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import BoxesHead, Bundle, SemanticHead
+from components.core.bundle import ONNX, BoxesHead, Bundle, SemanticHead
 from components.core.errors import InputError
 from components.core.runtimes.base import Canvas, runtimes
 from components.core.runtimes.network import Network, as_described
 
-FILE = "model.onnx"
+FILE = ONNX
 INPUT = "images"
 
 Shape = tuple[int | str, ...]
