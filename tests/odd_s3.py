@@ -116,7 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _list(self, query: dict[str, str]) -> None:
         prefix = query.get("prefix", "")
-        keys = self.server.keys_after(prefix, query.get("continuation-token") or query.get("start-after", ""))
+        token = bytes.fromhex(query.get("continuation-token", "")).decode()
+        keys = self.server.keys_after(prefix, token or query.get("start-after", ""))
         page, more = keys[: self.server.page], len(keys) > self.server.page
         quoted = urllib.parse.quote if query.get("encoding-type") == "url" else escape
         rows = "".join(
@@ -125,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for key in page
         )
-        token = f"<NextContinuationToken>{quoted(page[-1])}</NextContinuationToken>" if more else ""
+        token = f"<NextContinuationToken>{page[-1].encode().hex()}</NextContinuationToken>" if more else ""
         encoding = "<EncodingType>url</EncodingType>" if query.get("encoding-type") == "url" else ""
         head = (
             f"<Name>b</Name><Prefix>{quoted(prefix)}</Prefix>{encoding}<IsTruncated>{str(more).lower()}</IsTruncated>"

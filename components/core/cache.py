@@ -22,6 +22,7 @@ from components.core.stores.open import RESERVED, Store, open_store, split
 
 log = logging.getLogger(__name__)
 
+MAX_BLOB_BYTES = 1 << 30  # an image or a mask
 PROGRESS_SECONDS = 5.0
 _DIGEST_IN_NAME = re.compile(r"[-/]([0-9a-f]{8,64})\.[a-z]+$")
 
@@ -152,7 +153,7 @@ def _bring(digest: str, uri: str, folder: Path, opened: Callable[[str], Store]) 
     if source is not None:
         _link(source, file)
     elif not _holds(file, digest):
-        store.download(key, file, sha256=digest)
+        store.download(key, file, sha256=digest, max_bytes=MAX_BLOB_BYTES)
     return file
 
 

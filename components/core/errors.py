@@ -18,6 +18,10 @@ class NotFoundError(InputError):
     """The object or file that was named does not exist; the message names it."""
 
 
+class TooLargeError(InputError):
+    """The object or file that was named is larger than it may be; the message names it and the limit."""
+
+
 class NoRuntimeError(InputError):
     """This machine lacks what every model on a runtime needs, such as an NPU; it says nothing about the model."""
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from components.core.errors import ConflictError
+from components.core.errors import ConflictError, TooLargeError
 from components.core.job.fleet import STATUS, WorkerStatus
 from components.core.job.job import Job
 from components.core.job.state import State
@@ -19,6 +19,7 @@ from components.deploy.pointer import publish_pointer
 
 log = logging.getLogger(__name__)
 
+MAX_STATUS_BYTES = 1 << 20
 GONE_AFTER = timedelta(days=1)  # a worker writes its report again every minute
 
 
@@ -144,9 +145,9 @@ def _look(job: Job, version: str, fraction: float) -> Acknowledgement:
 
 def _report(job: Job, key: str) -> WorkerStatus | None:
     """A worker's report; None where it cannot be read."""
-    found = job.store.read_versioned(key)
     try:
+        found = job.store.read_versioned(key, max_bytes=MAX_STATUS_BYTES)
         return WorkerStatus.model_validate_json(found[0]) if found else None
-    except ValidationError:
+    except (ValidationError, TooLargeError):
         log.warning("%s is not the status of a worker; it counts as one that waits", job.store.uri_of(key))
         return None

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from components.core.errors import InputError
+from components.core.errors import InputError, TooLargeError
+from components.core.stores.open import fetch
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,17 @@ class Limits:
     max_files: int
     max_unpacked_gb: float
     max_compression_ratio: float
+
+    def fetch(self, url: str, path: Path) -> None:
+        """Bring an archive here, unless it is larger than what may be in it.
+
+        Raises:
+            InputError: it is, or it cannot be had.
+        """
+        try:
+            fetch(url, path, max_bytes=int(self.max_unpacked_gb * 1e9))
+        except TooLargeError as error:
+            raise InputError(f"{error}: raise max_unpacked_gb if that is meant to be") from None
 
 
 class Meter:
@@ -172,6 +184,14 @@ def checked_name(name: str, shown: str) -> str:
             "pack it again with relative names and no '..' or backslash"
         )
     return "/".join(parts)
+
+
+def is_plain(name: str) -> bool:
+    """Whether an object's name can be that of a file, as it is written: no empty part, ``..`` or backslash in it."""
+    try:
+        return checked_name(name, "") == name
+    except InputError:
+        return False
 
 
 class _Readable(Protocol):

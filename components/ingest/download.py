@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.core.errors import InputError, NotFoundError
-from components.core.stores.open import RESERVED, Store, fetch, open_store, shown
+from components.core.stores.open import RESERVED, Store, open_store, shown
 from components.ingest.archive import Limits, Meter, checked_name, unpack
 from components.ingest.dataset import Folder
 
@@ -69,7 +69,7 @@ def local_path(url: str) -> Path:
 def _bring_archive(url: str, folder: Path, limits: Limits) -> None:
     archive = folder.with_name("archive")
     logger.info("downloading %s", shown(url))
-    fetch(url, archive)
+    limits.fetch(url, archive)
     logger.info("unpacking %.1f MB", archive.stat().st_size / 1e6)
     unpack(archive, folder, limits, shown(url))
     archive.unlink()  # its room may be needed for the blobs

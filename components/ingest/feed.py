@@ -56,10 +56,10 @@ from components.core.job.job import Job
 from components.core.job.state import State
 from components.core.manifest import Manifest, with_masks
 from components.core.parameters import parse_classes
-from components.core.stores.open import Store, fetch, open_store, split
+from components.core.stores.open import Store, open_store, split
 from components.ingest import quarantine as lists
 from components.ingest.accounting import UNLABELLED_FORMAT, Accounting
-from components.ingest.archive import Limits
+from components.ingest.archive import Limits, is_plain
 from components.ingest.classes import Classes
 from components.ingest.copies import Pair, joined
 from components.ingest.dataset import (
@@ -333,6 +333,32 @@ def _hauled(
 def _by_listing(place: FeedLocation, seen: Fingerprints, data_format: str, full: bool) -> NewEntries:
     last = {} if full or place.always_whole else seen.notes.last
     fresh = _fresh(place, seen, last)
+    odd = {name: fresh.pop(name) for name in [*fresh] if not is_plain(name)}
+    if odd:
+        return _with_odd_names(_by_plain_names(place, seen, data_format, full, last, fresh), odd)
+    return _by_plain_names(place, seen, data_format, full, last, fresh)
+
+
+def _with_odd_names(haul: NewEntries, odd: Mapping[str, int]) -> NewEntries:
+    """Also what can be no file here, to be told of once."""
+    odd = {name: version for name, version in odd.items() if name not in haul.files}
+    reason = "name: it cannot be that of a file (empty parts, '..' or a backslash): rename the object"
+    return replace(
+        haul,
+        records=[*haul.records, *(Record(name, reason=reason) for name in odd)],
+        stamps={**haul.stamps, **odd},
+        files={**haul.files, **odd},
+    )
+
+
+def _by_plain_names(
+    place: FeedLocation,
+    seen: Fingerprints,
+    data_format: str,
+    full: bool,
+    last: Mapping[str, str],
+    fresh: dict[str, int],
+) -> NewEntries:
     companions = seen.companions() if fresh or last else {}
     if last:
         fresh |= {name: v for name, v in place.versions(companions).items() if v != companions[name]}
@@ -419,7 +445,8 @@ def _by_entry(place: FeedLocation, seen: Fingerprints, data_format: str, fresh: 
     """The entries of an index that lies among the files, where any file may matter to any entry."""
     everything: dict[str, int] = {}
     for names, versions in place.listing({}):
-        everything |= zip(names, map(int, versions), strict=True)
+        listed = zip(names, map(int, versions), strict=True)
+        everything |= {name: version for name, version in listed if is_plain(name)}
     place.bring(_labels(everything))
     folder = Folder(place.root, tuple(sorted(everything)), place.index)
     found = formats.get(data_format).read(folder)
@@ -481,7 +508,7 @@ def _with_entries(haul: NewEntries, records_found: Iterable[Record]) -> NewEntri
 def _archive(url: str, data_path: str, seen: Fingerprints, data_format: str, limits: Limits) -> Iterator[NewEntries]:
     """Everything in an archive that has changed."""
     with tempfile.TemporaryDirectory(prefix="edge-feed-") as temporary:
-        path, version = _archive_version(url, Path(temporary))
+        path, version = _archive_version(url, Path(temporary), limits)
         place = FolderLocation(Path(temporary))
         if not seen.lacks(hashes_of([line_key("")]), np.array([version], np.uint64)).any():
             yield NewEntries(place, seen, data_format)
@@ -496,7 +523,7 @@ def _archive(url: str, data_path: str, seen: Fingerprints, data_format: str, lim
             yield replace(haul, stamps={record.source: version for record in haul.records})
 
 
-def _archive_version(url: str, folder: Path) -> tuple[str, int]:
+def _archive_version(url: str, folder: Path, limits: Limits) -> tuple[str, int]:
     """Where the archive can be read, and its version."""
     if url.startswith("s3://"):
         root, key = split(url)
@@ -504,7 +531,7 @@ def _archive_version(url: str, folder: Path) -> tuple[str, int]:
         return url, hash_of(f"{info.size} {info.etag}") if info else 0
     path = folder / "download" if "://" in url and not url.startswith("file:") else local_path(url)
     if path.parent == folder:
-        fetch(url, path)
+        limits.fetch(url, path)
         with path.open("rb") as file:
             return str(path), hash_of(hashlib.file_digest(file, "sha256").hexdigest())
     status = path.stat()
@@ -657,7 +684,7 @@ class _Memory:
             data = json.loads(found[0]) if found else {}
             listed = data.get("listed")
             return cls(frozenset(data.get("bad", ())), datetime.fromisoformat(listed) if listed else None)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return cls()
 
     def write(self, store: Store, unless: _Memory) -> None:

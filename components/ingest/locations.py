@@ -21,6 +21,7 @@ from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, local_path, on
 from components.ingest.fingerprints import Hashes, hash_of, hashes_of
 from components.ingest.pairs import IMAGE_FOLDERS, LABEL_FOLDERS
 
+MAX_OBJECT_BYTES = 4 << 30
 BATCH = 4096  # entries that are looked at together
 MOST_BRANCHES = 16  # listings of one poll
 
@@ -203,7 +204,7 @@ class BucketLocation(FeedLocation):
             names: list[str] = []
             versions: list[str] = []
             for found in self._store.list(branch, start_after=start_after):
-                if any(map(is_clutter, found.key.split("/"))):
+                if any(is_clutter(part) for part in found.key.split("/") if part not in (".", "..")):
                     continue
                 names.append(found.key)
                 versions.append(_version_text(found))
@@ -239,7 +240,7 @@ class BucketLocation(FeedLocation):
         self._used.add(copy.name)
         try:
             if not copy.is_file():
-                self._store.download(name, copy)
+                self._store.download(name, copy, max_bytes=MAX_OBJECT_BYTES)
         except NotFoundError:
             return False
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
         InputError: the store cannot be read.
     """
     done = set(known.labelled().table["id"]) if known else set()
-    keys = [found.key for found in store.list(FOLDER) if found.key.endswith(".json")]
+    keys = sorted(found.key for found in store.list(FOLDER) if found.key.endswith(".json"))
     waiting = [key for key in keys if PurePosixPath(key).stem not in done]
     examples = _examples(store, waiting[-limit:], done)
     samples = _samples(known, examples)

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle, sha256_of
-from components.core.errors import InputError, NotFoundError, one_line
+from components.core.errors import InputError, NotFoundError, TooLargeError, one_line
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.onnx import FILE
 from components.core.runtimes.rknn import this_board
@@ -29,6 +29,7 @@ from components.serving.pointers import DesiredModel
 GOOD_KEPT = 2
 LIVES = 3  # how often a worker may end without warning while it tries a model, before the model is to blame
 FAILURES_KEPT = 20
+MAX_DESCRIPTION_BYTES, MAX_FILE_BYTES = 4 << 20, 4 << 30  # of a model's files, whatever the pointer says
 STATE = "shelf.json"
 TRAINERS_FILES = frozenset({"model.pt"})
 
@@ -208,10 +209,13 @@ def _fetch(desired: DesiredModel, name: str, folder: Path) -> str:
     if desired.files and published is None:
         raise UnfitModelError(f"the pointer names no {name}")
     path = folder / name
+    allowed = MAX_DESCRIPTION_BYTES if name == DESCRIPTION else MAX_FILE_BYTES
     try:
-        fetch(f"{desired.uri}/{name}", path)
+        fetch(f"{desired.uri}/{name}", path, max_bytes=min(published.size, allowed) if published else allowed)
     except NotFoundError as error:
         raise UnfitModelError(f"there is no {name}: {error}") from error
+    except TooLargeError as error:
+        raise UnfitModelError(f"{name} is too large: {error}") from error
     digest = sha256_of(path)
     size = path.stat().st_size
     if published and size != published.size:

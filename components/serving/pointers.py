@@ -19,6 +19,7 @@ from components.core.release import MODEL
 from components.core.stores.open import Store, open_store, shown, split
 
 STALE_SECONDS = 300.0  # after which a pointer of a lower generation is no stale copy
+MAX_POINTER_BYTES = 1 << 20
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class JobPointer:
 
     def read(self) -> DesiredModel | None:
         """What ``champion.json`` says; see :class:`PointerReader`."""
-        found = self._store.read_versioned(POINTER)
+        found = self._store.read_versioned(POINTER, max_bytes=MAX_POINTER_BYTES)
         if found is None:
             return None
         try:
@@ -146,12 +147,12 @@ class SednaPointer:
 
     def read(self) -> DesiredModel | None:
         """What it says; see :class:`PointerReader`. Its models change when ``model_update_time`` does."""
-        found = self._store.read_versioned(self._key)
+        found = self._store.read_versioned(self._key, max_bytes=MAX_POINTER_BYTES)
         if found is None:
             return None
         try:
             model = _SednaModel.model_validate(json.loads(found[0])["model_config"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise _not_a_pointer(self._name, error) from error
         folder = model.path.rpartition("/")[0] or "."
         return DesiredModel(_version(folder, model.time), model.time, folder)

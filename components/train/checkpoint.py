@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.core.documents import read_json
 from components.core.errors import InputError, NotFoundError
 from components.core.estimators.base import Epoch
 from components.core.stores.open import Store
@@ -64,18 +65,23 @@ class Checkpoints:
 
     def restore(self, folder: Path) -> Checkpoint | None:
         """Fetch the latest checkpoint into a folder; None when there is none that can be trusted."""
+        key = f"{self._prefix}/checkpoint.json"
         try:
-            record: dict[str, Any] = json.loads(self._store.read(f"{self._prefix}/checkpoint.json"))
+            text = self._store.read(key)
         except NotFoundError:
             return None
         try:
+            record: dict[str, Any] = read_json(text, self._store.uri_of(key))
             for name in ("last", "best"):
                 self._store.download(self._weights(record[name]), folder / f"{name}.pt", sha256=record[name])
-        except (NotFoundError, InputError, KeyError) as error:
+            found = Checkpoint(
+                list(record["history"]), folder / "last.pt", folder / "best.pt", bool(record["finished"])
+            )
+        except (InputError, LookupError, TypeError, AttributeError) as error:
             logger.warning("the checkpoint of an earlier run cannot be used, training starts from scratch: %s", error)
             return None
         self._kept = {record["last"], record["best"]}
-        return Checkpoint(record["history"], folder / "last.pt", folder / "best.pt", record["finished"])
+        return found
 
     def clear(self) -> None:
         """Remove them all: the training has become a model."""

@@ -1,11 +1,15 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from components.core.errors import ConflictError, InputError
+from components.core.job.job import Job
 from components.core.stores.open import fetch, open_store
 from components.core.stores.race import check_conditional_writes
+from components.ingest.feed import take_new
+from tests.images import jpeg, squares
 from tests.odd_s3 import error, odd_s3
 
 REQUESTS = {
@@ -322,3 +326,47 @@ def test_descriptions_that_are_too_large_are_not_read(server, tmp_path, root):
     assert store.read("state.json", max_bytes=1001) == bytes(1001)
     message = message_of(lambda: store.read("state.json", max_bytes=1000))
     assert "state.json: more than the 1,000 bytes that it may have" in message
+
+
+# --- feeds ---
+
+
+def a_labelled_image(server, name, number):
+    server.objects["feed/classes.txt"] = b"red\nblue\n"
+    server.objects[f"feed/{name}.jpg"] = jpeg(squares(np.random.default_rng(number))[0])
+    server.objects[f"feed/{name}.txt"] = b"0 0.5 0.5 0.2 0.2\n"
+
+
+def poll(root, full=False):
+    """The sources of the images that are new in the feed; what was seen is committed, as by a round."""
+    found = take_new("s3://bucket/feed", root, data_format="yolo", classes="red,blue", max_bad_fraction=1.0, full=full)
+    job = Job.open(root)
+    state, etag = job.read()
+    job.commit(state.model_copy(update={"cursor": found.cursor}), etag)
+    return sorted(found.manifest.table["source"]), sorted(one.source for one in found.quarantine)
+
+
+@pytest.mark.parametrize("by_folders", [False, True])
+def test_a_feed_is_read_once_in_whatever_order_it_is_listed(server, tmp_path, monkeypatch, by_folders):
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+    server.by_folders, server.page = by_folders, 7
+    read = []
+    rounds = [["images 2/01", "images-b/01"], ["images-b/02", "images/01", "images.d/01"], ["images/02"]]
+    for names in rounds:
+        for name in names:
+            a_labelled_image(server, name, len(server.objects))
+        read.append(poll(str(tmp_path / "job"))[0])
+    assert read == [sorted(f"{name}.jpg" for name in names) for names in rounds]
+    a_labelled_image(server, "images 2/02", len(server.objects))  # behind nothing: it is found when all is listed
+    assert poll(str(tmp_path / "job"))[0] == []
+    assert poll(str(tmp_path / "job"), full=True)[0] == ["images 2/02.jpg"]
+
+
+@pytest.mark.parametrize("odd", ["a//b", "/lead", "cam1\\0001", "a/../b", "a/./b", "C:/x"])
+def test_a_key_that_cannot_be_a_file_is_quarantined_and_stops_nothing(server, tmp_path, monkeypatch, odd):
+    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+    for number, name in enumerate(["one", "two", odd]):
+        a_labelled_image(server, name, number)
+    assert poll(str(tmp_path / "job")) == (["one.jpg", "two.jpg"], [f"{odd}.jpg", f"{odd}.txt"])
+    a_labelled_image(server, "zebra", 3)
+    assert poll(str(tmp_path / "job"))[0] == ["zebra.jpg"]

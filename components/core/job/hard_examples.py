@@ -31,10 +31,11 @@ from pydantic import (
 )
 
 from components.core.detections import Detections
-from components.core.errors import one_line
+from components.core.errors import TooLargeError, one_line
 from components.core.stores.open import Store, shown
 
 FOLDER = "hard-examples/"
+MAX_SIDECAR_BYTES = 4 << 20
 _READERS = 16
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,8 @@ def read_sidecars(store: Store, since: str = "") -> Iterator[Sidecar]:
     Raises:
         InputError: the store cannot be read. An object that is no sidecar is passed over, with a line in the log.
     """
-    keys = (found.key for found in store.list(FOLDER, start_after=since) if found.key.endswith(".json"))
+    listed = store.list(FOLDER, start_after=since)
+    keys = iter(sorted(found.key for found in listed if found.key.endswith(".json")))  # not every store lists in order
     with ThreadPoolExecutor(_READERS) as pool:
         while batch := list(islice(keys, 8 * _READERS)):
             for sidecar in pool.map(lambda key: _read(store, key), batch):
@@ -149,7 +151,11 @@ def _stem(sidecar: Sidecar) -> str:
 
 
 def _read(store: Store, key: str) -> Sidecar | None:
-    found = store.read_versioned(key)
+    try:
+        found = store.read_versioned(key, max_bytes=MAX_SIDECAR_BYTES)
+    except TooLargeError as error:
+        log.warning("%s: passed over", error)
+        return None
     if found is None:  # removed since the listing
         return None
     try:

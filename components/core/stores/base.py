@@ -57,7 +57,7 @@ class Store(ABC):
 
         Raises:
             NotFoundError: there is no such object.
-            InputError: it is larger than ``max_bytes``.
+            TooLargeError: it is larger than ``max_bytes``.
         """
         found = self.read_versioned(key, max_bytes=max_bytes)
         if found is None:
@@ -69,7 +69,7 @@ class Store(ABC):
         """The content of one object and the etag that ``write`` takes as ``if_match``; None when it is absent.
 
         Raises:
-            InputError: it is larger than ``max_bytes``.
+            TooLargeError: it is larger than ``max_bytes``.
         """
 
     @abstractmethod
@@ -102,7 +102,8 @@ class Store(ABC):
 
         Raises:
             NotFoundError: there is no such object.
-            InputError: the content hashes to something else, or is larger.
+            InputError: the content hashes to something else.
+            TooLargeError: it is larger than ``max_bytes``.
         """
 
     @abstractmethod

@@ -154,7 +154,7 @@ def receive(source: Source, file: BinaryIO, name: str, max_bytes: int | None = N
         What identifies its version.
 
     Raises:
-        InputError: it is larger; at most a little more than ``max_bytes`` was written.
+        TooLargeError: it is larger; at most a little more than ``max_bytes`` was written.
     """
     patience, validator, furthest = Patience(name), "", 0
     while True:

@@ -78,7 +78,8 @@ def fetch(uri: str, path: Path, *, sha256: str | None = None, max_bytes: int | N
 
     Raises:
         NotFoundError: there is no such object.
-        InputError: it cannot be had, hashes to something else, or is larger.
+        TooLargeError: it is larger.
+        InputError: it cannot be had, or hashes to something else.
     """
     if is_web(uri):
         from components.core.stores import web

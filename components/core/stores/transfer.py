@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from components.core.errors import InputError
+from components.core.errors import InputError, TooLargeError
 from components.core.stores.base import RESERVED, not_found
 
 CHUNK_BYTES = 1 << 20
@@ -59,16 +59,16 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 
 
 def check_size(name: str, size: int, max_bytes: int | None) -> None:
-    """Raise ``InputError`` if an object is larger than it may be; None allows any size."""
+    """Raise ``TooLargeError`` if an object is larger than it may be; None allows any size."""
     if max_bytes is not None and size > max_bytes:
-        raise InputError(f"{name}: more than the {max_bytes:,} bytes that it may have; it was not read further")
+        raise TooLargeError(f"{name}: more than the {max_bytes:,} bytes that it may have; it was not read further")
 
 
 def copy(source: BinaryIO, file: BinaryIO, name: str, max_bytes: int | None) -> None:
     """Copy one open file into another.
 
     Raises:
-        InputError: it is larger than ``max_bytes``.
+        TooLargeError: it is larger than ``max_bytes``.
     """
     while chunk := source.read(CHUNK_BYTES):
         file.write(chunk)
