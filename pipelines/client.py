@@ -23,15 +23,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 import yaml
-from kfp.client import Client, ServiceAccountTokenVolumeCredentials
+from kfp.client import Client
+from kfp.client.token_credentials_base import TokenCredentialsBase
 from kfp_server_api import ApiException, V2beta1Experiment
 
 from components.core import parameters
 from components.core.errors import InputError
+from components.core.stores.connections import proxy_for
 from pipelines.arguments import Face, face_of_compiled, parse, sort_into_place
 from pipelines.arguments import problems as problems_of
 from pipelines.validate import ARGUMENT_LIMIT, problems
@@ -360,6 +362,13 @@ class _QuickClient(Client):  # type: ignore[misc]  # kfp is untyped
     Its own tries for 20 seconds, logs the headers of the answers, and takes a login page for good health.
     """
 
+    def _load_config(self, *args: Any, **options: Any) -> Any:
+        config = super()._load_config(*args, **options)
+        login = unquote(urlsplit(config.proxy or "").netloc.rpartition("@")[0])
+        if login:
+            config.proxy_headers = urllib3.make_headers(proxy_basic_auth=login)
+        return config
+
     def get_kfp_healthz(self, sleep_duration: int = 5) -> dict[str, Any]:
         answer = self._healthz_api.healthz_service_get_healthz(_preload_content=False, _request_timeout=TIMEOUT)
         try:
@@ -377,19 +386,44 @@ class _Health(dict[str, Any]):
 
 
 def _quick_client(server: Server, host: str) -> Any:
-    credentials = ServiceAccountTokenVolumeCredentials(server.token_file) if server.token_file else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # that version 2 of the server is needed
         return _QuickClient(
             host=host,
-            existing_token=server.token or None,
-            credentials=credentials,
-            cookies=server.cookies or None,
+            existing_token=_bare("token", server.token) or None,
+            credentials=_TokenFile(server.token_file) if server.token_file else None,
+            cookies=_bare("cookies", server.cookies) or None,
+            proxy=proxy_for(host) or None,
             ssl_ca_cert=server.ca_cert or None,
             verify_ssl=server.verify_tls,
             ui_host=server.ui_host or None,
             **({"namespace": server.namespace} if server.namespace else {}),
         )
+
+
+class _TokenFile(TokenCredentialsBase):  # type: ignore[misc]  # kfp is untyped
+    """The token in a file that changes; while it is being replaced, and empty, the token before holds."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._token = path, ""
+
+    def refresh_api_key_hook(self, config: Any) -> None:
+        """Put the token into kfp's configuration before each request."""
+        try:
+            self._token = _bare("token", Path(self._path).read_text(encoding="utf-8")) or self._token
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"token_file={self._path!r}: cannot be read ({type(error).__name__})") from None
+        if not self._token:
+            raise InputError(f"token_file={self._path!r}: the file is empty: put the token there, or try again")
+        config.api_key["authorization"] = self._token
+
+
+def _bare(name: str, secret: str) -> str:
+    """A token or cookies without blanks and line ends around; the message never shows it."""
+    bare = secret.strip()
+    if any(not " " <= letter <= "~" for letter in bare):
+        raise InputError(f"the {name} holds a line end or another letter that cannot be in a header: give it bare")
+    return bare
 
 
 def _checked_host(server: Server) -> str:

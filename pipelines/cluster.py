@@ -15,19 +15,34 @@ SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
 
 STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds; KFP has no parameter for it, either
 
+STORE_FOLDER = "/etc/edge-learning/store"  # where the secret's keys lie as files, for what is named by a path
+
+# The keys of the secret that become environment variables; each may be left out. Those of a role (AWS_ROLE_ARN,
+# AWS_WEB_IDENTITY_TOKEN_FILE) are not among them: a cluster that gives roles sets them itself, unless they are taken.
 CREDENTIALS = (
     "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL_STS",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_PROFILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
 )
 
 
 def use_store(task: dsl.PipelineTask, secret: Any) -> dsl.PipelineTask:
-    """Give a task the store's credentials from a secret whose keys are the names in ``CREDENTIALS``."""
+    """Give a task the secret with the store's credentials: as ``CREDENTIALS`` and as files in ``STORE_FOLDER``."""
     keys = {name: name for name in CREDENTIALS}
     kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env=keys, optional=True)
+    kubernetes.use_secret_as_volume(task, secret_name=secret, mount_path=STORE_FOLDER, optional=True)
     return task
 
 

@@ -40,6 +40,15 @@ def ensure_claim(api: Any, namespace: str, name: str, size: str) -> None:
     """Make the claim through a given ``kubernetes.client.CoreV1Api``; see ``ensure_volume``."""
     from kubernetes.client.exceptions import ApiException
 
+    try:
+        api.read_namespaced_persistent_volume_claim(name, namespace)
+        logger.info("the volume claim %s is there", name)
+        return
+    except ApiException as error:
+        if error.status not in (403, 404):  # 403: who may not look may be allowed to make one
+            said = f"{error.status} {error.reason}"
+            raise InputError(f"cache_pvc={name}: the cluster does not answer whether there is one ({said})") from error
+        may_look = error.status == 404
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -51,8 +60,9 @@ def ensure_claim(api: Any, namespace: str, name: str, size: str) -> None:
         logger.info("made the volume claim %s of %s", name, size)
     except ApiException as error:
         if error.status != 409:  # 409: there is one already
+            verbs = "create" if may_look else "get"  # the claim may be there, unseen
             raise InputError(
                 f"cache_pvc={name}: the cluster refused to make the claim ({error.status} {error.reason}): let the "
-                f"pipeline's service account create persistentvolumeclaims in {namespace}, or make the claim by hand"
+                f"pipeline's service account {verbs} persistentvolumeclaims in {namespace}, or make the claim by hand"
             ) from error
         logger.info("the volume claim %s is there", name)

@@ -354,6 +354,39 @@ def test_a_token_file_is_read_again(tmp_path, monkeypatch):
         assert submit(cluster, "helmet-detection", ARGUMENTS, tell=len).id in api.runs
 
 
+def test_a_token_file_that_is_empty(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("\n")
+    with FakeApi(token=SECRET) as api:
+        server = Server(api.url, token_file=str(path))
+        with pytest.raises(InputError, match=r"token_file='.*token': the file is empty: put the token there"):
+            connect(server)
+        path.write_text(SECRET)
+        cluster = connect(server)
+        path.write_text("")  # as while a projected token is being replaced
+        assert submit(cluster, "helmet-detection", ARGUMENTS, tell=len).id in api.runs
+
+
+@pytest.mark.parametrize("secret", ["token", "cookies"])
+def test_line_ends_of_a_secret(secret):
+    value = SECRET if secret == "token" else f"authservice_session={SECRET}"
+    with FakeApi(**{secret.removesuffix("s"): value}) as api:
+        assert connect(Server(api.url, **{secret: f"{value}\n"})).namespace is None
+        with pytest.raises(InputError, match=f"the {secret} holds a line end") as told:
+            connect(Server(api.url, **{secret: f"{value}\nmore"}))
+        assert SECRET not in str(told.value)
+
+
+def test_a_server_behind_a_proxy(api, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", api.url.replace("://", "://joe:a%20word@"))
+    monkeypatch.setenv("NO_PROXY", "")
+    cluster = connect(Server("http://kubeflow.example.invalid"))
+    assert submit(cluster, "helmet-detection", ARGUMENTS, tell=len).id in api.runs
+    monkeypatch.setenv("NO_PROXY", "kubeflow.example.invalid")
+    with pytest.raises(InputError, match="cannot be reached"):
+        connect(Server("http://kubeflow.example.invalid"))
+
+
 @pytest.mark.parametrize("option", ["token_file", "ca_cert"])
 def test_a_file_that_is_missing(option):
     with pytest.raises(InputError, match=f"{option}='/nowhere': no such file"):

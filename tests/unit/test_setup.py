@@ -11,23 +11,36 @@ from components.setup.setup import check_run
 from components.setup.volume import ensure_claim, ensure_volume
 from tests.odd_s3 import odd_s3
 
+CLAIMS = "/api/v1/namespaces/team/persistentvolumeclaims"
 PHASES = parameters.WORKFLOWS["helmet-detection"]
 
 
 class Claims(BaseHTTPRequestHandler):
-    """Answers the one call as a Kubernetes API server does: 201, 409 when there is one, 403 in another namespace."""
+    """Answers as a Kubernetes API server does, which first looks at what one may do: ``server.verbs``."""
+
+    def do_GET(self):
+        folder, _, name = self.path.rpartition("/")
+        if folder != CLAIMS or "get" not in self.server.verbs:
+            self.answer(403, {"kind": "Status", "reason": "Forbidden"})
+        elif name in self.server.claims:
+            self.answer(200, {"metadata": {"name": name}})
+        else:
+            self.answer(404, {"kind": "Status", "reason": "NotFound"})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name = body["metadata"]["name"]
-        if self.path != "/api/v1/namespaces/team/persistentvolumeclaims":
+        if self.path != CLAIMS or "create" not in self.server.verbs:
             status, reason = 403, "Forbidden"
         elif name in self.server.claims:
             status, reason = 409, "AlreadyExists"
         else:
             status, reason = 201, ""
             self.server.claims[name] = body["spec"]
-        answer = json.dumps(body if status == 201 else {"kind": "Status", "reason": reason}).encode()
+        self.answer(status, body if status == 201 else {"kind": "Status", "reason": reason})
+
+    def answer(self, status, body):
+        answer = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -41,7 +54,7 @@ class Claims(BaseHTTPRequestHandler):
 @pytest.fixture
 def cluster():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Claims)
-    server.claims = {}
+    server.claims, server.verbs = {}, {"get", "create"}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
     yield server, client.CoreV1Api(client.ApiClient(configuration))
@@ -55,6 +68,22 @@ def test_a_claim_is_made_once(cluster):
     ensure_claim(api, "team", "cache", "50Gi")
     assert list(server.claims) == ["cache"]
     assert server.claims["cache"]["resources"] == {"requests": {"storage": "20Gi"}}
+
+
+@pytest.mark.parametrize("verbs", [{"get"}, {"create"}])
+def test_a_claim_that_somebody_else_has_made_is_used(cluster, verbs):
+    server, api = cluster
+    server.claims, server.verbs = {"cache": {}}, verbs
+    ensure_claim(api, "team", "cache", "20Gi")
+    assert server.claims == {"cache": {}}
+
+
+@pytest.mark.parametrize(("verbs", "missing"), [({"get"}, "create"), (set(), "get")])
+def test_what_the_service_account_may_not_do_is_named(cluster, verbs, missing):
+    server, api = cluster
+    server.verbs = verbs
+    with pytest.raises(InputError, match=rf"403.*service account {missing} persistentvolumeclaims in team"):
+        ensure_claim(api, "team", "cache", "20Gi")
 
 
 def test_a_refusal_is_told_with_what_to_do(cluster):
