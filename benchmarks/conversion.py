@@ -40,7 +40,7 @@ sys.path.insert(0, str(REPOSITORY))
 import numpy as np  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from components.convert.build import BROKEN_RULES, LEAST_SCORE  # noqa: E402
+from components.convert.build import BROKEN_RULES  # noqa: E402
 from components.convert.calibration import (  # noqa: E402
     calibration_canvases,
     calibration_samples,
@@ -52,15 +52,14 @@ from components.convert.conversion import Conversion  # noqa: E402
 from components.convert.convert import convert  # noqa: E402
 from components.convert.gate import Check, Limits, judge  # noqa: E402
 from components.convert.golden import steps_of  # noqa: E402
-from components.convert.measure import Measured, measure  # noqa: E402
-from components.convert.measure_masks import MeasuredMasks  # noqa: E402
-from components.core.bundle import BoxesHead, Bundle  # noqa: E402
+from components.convert.measure import figures, measure  # noqa: E402
+from components.core.bundle import Bundle  # noqa: E402
 from components.core.cache import cache_folder, fetch_blobs  # noqa: E402
 from components.core.detections import Detections  # noqa: E402
-from components.core.estimators.base import LocalSamples  # noqa: E402
 from components.core.estimators.ultralytics_model import ONNX_OPSET  # noqa: E402
 from components.core.estimators.ultralytics_offline import ultralytics_offline  # noqa: E402
 from components.core.estimators.yolo import lay_out  # noqa: E402
+from components.core.heads import BoxesHead  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.core.reports.page import write_page  # noqa: E402
 from components.core.runtimes.decode import decode  # noqa: E402
@@ -68,6 +67,7 @@ from components.core.runtimes.detector import on_image  # noqa: E402
 from components.core.runtimes.letterbox import letterbox, read_image  # noqa: E402
 from components.core.runtimes.onnx import INPUT  # noqa: E402
 from components.core.runtimes.rockchip import parse_targets  # noqa: E402
+from components.core.tasks.base import MIN_SCORE, LocalSamples, Measurement  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
 from components.prepare.prepare import prepare  # noqa: E402
 
@@ -102,7 +102,7 @@ class Row:
 
     target: str
     way: str
-    measured: Measured | None = None
+    measured: Measurement[Detections] | None = None
     checks: Sequence[Check] = ()
     error: str = ""
 
@@ -125,20 +125,13 @@ def main() -> None:
     train_ratio = 1 - VALIDATION - given.held_out
     data = prepare(samples, train_ratio=train_ratio, val_ratio=VALIDATION, seed=given.seed).manifest
     ours = converted(data, job, given)
-    reference = boxes_of(ours.reference)
+    reference = ours.reference
     if reference is None:
         sys.exit(ours.describe())
     rows = [Row("–", "float32", reference)]  # noqa: RUF001
-    rows += [
-        Row(one.target, f"ours ({one.how})", boxes_of(one.measured), one.checks, one.error) for one in ours.attempts
-    ]
+    rows += [Row(one.target, f"ours ({one.how})", one.measured, one.checks, one.error) for one in ours.attempts]
     rows += others(data, reference, job, given)
     report(rows, parse_targets(given.targets))
-
-
-def boxes_of(measured: Measured | MeasuredMasks | None) -> Measured | None:
-    """What was measured of a detector; this benchmark has no other models."""
-    return measured if isinstance(measured, Measured) else None
 
 
 def converted(data: Manifest, job: str, given: argparse.Namespace) -> Conversion:
@@ -158,25 +151,25 @@ def converted(data: Manifest, job: str, given: argparse.Namespace) -> Conversion
     return done
 
 
-def others(data: Manifest, reference: Measured, job: str, given: argparse.Namespace) -> Iterator[Row]:
+def others(data: Manifest, reference: Measurement[Detections], job: str, given: argparse.Namespace) -> Iterator[Row]:
     """Build, look with and judge the joined graphs."""
     bundle, blobs = Bundle.read(given.bundle), cache_folder(job) / "blobs"
     samples = draw_samples(data.split("test").labelled(), given.max_eval_images, given.seed)
-    images = fetch_blobs(samples, blobs)
+    local = LocalSamples(samples, fetch_blobs(samples, blobs))
     for graph in (exporter_graph(data, blobs, given), plain_graph(data, blobs, given)):
-        whole = measure(samples, look_with_onnx(graph, bundle, images), bundle)
-        if abs(whole.metrics.map50_95 - reference.metrics.map50_95) > SAME:
-            raise RuntimeError(f"{graph.name}: the float graph gives {whole.metrics.map50_95:.3f}: it is read wrongly")
+        whole = measure(local, look_with_onnx(graph, bundle, local.paths), bundle)
+        if abs(whole.flat["map50_95"] - reference.flat["map50_95"]) > SAME:
+            raise RuntimeError(f"{graph.name}: the float graph gives {whole.flat['map50_95']:.3f}: it is read wrongly")
         for target in parse_targets(given.targets):
             folder = given.folder / graph.name / target
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             try:
-                found, steps = in_a_child(build_and_look, graph, target, bundle, images, folder)
+                found, steps = in_a_child(build_and_look, graph, target, bundle, local.paths, folder)
             except (BrokenProcessPool, RuntimeError, ValueError):
                 yield Row(target, graph.name, error="the toolkit failed: see its log")
             else:
-                measured = measure(samples, found, bundle)
+                measured = measure(local, found, bundle)
                 yield Row(target, graph.name, measured, judge(measured, reference, steps, Limits()))
 
 
@@ -287,9 +280,9 @@ def find(infer: Infer, graph: Joined, bundle: Bundle, image: Path) -> Detections
     output = infer(canvas[None]).reshape(4 + len(bundle.classes), -1)
     centres, sizes = (output[start : start + 2] * np.array(graph.unit, np.float32)[:, None] for start in (0, 2))
     boxes, scores = np.concatenate([centres - sizes / 2, centres + sizes / 2]).T, output[4:].T
-    place, class_id = np.nonzero(scores >= LEAST_SCORE)
+    place, class_id = np.nonzero(scores >= MIN_SCORE)
     candidates = (boxes[place], scores[place, class_id], class_id.astype(np.float32))
-    found = decode(candidates, BoxesHead(), confidence=LEAST_SCORE, nms=bundle.nms_threshold)
+    found = decode(candidates, BoxesHead(), confidence=MIN_SCORE, nms=bundle.nms_threshold)
     return on_image(found, placement)
 
 
@@ -297,24 +290,23 @@ def report(rows: Sequence[Row], targets: Sequence[str]) -> None:
     """Print the table, target by target."""
     reference = rows[0].measured
     assert reference
-    metrics = reference.metrics
-    print(f"\n{metrics.images} images held out, {metrics.truths} boxes\n")
+    print(f"\n{reference.images} images held out, {reference.flat['truths']:.0f} boxes\n")
     headers = ("target", "way", "mAP50", "mAP50-95", "points", "highest score", "boxes", "our gate")
     print(f"| {' | '.join(headers)} |\n|{'---|' * len(headers)}")
     for row in sorted(rows, key=lambda row: targets.index(row.target) if row.target in targets else -1):
         print(f"| {row.target} | {row.way} | {' | '.join(cells(row, reference))} |")
 
 
-def cells(row: Row, reference: Measured) -> list[str]:
+def cells(row: Row, reference: Measurement[Detections]) -> list[str]:
     if row.measured is None:
         return [row.error, *[""] * 4, "fails"]
-    new = row.measured.metrics
-    points = 100 * (new.map50_95 - reference.metrics.map50_95)
-    boxes = sum(one.predictions for one in new.per_class)
+    new = figures(row.measured)
+    points = 100 * (new["map50_95"] - reference.flat["map50_95"])
+    boxes = sum(row.measured.of_class("predictions", name) or 0 for name in row.measured.samples.classes)
     unmet = sum(not check.met for check in row.checks)
     verdict = f"fails {unmet} of {len(row.checks)}" if unmet else "passes" if row.checks else ""
-    scores = [f"{value:.3f}" for value in (new.map50, new.map50_95)]
-    return [*scores, f"{points:+.1f}" if row.checks else "", f"{row.measured.max_score:.3f}", str(boxes), verdict]
+    scores = [f"{value:.3f}" for value in (new["map50"], new["map50_95"])]
+    return [*scores, f"{points:+.1f}" if row.checks else "", f"{new['max_score']:.3f}", f"{boxes:.0f}", verdict]
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ import polars as pl  # noqa: E402
 from components.core.cache import cache_folder  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
+from components.evaluate.predictor import open_predictor  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
 from components.prepare.replay import round_manifest  # noqa: E402
 from components.train.train import train  # noqa: E402
@@ -216,9 +217,8 @@ class Trial:
     def _score(self, folder: Path, manifest: Manifest) -> dict[str, float]:
         found = evaluate(
             manifest,
-            folder,
+            open_predictor(folder, nms_threshold=0.7),
             confidence_threshold=0.25,
-            nms_threshold=0.7,
             cache_folder=cache_folder(self._job) / "blobs",
         ).as_flat()
         return {name: found[name] for name in ("map50", "map50_95")}

@@ -39,6 +39,7 @@ from components.core.miners.chance import draw  # noqa: E402
 from components.core.parameters import MineSettings, read  # noqa: E402
 from components.core.runtimes.base import open_detector  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
+from components.evaluate.predictor import open_predictor  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
 from components.mine.mine import make_rule  # noqa: E402
 from components.mine.pool import Candidate  # noqa: E402
@@ -146,9 +147,8 @@ class Trial:
         held_out = self._samples.where(pl.col("id").is_in(self._cut.test))
         measured = evaluate(
             Manifest(held_out.table.with_columns(split=pl.lit("test")), held_out.classes),
-            folder,
+            open_predictor(folder, nms_threshold=0.7),
             confidence_threshold=0.25,
-            nms_threshold=0.7,
             cache_folder=cache_folder(self._job) / "blobs",
         ).as_flat()
         boxes = self._samples.where(pl.col("id").is_in(chosen)).boxes().height

@@ -61,8 +61,8 @@ def main() -> None:
 def prepare(work: Path, scenes: int) -> None:
     """Draw the images, take them in and lay them out for the bare trainer."""
     from components.core.cache import fetch_blobs
-    from components.core.estimators.base import LocalSamples
     from components.core.estimators.yolo import lay_out
+    from components.core.tasks.base import LocalSamples
     from components.ingest.ingest import ingest
     from components.prepare.prepare import prepare as split
     from pipelines.demo.scenes import make_dataset
@@ -100,9 +100,10 @@ def bare(work: Path, epochs: int, image_size: int) -> float:
 def ours(work: Path, epochs: int, image_size: int) -> float:
     import shutil
 
-    from components.core.estimators.base import Epoch, LocalSamples, estimators
+    from components.core.estimators.base import Epoch, estimators
     from components.core.estimators.yolo import Yolo
     from components.core.manifest import Manifest
+    from components.core.tasks.base import LocalSamples
     from components.train.train import train
 
     times: list[float] = []

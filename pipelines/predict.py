@@ -189,7 +189,7 @@ def _looked(model: Any, image: ImageArray, seen: Seen, confidence: float | None)
     bundle: Bundle = model.bundle
     seen.images += 1
     if bundle.task == "segmentation":
-        (classes,) = model.segment([image])
+        (classes,) = model.predict([image])
         seen.counts.update(_pixels(classes, bundle.classes))
         return paint(image, classes)
     (found,) = model.predict([image], confidence=confidence)

@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import Bundle
+from components.core.heads import SplitHead
 
 BUNDLE = Bundle(
     classes=("red", "blue"),
     image_size=(64, 96),
     estimator="colours",
-    head=Head(strides=(8, 16), reg_max=1, end_to_end=False),
+    head=SplitHead(strides=(8, 16), reg_max=1, end_to_end=False),
     confidence_threshold=0.5,
     nms_threshold=0.7,
     outputs=("box0", "cls0", "box1", "cls1"),

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import Bundle
+from components.core.heads import SplitHead
 from tests.images import CLASSES, squares
 
 STRIDE = 8
@@ -51,7 +52,7 @@ def write_bundle(folder: Path, network, *, confidence_threshold=0.5, opset=19, i
         classes=CLASSES,
         image_size=image_size,
         estimator="tiny",
-        head=Head(strides=(STRIDE,), reg_max=1, end_to_end=False),
+        head=SplitHead(strides=(STRIDE,), reg_max=1, end_to_end=False),
         confidence_threshold=confidence_threshold,
         nms_threshold=0.5,
         outputs=("box0", "cls0"),

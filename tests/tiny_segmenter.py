@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from components.core.bundle import Bundle, SemanticHead
+from components.core.bundle import Bundle
+from components.core.heads import SemanticHead
 from components.core.manifest import Manifest
 from components.core.masks import ClassMap, encode_mask
 from tests.images import job_with_images, squares

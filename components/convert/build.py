@@ -17,28 +17,23 @@ import re
 import signal
 import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.convert.golden import choose, steps_of
 from components.core.bundle import Bundle, sha256_of
-from components.core.detections import Detections
-from components.core.masks import ClassMap
 from components.core.runtimes.base import Canvas, Infer
-from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.golden import Golden
 from components.core.runtimes.letterbox import letterbox, read_image
-from components.core.runtimes.network import as_described
+from components.core.tasks.base import MIN_SCORE, open_task
 
 MODEL, PREDICTIONS, FACTS, FAILURE = "model.rknn", "predictions.npz", "facts.json", "failure.json"
 GOLDEN = "golden.npz"
-LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
 
 # These two rules of toolkit 2.5.0 crash on YOLOv8, YOLO11 and YOLO26; a version that does not know them ignores them.
 BROKEN_RULES = ["seperate_conv_rs_split", "fuse_exmatmul_add_mul_exsoftmax13_exmatmul_to_sdpa"]
@@ -99,65 +94,6 @@ def main(request: Request) -> int:
     return 0
 
 
-def write_predictions(path: Path, predictions: Sequence[Detections]) -> None:
-    """Write the boxes of many images as arrays, one after the other, with their number in each."""
-    everything = (Detections.none(), *predictions)
-    np.savez(
-        path,
-        counts=np.array([len(found) for found in predictions], dtype=np.intp),
-        boxes=np.concatenate([found.boxes for found in everything]),
-        scores=np.concatenate([found.scores for found in everything]),
-        classes=np.concatenate([found.classes for found in everything]),
-    )
-
-
-class ClassMaps(Sequence[ClassMap]):
-    """Class maps in a file, each read when it is asked for: all at once would take a gigabyte of large images.
-
-    Args:
-        path: what ``write`` wrote.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with np.load(path) as arrays:
-            self._names = sorted(arrays.files)
-
-    @staticmethod
-    def write(path: Path, maps: Iterable[ClassMap]) -> int:
-        """Write maps one after the other; how many there were."""
-        count = 0
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            for one in maps:
-                with file.open(f"{count:06d}.npy", "w") as part:
-                    np.lib.format.write_array(part, one, allow_pickle=False)
-                count += 1
-        return count
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> ClassMap: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ClassMap]: ...
-    def __getitem__(self, index: int | slice) -> ClassMap | list[ClassMap]:
-        """One map, or some."""
-        with np.load(self._path) as arrays:
-            names = self._names[index]
-            return arrays[names] if isinstance(names, str) else [arrays[name] for name in names]
-
-
-def read_predictions(path: Path) -> Sequence[Detections] | Sequence[ClassMap]:
-    """The boxes that ``write_predictions`` wrote, or the maps that ``ClassMaps.write`` did."""
-    with np.load(path) as arrays:
-        if "counts" not in arrays:
-            return ClassMaps(path)
-        everything = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
-        ends = np.cumsum(arrays["counts"])
-    return [everything[slice(end - count, end)] for end, count in zip(ends, np.diff(ends, prepend=0), strict=True)]
-
-
 def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     bundle = Bundle.read(Path(request.bundle))
     started = time.monotonic()
@@ -210,14 +146,10 @@ def _simulator(rknn: Any) -> Infer:
 
 def _look(bundle: Bundle, infer: Infer, images: Sequence[str], path: Path) -> list[frozenset[int]]:
     """Run the model over images, write what it sees, and return the classes that it sees in each."""
-    model = as_described(bundle, infer)
-    decoded = ([read_image(Path(image))] for image in images)
-    if isinstance(model, NetworkDetector):
-        found = [one for one_image in decoded for one in model.predict(one_image, confidence=LEAST_SCORE)]
-        write_predictions(path, found)
-        return [frozenset(one.classes[one.scores >= bundle.confidence_threshold].tolist()) for one in found]
-    ClassMaps.write(path, (one for one_image in decoded for one in model.segment(one_image)))
-    return [frozenset(np.unique(one).tolist()) for one in ClassMaps(path)]
+    task, model = open_task(bundle.task), bundle.head.network(bundle, infer)
+    looked_at = (model.predict([read_image(Path(path))], confidence=MIN_SCORE)[0] for path in images)
+    task.write(path, looked_at)
+    return [task.shown_classes(found, bundle.confidence_threshold) for found in task.read(path)]
 
 
 def _golden(bundle: Bundle, infer: Infer, images: Sequence[str], steps: tuple[float, ...]) -> Golden:

@@ -17,8 +17,9 @@ from components.convert.build import FACTS, GOLDEN, MODEL, Request
 from components.convert.calibration import calibration_canvases, write_canvases, write_list
 from components.convert.toolkit import Built, build, read_build
 from components.core.bundle import Bundle, sha256_of
-from components.core.cache import fetch_blobs, fetch_masks
+from components.core.cache import fetch_blobs
 from components.core.manifest import Manifest
+from components.core.tasks.base import LocalSamples, open_task
 
 _FORMAT = 3  # of a cached build; another number makes the old ones unknown
 
@@ -48,7 +49,8 @@ class Builds:
         time_limit: float,
     ) -> None:
         self._folder = folder.resolve()
-        self._bundle = Bundle.read(folder)
+        self.bundle = Bundle.read(folder)
+        self._task = open_task(self.bundle.task)
         self._calibration = calibration
         self._check = check
         self._blobs = blobs
@@ -73,17 +75,12 @@ class Builds:
             with tempfile.TemporaryDirectory(dir=self._cache) as work:
                 self._build(target, precision, algorithm, Path(work))
                 _keep(Path(work), kept)
-        return read_build(kept)
+        return read_build(kept, self._task)
 
     @functools.cached_property
-    def images(self) -> list[Path]:
-        """The files of the check samples."""
-        return fetch_blobs(self._check, self._blobs)
-
-    @functools.cached_property
-    def masks(self) -> list[Path]:
-        """The files of the check samples' masks."""
-        return fetch_masks(self._check, self._blobs)
+    def samples(self) -> LocalSamples:
+        """The check samples, on this machine."""
+        return self._task.local(self._check, self._blobs)
 
     def _build(self, target: str, precision: str, algorithm: str, work: Path) -> None:
         canvases = work / "canvases"
@@ -94,16 +91,16 @@ class Builds:
             precision=precision,
             algorithm=algorithm,
             calibration=str(self._calibrate(canvases, algorithm)) if algorithm else "",
-            images=[str(path.resolve()) for path in self.images],
+            images=[str(path.resolve()) for path in self.samples.paths],
             output=str(work),
-            note=_note(self._bundle),
+            note=_note(self.bundle),
         )
         build(request, self._time_limit)
         shutil.rmtree(canvases)
 
     def _calibrate(self, folder: Path, algorithm: str) -> Path:
         paths = fetch_blobs(self._calibration, self._blobs)
-        canvases = calibration_canvases(self._calibration, paths, self._bundle)
+        canvases = calibration_canvases(self._calibration, paths, self.bundle)
         return write_list(folder, write_canvases(canvases, folder), algorithm)
 
     def _key(self, target: str, precision: str, algorithm: str) -> str:
@@ -113,8 +110,8 @@ class Builds:
             "target": target,
             "precision": precision,
             "algorithm": algorithm,
-            "model": _note(self._bundle),
-            "outputs": self._bundle.outputs,
+            "model": _note(self.bundle),
+            "outputs": self.bundle.outputs,
             "calibration": self._calibration.table.select("id", "annotations").rows() if algorithm else [],
             "check": self._check.table["id"].to_list(),
         }

@@ -39,11 +39,13 @@ def convert(
 
         from components.convert.convert import convert as to_chips
         from components.convert.gate import Limits
+        from components.core import plugins
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, ConvertSettings, read
         from components.core.reports.page import write_page
 
-        chosen = read(ConvertSettings, settings)
+        common, chosen = read(CommonSettings, settings), read(ConvertSettings, settings)
+        plugins.load(common.plugins)
         done = to_chips(
             Manifest.read(manifest.path),
             Path(model.path),
@@ -56,7 +58,7 @@ def convert(
             max_eval_images=chosen.max_eval_images,
             split=split,
             limits=Limits(chosen.max_map_drop, chosen.max_f1_drop, chosen.min_score_ratio),
-            seed=read(CommonSettings, settings).seed,
+            seed=common.seed,
             time_limit=chosen.conversion_timeout,
         )
         Path(conversion.path).write_text(json.dumps(done.to_dict(), indent=2), encoding="utf-8")

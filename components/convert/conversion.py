@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Any
 
 from components.convert.gate import Check
-from components.convert.measure import Measured
-from components.convert.measure_masks import MeasuredMasks
+from components.convert.measure import figures
 from components.convert.toolkit import Built
 from components.core.bundle import Bundle
 from components.core.reports.page import Section
+from components.core.tasks.base import Measurement
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Attempt:
     precision: str
     algorithm: str
     built: Built | None = None
-    measured: Measured | MeasuredMasks | None = None
+    measured: Measurement[Any] | None = None
     checks: tuple[Check, ...] = ()
     error: str = ""
 
@@ -81,7 +81,7 @@ class Conversion:
     reasons: tuple[str, ...]
     bundle: Bundle
     attempts: Sequence[Attempt] = ()
-    reference: Measured | MeasuredMasks | None = None
+    reference: Measurement[Any] | None = None
     sections: Sequence[Section] = ()
 
     def describe(self) -> str:
@@ -109,7 +109,5 @@ class Conversion:
         """What the last try for each target scored, by name, such as ``map50[rk3588]``; each is finite."""
         last = {attempt.target: attempt.measured for attempt in self.attempts if attempt.measured}
         return {
-            f"{name}[{target}]": value
-            for target, measured in last.items()
-            for name, value in measured.figures().items()
+            f"{name}[{target}]": value for target, measured in last.items() for name, value in figures(measured).items()
         }

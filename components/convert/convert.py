@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from components.convert import report
-from components.convert.build import LEAST_SCORE
 from components.convert.builds import Builds
 from components.convert.calibration import calibration_samples, draw_samples
 from components.convert.conversion import Attempt, Conversion, Outcome
 from components.convert.gate import Limits, check_reference, judge
 from components.convert.graph import check_model
-from components.convert.measure import Measured, measure
-from components.convert.measure_masks import MeasuredMasks, measure_masks
+from components.convert.measure import figures, measure
 from components.convert.toolkit import PACKAGE, ToolkitError, toolkit_version
 from components.core.bundle import DESCRIPTION, Bundle
 from components.core.cache import cache_folder, own_folder
-from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.masks import ClassMap
-from components.core.runtimes.base import Detector, Segmenter
-from components.core.runtimes.detector import NetworkDetector
+from components.core.runtimes.base import Model
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.letterbox import read_image
 from components.core.runtimes.onnx import open_onnx
 from components.core.runtimes.rockchip import TARGETS, check_precision, parse_retries, parse_targets, rknn_file
-from components.core.runtimes.segmenter import NetworkSegmenter
-
-Predictions = Iterable[Detections] | Iterable[ClassMap]
-AnyMeasured = Measured | MeasuredMasks
+from components.core.tasks.base import MIN_SCORE, Measurement, open_task
 
 log = logging.getLogger(__name__)
 
@@ -98,15 +89,12 @@ def convert(
         toolkit=toolkit,
         time_limit=time_limit,
     )
-    measured = functools.partial(_measured, builds, samples, bundle)
-    reference = measured(_look(network, builds.images))
+    reference = measure(builds.samples, _look(network, builds.samples.paths), bundle)
     enough = check_reference(reference)
     if not enough.met:
         conversion = Conversion(Outcome.FAILED, (f"{enough.question}: {enough.reason}",), bundle, (), reference)
     else:
-        attempts = [
-            attempt for target in names for attempt in _attempts(builds, target, ways, measured, reference, limits)
-        ]
+        attempts = [attempt for target in names for attempt in _attempts(builds, target, ways, reference, limits)]
         conversion = _decide(bundle, attempts, reference)
     written = _write(conversion, toolkit, model_folder, output)
     log.info("%s", written.describe())
@@ -131,13 +119,12 @@ def _ways(quantization: str, retries: Sequence[str]) -> list[tuple[str, str]]:
 def _check_samples(manifest: Manifest, split: str, count: int, seed: int, bundle: Bundle) -> Manifest:
     if split == "train":
         raise InputError("split='train' calibrates; measure the conversion on val or test")
-    samples = manifest.split(split).labelled(bundle.task)
-    segments = bundle.task == "segmentation"
-    if not (len(samples) if segments else any(map(len, samples.truths()))):
+    task = open_task(bundle.task)
+    samples = task.labelled(manifest.split(split))
+    if not task.has_truth(samples):
         raise InputError(
             f"split {split!r} has {len(manifest.split(split).labelled())} labelled images and no "
-            f"{'mask' if segments else 'box'} in them: nothing can be measured; bring in more images or name another "
-            "split"
+            f"{task.labels} in them: nothing can be measured; bring in more images or name another split"
         )
     return draw_samples(samples, count, seed)
 
@@ -146,8 +133,7 @@ def _attempts(
     builds: Builds,
     target: str,
     ways: Sequence[tuple[str, str]],
-    measured: Callable[[Predictions], AnyMeasured],
-    reference: AnyMeasured,
+    reference: Measurement[Any],
     limits: Limits,
 ) -> Iterator[Attempt]:
     """Try one way after the other, until a file passes."""
@@ -160,7 +146,7 @@ def _attempts(
         except ToolkitError as error:
             attempt = replace(attempt, error=str(error))
         else:
-            found = measured(built.predictions)
+            found = measure(builds.samples, built.predictions, builds.bundle)
             checks = judge(found, reference, built.score_steps, limits)
             attempt = replace(attempt, built=built, measured=found, checks=checks)
         log.info("%s %s: %s", target, attempt.how, "; ".join(attempt.reasons) or "passed")
@@ -169,7 +155,7 @@ def _attempts(
             return
 
 
-def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: AnyMeasured) -> Conversion:
+def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: Measurement[Any]) -> Conversion:
     last = {attempt.target: attempt for attempt in attempts}
     lost = [attempt for attempt in last.values() if not attempt.passed]
     if lost:
@@ -192,7 +178,7 @@ def _write(conversion: Conversion, toolkit: str, model_folder: Path, output: Pat
                 "algorithm": attempt.algorithm,
                 "toolkit": toolkit,
                 "compiler": attempt.built.compiler,
-                **{f"simulated_{name}": value for name, value in list(attempt.measured.figures().items())[:1]},
+                **{f"simulated_{name}": value for name, value in list(figures(attempt.measured).items())[:1]},
             }
     lineage = conversion.bundle.lineage | ({"rknn": told} if told else {})
     return replace(conversion, bundle=replace(conversion.bundle, lineage=lineage).write(output))
@@ -204,15 +190,7 @@ def _copy(bundle: Bundle, model_folder: Path, output: Path) -> None:
         shutil.copyfile(model_folder / name, output / name)
 
 
-def _look(network: Detector | Segmenter, images: Sequence[Path]) -> Predictions:
-    """What the float model sees; class maps are made one at a time, since all at once take much memory."""
-    if isinstance(network, NetworkDetector):
-        return [network.predict([read_image(path)], confidence=LEAST_SCORE)[0] for path in images]
-    assert isinstance(network, NetworkSegmenter)
-    return (network.segment([read_image(path)])[0] for path in images)
-
-
-def _measured(builds: Builds, samples: Manifest, bundle: Bundle, predictions: Predictions) -> AnyMeasured:
-    if bundle.task == "segmentation":
-        return measure_masks(samples, builds.masks, cast(Iterable[ClassMap], predictions), bundle)
-    return measure(samples, cast(Sequence[Detections], predictions), bundle)
+def _look(network: Model[Any], images: Sequence[Path]) -> Iterator[Any]:
+    """What the float model says of each image, one at a time, since all class maps at once take much memory."""
+    for path in images:
+        yield network.predict([read_image(path)], confidence=MIN_SCORE)[0]

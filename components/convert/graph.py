@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.core.bundle import BoxesHead, Bundle
+from components.core.bundle import Bundle
 from components.core.errors import InputError
 
 NEWEST_OPSET = 19  # that rknn-toolkit2 2.5.0 reads
@@ -19,11 +19,8 @@ def check_model(bundle: Bundle, folder: Path) -> None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if isinstance(bundle.head, BoxesHead):
-        raise InputError(
-            f"model {folder}: it gives finished boxes (an estimator such as fpn), which Rockchip's toolkit cannot "
-            "convert: train with estimator=yolo, or leave targets empty"
-        )
+    if bundle.head.conversion_problem:
+        raise InputError(f"model {folder}: {bundle.head.conversion_problem}")
     path = bundle.file(folder, "model.onnx")
     try:
         graph = onnx.load(str(path))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
 from components.convert.conversion import Attempt, Conversion
-from components.convert.measure import Measured
-from components.convert.measure_masks import MeasuredMasks
+from components.convert.measure import figures
 from components.convert.toolkit import Operators
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.rockchip import rknn_file
-
-NONE = "–"  # noqa: RUF001
+from components.core.tasks.base import NONE, Measurement
 
 
 def sections(conversion: Conversion, split: str, confidence: float) -> list[Section]:
@@ -22,10 +21,7 @@ def sections(conversion: Conversion, split: str, confidence: float) -> list[Sect
     pages = [_verdict(conversion)]
     if conversion.reference and conversion.attempts:
         last = list({attempt.target: attempt for attempt in conversion.attempts}.values())
-        if isinstance(conversion.reference, MeasuredMasks):
-            pages += [_mask_accuracy(conversion.reference, last, split), _ious(conversion.reference, last)]
-        else:
-            pages += [_accuracy(conversion.reference, last, split, confidence), _classes(conversion.reference, last)]
+        pages += [_accuracy(conversion.reference, last, split, confidence), _classes(conversion.reference, last)]
         if any(attempt.built for attempt in last):
             pages.append(_chips(last))
     return pages
@@ -52,88 +48,52 @@ def _verdict(conversion: Conversion) -> Section:
     return Section("Conversion", body)
 
 
-def _accuracy(reference: Measured, last: Sequence[Attempt], split: str, confidence: float) -> Section:
-    headers = ("model", "mAP50", "change", "mAP50-95", "change", "F1", "change", "highest score", "ratio", "boxes")
-    old = reference.metrics
-    counts = [sum(one.predictions for one in old.per_class)]
-    rows: list[list[object]] = [
-        ["float32 ONNX", old.map50, NONE, old.map50_95, NONE, old.f1_macro, NONE, reference.max_score, NONE, counts[0]]
-    ]
+def _accuracy(reference: Measurement[Any], last: Sequence[Attempt], split: str, confidence: float) -> Section:
+    shown = reference.task.figures
+    titles = {**shown.overall, **shown.converted_overall}
+    scored = "max_score" in figures(reference)
+    headers = ["model", *(name for title in titles.values() for name in (title, "change"))]
+    headers += [*(["highest score", "ratio"] if scored else []), *([shown.predictions] if shown.predictions else [])]
+    rows = [_row("float32 ONNX", reference, titles, None)]
     for attempt in last:
-        if isinstance(attempt.measured, Measured):
-            new = attempt.measured.metrics
-            rows.append(
-                [
-                    f"{attempt.target} {attempt.how}",
-                    *(
-                        cell
-                        for name in ("map50", "map50_95", "f1_macro")
-                        for cell in (getattr(new, name), f"{getattr(new, name) - getattr(old, name):+.3f}")
-                    ),
-                    attempt.measured.max_score,
-                    attempt.measured.max_score / max(reference.max_score, 1e-9),
-                    sum(one.predictions for one in new.per_class),
-                ]
-            )
+        if attempt.measured:
+            rows.append(_row(f"{attempt.target} {attempt.how}", attempt.measured, titles, reference))
     caption = (
-        f"On {old.images} labelled images of the {split} split with {old.truths} boxes. F1 (mean of the classes) and "
-        f"boxes are at the deployed confidence, {confidence:g}. Computed by the toolkit's simulator, on no chip."
+        f"On {reference.images} labelled images of the {split} split with {_total('truths', reference):,} "
+        f"{shown.truths}. What depends on a confidence is at the deployed one, {confidence:g}. Computed by the "
+        "toolkit's simulator, on no chip."
     )
     return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
 
 
-def _classes(reference: Measured, last: Sequence[Attempt]) -> Section:
-    measured = [
-        (attempt.target, attempt.measured.metrics.per_class)
-        for attempt in last
-        if isinstance(attempt.measured, Measured)
-    ]
-    headers = ("class", "true boxes", "float32", *(target for target, _ in measured))
-    rows = [
-        [old.name, old.truths, _figure(old.f1), *(_change(per_class[index].f1, old.f1) for _, per_class in measured)]
-        for index, old in enumerate(reference.metrics.per_class)
-    ]
-    return Section("F1 of each class at the deployed confidence", reports.table(headers, rows))
+def _row(
+    model: str, measured: Measurement[Any], titles: Mapping[str, str], reference: Measurement[Any] | None
+) -> list[object]:
+    """The figures of a model, each with its change from the float model."""
+    new, old = figures(measured), figures(reference) if reference else None
+    row: list[object] = [model]
+    for name in titles:
+        row += [new[name], f"{new[name] - old[name]:+.3f}" if old else NONE]
+    if "max_score" in new:
+        row += [new["max_score"], new["max_score"] / max(old["max_score"], 1e-9) if old else NONE]
+    return [*row, _total("predictions", measured)] if measured.task.figures.predictions else row
 
 
-def _mask_accuracy(reference: MeasuredMasks, last: Sequence[Attempt], split: str) -> Section:
-    headers = ("model", "mean IoU", "change", "correct pixels", "change")
-    old = reference.metrics
-    rows: list[list[object]] = [["float32 ONNX", old.miou, NONE, old.pixel_accuracy, NONE]]
-    for attempt in last:
-        if isinstance(attempt.measured, MeasuredMasks):
-            new = attempt.measured.metrics
-            changes = [
-                cell
-                for name in ("miou", "pixel_accuracy")
-                for cell in (getattr(new, name), f"{getattr(new, name) - getattr(old, name):+.3f}")
-            ]
-            rows.append([f"{attempt.target} {attempt.how}", *changes])
-    caption = (
-        f"On {old.images} images of the {split} split with {old.pixels:,} labelled pixels. Computed by the toolkit's "
-        "simulator, on no chip."
-    )
-    return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
+def _total(what: str, measured: Measurement[Any]) -> int:
+    return int(sum(measured.of_class(what, name) or 0 for name in measured.samples.classes))
 
 
-def _ious(reference: MeasuredMasks, last: Sequence[Attempt]) -> Section:
-    measured = [
-        (attempt.target, attempt.measured.metrics.per_class)
-        for attempt in last
-        if isinstance(attempt.measured, MeasuredMasks)
-    ]
-    headers = ("class", "true pixels", "images", "float32", *(target for target, _ in measured))
-    rows = [
-        [
-            old.name,
-            old.truths,
-            reference.images_with(index),
-            _figure(old.iou),
-            *(_change(per_class[index].iou, old.iou) for _, per_class in measured),
-        ]
-        for index, old in enumerate(reference.metrics.per_class)
-    ]
-    return Section("IoU of each class", reports.table(headers, rows))
+def _classes(reference: Measurement[Any], last: Sequence[Attempt]) -> Section:
+    measured = [(attempt.target, attempt.measured) for attempt in last if attempt.measured]
+    shown = reference.task.figures
+    figure, title = shown.converted
+    headers = ("class", shown.truths, "float32", *(target for target, _ in measured))
+    rows = []
+    for name in reference.samples.classes:
+        old = reference.of_class(figure, name)
+        new = [_change(one.of_class(figure, name), old) for _, one in measured]
+        rows.append([name, reference.of_class("truths", name), NONE if old is None else old, *new])
+    return Section(f"{title} of each class", reports.table(headers, rows))
 
 
 def _chips(last: Sequence[Attempt]) -> Section:
@@ -178,10 +138,6 @@ def _costs(operators: Operators | None) -> list[object]:
 
 def _kinds(names: Sequence[str]) -> str:
     return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names))) or "none"
-
-
-def _figure(value: float | None) -> object:
-    return NONE if value is None else value
 
 
 def _change(new: float | None, old: float | None) -> str:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from components.convert.build import FACTS, FAILURE, GOLDEN, MODEL, PREDICTIONS, Request, read_predictions
-from components.core.detections import Detections
-from components.core.masks import ClassMap
+from components.convert.build import FACTS, FAILURE, GOLDEN, MODEL, PREDICTIONS, Request
 from components.core.processes import module_command, module_environment
+from components.core.tasks.base import Task
 
 PACKAGE = "rknn-toolkit2"
 REQUEST, LOG = "request.json", "toolkit.log"
@@ -73,7 +72,7 @@ class Built:
     sha256: str
     golden: Path
     golden_sha256: str
-    predictions: Sequence[Detections] | Sequence[ClassMap]
+    predictions: Sequence[Any]
     score_steps: dict[str, float]
     operators: Operators | None
     compiler: str
@@ -119,18 +118,19 @@ def build(request: Request, time_limit: float) -> None:
     raise ToolkitError(f"the toolkit failed while {failure['doing']} for {request.target}: {why}")
 
 
-def read_build(folder: Path) -> Built:
+def read_build(folder: Path, task: Task[Any, Any]) -> Built:
     """The results of a build.
 
     Args:
         folder: of the request.
+        task: of the model.
     """
     facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     printed = _printed(folder)
     return Built(
         file=folder / MODEL,
         golden=folder / GOLDEN,
-        predictions=read_predictions(folder / PREDICTIONS),
+        predictions=task.read(folder / PREDICTIONS),
         operators=parse_operators(printed),
         compiler=parse_compiler(printed),
         **facts,

@@ -15,25 +15,25 @@ Whoever opens a file of a bundle reads the description first, which checks the d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    ConfigDict,
-    Discriminator,
+    BeforeValidator,
     Field,
     JsonValue,
     NonNegativeInt,
     PositiveInt,
-    Tag,
+    SerializeAsAny,
     TypeAdapter,
     ValidationError,
 )
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from components.core.errors import InputError, NotFoundError, one_line
+from components.core.heads import STRICT, Head, UnknownHead, heads
 from components.core.stores.transfer import landing
 
 DESCRIPTION = "model.json"
@@ -41,88 +41,26 @@ ONNX = "model.onnx"
 
 Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # what a job calls a bundle
 
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-@dataclass(frozen=True, config=_STRICT)
-class Head:
-    """How the numbers of a grid, one output for boxes and one for scores at each scale, become boxes.
-
-    Attributes:
-        strides: pixels of the canvas per grid cell, one for each scale, fine to coarse.
-        reg_max: bins per box side; 1 where the model gives the distance itself.
-        end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
-        kind: identifies this head in ``model.json``.
-    """
-
-    strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-    reg_max: PositiveInt
-    end_to_end: bool
-    kind: Literal["split"] = "split"
-
-    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
-        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
-        if len(outputs) != 2 * len(self.strides):
-            return f"{len(outputs)} outputs for {len(self.strides)} strides: give two for each"
-        if any(side % stride for side in image_size for stride in self.strides):
-            return f"image_size {image_size} is not a multiple of the strides {self.strides}"
-        return ""
+def _read_head(value: Any) -> Any:
+    """The head of ``model.json``; bundles were first written for one kind, without saying which."""
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("kind", "split")
+    if kind not in heads.names():
+        return UnknownHead(kind, value)
+    try:
+        return TypeAdapter(heads.get(kind)).validate_python(value)
+    except ValidationError as error:
+        problems = {"kind": kind, "problems": one_line(error)}
+        raise PydanticCustomError("head", "a head of kind {kind}: {problems}", problems) from error
 
 
-@dataclass(frozen=True, config=_STRICT)
-class BoxesHead:
-    """The model gives boxes itself: in canvas pixels (N, 4), their scores (N,) in 0..1 and their classes (N,).
-
-    Attributes:
-        end_to_end: the model finds each object once, so that no overlapping boxes need be suppressed.
-        kind: identifies this head in ``model.json``.
-    """
-
-    end_to_end: bool = False
-    kind: Literal["boxes"] = "boxes"
-
-    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
-        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
-        return "" if len(outputs) == 3 else f"{len(outputs)} outputs: boxes need three, boxes, scores and classes"
-
-
-@dataclass(frozen=True, config=_STRICT)
-class SemanticHead:
-    """The model scores each class for each cell of a grid: one output of logits, (1, classes, height, width).
-
-    Attributes:
-        stride: pixels of the canvas per grid cell.
-        kind: identifies this head in ``model.json``.
-    """
-
-    stride: PositiveInt
-    kind: Literal["semantic"] = "semantic"
-
-    def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
-        """What is wrong with a canvas or with outputs for such a head; empty if nothing."""
-        if len(outputs) != 1:
-            return f"{len(outputs)} outputs: class scores need one"
-        if any(side % self.stride for side in image_size):
-            return f"image_size {image_size} is not a multiple of the stride {self.stride}"
-        return ""
-
-
-def _kind(head: Any) -> Any:
-    """Bundles were first written for one kind of head, without saying which."""
-    return head.get("kind", "split") if isinstance(head, dict) else getattr(head, "kind", None)
-
-
-AnyHead = Annotated[
-    Annotated[Head, Tag("split")] | Annotated[BoxesHead, Tag("boxes")] | Annotated[SemanticHead, Tag("semantic")],
-    Discriminator(_kind),
-]
-Task = Literal["detection", "segmentation"]
-
-
-@dataclass(frozen=True, config=_STRICT)
+@dataclass(frozen=True, config=STRICT)
 class Bundle:
     """What ``model.json`` says.
 
@@ -136,7 +74,7 @@ class Bundle:
         outputs: names of its outputs. Of a ``Head``: for each stride the boxes ``(1, 4 * reg_max, h, w)``, then the
             class scores ``(1, classes, h, w)`` in 0..1. Of a ``BoxesHead``: boxes, scores, classes. Of a
             ``SemanticHead``: the logits.
-        task: what the model does: find objects, or say of every pixel what it shows.
+        task: the kind of task that it is for, such as ``detection``; see :mod:`components.core.tasks`.
         pad: grey value around an image on the canvas.
         colour: order of the canvas' channels.
         files: name of every other file of the folder, and its SHA-256.
@@ -148,11 +86,11 @@ class Bundle:
     classes: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
     image_size: tuple[PositiveInt, PositiveInt]
     estimator: Annotated[str, Field(min_length=1)]
-    head: AnyHead
+    head: Annotated[SerializeAsAny[Head], BeforeValidator(_read_head)]
     confidence_threshold: _Fraction
     nms_threshold: _Fraction
     outputs: tuple[str, ...] = ("box0", "cls0", "box1", "cls1", "box2", "cls2")
-    task: Task = "detection"
+    task: str = "detection"
     pad: Annotated[NonNegativeInt, Field(le=255)] = 114
     colour: Literal["RGB"] = "RGB"
     files: dict[_FileName, _Digest] = Field(default_factory=dict)
@@ -162,7 +100,7 @@ class Bundle:
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {list(self.classes)} name one twice")
-        if isinstance(self.head, SemanticHead) != (self.task == "segmentation"):
+        if not isinstance(self.head, UnknownHead) and self.head.task != self.task:
             raise ValueError(f"a model for {self.task} has no head of the kind {self.head.kind}")
         wrong = self.head.problem(self.image_size, self.outputs)
         if wrong:
@@ -212,25 +150,6 @@ class Bundle:
         with landing(folder / DESCRIPTION) as file:
             file.write(_FORMAT.dump_json(bundle, indent=2))
         return bundle
-
-    def places(self, names: Sequence[str], model: str, advice: str) -> list[int]:
-        """Where each class of the model stands among those of a data set: in another order, perhaps, or with others.
-
-        Args:
-            names: class names of the data set.
-            model: what a message calls the model.
-            advice: what the user should do.
-
-        Raises:
-            InputError: the data set does not have a class of the model.
-        """
-        unknown = ", ".join(name for name in self.classes if name not in names)
-        if unknown:
-            does = f"distinguishes {unknown}" if self.task == "segmentation" else f"finds {unknown}"
-            raise InputError(
-                f"{model} {does}, which has no labels in this manifest; its classes are {', '.join(names)}: {advice}"
-            )
-        return [names.index(name) for name in self.classes]
 
     def file(self, folder: Path, name: str) -> Path:
         """One file of the bundle, checked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,38 @@ class Detections:
         """No boxes."""
         return cls.of([], [])
 
+    @classmethod
+    def joined(cls, images: Sequence[Detections]) -> Detections:
+        """The boxes of several images, one image after the other."""
+        every = [cls.none(), *images]
+        return cls.of(
+            np.concatenate([one.boxes for one in every]),
+            np.concatenate([one.classes for one in every]),
+            np.concatenate([one.scores for one in every]),
+        )
+
+    def renumbered(self, table: Sequence[int]) -> Detections:
+        """The boxes with other class numbers: ``table[k]`` in place of ``k``; a box whose number would be < 0 goes."""
+        numbers = np.asarray(table, dtype=np.int32)[self.classes]
+        kept = numbers >= 0
+        return Detections(self.boxes[kept], self.scores[kept], numbers[kept])
+
     def __len__(self) -> int:
         return len(self.classes)
 
     def __getitem__(self, index: slice | NDArray[np.bool_] | NDArray[np.intp]) -> Detections:
         return Detections(self.boxes[index], self.scores[index], self.classes[index])
+
+
+def iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of each box of ``first`` (N, 4) with each of ``second`` (M, 4).
+
+    Returns:
+        (N, M), 0..1; 0 for boxes without area.
+    """
+    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
+    shared = np.clip(sides, 0, None).prod(axis=2)
+    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    overlaps: NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlaps

@@ -26,6 +26,10 @@ class NoRuntimeError(InputError):
     """This machine lacks what every model on a runtime needs, such as an NPU; it says nothing about the model."""
 
 
+class NothingToMeasureError(InputError):
+    """The labels hold nothing that a model could be measured by."""
+
+
 class ConflictError(Exception):
     """A conditional write lost the race: somebody else changed the object first."""
 

@@ -35,7 +35,6 @@ from typing import Any
 
 import polars as pl
 
-from components.core.bundle import Task
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.transfer import landing, os_errors
@@ -118,15 +117,28 @@ class Manifest:
         """The samples of one split."""
         return self.where(pl.col("split") == name)
 
-    def labelled(self, task: Task | None = None) -> Manifest:
-        """The samples somebody has labelled, with boxes or a mask; negatives are among them.
+    def labelled(self) -> Manifest:
+        """The samples somebody has labelled, with boxes or a mask; negatives are among them."""
+        return self.where(LABELLED)
+
+    def class_numbers(self, classes: Sequence[str], owner: str, advice: str) -> list[int]:
+        """The numbers that a model's classes have here: in another order, perhaps, or among others.
 
         Args:
-            task: only those whose labels are for it: boxes (or none to draw) for detection, a mask for segmentation.
+            classes: of the model, in its order.
+            owner: what a message calls the model.
+            advice: what it tells the user to do.
+
+        Raises:
+            InputError: the manifest does not have a class of the model.
         """
-        if task is None:
-            return self.where(LABELLED)
-        return self.where(pl.col("mask" if task == "segmentation" else "annotations").is_not_null())
+        unknown = ", ".join(name for name in classes if name not in self.classes)
+        if unknown:
+            raise InputError(
+                f"{owner} predicts {unknown}, which has no labels in this manifest; its classes are "
+                f"{', '.join(self.classes)}: {advice}"
+            )
+        return [self.classes.index(name) for name in classes]
 
     @property
     def has_masks(self) -> bool:

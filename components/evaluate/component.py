@@ -37,17 +37,17 @@ def evaluate(
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, read
         from components.core.reports.page import write_page
-        from components.evaluate.measure import measure
+        from components.evaluate.evaluate import evaluate as measure
+        from components.evaluate.predictor import open_predictor
 
-        common = read(CommonSettings, settings)
+        common, thresholds = read(CommonSettings, settings), read(EvaluateSettings, settings)
         plugins.load(common.plugins)
         evaluation = measure(
             Manifest.read(manifest.path),
-            Path(model.path),
+            open_predictor(Path(model.path), nms_threshold=thresholds.nms_threshold, runtime=common.runtime),
             split=split,
+            confidence_threshold=thresholds.confidence_threshold,
             cache_folder=cache_folder(job_root) / "blobs",
-            runtime=common.runtime,
-            **dict(read(EvaluateSettings, settings)),
         )
         write_page(report.path, "Evaluate", evaluation.sections)
         for name, value in evaluation.as_flat().items():
@@ -99,6 +99,7 @@ def judge(
         from components.evaluate.gate import conversion_check
         from components.evaluate.gate import judge as decide
         from components.evaluate.gate_report import sections
+        from components.evaluate.predictor import open_predictor
 
         common, gate = read(CommonSettings, settings), read(GateSettings, settings)
         thresholds = read(EvaluateSettings, settings)
@@ -109,15 +110,16 @@ def judge(
         if champion and state.champion:
             job.fetch_bundle(state.champion, champion, state)
         conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None
+        folders = {"candidate": Path(candidate.path), **({"champion": champion} if champion else {})}
         comparison = compare(
-            Path(candidate.path),
-            champion,
-            Manifest.read(core.path),
-            Manifest.read(recent.path),
+            {
+                name: open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+                for name, folder in folders.items()
+            },
+            {"core": Manifest.read(core.path), "recent": Manifest.read(recent.path)},
+            confidence_threshold=thresholds.confidence_threshold,
             cache_folder=cache_folder(job_root) / "blobs",
-            runtime=common.runtime,
             named=conditions.metrics() if conditions else (),
-            **dict(thresholds),
         )
         decided = decide(
             comparison,

@@ -1,30 +1,25 @@
-"""Measure one model version on the labelled samples of a split."""
+"""Measure a model on the labelled samples of a split."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from components.core.cache import fetch_blobs
-from components.core.detections import Detections
-from components.core.errors import InputError
-from components.core.manifest import Manifest
-from components.core.metrics.bootstrap import map50_interval
-from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.errors import InputError, NothingToMeasureError
+from components.core.manifest import SPLITS, Manifest
 from components.core.progress import Progress
 from components.core.reports.page import Section
-from components.core.runtimes.base import Detector, open_detector
-from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.letterbox import ImageArray, read_image
-from components.evaluate import report
-from components.evaluate.samples import OTHER_DATA, labelled_samples
+from components.core.tasks.base import LocalSamples, Measurement, Metrics, Task
+from components.evaluate.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-LEAST_SCORE = 0.001  # average precision looks at every prediction down to here
+_OTHER_DATA = "evaluate on data with the classes of the model"
 
 
 @dataclass(frozen=True)
@@ -32,98 +27,102 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        metrics: over all labelled samples of the split, at the deployed thresholds. Average precision looks at up to
-            300 predictions per image and class.
-        map50_interval: ends of the 95 % bootstrap interval of mAP50 over the images.
-        samples: what it was measured on.
-        predictions: of each sample in table order, in the manifest's classes, with scores from 0.001.
+        measured: over all labelled samples of the split.
+        interval: ends of the 95 % bootstrap interval of the main figure over the images.
         sections: the report.
+        main: name of the main figure, such as ``map50``.
     """
 
-    metrics: DetectionMetrics
-    map50_interval: tuple[float, float]
-    samples: Manifest
-    predictions: Sequence[Detections]
+    measured: Measurement[Any]
+    interval: tuple[float, float]
     sections: Sequence[Section]
+    main: str
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures."""
+        return self.measured.metrics
 
     def as_flat(self) -> dict[str, float]:
-        """The metrics by name, and ``map50_low`` and ``map50_high``; each is finite."""
-        low, high = self.map50_interval
-        return {**self.metrics.as_flat(), "map50_low": low, "map50_high": high}
+        """The figures by name, and the ends of the interval, such as ``map50_low``; each is finite."""
+        low, high = self.interval
+        return {**self.measured.flat, f"{self.main}_low": low, f"{self.main}_high": high}
 
 
 def evaluate(
     manifest: Manifest,
-    model_folder: Path,
+    predictor: Predictor,
     *,
     split: str = "test",
     confidence_threshold: float,
-    nms_threshold: float,
     cache_folder: Path,
-    runtime: str = "onnx",
 ) -> Evaluation:
     """Run a model over the labelled samples of a split and measure what it finds.
 
     Args:
         manifest: the samples.
-        model_folder: the bundle.
+        predictor: the model.
         split: ``train``, ``val`` or ``test``.
-        confidence_threshold: precision, recall and F1 are of predictions with at least this score.
-        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        confidence_threshold: score, 0..1, from which a prediction counts in figures such as precision and recall.
         cache_folder: where images are brought to.
-        runtime: plug-in that runs the model.
 
     Raises:
-        InputError: the split has no labelled sample or no box, the model knows a class that the manifest does not, the
-            bundle cannot run, or an image is not the one in the manifest.
+        InputError: no sample of the split is labelled for the model's task, the manifest lacks a class of the model,
+            or an image is not the one in the manifest.
     """
-    samples = labelled_samples(manifest, split, "detection")
-    detector = open_detector(runtime, model_folder)
-    places = detector.bundle.places(manifest.classes, f"model {model_folder}", OTHER_DATA)
-    paths = fetch_blobs(samples, cache_folder)
+    task = predictor.task
+    samples = task.local(labelled_samples(manifest, split, task), cache_folder)
+    table = manifest.class_numbers(predictor.classes, predictor.name, _OTHER_DATA)
+
+    def found(index: int) -> Any:
+        row = samples.manifest.table.row(index, named=True)
+        image = _image(samples.paths[index], row["width"], row["height"], row["source"])
+        return task.renumbered(predictor.predict(image), table)
+
     started = time.monotonic()
-    predictions = [_renamed(found, places) for found in _predict(detector, samples, paths, nms_threshold)]
-    seconds = (time.monotonic() - started) / len(samples)
-    metrics = evaluate_detections(
-        samples.truths(),
-        predictions,
-        manifest.classes,
-        list(samples.table.select("width", "height").iter_rows()),
-        confidence_threshold=confidence_threshold,
-        max_detections=MAX_DETECTIONS,
-    )
-    matches = match(samples.truths(), predictions, len(manifest.classes))
-    interval = map50_interval(matches, max_detections=MAX_DETECTIONS)
-    log.info("mAP50 %.3f (95 %% interval %.3f to %.3f), mAP50-95 %.3f", metrics.map50, *interval, metrics.map50_95)
-    facts = {
-        "split": split,
-        "estimator": detector.bundle.estimator,
-        "image size": "{}x{}".format(*reversed(detector.bundle.image_size)),
-        "runtime": runtime,
-        "confidence threshold": confidence_threshold,
-        "NMS threshold": nms_threshold,
-        "milliseconds an image": round(1000 * seconds, 1),
-    }
-    sections = [
-        report.summary(metrics, interval, facts, predictions),
-        report.classes(metrics, confidence_threshold),
-        *_examples(samples, paths, predictions, matches, confidence_threshold),
-    ]
-    return Evaluation(metrics, interval, samples, predictions, sections)
+    results = list(_results(task, samples, found))
+    seconds = (time.monotonic() - started) / len(results)
+    try:
+        measured = task.measure(samples.manifest, results, confidence_threshold)
+    except NothingToMeasureError as error:
+        raise NothingToMeasureError(f"split {split!r}: {error}") from error
+    interval = task.interval(measured)
+    main, title = task.figures.main, task.figures.main_title
+    log.info("%s %.3f (95 %% interval %.3f to %.3f)", title, measured.flat[main], *interval)
+    facts = {"split": split, **predictor.facts, "milliseconds an image": round(1000 * seconds, 1)}
+    return Evaluation(measured, interval, task.sections(measured, samples, interval, facts, found), main)
 
 
-def _renamed(found: Detections, places: Sequence[int]) -> Detections:
-    return Detections.of(found.boxes, [places[index] for index in found.classes], found.scores)
+def labelled_samples(manifest: Manifest, split: str, task: Task[Any, Any]) -> Manifest:
+    """The samples of a split that are labelled for a task.
+
+    Raises:
+        InputError: there are none.
+    """
+    labelled = manifest.split(split).labelled()
+    if len(labelled) == 0:
+        counts = {name: len(manifest.split(name).labelled()) for name in (*SPLITS, "")}
+        listed = ", ".join(f"{name or 'undecided'} {count}" for name, count in counts.items() if name or count)
+        raise InputError(
+            f"split {split!r} has no labelled sample to evaluate on; labelled samples are {listed}: "
+            "bring in more images, change the ratios of the splits or name another split"
+        )
+    samples = task.labelled(labelled)
+    if len(samples) == 0:
+        raise InputError(
+            f"split {split!r} has no {task.labels}, which a model for {task.name} is measured by: "
+            "evaluate it on data that is labelled for it"
+        )
+    return samples
 
 
-def _predict(detector: Detector, samples: Manifest, paths: Sequence[Path], nms: float) -> list[Detections]:
-    predictions: list[Detections] = []
-    progress = Progress(log, "evaluated {done} of {total} images", len(samples), to_the_end=True)
-    for row, path in zip(samples.rows(), paths, strict=True):
-        image = _image(path, row["width"], row["height"], row["source"])
-        predictions += detector.predict([image], confidence=LEAST_SCORE, nms=nms)
+def _results(task: Task[Any, Any], samples: LocalSamples, found: Callable[[int], Any]) -> Iterator[Any]:
+    """What is kept of each sample, with a line in the log now and then."""
+    count = len(samples.manifest)
+    progress = Progress(log, "evaluated {done} of {total} images", count, to_the_end=True)
+    for index in range(count):
+        yield task.result(samples, index, found(index))
         progress.advance()
-    return predictions
 
 
 def _image(path: Path, width: int, height: int, source: str) -> ImageArray:
@@ -131,27 +130,6 @@ def _image(path: Path, width: int, height: int, source: str) -> ImageArray:
     if image.shape[:2] != (height, width):
         raise InputError(
             f"sample {source}: the image has {image.shape[1]}x{image.shape[0]} pixels, the manifest says "
-            f"{width}x{height}: its boxes would be misplaced; ingest it again"
+            f"{width}x{height}: its labels would be misplaced; ingest it again"
         )
     return image
-
-
-def _examples(
-    samples: Manifest, paths: Sequence[Path], predictions: Sequence[Detections], matches: Matches, confidence: float
-) -> list[Section]:
-    """The images with the most mistakes, and some without any."""
-    found, correct = (table.sum(axis=1) for table in matches.counts(confidence))
-    truths = matches.truths.sum(axis=1)
-    sources, true_boxes = samples.table["source"].to_list(), samples.truths()
-    examples = [
-        report.Example(
-            source=sources[index],
-            path=paths[index],
-            truth=true_boxes[index],
-            found=predictions[index][predictions[index].scores >= confidence],
-            missed=int(truths[index] - correct[index]),
-            false_alarms=int(found[index] - correct[index]),
-        )
-        for index in range(len(samples))
-    ]
-    return report.examples(examples, samples.classes)

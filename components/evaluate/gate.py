@@ -26,14 +26,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from components.core.errors import InputError
 from components.core.rules import conditions as rules
 from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
-from components.evaluate.compare import Comparison
+from components.evaluate.compare import ALL, CANDIDATE, CHAMPION, Comparison
 
 
 class Outcome(StrEnum):
@@ -76,11 +76,6 @@ class Judgement:
     checks: tuple[Check, ...] = ()
     forced: bool = False
 
-    @classmethod
-    def failed(cls, error: InputError) -> Judgement:
-        """The judgement on a candidate that could not be measured."""
-        return cls(Outcome.ERROR, (str(error),))
-
     def describe(self) -> str:
         """The outcome and its reasons as one line."""
         return f"{self.outcome}: {'; '.join(self.reasons)}"
@@ -89,19 +84,6 @@ class Judgement:
         """The judgement as a mapping for JSON."""
         data: dict[str, Any] = _FORMAT.dump_python(self, mode="json")
         return data
-
-    @classmethod
-    def from_dict(cls, data: object) -> Judgement:
-        """The judgement that ``to_dict`` made the mapping of.
-
-        Raises:
-            InputError: the mapping is not of that kind.
-        """
-        try:
-            return _FORMAT.validate_python(data)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise InputError(f"a stored judgement cannot be read: {wrong}") from error
 
 
 _FORMAT = TypeAdapter(Judgement)
@@ -143,7 +125,7 @@ def judge(
     checks = [_samples(comparison, min_samples)]
     if conditions is not None:
         checks.append(_rule("conditions", conditions, comparison))
-    if comparison.champion_metrics() is not None:
+    if comparison.metrics(CHAMPION) is not None:
         if no_regression is not None:
             checks.append(_regression(comparison, no_regression))
         if require_significant or max_map50_drop is not None:
@@ -189,7 +171,7 @@ def _samples(comparison: Comparison, least: int) -> Check:
 
 def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
     verdict = condition.evaluate(
-        comparison.candidate_metrics(), comparison.champion_metrics(), classes=comparison.classes
+        comparison.metrics(CANDIDATE) or {}, comparison.metrics(CHAMPION), classes=comparison.classes
     )
     reason = verdict.describe().removeprefix(f"{verdict.outcome}: ")
     if verdict.outcome == rules.Outcome.ERROR and comparison.empty:
@@ -198,15 +180,19 @@ def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
 
 
 def _regression(comparison: Comparison, tolerance: float) -> Check:
-    measured = [one.name for one in comparison.sets["all"].candidate.per_class if one.truths]
+    candidate = comparison.scores[ALL][CANDIDATE].measured
+    measured = [name for name in comparison.classes if candidate.of_class("truths", name)]
     metric = next(iter(comparison.figures.of_class))
     return _rule("no class regresses", rules.no_regression(metric, measured, tolerance), comparison)
 
 
 def _chance(comparison: Comparison, bound: float) -> Check:
-    delta = comparison.sets["all"].deltas[comparison.figures.main]
-    title = comparison.figures.overall[comparison.figures.main]
-    reason = f"the gain in {title} is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, need > {bound:g}"
+    figures = comparison.figures
+    delta = comparison.deltas[ALL][CHAMPION][figures.main]
+    reason = (
+        f"the gain in {figures.main_title} is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, "
+        f"need > {bound:g}"
+    )
     return Check("beyond chance", _met(delta.low > bound), reason)
 
 

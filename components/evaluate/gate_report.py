@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from markupsafe import Markup
 
-from components.core.metrics.detection import ClassMetrics
-from components.core.metrics.segmentation import ClassScores
 from components.core.reports import page as reports
 from components.core.reports.page import Section
-from components.evaluate.compare import Comparison, Delta
+from components.core.tasks.base import NONE, Measurement
+from components.evaluate.compare import ALL, CANDIDATE, CHAMPION, Comparison, Delta
 from components.evaluate.gate import Judgement, Outcome
-
-AnyClass = ClassMetrics | ClassScores
-NONE = "–"  # noqa: RUF001
 
 
 def sections(comparison: Comparison, judgement: Judgement) -> list[Section]:
     """The decision, the two models on each set of samples, and on each class."""
     return [_verdict(judgement), _models(comparison), _classes(comparison)]
-
-
-def verdict(judgement: Judgement) -> list[Section]:
-    """The decision alone, for a candidate that could not be measured."""
-    return [_verdict(judgement)]
 
 
 def _verdict(judgement: Judgement) -> Section:
@@ -40,47 +32,41 @@ def _verdict(judgement: Judgement) -> Section:
 
 def _models(comparison: Comparison) -> Section:
     headers = ("metric", "samples", "images", "candidate", "champion", "difference", "95 % interval")
-    rows = []
-    for metric, title in comparison.figures.overall.items():
-        for name, scores in comparison.sets.items():
-            old = NONE if scores.champion is None else getattr(scores.champion, metric)
-            delta = scores.deltas.get(metric)
-            difference = (
-                [_signed(delta.value), f"{_signed(delta.low)} to {_signed(delta.high)}"] if delta else [NONE] * 2
-            )
-            rows.append([title, name, scores.candidate.images, getattr(scores.candidate, metric), old, *difference])
+    rows, deltas = [], {}
+    for figure, title in comparison.figures.overall.items():
+        for name, scores in comparison.scores.items():
+            new = scores[CANDIDATE].measured
+            old = scores[CHAMPION].measured.flat[figure] if CHAMPION in scores else NONE
+            delta = comparison.delta(name, figure)
+            difference = [NONE] * 2
+            if delta is not None:
+                deltas[f"{title}, {name}"] = delta
+                difference = [_signed(delta.value), f"{_signed(delta.low)} to {_signed(delta.high)}"]
+            rows.append([title, name, new.images, new.flat[figure], old, *difference])
     caption = "core: the frozen samples of the first rounds. recent: those of the last rounds. all: both together."
     body = reports.table(headers, rows, caption)
     for name in comparison.empty:
         body += reports.note(f"The {name} set has no labels: nothing can be measured on it.", "warn")
-    deltas = {
-        f"{title}, {name}": delta
-        for metric, title in comparison.figures.overall.items()
-        for name, scores in comparison.sets.items()
-        for delta in [scores.deltas.get(metric)]
-        if delta is not None
-    }
     if deltas:
         body += _intervals(deltas)
     return Section("Candidate and champion", body)
 
 
 def _classes(comparison: Comparison) -> Section:
-    scores = comparison.sets["all"]
-    new: Sequence[AnyClass] = scores.candidate.per_class
-    old: Sequence[AnyClass | None] = scores.champion.per_class if scores.champion else (None,) * len(new)
+    scores = comparison.scores[ALL]
+    new, old = scores[CANDIDATE].measured, scores[CHAMPION].measured if CHAMPION in scores else None
     figures = comparison.figures
-    headers = ("class", figures.counted, *figures.of_class.values())
+    headers = ("class", figures.truths, *figures.of_class.values())
     rows = [
-        [ours.name, ours.truths, *(_change(name, ours, theirs) for name in figures.of_class)]
-        for ours, theirs in zip(new, old, strict=True)
+        [name, new.of_class("truths", name), *(_change(figure, name, new, old) for figure in figures.of_class)]
+        for name in comparison.classes
     ]
-    caption = "Over all test samples: the candidate, and how far it lies from the champion."
+    caption = "Over all test samples: the candidate, and its difference from the champion."
     return Section("Classes, candidate against champion", reports.table(headers, rows, caption))
 
 
-def _change(metric: str, ours: AnyClass, theirs: AnyClass | None) -> str:
-    new, old = getattr(ours, metric), getattr(theirs, metric, None)
+def _change(figure: str, name: str, ours: Measurement[Any], theirs: Measurement[Any] | None) -> str:
+    new, old = ours.of_class(figure, name), theirs.of_class(figure, name) if theirs else None
     if new is None:
         return NONE
     return f"{new:.3f}" if old is None else f"{new:.3f} ({_signed(new - old)})"

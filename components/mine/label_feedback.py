@@ -8,7 +8,6 @@ from typing import get_args
 
 import polars as pl
 
-from components.core.detections import Detections
 from components.core.job.label_requests import LabelRequest, LabelRequests, Share
 from components.core.manifest import Manifest
 from components.core.metrics.detection import match
@@ -44,7 +43,7 @@ def label_feedback(lists: Iterable[LabelRequests], known: Manifest) -> list[Labe
         One entry for each share of which something is labelled; those asked for without a model are left out.
     """
     asked = {image.id: (image, one.classes) for one in lists if one.model is not None for image in one.images}
-    labelled = known.labelled("detection").where(pl.col("id").is_in(list(asked)))
+    labelled = known.where(pl.col("annotations").is_not_null(), pl.col("id").is_in(list(asked)))
     found = [asked[id_] for id_ in labelled.table["id"]]
     mistakes = _mistakes(labelled, found)
     tally = []
@@ -68,11 +67,7 @@ def _mistakes(labelled: Manifest, found: Sequence[tuple[LabelRequest, tuple[str,
     if not found:
         return []
     names = list(dict.fromkeys([*labelled.classes, *(name for _, classes in found for name in classes)]))
-    predictions = [_renamed(image.detections(), [names.index(name) for name in classes]) for image, classes in found]
+    predictions = [image.detections().renumbered([names.index(name) for name in classes]) for image, classes in found]
     matches = match(labelled.truths(), predictions, len(names))
     claimed, correct = (table.sum(axis=1) for table in matches.counts(0))
     return [int(count) for count in matches.truths.sum(axis=1) + claimed - 2 * correct]
-
-
-def _renamed(found: Detections, places: Sequence[int]) -> Detections:
-    return Detections.of(found.boxes, [places[index] for index in found.classes], found.scores)

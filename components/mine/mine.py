@@ -19,6 +19,7 @@ from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports.page import Section
 from components.core.runtimes.base import open_detector
+from components.core.tasks.base import open_task
 from components.mine import report
 from components.mine.label_feedback import label_feedback
 from components.mine.pool import Pool, gather
@@ -89,8 +90,8 @@ def mine(
     """Choose the images to label next out of the workers' hard examples and the job's unlabelled samples.
 
     Nothing is written. What has a label in the job's manifest is not asked for; what was asked for before and has none
-    may be asked for again. Without a champion there is nothing to rank by, nor with one that segments, since the rules
-    rank by boxes: then all are drawn at random.
+    may be asked for again. Without a champion there is nothing to rank by, nor with one that gives no boxes, since the
+    rules rank by them: then all are drawn at random.
 
     Args:
         job_root: the job's store.
@@ -117,8 +118,8 @@ def mine(
     known = job.manifest(state, cache)
     pool = gather(job.store, known, pool_limit) if label_budget else Pool((), 0, 0)
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
-    segments = folder is not None and Bundle.read(folder).task == "segmentation"
-    champion = open_detector(runtime, folder) if folder and not segments else None
+    task = open_task(Bundle.read(folder).task) if folder else None
+    champion = open_detector(runtime, folder) if folder and task and task.gives_boxes else None
     classes = champion.bundle.classes if champion else known.classes if known else ()
     other = None
     if prelabel_job and label_budget:
@@ -134,14 +135,16 @@ def mine(
     prelabels = other.prelabels(asked, cache / "blobs") if other else {}
     wanted = LabelRequests(
         round=state.round,
-        model=None if segments else state.champion,
+        model=None if task and not champion else state.champion,
         prelabelled_by=other.uri if other else "",
         miner=miner,
         classes=other.classes if other else classes,
         images=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)
-    no_ranking = "the champion segments" if segments else "" if state.champion else "there is no champion yet"
+    no_ranking = "" if state.champion else "there is no champion yet"
+    if task and not champion:
+        no_ranking = f"the champion is for {task.name} and gives no boxes"
     told = _told(counts, label_budget, miner, no_ranking)
     log.info("%s", told)
     settings = {

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.job.job import Job
@@ -72,10 +70,5 @@ class Prelabeller:
         bundle = self.detector.bundle
         unjudged = make_miner("EdgeOnly", {})
         view = score_pool(candidates, self.detector, unjudged, bundle.confidence_threshold, cache_folder)
-        return {seen.candidate.id: self._renumbered(seen.detections) for seen in view.seen}
-
-    def _renumbered(self, found: Detections) -> Detections:
-        own = self.detector.bundle.classes
-        places = np.array([self.classes.index(name) if name in self.classes else -1 for name in own], np.int32)
-        wanted = found[np.flatnonzero(places[found.classes] >= 0)]
-        return Detections(wanted.boxes, wanted.scores, places[wanted.classes])
+        table = [self.classes.index(name) if name in self.classes else -1 for name in bundle.classes]
+        return {seen.candidate.id: seen.detections.renumbered(table) for seen in view.seen}

@@ -15,17 +15,13 @@ segmentation it is the class of each pixel instead.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Bundle, SemanticHead
-from components.core.detections import Detections
-from components.core.runtimes.decode import candidates, decode
-from components.core.runtimes.golden import Golden
-from components.core.runtimes.segmenter import classes_of
+from components.core.bundle import Bundle
+from components.core.runtimes.golden import Finding, Golden, Outputs
 
 # How far two faithful computations are apart can be measured on the simulator, which rounds in two ways, that of rk3588
 # and that of rk3576. Over 60 images the outputs of a YOLO11n of 160 x 160, half trained, were 15 steps apart at most,
@@ -33,32 +29,13 @@ from components.core.runtimes.segmenter import classes_of
 # steps, a quarter of the range, leave room for a deeper model. Outputs that are mixed up are further apart, and what
 # lies between is left to the boxes.
 MAX_STEPS = 64.0
-MAX_SCORE_CHANGE = 0.1  # 26 steps of 1/255
-LEAST_SAME_PIXELS = 0.95  # of a segmentation; they differ where classes meet
-LEAST_OVERLAP = 0.7  # a box of 16 pixels may be 2.8 pixels beside the other, one of 100 pixels 17
 
 Array = NDArray[np.float32]
-Outputs = Sequence[Sequence[Array]]  # of each canvas, in the bundle's order
 ByName = Mapping[str, Array]
 
 _LEVELS = 255  # from the lowest of 8 bits to the highest
 _LEAST_UNIT = 1e-6
 _MOST_ORDERED = 6  # outputs, whose every order is tried
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One question and its answer.
-
-    Attributes:
-        question: in a word or two.
-        met: whether it is as it should be.
-        reason: one line, with what there is.
-    """
-
-    question: str
-    met: bool
-    reason: str
 
 
 def compare(bundle: Bundle, golden: Golden, outputs: Outputs) -> list[Finding]:
@@ -81,8 +58,8 @@ def compare(bundle: Bundle, golden: Golden, outputs: Outputs) -> list[Finding]:
         found.append(_alive(golden, given, wanted, units))
     if found[-1].met:
         found.append(_differences(golden, given, wanted, units))
-        segments = isinstance(bundle.head, SemanticHead)
-        found.append(_pixels(bundle, golden, outputs) if segments else _boxes(bundle, golden, outputs))
+        alike = bundle.head.alike(bundle, golden.outputs, outputs)
+        found += [alike] if alike else []
     return found
 
 
@@ -165,59 +142,6 @@ def _channels_first(values: Array) -> Array:
     """(N, 1, C, H, W) whose numbers lie as (N, 1, H, W, C), put right."""
     images, one, channels, height, width = values.shape
     return values.reshape(images, one, height, width, channels).transpose(0, 1, 4, 2, 3)
-
-
-def _pixels(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
-    shares = [
-        float((classes_of(theirs[0], bundle.image_size) == classes_of(ours[0], bundle.image_size)).mean())
-        for theirs, ours in zip(golden.outputs, outputs, strict=True)
-    ]
-    place = int(np.argmin(shares))
-    reason = f"{shares[place]:.1%} of them are of the same class in image {place + 1}, the least alike"
-    return Finding("pixels", shares[place] >= LEAST_SAME_PIXELS, f"{reason}; {LEAST_SAME_PIXELS:.0%} are needed")
-
-
-def _boxes(bundle: Bundle, golden: Golden, outputs: Outputs) -> Finding:
-    assert not isinstance(bundle.head, SemanticHead)
-    head, confidence = bundle.head, bundle.confidence_threshold
-    count, lost, changes = 0, list[str](), [0.0]
-    for place, (theirs, ours) in enumerate(zip(golden.outputs, outputs, strict=True)):
-        count += len(decode(theirs, head, confidence=confidence, nms=bundle.nms_threshold))
-        for kept, other, where in ((theirs, ours, "on the board"), (ours, theirs, "on the simulator")):
-            found = decode(kept, head, confidence=confidence, nms=bundle.nms_threshold)
-            near = candidates(other, head, max(confidence - MAX_SCORE_CHANGE, 0.0))
-            for one in (found[slice(index, index + 1)] for index in range(len(found))):
-                change = _change(one, near)
-                if change > MAX_SCORE_CHANGE:
-                    lost.append(f"{_told(one, bundle)} of image {place + 1} has no like {where}")
-                else:
-                    changes.append(change)
-    total = f"the simulator finds {count} at the deployed confidence, {confidence:g}"
-    if lost:
-        return Finding("boxes", False, f"{lost[0]}{f', and {len(lost) - 1} more' if lost[1:] else ''}; {total}")
-    if not count:
-        return Finding("boxes", True, f"{total}, and so does the board: the differences alone decide")
-    return Finding("boxes", True, f"{total}, and so does the board; scores change by {max(changes):.3f} at most")
-
-
-def _change(one: Detections, others: Detections) -> float:
-    """The change in score to the most alike box of the same class in the same place; infinite where there is none."""
-    near = others[(others.classes == one.classes[0]) & (_overlaps(one.boxes[0], others.boxes) >= LEAST_OVERLAP)]
-    return float(np.abs(near.scores - one.scores[0]).min(initial=np.inf))
-
-
-def _overlaps(box: Array, others: Array) -> Array:
-    """Intersection over union (N,) of one box with others (N, 4)."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    intersection = sides.clip(0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).clip(0).prod(axis=1)
-    overlaps: Array = intersection / np.maximum((box[2:] - box[:2]).clip(0).prod() + areas - intersection, 1e-9)
-    return overlaps
-
-
-def _told(one: Detections, bundle: Bundle) -> str:
-    x1, y1, x2, y2 = one.boxes[0].round().astype(int)
-    return f"{bundle.classes[one.classes[0]]} {one.scores[0]:.2f} at {x1},{y1} to {x2},{y2}"
 
 
 def _by_name(golden: Golden, outputs: Outputs) -> ByName:

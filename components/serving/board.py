@@ -6,13 +6,13 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.core.errors import InputError
-from components.core.runtimes.base import Detector, Segmenter
-from components.core.runtimes.golden import Golden, golden_file
-from components.core.runtimes.network import Network
+from components.core.runtimes.base import Model, Network
+from components.core.runtimes.golden import Finding, Golden, golden_file
 from components.core.runtimes.rknn import BoardModel, this_board
-from components.serving.agreement import Finding, compare
+from components.serving.agreement import compare
 
 _WARM_UPS = 3  # runs before the clock starts: the first ones find clocks and caches cold
 
@@ -57,7 +57,7 @@ class BoardCheck:
         return f"{reasons}; {advice}"
 
 
-def find_golden(model: Detector | Segmenter, folder: Path) -> Golden | None:
+def find_golden(model: Model[Any], folder: Path) -> Golden | None:
     """The golden tensors of a bundle for this board; None where it has none, or does not run on an NPU.
 
     Raises:
@@ -71,7 +71,7 @@ def find_golden(model: Detector | Segmenter, folder: Path) -> Golden | None:
     return Golden.read(model.bundle.file(folder, name))
 
 
-def hold_against(model: Network, golden: Golden) -> BoardCheck:
+def hold_against(model: Network[Any], golden: Golden) -> BoardCheck:
     """Run a model over the golden canvases and compare.
 
     Raises:
@@ -88,7 +88,7 @@ def hold_against(model: Network, golden: Golden) -> BoardCheck:
     return BoardCheck(findings, board.toolkit if board else "", board.runtime() if board else "")
 
 
-def milliseconds(model: Network, golden: Golden, runs: int) -> float:
+def milliseconds(model: Network[Any], golden: Golden, runs: int) -> float:
     """Median time of one run on the NPU, from a canvas to outputs in memory."""
     canvas, times = golden.canvases[:1], []
     for _ in range(_WARM_UPS + runs):

@@ -22,8 +22,8 @@ from typing import Annotated
 import typer
 
 from components.core.errors import InputError
+from components.core.runtimes.base import Network
 from components.core.runtimes.golden import golden_file
-from components.core.runtimes.network import Network
 from components.core.runtimes.rknn import open_on_board, this_board
 from components.core.stores.open import open_store
 from components.serving.board import BoardCheck, find_golden, hold_against, milliseconds

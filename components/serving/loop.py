@@ -111,7 +111,7 @@ class EdgeLoop:
             try:
                 with self._metrics.inference():
                     (found,) = model.detector.predict([shot.image])
-                check_numbers(found)
+                check_numbers(model.detector, found)
             except Exception as error:  # whatever a runtime raises; the loop must not end
                 problem = one_line(error)
             else:

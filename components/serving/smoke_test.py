@@ -14,17 +14,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from components.core import plugins
-from components.core.bundle import Head
-from components.core.detections import Detections
 from components.core.errors import InputError, NoRuntimeError
 from components.core.processes import module_command, module_environment
-from components.core.runtimes.base import Detector, open_detector
-from components.core.runtimes.detector import NetworkDetector
+from components.core.runtimes.base import Model, Network, open_detector
 from components.serving.board import find_golden, hold_against
 from components.serving.memory import free_bytes, limit_to, resident_bytes
 from components.serving.model_cache import UnfitModelError
@@ -92,7 +89,7 @@ def run_smoke_test(
         raise UnfitModelError(said or f"its smoke test ended with exit code {code}")
 
 
-def warm_up(detector: Detector) -> None:
+def warm_up(detector: Model[Any]) -> None:
     """Run a model once, so that the first frame is as quick as the others, and check that it gives numbers.
 
     Raises:
@@ -101,29 +98,29 @@ def warm_up(detector: Detector) -> None:
     height, width = detector.bundle.image_size
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     (found,) = detector.predict([image], confidence=0.0)
-    # Every cell of a grid gives boxes of score 0 and above.
-    if isinstance(detector.bundle.head, Head) and not len(found):
-        raise UnfitModelError("all its boxes lie beside the image, or its scores are below 0")
-    check_numbers(found)
+    fault = detector.bundle.head.blank_fault(found)
+    if fault:
+        raise UnfitModelError(fault)
 
 
-def check_board(detector: Detector, folder: Path) -> None:
+def check_board(detector: Model[Any], folder: Path) -> None:
     """Compare a model on an NPU with the golden tensors that it brings for this board, if it does.
 
     Raises:
         UnfitModelError: the board computes something else than the toolkit's simulator did.
     """
     golden = find_golden(detector, folder)
-    if golden is not None and isinstance(detector, NetworkDetector):
+    if golden is not None and isinstance(detector, Network):
         checked = hold_against(detector, golden)
         if not checked.passed:
             raise UnfitModelError(f"on this board it is not what was measured: {checked.verdict}")
 
 
-def check_numbers(found: Detections) -> None:
-    """Raise ``UnfitModelError`` unless boxes are finite and scores in 0..1."""
-    if not (np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()):
-        raise UnfitModelError("it gives boxes that are not finite, or scores outside 0..1")
+def check_numbers(model: Model[Any], found: Any) -> None:
+    """Raise ``UnfitModelError`` where the numbers of a result cannot be right, such as NaN."""
+    fault = model.bundle.head.fault(found)
+    if fault:
+        raise UnfitModelError(fault)
 
 
 def one_line(error: Exception) -> str:

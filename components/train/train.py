@@ -16,16 +16,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from components.core import plugins
-from components.core.bundle import Bundle, Task
-from components.core.cache import cache_folder, fetch_blobs, fetch_masks, own_folder
+from components.core.bundle import Bundle
+from components.core.cache import cache_folder, own_folder
 from components.core.errors import InputError
-from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
 from components.core.stores.open import fetch, open_store, shown
+from components.core.tasks.base import LocalSamples, Task, open_task
 from components.train.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
@@ -113,9 +114,12 @@ def train(
     blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings)
     with _only_one(own_folder(job_root) / "training" / key) as folder:
-        samples = {split: _local(manifest, split, blobs, model.task) for split in ("train", "val")}
-        if model.task == "detection" and not sum(map(len, samples["train"].manifest.truths())):
-            raise InputError(f"none of the {len(samples['train'].manifest)} training samples has a box to learn from")
+        task = open_task(model.task)
+        samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
+        if not task.has_truth(samples["train"].manifest):
+            raise InputError(
+                f"none of the {len(samples['train'].manifest)} training samples has any {task.labels} to learn from"
+            )
         checkpoints = Checkpoints(open_store(job_root), key)
         history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
         lineage = {
@@ -188,36 +192,27 @@ def report(
     paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
     images = [read_image(paths[identity]) for identity in shown]
     found = model.predict(images, confidence_threshold=bundle.confidence_threshold, nms_threshold=bundle.nms_threshold)
-    if bundle.task == "segmentation":
-        painted = [(reports.paint(image, one), "") for image, one in zip(images, found, strict=True)]
-        predictions = reports.legend(bundle.classes) + reports.images(painted)
-    else:
-        predictions = reports.images(
-            [
-                (reports.draw(image, detections, bundle.classes), f"{len(detections)} found")
-                for image, detections in zip(images, found, strict=True)
-            ]
-        )
+    task = open_task(model.task)
+    drawn = [task.drawn(image, one, bundle.classes) for image, one in zip(images, found, strict=True)]
     return [
         reports.Section("Training", body),
-        reports.Section("Predictions on validation images", predictions),
+        reports.Section("Predictions on validation images", task.legend(bundle.classes) + reports.images(drawn)),
     ]
 
 
-def _local(manifest: Manifest, split: str, folder: Path, task: Task) -> LocalSamples:
+def _local(manifest: Manifest, split: str, folder: Path, task: Task[Any, Any]) -> LocalSamples:
     """The samples of a split with labels for the task, on this machine."""
     labelled = manifest.split(split).labelled()
     if not len(labelled):
         raise InputError(f"the manifest has no labelled samples in split {split!r}: run prepare first")
-    samples = labelled.labelled(task)
+    samples = task.labelled(labelled)
     if not len(samples):
-        have = {
-            "detection": "masks and no boxes: estimator=segmentation learns from these",
-            "segmentation": "boxes and no masks: an estimator that finds objects, such as yolo, learns from these",
-        }
-        raise InputError(f"the labelled samples in split {split!r} have {have[task]}")
-    masks = fetch_masks(samples, folder) if task == "segmentation" else []
-    return LocalSamples(samples, fetch_blobs(samples, folder), masks)
+        fitting = ", ".join(name for name, kind in estimators.items() if len(open_task(kind.task).labelled(labelled)))
+        raise InputError(
+            f"the labelled samples in split {split!r} have no {task.labels}, which {task.name} learns from: "
+            f"label them, or train with another estimator; those that can learn from these are {fitting or 'none'}"
+        )
+    return task.local(samples, folder)
 
 
 def _fit(

@@ -29,6 +29,7 @@ from components.core.manifest import Manifest
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
 from components.evaluate.evaluate import evaluate
+from components.evaluate.predictor import open_predictor
 from components.ingest.ingest import ingest
 from pipelines import local
 from pipelines.arguments import face_of
@@ -250,8 +251,9 @@ class _Story:
     def _score(self, version: str, manifest: Manifest) -> float:
         bundle = self._root / "bundles" / version
         cache = self._folder / "tests" / "cache"
-        found = evaluate(manifest, bundle, confidence_threshold=0.25, nms_threshold=0.7, cache_folder=cache)
-        return found.metrics.map50
+        predictor = open_predictor(bundle, nms_threshold=0.7)
+        found = evaluate(manifest, predictor, confidence_threshold=0.25, cache_folder=cache)
+        return found.measured.flat["map50"]
 
     def _curve(self) -> reports.Section:
         figure = reports.new_figure(9.2, 3.8)

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from components.convert.golden import choose
-from components.core.bundle import Bundle, SemanticHead
+from components.core.bundle import Bundle
 from components.core.errors import InputError
+from components.core.heads import SemanticHead
 from components.core.job.job import Job
 from components.core.runtimes import rknn
 from components.core.runtimes.base import open_detector

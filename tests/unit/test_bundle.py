@@ -4,14 +4,15 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import Bundle
 from components.core.errors import InputError, NotFoundError
+from components.core.heads import SplitHead
 
 BUNDLE = Bundle(
     classes=("helmet", "head"),
     image_size=(352, 640),
     estimator="yolo",
-    head=Head(strides=(8, 16, 32), reg_max=16, end_to_end=False),
+    head=SplitHead(strides=(8, 16, 32), reg_max=16, end_to_end=False),
     confidence_threshold=0.25,
     nms_threshold=0.7,
     metrics={"map50": 0.83},

@@ -12,8 +12,10 @@ from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import delta_interval, map50_interval
 from components.core.metrics.detection import evaluate_detections, match
 from components.core.rules.conditions import Condition, Outcome
-from components.evaluate.compare import IOU_THRESHOLDS, compare
+from components.core.tasks.detection import IOU_THRESHOLDS
+from components.evaluate.compare import compare
 from components.evaluate.evaluate import evaluate
+from components.evaluate.predictor import open_predictor
 from tests.models import BUNDLE, colour_model, write_bundle
 
 CLASSES = ("red", "blue")
@@ -65,8 +67,14 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("components.core.metrics.bootstrap.RESAMPLES", 100)  # for speed
 
     def measure(candidate, champion, core, recent, classes=CLASSES, **options):
-        settings = {"confidence_threshold": 0.5, "nms_threshold": 0.7, "cache_folder": tmp_path / "cache", **options}
-        return compare(candidate, champion, Manifest.of(core, classes), Manifest.of(recent, classes), **settings)
+        folders = {"candidate": candidate, **({"champion": champion} if champion else {})}
+        return compare(
+            {name: open_predictor(folder, nms_threshold=0.7) for name, folder in folders.items()},
+            {"core": Manifest.of(core, classes), "recent": Manifest.of(recent, classes)},
+            confidence_threshold=0.5,
+            cache_folder=tmp_path / "cache",
+            **options,
+        )
 
     return measure
 
@@ -83,14 +91,15 @@ def models(tmp_path):
 def test_both_models_are_measured_on_the_same_samples_of_each_set(images, run, models):
     reds, blues = [p for n, p in enumerate(images) if n % 3 == 0], [p for n, p in enumerate(images) if n % 3 == 1]
     found = run(models["sees all"], models["blind to blue"], reds, [*blues, reds[0]])
-    assert {name: scores.candidate.images for name, scores in found.sets.items()} == {"core": 4, "recent": 4, "all": 7}
+    images = {name: scores["candidate"].measured.images for name, scores in found.scores.items()}
+    assert images == {"core": 4, "recent": 4, "all": 7}
     assert found.images == 7
-    assert found.sets["core"].champion.map50 == pytest.approx(1.0)
-    assert found.sets["recent"].champion.map50 == pytest.approx(0.5)
-    assert found.sets["all"].champion.map50 == pytest.approx(0.5)
-    assert all(scores.candidate.map50 == pytest.approx(1.0) for scores in found.sets.values())
-    assert found.sets["core"].deltas["map50"].value == 0
-    delta = found.sets["all"].deltas["map50"]
+    assert found.metrics("champion")["core.map50"] == pytest.approx(1.0)
+    assert found.metrics("champion")["recent.map50"] == pytest.approx(0.5)
+    assert found.metrics("champion")["map50"] == pytest.approx(0.5)
+    assert all(one["candidate"].measured.flat["map50"] == pytest.approx(1.0) for one in found.scores.values())
+    assert found.delta("core", "map50").value == 0
+    delta = found.delta("all", "map50")
     assert delta.value == pytest.approx(0.5)
     assert 0 <= delta.low < delta.value <= delta.high
 
@@ -98,16 +107,16 @@ def test_both_models_are_measured_on_the_same_samples_of_each_set(images, run, m
 def test_the_figures_are_those_of_an_evaluation_alone(images, run, models, tmp_path):
     found = run(models["blind to red"], models["sees all"], images[:6], images[4:])
     alone = evaluate(
-        Manifest.of(images, CLASSES), models["blind to red"],
-        confidence_threshold=0.5, nms_threshold=0.7, cache_folder=tmp_path / "cache",
+        Manifest.of(images, CLASSES), open_predictor(models["blind to red"], nms_threshold=0.7),
+        confidence_threshold=0.5, cache_folder=tmp_path / "cache",
     )  # fmt: skip
-    assert {k: found.candidate_metrics()[k] for k in alone.metrics.as_flat()} == alone.metrics.as_flat()
+    assert {k: found.metrics("candidate")[k] for k in alone.metrics.as_flat()} == alone.metrics.as_flat()
     assert [section.title for section in found.sections] == [section.title for section in alone.sections]
 
 
 def test_conditions_name_the_sets(images, run, models):
     found = run(models["sees all"], models["blind to blue"], images[:3], images[3:])
-    metrics = found.candidate_metrics(), found.champion_metrics()
+    metrics = found.metrics("candidate"), found.metrics("champion")
     for text, outcome in {
         "map50_delta > 0.4": Outcome.MET,
         "core.map50_delta > 0.4": Outcome.MET,
@@ -127,15 +136,14 @@ def test_conditions_name_the_sets(images, run, models):
 
 def test_a_first_candidate_has_nobody_to_be_compared_with(images, run, models):
     found = run(models["sees all"], None, images, images)
-    assert found.champion_digest is None
-    assert found.champion_metrics() is None
-    assert found.sets["all"].deltas == {}
-    assert found.as_flat() == found.candidate_metrics()
+    assert found.metrics("champion") is None
+    assert found.deltas["all"] == {}
+    assert found.as_flat() == found.metrics("candidate")
 
 
 def test_a_model_is_not_compared_with_itself(images, run, models, tmp_path):
     copy = write_bundle(tmp_path / "copy", colour_model(), replace(BUNDLE, confidence_threshold=0.9))
-    with pytest.raises(InputError, match=r"copy and champion .*all are the same model \(model\.onnx has SHA-256 "):
+    with pytest.raises(InputError, match=r"copy\) and champion \(.*all\) are the same model: model\.onnx of both "):
         run(copy, models["sees all"], images, images)
 
 
@@ -146,16 +154,16 @@ def test_a_champion_that_lacks_a_class_has_0_there_and_order_does_not_matter(ima
     candidate = write_bundle(tmp_path / "turned", turned, replace(BUNDLE, classes=("blue", "red")))
     champion = write_bundle(tmp_path / "poor", colour_model(), replace(BUNDLE, classes=("red", "green")))
     found = run(candidate, champion, images, images, classes=("red", "blue", "green"))
-    assert found.candidate_metrics()["ap50[blue]"] == found.candidate_metrics()["ap50[red]"] == pytest.approx(1.0)
-    assert found.champion_metrics()["ap50[blue]"] == 0
-    assert found.champion_metrics()["ap50[red]"] == pytest.approx(1.0)
+    assert found.metrics("candidate")["ap50[blue]"] == found.metrics("candidate")["ap50[red]"] == pytest.approx(1.0)
+    assert found.metrics("champion")["ap50[blue]"] == 0
+    assert found.metrics("champion")["ap50[red]"] == pytest.approx(1.0)
 
 
 def test_a_set_in_which_nobody_has_drawn_a_box_is_left_out(images, run, models):
     empty = [{**row, "annotations": []} for row in images[:2]]
     found = run(models["sees all"], models["blind to red"], images[2:], empty)
     assert found.empty == ("recent",)
-    assert set(found.sets) == {"core", "all"}
+    assert set(found.scores) == {"core", "all"}
     assert found.images == 10
     assert run(models["sees all"], None, images, []).empty == ("recent",)
     with pytest.raises(InputError, match="no true boxes in 2 images"):
@@ -165,12 +173,10 @@ def test_a_set_in_which_nobody_has_drawn_a_box_is_left_out(images, run, models):
 
 
 def test_sets_of_different_classes_are_refused(images, models, tmp_path):
-    core, recent = Manifest.of(images, CLASSES), Manifest.of(images, CLASSES[::-1])
+    sets = {"core": Manifest.of(images, CLASSES), "recent": Manifest.of(images, CLASSES[::-1])}
+    candidate = open_predictor(models["sees all"], nms_threshold=0.7)
     with pytest.raises(InputError, match="the core set has classes red, blue, the recent set blue, red"):
-        compare(
-            models["sees all"], None, core, recent,
-            confidence_threshold=0.5, nms_threshold=0.7, cache_folder=tmp_path,
-        )  # fmt: skip
+        compare({"candidate": candidate}, sets, confidence_threshold=0.5, cache_folder=tmp_path)
 
 
 def crowd(rng, skill, images=30):

@@ -12,6 +12,7 @@ from components.core.rules.conditions import Condition
 from components.evaluate.compare import compare
 from components.evaluate.gate import judge
 from components.evaluate.gate_report import sections
+from components.evaluate.predictor import open_predictor
 from tests.models import colour_model
 from tests.models import write_bundle as write_detector
 from tests.tiny_segmenter import job_with_masks, train_network, write_bundle
@@ -36,8 +37,12 @@ def parts(tmp_path_factory):
 
 def compared(parts, candidate, champion):
     root, core, recent = parts
+    folders = {"candidate": candidate, **({"champion": champion} if champion else {})}
     return compare(
-        candidate, champion, core, recent, confidence_threshold=0.25, nms_threshold=0.7, cache_folder=root / "cache"
+        {name: open_predictor(folder, nms_threshold=0.7) for name, folder in folders.items()},
+        {"core": core, "recent": recent},
+        confidence_threshold=0.25,
+        cache_folder=root / "cache",
     )
 
 
@@ -50,16 +55,17 @@ def test_the_better_one_is_promoted_and_the_worse_one_rejected(models, parts, tm
     good, weak = models
     gain = compared(parts, good, weak)
     assert gain.images == 24
-    assert {name: scores.candidate.images for name, scores in gain.sets.items()} == {
+    images = {name: scores["candidate"].measured.images for name, scores in gain.scores.items()}
+    assert images == {
         "core": 16,
         "recent": 12,
         "all": 24,
     }
-    delta = gain.sets["all"].deltas["miou"]
+    delta = gain.delta("all", "miou")
     assert 0 < delta.low < delta.value < delta.high
     flat = gain.as_flat()
-    assert flat["recent.miou_delta"] == pytest.approx(flat["recent.miou"] - gain.champion_metrics()["recent.miou"])
-    accuracy = gain.sets["core"].deltas["pixel_accuracy"]
+    assert flat["recent.miou_delta"] == pytest.approx(flat["recent.miou"] - gain.metrics("champion")["recent.miou"])
+    accuracy = gain.delta("core", "pixel_accuracy")
     assert accuracy.low <= accuracy.value <= accuracy.high
 
     questions = ("miou_delta >= 0", "iou_delta[red] >= -0.02", "min(core.iou) > 0.3")
@@ -88,7 +94,7 @@ def test_a_condition_on_boxes_is_an_error_and_rejects_nobody(models, parts):
 
 def test_the_first_has_nobody_to_be_held_against(models, parts):
     first = compared(parts, models[0], None)
-    assert first.champion_metrics() is None
+    assert first.metrics("champion") is None
     assert asked(first, "miou >= 0.5", no_regression=0.05).outcome == "promoted"
 
 
@@ -101,7 +107,5 @@ def test_another_task_cannot_take_the_place(models, parts, tmp_path):
 def test_a_set_without_a_labelled_pixel_is_left_out(models, parts):
     root, core, recent = parts
     none = replace(recent, table=recent.table.clear())
-    found = compare(
-        models[0], None, core, none, confidence_threshold=0.25, nms_threshold=0.7, cache_folder=root / "cache"
-    )
+    found = compared((root, core, none), models[0], None)
     assert found.empty == ("recent",)

@@ -16,7 +16,8 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, estimators
 from components.core.estimators.conformance import check_estimator
-from components.core.estimators.examination import differences, draw_samples
+from components.core.estimators.examination import draw_samples
+from components.core.estimators.examination_boxes import differences
 from components.core.estimators.yolo import Yolo
 from tests.quick_estimator import Quick
 

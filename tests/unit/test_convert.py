@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from components.convert import convert as conversions
-from components.convert.build import read_predictions, write_predictions
 from components.convert.calibration import (
     calibration_canvases,
     calibration_samples,
@@ -23,14 +22,14 @@ from components.convert.gate import Limits, check_reference, judge
 from components.convert.measure import measure
 from components.convert.toolkit import Operators, describe_crash, parse_compiler, parse_operators
 from components.core import parameters
-from components.core.bundle import BoxesHead
 from components.core.cache import fetch_blobs
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.heads import BoxesHead
 from components.core.manifest import Manifest
-from components.core.runtimes.detector import NetworkDetector
 from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets, rknn_file
+from components.core.tasks.base import LocalSamples, open_task
 from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model, write_bundle
 
@@ -278,7 +277,7 @@ def test_a_detector_feeds_bytes_and_reads_split_outputs():
         outputs[1][0, 1, 2, 3] = 0.9
         return outputs
 
-    (found,) = NetworkDetector(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
+    (found,) = BUNDLE.head.network(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
     assert (seen[0].shape, seen[0].dtype, seen[0].max()) == ((1, 64, 96, 3), np.uint8, 7)
     np.testing.assert_array_equal(found.boxes, [[24, 16, 32, 24]])
     assert (found.classes.tolist(), found.scores.tolist()) == ([1], [pytest.approx(0.9)])
@@ -304,7 +303,7 @@ def crowd(rng, images=100):
             }
         )  # fmt: skip
         found.append(Detections.of(boxes, classes, rng.uniform(0.4, 0.98, 4)))
-    return Manifest.of(rows, CLASSES), found
+    return LocalSamples(Manifest.of(rows, CLASSES), []), found
 
 
 def asked(samples, found, converted, steps=None, limits=None):
@@ -387,8 +386,8 @@ def test_classes_in_another_order_are_matched_by_name_and_unknown_ones_told():
     samples, found = crowd(np.random.default_rng(0))
     turned = replace(BUNDLE, classes=("blue", "red"))
     swapped = [Detections.of(one.boxes, 1 - one.classes, one.scores) for one in found]
-    assert measure(samples, swapped, turned).metrics.map50 == pytest.approx(1.0)
-    with pytest.raises(InputError, match="the model finds green, which has no labels"):
+    assert measure(samples, swapped, turned).flat["map50"] == pytest.approx(1.0)
+    with pytest.raises(InputError, match="the model predicts green, which has no labels"):
         measure(samples, found, replace(BUNDLE, classes=("red", "green")))
 
 
@@ -398,8 +397,9 @@ def test_classes_in_another_order_are_matched_by_name_and_unknown_ones_told():
 def test_predictions_survive_the_way_through_a_file(tmp_path):
     _, found = crowd(np.random.default_rng(1), images=3)
     given = [found[0], Detections.none(), found[1], found[2], Detections.none()]
-    write_predictions(tmp_path / "p.npz", given)
-    back = read_predictions(tmp_path / "p.npz")
+    task = open_task("detection")
+    task.write(tmp_path / "p.npz", given)
+    back = task.read(tmp_path / "p.npz")
     assert [len(one) for one in back] == [4, 0, 4, 4, 0]
     for old, new in zip(given, back, strict=True):
         np.testing.assert_array_equal(old.boxes, new.boxes)

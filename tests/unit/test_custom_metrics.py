@@ -15,6 +15,7 @@ from components.core.rules.conditions import Condition
 from components.core.rules.custom_metrics import gate_metrics, own_values, trigger_metrics
 from components.evaluate.compare import compare
 from components.evaluate.gate import judge
+from components.evaluate.predictor import open_predictor
 from components.trigger.trigger import Outcome, compares_with_known, decide
 from pipelines.__main__ import app
 from tests.images import job_with_images
@@ -112,10 +113,16 @@ def test_the_gate_can_ask_for_it_of_both_models_on_each_set(own, tmp_path):
     halves = [Manifest(part, manifest.classes) for part in (manifest.table.head(12), manifest.table.tail(12))]
     questions = Condition.parse(["min(boxes_found) > 0.5", "mean(core.boxes_found_delta) > 0", "boxes_found[red] < 2"])
     comparison = compare(
-        good, weak, *halves, confidence_threshold=0.5, nms_threshold=0.5, cache_folder=tmp_path / "cache",
+        {
+            "candidate": open_predictor(good, nms_threshold=0.5),
+            "champion": open_predictor(weak, nms_threshold=0.5),
+        },
+        dict(zip(("core", "recent"), halves, strict=True)),
+        confidence_threshold=0.5,
+        cache_folder=tmp_path / "cache",
         named=questions.metrics(),
-    )  # fmt: skip
-    ours, theirs = comparison.candidate_metrics(), comparison.champion_metrics()
+    )
+    ours, theirs = comparison.metrics("candidate"), comparison.metrics("champion")
     for one in (ours, theirs):
         assert {"boxes_found[red]", "core.boxes_found[blue]", "recent.boxes_found[red]"} <= one.keys()
         assert "nothing" not in one

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.heads import BoxesHead, SplitHead
 from components.core.runtimes.decode import MAX_DETECTIONS, candidates, decode, suppress
 
 SIZE = (96, 160)
@@ -28,7 +28,7 @@ def run(ultralytics, name, end_to_end=False):
             features.append(feature)
             outputs += [box(feature).numpy(), scores(feature).sigmoid().numpy()]
         answer = head(features)[0]
-    return answer, outputs, Head(strides=strides, reg_max=head.reg_max, end_to_end=end_to_end)
+    return answer, outputs, SplitHead(strides=strides, reg_max=head.reg_max, end_to_end=end_to_end)
 
 
 @pytest.mark.parametrize(("name", "reg_max"), [("yolo11n.yaml", 16), ("yolov8n.yaml", 16), ("yolo26n.yaml", 1)])
@@ -95,7 +95,7 @@ def test_a_cell_may_hold_several_classes_and_the_threshold_belongs_to_the_score(
     scores = np.zeros((1, 3, 1, 2), np.float32)
     scores[0, :, 0, 1] = 0.5, 0.25, 0.2499
     distances = np.ones((1, 4, 1, 2), np.float32)
-    head = Head(strides=(8,), reg_max=1, end_to_end=False)
+    head = SplitHead(strides=(8,), reg_max=1, end_to_end=False)
     found = decode([distances, scores], head, confidence=0.25, nms=0.5)
     np.testing.assert_array_equal(found.classes, [0, 1])
     np.testing.assert_array_equal(found.boxes, [[4, -4, 20, 12]] * 2)
@@ -103,12 +103,12 @@ def test_a_cell_may_hold_several_classes_and_the_threshold_belongs_to_the_score(
 
 def test_only_an_end_to_end_head_may_find_one_place_twice():
     outputs = [np.full((1, 4, 1, 2), 9, np.float32), np.full((1, 1, 1, 2), 0.8, np.float32)]
-    assert len(decode(outputs, Head((8,), 1, False), confidence=0.5, nms=0.5)) == 1
-    assert len(decode(outputs, Head((8,), 1, True), confidence=0.5, nms=0.5)) == 2
+    assert len(decode(outputs, SplitHead((8,), 1, False), confidence=0.5, nms=0.5)) == 1
+    assert len(decode(outputs, SplitHead((8,), 1, True), confidence=0.5, nms=0.5)) == 2
 
 
 def test_nothing_above_the_threshold_is_no_detection():
-    head = Head(strides=(8, 16), reg_max=16, end_to_end=False)
+    head = SplitHead(strides=(8, 16), reg_max=16, end_to_end=False)
     outputs = [np.zeros((1, c, n, n), np.float32) for n in (4, 2) for c in (64, 2)]
     assert len(decode(outputs, head, confidence=0.1, nms=0.5)) == 0
 
@@ -116,7 +116,7 @@ def test_nothing_above_the_threshold_is_no_detection():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(("output", "what"), [(0, "boxes"), (1, "scores"), (2, "boxes"), (3, "scores")])
 def test_outputs_that_are_no_numbers_are_refused_and_not_left_out(output, what, value):
-    head = Head(strides=(8, 16), reg_max=1, end_to_end=False)
+    head = SplitHead(strides=(8, 16), reg_max=1, end_to_end=False)
     outputs = [np.full((1, c, n, n), 0.5, np.float32) for n in (4, 2) for c in (4, 2)]
     outputs[output][0, :, 1, 1] = value
     with pytest.raises(InputError, match=f"^the model gives {what} that are not finite numbers"):
@@ -133,4 +133,4 @@ def test_a_two_stage_model_that_gives_no_numbers_is_refused(place, what):
 
 def test_outputs_must_match_the_strides():
     with pytest.raises(ValueError, match="zip"):
-        decode([np.zeros((1, 4, 2, 2), np.float32)] * 2, Head((8, 16), 1, False), confidence=0.1, nms=0.5)
+        decode([np.zeros((1, 4, 2, 2), np.float32)] * 2, SplitHead((8, 16), 1, False), confidence=0.1, nms=0.5)

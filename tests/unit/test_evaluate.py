@@ -13,6 +13,7 @@ from components.core.manifest import Manifest
 from components.core.reports.page import read_sections, write_page
 from components.core.runtimes.base import runtimes
 from components.evaluate.evaluate import evaluate
+from components.evaluate.predictor import open_predictor
 from tests.models import BUNDLE, colour_model, write_bundle
 
 COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250), "dark": (60, 0, 0)}
@@ -54,9 +55,10 @@ def model_folder(tmp_path):
 
 @pytest.fixture
 def measure(tmp_path, model_folder):
-    def run(rows, **options):
-        settings = {"confidence_threshold": 0.5, "nms_threshold": 0.7, "cache_folder": tmp_path / "cache", **options}
-        return evaluate(Manifest.of(rows, CLASSES), model_folder, **settings)
+    def run(rows, runtime="onnx", **options):
+        predictor = open_predictor(model_folder, nms_threshold=0.7, runtime=runtime)
+        settings = {"confidence_threshold": 0.5, "cache_folder": tmp_path / "cache", **options}
+        return evaluate(Manifest.of(rows, CLASSES), predictor, **settings)
 
     return run
 
@@ -69,10 +71,10 @@ def test_a_model_that_is_right_scores_one(blobs, measure, caplog):
     caplog.set_level(logging.INFO)
     evaluation = measure(good_rows(blobs))
     flat = evaluation.as_flat()
-    assert evaluation.map50_interval == (1.0, 1.0)
+    assert evaluation.interval == (1.0, 1.0)
     names = ("map50", "map50_95", "map50_low", "recall[red]", "precision[blue]", "f1_macro")
     assert [flat[name] for name in names] == [1.0] * 6
-    assert len(evaluation.predictions) == 6
+    assert len(evaluation.measured.results) == 6
     assert "evaluated 6 of 6 images" in caplog.text
     assert [section.title for section in evaluation.sections] == ["Evaluation", "Classes", "Images without mistakes"]
 
@@ -90,7 +92,7 @@ def test_mistakes_cost_what_they_should_and_are_shown_worst_first(blobs, measure
     assert (red.precision, red.recall) == pytest.approx((2 / 3, 2 / 5))
     assert (blue.truths, blue.predictions, blue.false_positives) == (2, 3, 1)
     assert evaluation.metrics.false_positives_per_image == pytest.approx(2 / 5)
-    low, high = evaluation.map50_interval
+    low, high = evaluation.interval
     assert low < evaluation.metrics.map50 < high
 
     write_page(tmp_path / "page.html", "Evaluation", evaluation.sections)
@@ -138,7 +140,7 @@ def test_a_split_without_boxes_cannot_be_measured(blobs, measure):
 
 def test_a_class_that_nobody_labels_is_refused(blobs, measure, model_folder):
     replace(BUNDLE, classes=("red", "green")).write(model_folder)
-    with pytest.raises(InputError, match="finds green, which has no labels .* classes are blue, red"):
+    with pytest.raises(InputError, match="predicts green, which has no labels .* classes are blue, red"):
         measure(good_rows(blobs))
 
 
@@ -152,7 +154,10 @@ def test_a_class_that_the_model_does_not_know_is_missed(blobs, tmp_path, measure
         (*CLASSES, "green"),
     )
     evaluation = evaluate(
-        grown, model_folder, confidence_threshold=0.5, nms_threshold=0.7, cache_folder=tmp_path / "cache"
+        grown,
+        open_predictor(model_folder, nms_threshold=0.7),
+        confidence_threshold=0.5,
+        cache_folder=tmp_path / "cache",
     )
     assert evaluation.metrics.as_flat()["recall[green]"] == 0.0
 

@@ -11,17 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.core.bundle import BoxesHead, Bundle
+from components.core.bundle import Bundle
 from components.core.errors import InputError
-from components.core.estimators.base import LocalSamples, estimators
+from components.core.estimators.base import estimators
 from components.core.estimators.fpn import Fpn, State, learning_rate
+from components.core.heads import BoxesHead
 from components.core.manifest import Manifest
 from components.core.rules.conditions import Condition
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
+from components.core.tasks.base import LocalSamples
 from components.evaluate.compare import compare
 from components.evaluate.evaluate import evaluate
 from components.evaluate.gate import Outcome, judge
+from components.evaluate.predictor import open_predictor
 from components.train.train import train
 from tests.images import job_with_images
 from tests.models import BUNDLE, colour_model, write_bundle
@@ -119,15 +122,21 @@ def test_the_exported_model_finds_what_the_trained_one_finds(job, trained):
 
 def test_it_is_evaluated_compared_and_judged_like_any_other(job, trained, tmp_path):
     root, manifest = job
-    thresholds = {"confidence_threshold": 0.25, "nms_threshold": 0.5, "cache_folder": root / "cache"}
-    found = evaluate(manifest, root / "model", runtime="onnx", **thresholds)
+    settings = {"confidence_threshold": 0.25, "cache_folder": root / "cache"}
+    candidate = open_predictor(root / "model", nms_threshold=0.5)
+    found = evaluate(manifest, candidate, **settings)
     model = estimators.get("fpn")()
     model.load(root / "model")
     own = model.evaluate(samples(job, "test"), confidence_threshold=0.25, nms_threshold=0.5)
     assert found.metrics.images == own.images == 4
     assert found.metrics.map50 == pytest.approx(own.map50, abs=0.02)
     champion = write_bundle(tmp_path / "champion", colour_model(), replace(BUNDLE, nms_threshold=0.5))
-    comparison = compare(root / "model", champion, manifest.split("test"), manifest.split("test").where(), **thresholds)
+    test = manifest.split("test")
+    comparison = compare(
+        {"candidate": candidate, "champion": open_predictor(champion, nms_threshold=0.5)},
+        {"core": test, "recent": test.where()},
+        **settings,
+    )
     judged = judge(
         comparison, now=datetime.now(UTC), conditions=Condition.parse("map50 >= 1.5")
     )  # which nothing scores

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import Bundle
 from components.core.errors import ConflictError, InputError, NotFoundError
+from components.core.heads import SplitHead
 from components.core.job.job import Job
 from components.core.job.state import STATE, State
 
@@ -20,7 +21,7 @@ def bundle_in(folder, content: bytes = b"weights") -> Bundle:
     folder.mkdir()
     (folder / "model.onnx").write_bytes(content)
     return Bundle(
-        classes=("helmet",), image_size=(64, 64), estimator="yolo", head=Head((8,), 1, False),
+        classes=("helmet",), image_size=(64, 64), estimator="yolo", head=SplitHead((8,), 1, False),
         outputs=("box0", "cls0"), confidence_threshold=0.25, nms_threshold=0.7,
     ).write(folder)  # fmt: skip
 

@@ -12,9 +12,9 @@ import pytest
 from kfp import dsl
 
 from components.core import cache
-from components.core.bundle import SemanticHead
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.heads import SemanticHead
 from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.job.job import Job
 from components.core.job.label_requests import list_key, read_lists, write_list
@@ -264,7 +264,8 @@ def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
-    assert "asking for 4 of 9 images: drawn at random since the champion segments" in caplog.text
+    reason = "the champion is for segmentation and gives no boxes"
+    assert f"asking for 4 of 9 images: drawn at random since {reason}" in caplog.text
 
 
 def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):

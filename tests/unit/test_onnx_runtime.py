@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from components.core.bundle import Head
 from components.core.detections import Detections
 from components.core.errors import InputError, NotFoundError
+from components.core.heads import SplitHead
 from components.core.runtimes.base import open_detector
 from tests.models import BUNDLE, colour_model, model, port, write_bundle
 
@@ -143,7 +143,7 @@ def test_detections_are_those_of_ultralytics(tmp_path, ultralytics):
     outputs = ("box0", "cls0", "box1", "cls1", "box2", "cls2")
     path = tmp_path / "model.onnx"
     torch.onnx.export(network, (pixels,), path, input_names=["images"], output_names=outputs, dynamo=False)
-    bundle = replace(BUNDLE, outputs=outputs, head=Head((8, 16, 32), 16, False), nms_threshold=0.6)
+    bundle = replace(BUNDLE, outputs=outputs, head=SplitHead((8, 16, 32), 16, False), nms_threshold=0.6)
     bundle.write(tmp_path)
     (actual,) = open_detector("onnx", tmp_path).predict([image], confidence=0.6)
     assert len(actual) == visible.sum() > 20

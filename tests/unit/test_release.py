@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components.core.bundle import Bundle, Head
+from components.core.bundle import Bundle
 from components.core.errors import ConflictError, InputError, NotFoundError
+from components.core.heads import SplitHead
 from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer, WorkerStatus, status_key
 from components.core.job.job import Job
 from components.core.job.state import STATE, State
@@ -64,7 +65,7 @@ def bundle(tmp_path: Path, content: str) -> Path:
     (folder / "model.onnx").write_text(content)
     (folder / "model.pt").write_text(f"weights of {content}")
     Bundle(
-        classes=("helmet",), image_size=(64, 64), estimator="yolo", head=Head((8,), 1, False),
+        classes=("helmet",), image_size=(64, 64), estimator="yolo", head=SplitHead((8,), 1, False),
         outputs=("box0", "cls0"), confidence_threshold=0.25, nms_threshold=0.7,
     ).write(folder)  # fmt: skip
     return folder

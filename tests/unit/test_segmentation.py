@@ -7,20 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.core.bundle import Bundle, Head, SemanticHead
+from components.core.bundle import Bundle
 from components.core.errors import InputError
+from components.core.heads import SemanticHead, SplitHead
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
 from components.core.reports.page import read_sections, write_page
-from components.core.runtimes.base import open_detector, open_segmenter
-from components.core.runtimes.network import as_described
+from components.core.runtimes.base import open_detector, open_model
 from components.core.runtimes.segmenter import classes_of
 from components.evaluate.evaluate import evaluate
-from components.evaluate.measure import measure
-from components.evaluate.segmentation import evaluate_masks
+from components.evaluate.predictor import open_predictor
 from tests.images import job_with_images, squares
-from tests.models import colour_model
-from tests.models import write_bundle as write_detector
 from tests.tiny_segmenter import CLASSES, job_with_masks, painted, train_network, write_bundle
 
 BUNDLE = Bundle(
@@ -64,7 +61,7 @@ def test_a_map_has_the_size_of_its_image_and_lies_where_the_image_does(width, he
         bright = canvas[0, ::8, ::8, 0].astype(np.float32)  # the padding is 114: neither
         return [np.stack([100 - abs(bright - 114), 100 - bright, bright - 130])[None].astype(np.float32)]
 
-    (found,) = as_described(BUNDLE, infer).segment([image])
+    (found,) = BUNDLE.head.network(BUNDLE, infer).predict([image])
     assert (found.shape, found.dtype) == ((height, width), np.uint8)
     assert (seen[0].shape, seen[0].dtype) == ((1, 64, 96, 3), np.uint8)
     if width >= 96:  # right and left half are told apart, but for a cell or two where they meet
@@ -75,22 +72,19 @@ def test_a_map_has_the_size_of_its_image_and_lies_where_the_image_does(width, he
 
 def test_a_trained_model_finds_the_squares(model):
     rng = np.random.default_rng(5)
-    segmenter = open_segmenter("onnx", model)
+    segmenter = open_model("onnx", model)
     images = [squares(rng) for _ in range(5)]
-    maps = segmenter.segment([image for image, _ in images])
+    maps = segmenter.predict([image for image, _ in images])
     right = np.mean([(one == painted(boxes)).mean() for one, (_, boxes) in zip(maps, images, strict=True)])
     assert right > 0.9
 
 
 def test_a_model_for_the_other_task_is_told(model, tmp_path, job):
-    detector = write_detector(tmp_path / "detector", colour_model())
     with pytest.raises(InputError, match="it is for segmentation, and here one for detection is needed"):
         open_detector("onnx", model)
-    with pytest.raises(InputError, match="it is for detection, and here one for segmentation is needed"):
-        open_segmenter("onnx", detector)
     boxes = job_with_images(tmp_path / "boxes", {"test": 3})
-    with pytest.raises(InputError, match="split 'test' has boxes and no masks: a model for segmentation"):
-        evaluate_masks(Manifest(boxes.table, CLASSES), model, cache_folder=tmp_path)
+    with pytest.raises(InputError, match="split 'test' has no masks, which a model for segmentation"):
+        measure(Manifest(boxes.table, CLASSES), model, cache_folder=tmp_path)
 
 
 def test_an_export_that_has_taken_the_largest_already_is_told(tmp_path):
@@ -102,7 +96,7 @@ def test_an_export_that_has_taken_the_largest_already_is_told(tmp_path):
 
     folder = tmp_path / "model"
     with pytest.raises(InputError, match=r"logits \(1, 8, 12\), but .*logits \(1, 3, 8, 12\) are needed.*before they"):
-        open_segmenter("onnx", write_bundle(folder, Argmax(), image_size=(64, 96)))
+        open_model("onnx", write_bundle(folder, Argmax(), image_size=(64, 96)))
 
 
 def test_a_bundle_says_what_its_outputs_are():
@@ -113,15 +107,15 @@ def test_a_bundle_says_what_its_outputs_are():
     with pytest.raises(ValueError, match="a model for detection has no head of the kind semantic"):
         replace(BUNDLE, task="detection")
     with pytest.raises(ValueError, match="a model for segmentation has no head of the kind split"):
-        replace(BUNDLE, head=Head((8,), 1, False), outputs=("box0", "cls0"))
+        replace(BUNDLE, head=SplitHead((8,), 1, False), outputs=("box0", "cls0"))
 
 
 def test_an_evaluation_measures_by_masks_and_shows_them(model, job, tmp_path):
     root, manifest = job
-    done = measure(manifest, model, confidence_threshold=0.25, nms_threshold=0.7, cache_folder=root / "cache" / "blobs")
+    done = measure(manifest, model, cache_folder=root / "cache" / "blobs")
     assert done.metrics.images == 20
     assert done.metrics.miou > 0.8
-    low, high = done.miou_interval
+    low, high = done.interval
     assert low <= done.as_flat()["miou"] <= high
     write_page(tmp_path / "page.html", "Evaluate", done.sections)
     titles = [section.title for section in read_sections(tmp_path / "page.html")]
@@ -132,18 +126,18 @@ def test_an_evaluation_measures_by_masks_and_shows_them(model, job, tmp_path):
 
 def test_classes_in_another_order_are_the_same_classes(model, job, tmp_path):
     root, manifest = job
-    usual = evaluate_masks(manifest, model, cache_folder=root / "cache" / "blobs").metrics
+    usual = measure(manifest, model, cache_folder=root / "cache" / "blobs").metrics
     turned = tmp_path / "turned"
     turned.mkdir()
     for path in model.iterdir():
         (turned / path.name).write_bytes(path.read_bytes())
     bundle = Bundle.read(turned)
     replace(bundle, classes=("ground", "blue", "red")).write(turned)  # now it takes red for blue
-    other = evaluate_masks(manifest, turned, cache_folder=root / "cache" / "blobs").metrics
+    other = measure(manifest, turned, cache_folder=root / "cache" / "blobs").metrics
     assert other.per_class[0].iou == usual.per_class[0].iou
     assert other.per_class[1].iou < 0.1 < 0.5 < usual.per_class[1].iou
-    with pytest.raises(InputError, match="distinguishes cat, which has no labels"):
-        evaluate_masks(manifest, _renamed(turned, ("ground", "red", "cat")), cache_folder=tmp_path)
+    with pytest.raises(InputError, match="predicts cat, which has no labels"):
+        measure(manifest, _renamed(turned, ("ground", "red", "cat")), cache_folder=tmp_path)
 
 
 def test_a_mask_of_another_size_than_its_image_is_told(model, tmp_path):
@@ -153,14 +147,12 @@ def test_a_mask_of_another_size_than_its_image_is_told(model, tmp_path):
     (tmp_path / f"{digest}.png").write_bytes(data)
     wrong = replace(manifest, table=manifest.table.with_columns(mask=pl.lit((tmp_path / f"{digest}.png").as_uri())))
     with pytest.raises(InputError, match=r"the mask has \(10, 10\) pixels, the prediction \(96, 96\): ingest"):
-        evaluate_masks(wrong, model, cache_folder=tmp_path / "cache")
+        measure(wrong, model, cache_folder=tmp_path / "cache")
 
 
-def test_a_detector_is_still_measured_by_boxes(tmp_path):
-    manifest = job_with_images(tmp_path / "job", {"test": 4})
-    detector = write_detector(tmp_path / "detector", colour_model())
-    settings = {"confidence_threshold": 0.25, "nms_threshold": 0.7, "cache_folder": tmp_path / "cache"}
-    assert measure(manifest, detector, **settings).as_flat() == evaluate(manifest, detector, **settings).as_flat()
+def measure(manifest, model, *, cache_folder):
+    predictor = open_predictor(model, nms_threshold=0.7)
+    return evaluate(manifest, predictor, confidence_threshold=0.25, cache_folder=cache_folder)
 
 
 def _renamed(folder, classes):

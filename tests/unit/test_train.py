@@ -18,10 +18,10 @@ from components.core.bundle import Bundle
 from components.core.cache import own_folder
 from components.core.errors import InputError
 from components.core.estimators import yolo
-from components.core.estimators.base import LocalSamples
 from components.core.manifest import Manifest
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
+from components.core.tasks.base import LocalSamples
 from components.train.train import train, training_key
 from tests.images import job_with_images
 

@@ -8,13 +8,14 @@ import onnx
 import polars as pl
 import pytest
 
-from components.core.bundle import Bundle, SemanticHead
+from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
-from components.core.estimators.base import LocalSamples
 from components.core.estimators.segmentation import Segmentation
-from components.core.runtimes.base import open_segmenter
+from components.core.heads import SemanticHead
+from components.core.runtimes.base import open_model
 from components.core.runtimes.letterbox import read_image
+from components.core.tasks.base import LocalSamples
 from components.train.train import digest_of, train
 from tests.images import job_with_images
 from tests.tiny_segmenter import CLASSES, job_with_masks
@@ -69,7 +70,7 @@ def test_the_exported_model_says_what_the_trained_one_says(job, trained):
     model = Segmentation()
     model.load(root / "model")
     images = [read_image(path) for path in local(job, "test").paths]
-    ours = open_segmenter("onnx", root / "model").segment(images)
+    ours = open_model("onnx", root / "model").predict(images)
     theirs = model.predict(images, confidence_threshold=0.25, nms_threshold=0.7)
     assert [one.shape for one in theirs] == [(96, 96)] * 4
     # Ultralytics enlarges the scores of the image once more, ours the classes: they differ at the edges alone.

@@ -13,42 +13,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Bundle, Task
+from components.core.bundle import Bundle
 from components.core.errors import InputError
-from components.core.manifest import Manifest
-from components.core.metrics.detection import evaluate_detections
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import read_image
+from components.core.tasks.base import LocalSamples, Metrics, open_task
 
 Found = TypeVar("Found")  # what a model says of one image: `Detections`, or a `ClassMap`
-
-
-@dataclass(frozen=True)
-class LocalSamples:
-    """Samples whose images are on this machine.
-
-    Attributes:
-        manifest: the samples.
-        paths: where each one's image lies, in table order. The files belong to the store: never write to them.
-        masks: where each one's mask lies; none where the samples are labelled with boxes.
-    """
-
-    manifest: Manifest
-    paths: Sequence[Path]
-    masks: Sequence[Path] = ()
-
-
-class Metrics(Protocol):
-    """What was measured, whatever the task."""
-
-    def as_flat(self) -> dict[str, float]:
-        """Every figure under one name; each is finite."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +53,7 @@ class Estimator(ABC, Generic[Found]):
         task: what it does; a detector unless it says otherwise.
     """
 
-    task: ClassVar[Task] = "detection"
+    task: ClassVar[str] = "detection"
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
@@ -173,17 +149,12 @@ class Estimator(ABC, Generic[Found]):
 
     def evaluate(self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float) -> Metrics:
         """Measure the model on labelled samples, with the evaluator that all model formats share."""
-        predictions: list[Any] = [
-            self.predict([read_image(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)[0]
-            for path in samples.paths
-        ]
-        return evaluate_detections(
-            samples.manifest.truths(),
-            predictions,
-            samples.manifest.classes,
-            list(samples.manifest.table.select("width", "height").iter_rows()),
-            confidence_threshold=confidence_threshold,
-        )
+        task = open_task(self.task)
+        results = []
+        for index, path in enumerate(samples.paths):
+            (found,) = self.predict([read_image(path)], confidence_threshold=0.001, nms_threshold=nms_threshold)
+            results.append(task.result(samples, index, found))
+        return task.metrics(samples.manifest, results, confidence_threshold)
 
 
 estimators: Registry[type[Estimator[Any]]] = Registry(

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from components.core.estimators.base import LocalSamples
 from components.core.runtimes.letterbox import letterbox, read_image
+from components.core.tasks.base import LocalSamples
 
 Truth = dict[str, torch.Tensor]  # boxes (N, 4) in canvas pixels, labels (N,) counted from 1
 

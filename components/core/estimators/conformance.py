@@ -16,9 +16,9 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.estimators.base import estimators
 from components.core.estimators.examination import (
-    Examination,
     _digest,
 )
+from components.core.tasks.base import open_task
 
 
 def check_estimator(
@@ -52,11 +52,7 @@ def check_estimator(
     if any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty: name a new one")
     make = estimators.get(name)
-    kind = Examination
-    if make.task == "segmentation":
-        from components.core.estimators.examination_masks import MaskExamination
-
-        kind = MaskExamination
+    kind = open_task(make.task).examination()
     samples = kind.draw_samples(folder / "images")
     exam = kind(name, make, _local(base_model), image_size, dict(options or {}), folder, samples)
     with _enclosed(folder, exam.problems):

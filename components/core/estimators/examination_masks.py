@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.core.estimators import examination
-from components.core.estimators.base import Estimator, LocalSamples
-from components.core.estimators.examination import HEIGHT, WIDTH, Examination, StopError
+from components.core.estimators.base import Estimator
+from components.core.estimators.examination import HEIGHT, WIDTH, Examination
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
-from components.core.runtimes.base import open_segmenter
+from components.core.tasks.base import LocalSamples
 
 CLASSES = ("ground", *examination.CLASSES)
 SAME_PIXELS = 0.9  # share; where two classes meet, enlarging scores or classes makes a difference
@@ -28,26 +29,14 @@ class MaskExamination(Examination):
         """The drawn images, with a mask each instead of boxes."""
         return {split: _with_masks(samples, folder) for split, samples in examination.draw_samples(folder).items()}
 
-    def predictions(self, model: Estimator[Any]) -> None:
-        """What a model says of the pixels, which must be classes, one for each."""
-        with self.step("predict"):
-            none = model.predict([], confidence_threshold=0.5, nms_threshold=0.5)
-            found = self.all_found(model)
-        self.expect(len(none) == 0, "predict: finds something on no images")
-        if not self.expect(
-            len(found) == len(self.images()), f"predict: {len(found)} results for {len(self.images())} images"
-        ):
-            raise StopError
+    def results(self, model: Estimator[Any], found: Sequence[Any]) -> None:
+        """Classes, one for each pixel."""
         shapes = sorted({(one.shape, str(one.dtype)) for one in found})
         self.expect(
             shapes == [((HEIGHT, WIDTH), "uint8")],
             f"predict: gives {shapes}, not ({HEIGHT}, {WIDTH}) uint8, the class of each pixel",
         )
         self.expect(all(one.max(initial=0) < len(CLASSES) for one in found), "predict: classes that there are not")
-
-    def run_bundle(self, folder: Path) -> list[Any]:
-        """What a bundle says in the runtime that runs everywhere."""
-        return list(open_segmenter("onnx", folder).segment(self.images()))
 
     def difference(self, expected: Any, found: Any) -> str:
         """How two class maps differ; empty if they are the same but where classes meet."""

@@ -21,16 +21,18 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from components.core.bundle import BoxesHead, Bundle
+from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.estimators.base import Epoch, Estimator, LocalSamples, estimators
+from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.estimators.device import torch_device
+from components.core.heads import BoxesHead
 from components.core.progress import Progress
 from components.core.runtimes.decode import decode
 from components.core.runtimes.detector import on_image
 from components.core.runtimes.letterbox import letterbox
 from components.core.stores.transfer import landing
+from components.core.tasks.base import LocalSamples
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most steps that know this estimator do not train
     from components.core.estimators.faster_rcnn import FasterRcnn

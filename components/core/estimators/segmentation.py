@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import SemanticHead
 from components.core.errors import InputError
-from components.core.estimators.base import LocalSamples, estimators
+from components.core.estimators.base import estimators
 from components.core.estimators.ultralytics_model import UltralyticsModel, export_onnx, lay_out_files, link
-from components.core.masks import ClassMap, read_mask
-from components.core.metrics.segmentation import SegmentationMetrics, confusion, evaluate_segmentation
-from components.core.runtimes.letterbox import read_image
+from components.core.heads import SemanticHead
+from components.core.masks import ClassMap
+from components.core.tasks.base import LocalSamples
 
 STRIDE = 8  # of the logits, fixed in ultralytics' head
 MASKS = "masks"
@@ -43,17 +42,6 @@ class Segmentation(UltralyticsModel[ClassMap]):
             verbose=False,
         )
         return [np.asarray(result.semantic_mask.data.cpu(), dtype=np.uint8).squeeze() for result in results]
-
-    def evaluate(
-        self, samples: LocalSamples, *, confidence_threshold: float, nms_threshold: float
-    ) -> SegmentationMetrics:
-        """Measure the model on samples with masks, with the evaluator that all model formats share."""
-        names = samples.manifest.classes
-        matrices = []
-        for path, mask in zip(samples.paths, samples.masks, strict=True):
-            (found,) = self.predict([read_image(path)], confidence_threshold=0.0, nms_threshold=1.0)
-            matrices.append(confusion(read_mask(mask), found, len(names)))
-        return evaluate_segmentation(matrices, names)
 
     def _refuse(self, head: Any) -> str:
         return "" if hasattr(head, "classifier") and hasattr(head, "aux_head") else "that does not segment semantically"

@@ -23,12 +23,14 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import yaml
 
-from components.core.bundle import Bundle, Head, SemanticHead
+from components.core.bundle import Bundle
 from components.core.errors import InputError
-from components.core.estimators.base import Epoch, Estimator, LocalSamples
+from components.core.estimators.base import Epoch, Estimator
 from components.core.estimators.device import checked_device
 from components.core.estimators.ultralytics_offline import ultralytics_offline
+from components.core.heads import SemanticHead, SplitHead
 from components.core.progress import Progress
+from components.core.tasks.base import LocalSamples
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class UltralyticsModel(Estimator[Found]):
         """Write a network, which may be changed, as ONNX, and return the names of its outputs."""
 
     @abstractmethod
-    def _head(self) -> Head | SemanticHead:
+    def _head(self) -> SplitHead | SemanticHead:
         """What the outputs mean."""
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:

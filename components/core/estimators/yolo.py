@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import Head
 from components.core.detections import Detections
-from components.core.estimators.base import LocalSamples, estimators
+from components.core.estimators.base import estimators
 from components.core.estimators.ultralytics_model import UltralyticsModel, export_onnx, lay_out_files
+from components.core.heads import SplitHead
+from components.core.tasks.base import LocalSamples
 
 
 @estimators.register("yolo")
@@ -55,9 +56,9 @@ class Yolo(UltralyticsModel[Detections]):
         export_onnx(network, _split_forward, path, image_size, names)
         return names
 
-    def _head(self) -> Head:
+    def _head(self) -> SplitHead:
         head = self._model.model.model[-1]
-        return Head(
+        return SplitHead(
             strides=tuple(int(stride) for stride in head.stride),
             reg_max=int(head.reg_max),
             end_to_end=bool(head.end2end),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.metrics.detection import RECALLS, Floats, Matches
+from components.core.metrics.resampling import draws, interval
 
 RESAMPLES = 1000
 LEAST_RESAMPLES = 200
@@ -25,8 +26,8 @@ def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0
     Returns:
         Lower and upper end.
     """
-    draws = _draws(len(matches.truths), len(matches.scores), seed)
-    return _interval(_means(matches, draws, max_detections))
+    drawn = _draws(len(matches.truths), len(matches.scores), seed)
+    return interval(_means(matches, drawn, max_detections))
 
 
 def delta_interval(
@@ -47,41 +48,36 @@ def delta_interval(
         Lower and upper end.
     """
     predictions = sum(len(matches.scores) for matches in (*candidate, *champion))
-    draws = _draws(len(candidate[0].truths), predictions, seed)
+    drawn = _draws(len(candidate[0].truths), predictions, seed)
     ours, theirs = (
-        np.mean([_means(matches, draws, max_detections) for matches in model], axis=0)
+        np.mean([_means(matches, drawn, max_detections) for matches in model], axis=0)
         for model in (candidate, champion)
     )
-    return _interval(ours - theirs)
+    return interval(ours - theirs)
 
 
 def _draws(images: int, predictions: int, seed: int) -> NDArray[np.int64]:
     """How often each image is drawn in each resample, (resamples, images)."""
     resamples = int(np.clip(PREDICTIONS_BUDGET // max(predictions, 1), LEAST_RESAMPLES, RESAMPLES))
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+    return draws(images, resamples, seed)
 
 
-def _interval(values: Floats) -> tuple[float, float]:
-    low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _means(matches: Matches, draws: NDArray[np.int64], max_detections: int) -> Floats:
+def _means(matches: Matches, drawn: NDArray[np.int64], max_detections: int) -> Floats:
     """The mean AP over the classes in every resample; NaN where a resample has no true box at all."""
     classes = range(matches.truths.shape[1])
-    aps = np.array([_average_precisions(matches, k, draws, max_detections) for k in classes])
+    aps = np.array([_average_precisions(matches, k, drawn, max_detections) for k in classes])
     known = ~np.isnan(aps)
     means: Floats = np.where(known, aps, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
     return means
 
 
-def _average_precisions(matches: Matches, class_id: int, draws: NDArray[np.int64], max_detections: int) -> Floats:
+def _average_precisions(matches: Matches, class_id: int, drawn: NDArray[np.int64], max_detections: int) -> Floats:
     """AP of one class in every resample; NaN where a resample has no true box of it.
 
     Args:
         matches: of all images.
         class_id: of the class.
-        draws: (resamples, images) how often each image was drawn.
+        drawn: (resamples, images) how often each image was drawn.
         max_detections: see above.
     """
     chosen = np.flatnonzero((matches.classes == class_id) & (matches.ranks < max_detections))
@@ -89,9 +85,9 @@ def _average_precisions(matches: Matches, class_id: int, draws: NDArray[np.int64
     images, correct = matches.images[chosen], matches.correct[chosen]
     # What comes after the last correct prediction changes no precision that AP reads.
     last = int(np.flatnonzero(correct).max(initial=-1)) + 1
-    truths = draws @ matches.truths[:, class_id]
+    truths = drawn @ matches.truths[:, class_id]
     return np.array(
-        [_ap(draw[images[:last]], correct[:last], total) for draw, total in zip(draws, truths, strict=True)]
+        [_ap(draw[images[:last]], correct[:last], total) for draw, total in zip(drawn, truths, strict=True)]
     )
 
 

@@ -19,7 +19,7 @@ from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
 from components.core.detections import Detections
-from components.core.errors import InputError
+from components.core.errors import InputError, NothingToMeasureError
 
 RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)  # where COCO reads precision off the curve
 PIXELS_BEYOND = 1.0  # rounding may move a box this far out of its image
@@ -174,7 +174,7 @@ def match(
         iou_threshold: least overlap.
     """
     images = np.repeat(np.arange(len(predictions)), [len(found) for found in predictions])
-    found = _joined(predictions)
+    found = Detections.joined(predictions)
     order = np.lexsort((-found.scores, found.classes, images))
     images, found = images[order], found[order]
     _, starts = np.unique(images * classes + found.classes, return_index=True)
@@ -283,7 +283,9 @@ def _check(
     if not len(truths) == len(predictions) == len(sizes):
         raise InputError(f"{len(truths)} truths, {len(predictions)} predictions and {len(sizes)} sizes: lengths differ")
     if not any(len(truth) for truth in truths):
-        raise InputError(f"no true boxes in {len(truths)} images: nothing can be measured; label some of them")
+        raise NothingToMeasureError(
+            f"no true boxes in {len(truths)} images: nothing can be measured; label some of them"
+        )
     for kind, images in (("truth", truths), ("prediction", predictions)):
         for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
             wrong = _fault(image, len(class_names), size)
@@ -304,15 +306,6 @@ def _fault(image: Detections, classes: int, size: tuple[int, int]) -> str:
     if image.boxes.min() < -PIXELS_BEYOND or (image.boxes[:, 2:] > np.array(size) + PIXELS_BEYOND).any():
         return f"a box reaches beyond the {size[0]}x{size[1]} pixels; coordinates are those of the whole image"
     return ""
-
-
-def _joined(images: Sequence[Detections]) -> Detections:
-    everything = [Detections.none(), *images]
-    return Detections.of(
-        np.concatenate([image.boxes for image in everything]),
-        np.concatenate([image.classes for image in everything]),
-        np.concatenate([image.scores for image in everything]),
-    )
 
 
 def _as_coco(images: Iterable[Detections]) -> Iterator[dict[str, Any]]:

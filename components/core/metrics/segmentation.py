@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.core.errors import NothingToMeasureError
 from components.core.masks import VOID, ClassMap
+from components.core.metrics.resampling import draws, interval
 
 RESAMPLES = 1000
 
@@ -102,11 +104,11 @@ def evaluate_segmentation(matrices: Sequence[Counts], names: Sequence[str]) -> S
         names: of the classes.
 
     Raises:
-        ValueError: no pixel has a label.
+        NothingToMeasureError: no pixel has a label.
     """
     total = np.sum(matrices, axis=0)
     if not len(matrices) or not total.sum():
-        raise ValueError("no pixel is labelled: there is nothing to measure by")
+        raise NothingToMeasureError(f"no pixel of {len(matrices)} masks is labelled: label some of them")
     correct, truths, predictions = np.diagonal(total), total.sum(axis=1), total.sum(axis=0)
     ious = _ratio(correct, truths + predictions - correct)
     recalls = _ratio(correct, truths)
@@ -129,46 +131,35 @@ def evaluate_segmentation(matrices: Sequence[Counts], names: Sequence[str]) -> S
 
 def miou_interval(matrices: Sequence[Counts], seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the mean IoU under drawing the images again, with replacement."""
-    draws = _draws(len(matrices), seed)
-    return _interval(_mious(matrices, draws))
+    return interval(_mious(matrices, draws(len(matrices), RESAMPLES, seed)))
 
 
 def miou_delta_interval(candidate: Sequence[Counts], champion: Sequence[Counts], seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the difference in mean IoU, candidate - champion, both on the same drawn images."""
-    draws = _draws(len(candidate), seed)
-    return _interval(_mious(candidate, draws) - _mious(champion, draws))
+    drawn = draws(len(candidate), RESAMPLES, seed)
+    return interval(_mious(candidate, drawn) - _mious(champion, drawn))
 
 
 def accuracy_delta_interval(
     candidate: Sequence[Counts], champion: Sequence[Counts], seed: int = 0
 ) -> tuple[float, float]:
     """The same of the share of correct pixels."""
-    draws = _draws(len(candidate), seed)
+    drawn = draws(len(candidate), RESAMPLES, seed)
     ours, theirs = (
-        _ratio(*(draws @ np.array([of(one) for one in model]) for of in (np.trace, np.sum)))
+        _ratio(*(drawn @ np.array([of(one) for one in model]) for of in (np.trace, np.sum)))
         for model in (candidate, champion)
     )
-    return _interval(ours - theirs)
+    return interval(ours - theirs)
 
 
-def _draws(images: int, seed: int) -> Counts:
-    """How often each image is drawn in each resample, (resamples, images)."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-
-
-def _mious(matrices: Sequence[Counts], draws: Counts) -> Floats:
+def _mious(matrices: Sequence[Counts], drawn: Counts) -> Floats:
     """The mean IoU in every resample; NaN where it has no labelled pixel."""
-    correct = draws @ np.array([np.diagonal(one) for one in matrices])
-    either = draws @ np.array([one.sum(axis=0) + one.sum(axis=1) for one in matrices]) - correct
+    correct = drawn @ np.array([np.diagonal(one) for one in matrices])
+    either = drawn @ np.array([one.sum(axis=0) + one.sum(axis=1) for one in matrices]) - correct
     ious = _ratio(correct, either)
     known = ~np.isnan(ious)
     means: Floats = np.where(known, ious, 0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
     return means
-
-
-def _interval(values: Floats) -> tuple[float, float]:
-    low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _ratio(part: Counts, whole: Counts) -> Floats:

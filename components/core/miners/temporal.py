@@ -7,13 +7,12 @@ do, one of the two frames shows something that it cannot hold on to. (Fast thing
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from components.core.detections import Detections
+from components.core.detections import Detections, iou
 from components.core.miners.base import Frame, Judgement, miners
 from components.core.miners.rules import BoxRule, Ratio, in_words
 
@@ -59,7 +58,7 @@ def partners(first: Detections, second: Detections, least_overlap: float) -> int
         second: boxes of the other.
         least_overlap: intersection over union; boxes that do not touch never belong together.
     """
-    overlaps = _overlaps(first.boxes, second.boxes)
+    overlaps = iou(first.boxes, second.boxes)
     overlaps[first.classes[:, None] != second.classes[None, :]] = 0
     ours, theirs = np.nonzero((overlaps >= least_overlap) & (overlaps > 0))
     free_ours, free_theirs = set(ours.tolist()), set(theirs.tolist())
@@ -71,13 +70,3 @@ def partners(first: Detections, second: Detections, least_overlap: float) -> int
             free_theirs.remove(other)
             found += 1
     return found
-
-
-def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[Any]:
-    """Intersection over union of boxes (N, 4) and (M, 4): (N, M); 0 for boxes without area."""
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
-    shared = np.clip(sides, 0, None).prod(axis=2)
-    areas = [np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - shared
-    overlaps: NDArray[Any] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlaps

@@ -22,10 +22,6 @@ from datetime import datetime
 from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.plugins import Registry
@@ -57,13 +53,13 @@ class Predictions:
 
     Attributes:
         samples: labelled.
-        found: of each sample in table order, in the manifest's classes: the boxes, with scores from 0.001; of a
-            segmentation the counts of its pixels, (classes, classes) true by found class.
+        found: of each sample in table order, in the manifest's classes, what its kind of task measures by: the boxes,
+            with scores from 0.001; of a segmentation the counts of its pixels, (classes, classes) true by found class.
         confidence_threshold: score that the model is to be deployed with.
     """
 
     samples: Manifest
-    found: Sequence[Detections] | Sequence[NDArray[np.int64]]
+    found: Sequence[Any]
     confidence_threshold: float
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ Canvas = NDArray[np.uint8]  # (1, height, width, 3) RGB, 0..255
 # Runs a network on one canvas, and gives the outputs that its bundle names, float32, in the bundle's order.
 Infer = Callable[[Canvas], Sequence[NDArray[np.float32]]]
 
+Found = TypeVar("Found")
 
-class Detector(Protocol):
+
+class Model(Protocol[Found]):
     """A bundle that has been loaded and can look at images."""
 
     @property
@@ -33,8 +36,8 @@ class Detector(Protocol):
 
     def predict(
         self, images: Sequence[ImageArray], *, confidence: float | None = None, nms: float | None = None
-    ) -> list[Detections]:
-        """Find objects.
+    ) -> list[Found]:
+        """Say what images show.
 
         Args:
             images: (H, W, 3) uint8 RGB each, of any size.
@@ -42,38 +45,42 @@ class Detector(Protocol):
             nms: overlap (IoU) above which the lower of two boxes of a class is dropped; the bundle's own where None.
 
         Returns:
-            The boxes of each image in its own pixels, best score first, at most 300.
+            Of each image what its kind of task gives: the boxes in its own pixels, best score first, at most 300; or
+            for each pixel, (H, W) uint8, the index into the bundle's classes.
         """
         ...
 
 
-class Segmenter(Protocol):
-    """A bundle that has been loaded and can say of each pixel what it shows."""
-
-    @property
-    def bundle(self) -> Bundle:
-        """What the model is."""
-        ...
-
-    def segment(self, images: Sequence[ImageArray]) -> list[ClassMap]:
-        """Say what each pixel shows.
-
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any size.
-
-        Returns:
-            For each image (H, W) uint8, index into the bundle's classes.
-        """
-        ...
+Detector: TypeAlias = Model[Detections]
+Segmenter: TypeAlias = Model[ClassMap]
 
 
-runtimes: Registry[Callable[[Path, int], Detector | Segmenter]] = Registry(
+class Network(ABC, Generic[Found]):
+    """A model whose network is run by something else; each head has its own.
+
+    Args:
+        bundle: what the model is.
+        infer: runs its network on one canvas.
+    """
+
+    def __init__(self, bundle: Bundle, infer: Infer) -> None:
+        self.bundle = bundle
+        self.infer = infer
+
+    @abstractmethod
+    def predict(
+        self, images: Sequence[ImageArray], *, confidence: float | None = None, nms: float | None = None
+    ) -> list[Found]:
+        """Say what images show; see :class:`Model`."""
+
+
+runtimes: Registry[Callable[[Path, int], Model[Any]]] = Registry(
     "runtime", ["components.core.runtimes.onnx", "components.core.runtimes.rknn"]
 )
 
 
-def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
-    """Load a bundle that finds objects into a runtime.
+def open_model(runtime: str, folder: Path, threads: int = 0) -> Model[Any]:
+    """Load a bundle into a runtime.
 
     Args:
         runtime: name of a plug-in, such as ``onnx``.
@@ -82,26 +89,19 @@ def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
 
     Raises:
         NoRuntimeError: this machine lacks what the runtime needs; no other model would run either.
-        InputError: no such runtime, the bundle cannot run on it, or its model segments.
+        InputError: no such runtime, or the bundle cannot run on it.
     """
-    model = runtimes.get(runtime)(folder, threads)
-    if not hasattr(model, "predict"):
-        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for detection is needed")
-    return model  # type: ignore[return-value]
+    return runtimes.get(runtime)(folder, threads)
 
 
-def open_segmenter(runtime: str, folder: Path, threads: int = 0) -> Segmenter:
-    """Load a bundle that segments into a runtime.
-
-    Args:
-        runtime: name of a plug-in, such as ``onnx``.
-        folder: the bundle.
-        threads: processor threads to use; 0 lets the runtime decide.
+def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
+    """Load a bundle that finds objects into a runtime; see ``open_model``.
 
     Raises:
-        InputError: no such runtime, the bundle cannot run on it, or its model finds objects.
+        NoRuntimeError: this machine lacks what the runtime needs; no other model would run either.
+        InputError: as for ``open_model``, or the model is for another kind of task.
     """
-    model = runtimes.get(runtime)(folder, threads)
-    if not hasattr(model, "segment"):
-        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for segmentation is needed")
-    return model  # type: ignore[return-value]
+    model = open_model(runtime, folder, threads)
+    if model.bundle.task != "detection":
+        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for detection is needed")
+    return model

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import BoxesHead, Head
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.heads import BoxesHead, SplitHead
 
 MAX_DETECTIONS = 300  # per image
 MAX_CANDIDATES = 30_000  # per image, before overlapping boxes are suppressed
@@ -22,7 +22,7 @@ MAX_CANDIDATES = 30_000  # per image, before overlapping boxes are suppressed
 Array = NDArray[np.float32]
 
 
-def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: float, nms: float) -> Detections:
+def decode(outputs: Sequence[Array], head: SplitHead | BoxesHead, *, confidence: float, nms: float) -> Detections:
     """Boxes on the canvas, best score first, at most ``MAX_DETECTIONS``.
 
     Args:
@@ -40,7 +40,7 @@ def decode(outputs: Sequence[Array], head: Head | BoxesHead, *, confidence: floa
     return found[:MAX_DETECTIONS] if head.end_to_end else found[suppress(found, nms)]
 
 
-def candidates(outputs: Sequence[Array], head: Head | BoxesHead, confidence: float) -> Detections:
+def candidates(outputs: Sequence[Array], head: SplitHead | BoxesHead, confidence: float) -> Detections:
     """Every box with its score, in the order of the outputs, grid cells and classes; arguments as for ``decode``.
 
     Raises:

@@ -20,6 +20,7 @@ half of it the photos; on 160 x 160 it is 0.3 and 0.4 MB.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,22 @@ from numpy.typing import NDArray
 from components.core.errors import InputError
 
 Array = NDArray[np.float32]
+Outputs = Sequence[Sequence[Array]]  # of each canvas, in the bundle's order
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question and its answer.
+
+    Attributes:
+        question: in a word or two.
+        met: whether it is as it should be.
+        reason: one line, with what there is.
+    """
+
+    question: str
+    met: bool
+    reason: str
 
 
 def golden_file(target: str) -> str:

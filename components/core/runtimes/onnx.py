@@ -9,24 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.bundle import ONNX, BoxesHead, Bundle, SemanticHead
+from components.core.bundle import ONNX, Bundle
 from components.core.errors import InputError
-from components.core.runtimes.base import Canvas, runtimes
-from components.core.runtimes.network import Network, as_described
+from components.core.heads import Shape
+from components.core.runtimes.base import Canvas, Network, runtimes
 
 FILE = ONNX
 INPUT = "images"
 
-Shape = tuple[int | str, ...]
-_ADVICE = {
-    "split": "no dynamic axes, and boxes and class scores of every scale as outputs of their own, not concatenated",
-    "boxes": "and the boxes, their scores and their classes as outputs",
-    "semantic": "no dynamic axes, and the logits of the classes as its one output, before they are enlarged",
-}
-
 
 @runtimes.register("onnx")
-def open_onnx(folder: Path, threads: int = 0) -> Network:
+def open_onnx(folder: Path, threads: int = 0) -> Network[Any]:
     """Load a bundle's ``model.onnx``, which runs everywhere.
 
     It takes ``images``, float32 (1, 3, height, width), RGB in 0..1, and gives the outputs that the bundle names.
@@ -49,7 +42,7 @@ def open_onnx(folder: Path, threads: int = 0) -> Network:
         found: Sequence[NDArray[np.float32]] = session.run(outputs, {INPUT: pixels})
         return found
 
-    return as_described(bundle, infer)
+    return bundle.head.network(bundle, infer)
 
 
 def _session(path: Path, threads: int) -> Any:
@@ -72,7 +65,7 @@ def _check_ports(session: Any, bundle: Bundle, folder: Path) -> None:
     if given != wanted:
         raise InputError(
             f"bundle {folder}: {FILE} has {_listed(given)}, but {_listed(wanted)} are needed: "
-            f"export it with batch 1, {_ADVICE[bundle.head.kind]}"
+            f"export it with batch 1, {bundle.head.export_advice}"
         )
     if session.get_inputs()[0].type != "tensor(float)":
         raise InputError(f"bundle {folder}: {FILE} takes {session.get_inputs()[0].type}: export it in float32")
@@ -84,18 +77,8 @@ def _shape(port: Any) -> Shape:
 
 
 def _ports(bundle: Bundle) -> dict[str, Shape]:
-    height, width = bundle.image_size
-    ports: dict[str, Shape] = {INPUT: (1, 3, height, width)}
-    if isinstance(bundle.head, SemanticHead):
-        stride = bundle.head.stride
-        return ports | {bundle.outputs[0]: (1, len(bundle.classes), height // stride, width // stride)}
-    if isinstance(bundle.head, BoxesHead):
-        return ports | dict(zip(bundle.outputs, (("N", 4), ("N",), ("N",)), strict=True))
-    channels = (4 * bundle.head.reg_max, len(bundle.classes))
-    for index, name in enumerate(bundle.outputs):
-        stride = bundle.head.strides[index // 2]
-        ports[name] = (1, channels[index % 2], height // stride, width // stride)
-    return ports
+    ports: dict[str, Shape] = {INPUT: (1, 3, *bundle.image_size)}
+    return ports | bundle.head.ports(bundle.outputs, bundle.image_size, len(bundle.classes))
 
 
 def _listed(ports: dict[str, Shape]) -> str:

@@ -6,14 +6,14 @@ import importlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.base import Canvas, runtimes
-from components.core.runtimes.network import Network, as_described
+from components.core.runtimes.base import Canvas, Network, runtimes
 from components.core.runtimes.rockchip import TARGETS, rknn_file
 
 COMPATIBLE = Path("/proc/device-tree/compatible")  # what a board says it is, such as rockchip,rk3588s rockchip,rk3588
@@ -70,7 +70,7 @@ class BoardModel:
 
 
 @runtimes.register("rknn")
-def open_on_board(folder: Path, threads: int = 0) -> Network:
+def open_on_board(folder: Path, threads: int = 0) -> Network[Any]:
     """Load a bundle's ``.rknn`` on the NPU of the board that this runs on.
 
     It takes (1, height, width, 3) uint8 RGB, 0..255: the division by 255 is inside the model. Numbers in 0..1 would
@@ -87,7 +87,7 @@ def open_on_board(folder: Path, threads: int = 0) -> Network:
     """
     bundle = Bundle.read(folder)
     target = this_board()
-    return as_described(bundle, BoardModel(bundle.file(folder, rknn_file(target)), toolkit_of(bundle, target)))
+    return bundle.head.network(bundle, BoardModel(bundle.file(folder, rknn_file(target)), toolkit_of(bundle, target)))
 
 
 def this_board() -> str:

@@ -1,4 +1,4 @@
-"""What a model that segments can do, and the way from its scores to a class for each pixel.
+"""Models that segment, and the way from their scores to a class for each pixel.
 
 A network for semantic segmentation ends at its logits, at an eighth of the canvas or so: the largest of them is looked
 for here, because Rockchip's compiler aborts on a network that does it itself, and because enlarging them on the board's
@@ -16,24 +16,20 @@ from numpy.typing import NDArray
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.masks import ClassMap
-from components.core.runtimes.base import Infer
+from components.core.runtimes.base import Network
+from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
 
+MIN_SAME_PIXELS = 0.95  # of a board and the simulator; they differ where classes meet
 
-class NetworkSegmenter:
-    """A segmenter whose network is run by something else.
 
-    Args:
-        bundle: what the model is.
-        infer: runs it on one canvas.
-    """
+class NetworkSegmenter(Network[ClassMap]):
+    """A segmenter whose network is run by something else."""
 
-    def __init__(self, bundle: Bundle, infer: Infer) -> None:
-        self.bundle = bundle
-        self.infer = infer
-
-    def segment(self, images: Sequence[ImageArray]) -> list[ClassMap]:
-        """Say what each pixel shows; see :class:`Segmenter`."""
+    def predict(
+        self, images: Sequence[ImageArray], *, confidence: float | None = None, nms: float | None = None
+    ) -> list[ClassMap]:
+        """Say what each pixel shows; the thresholds are for boxes. See :class:`Model`."""
         maps = []
         for image in images:
             canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
@@ -80,3 +76,20 @@ def on_image(canvas: ClassMap, placement: Placement) -> ClassMap:
     covered = canvas[placement.top : bottom, placement.left : right]
     size = (placement.width, placement.height)
     return np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def alike(bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
+    """Whether a board gives the pixels the classes that the toolkit's simulator does.
+
+    Args:
+        bundle: what the model is.
+        expected: outputs of the simulator.
+        given: outputs of the board for the same canvases.
+    """
+    shares = [
+        float((classes_of(theirs[0], bundle.image_size) == classes_of(ours[0], bundle.image_size)).mean())
+        for theirs, ours in zip(expected, given, strict=True)
+    ]
+    place = int(np.argmin(shares))
+    reason = f"{shares[place]:.1%} of them are of the same class in image {place + 1}, the least alike"
+    return Finding("pixels", shares[place] >= MIN_SAME_PIXELS, f"{reason}; {MIN_SAME_PIXELS:.0%} are needed")

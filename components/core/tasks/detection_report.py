@@ -1,18 +1,22 @@
-"""The pages of an evaluation."""
+"""What a report shows of a detector that was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from components.core.detections import Detections
-from components.core.metrics.detection import RECALLS, DetectionMetrics
+from components.core.metrics.detection import RECALLS, DetectionMetrics, Matches
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.letterbox import ImageArray, read_image
+
+if TYPE_CHECKING:
+    from components.core.tasks.base import LocalSamples, Measurement
 
 WORST = 8  # images shown
 BEST = 4
@@ -42,6 +46,31 @@ class Example:
     def mistakes(self) -> int:
         """Missed boxes and false alarms together."""
         return self.missed + self.false_alarms
+
+
+def sections(
+    measured: Measurement[Detections],
+    metrics: DetectionMetrics,
+    matches: Matches,
+    samples: LocalSamples,
+    interval: tuple[float, float],
+    facts: Mapping[str, object],
+) -> list[Section]:
+    """The whole report.
+
+    Args:
+        measured: what was measured.
+        metrics: the figures.
+        matches: what became of every prediction, at IoU 0.5.
+        samples: the same samples, on this machine.
+        interval: of mAP50.
+        facts: under which circumstances it was measured, by title.
+    """
+    return [
+        summary(metrics, interval, {**facts, "confidence threshold": measured.confidence}, measured.results),
+        classes(metrics, measured.confidence),
+        *examples(_examples(measured, matches, samples), samples.manifest.classes),
+    ]
 
 
 def summary(
@@ -93,6 +122,24 @@ def examples(images: Sequence[Example], names: Sequence[str]) -> list[Section]:
         Section(title, legend + reports.images([(_drawn(one, names), _caption(one)) for one in shown]))
         for title, shown in (("Worst images", worst), ("Images without mistakes", best))
         if shown
+    ]
+
+
+def _examples(measured: Measurement[Detections], matches: Matches, samples: LocalSamples) -> list[Example]:
+    confidence = measured.confidence
+    found, correct = (table.sum(axis=1) for table in matches.counts(confidence))
+    truths = matches.truths.sum(axis=1)
+    sources, true_boxes = samples.manifest.table["source"].to_list(), samples.manifest.truths()
+    return [
+        Example(
+            source=sources[index],
+            path=path,
+            truth=true_boxes[index],
+            found=predictions[predictions.scores >= confidence],
+            missed=int(truths[index] - correct[index]),
+            false_alarms=int(found[index] - correct[index]),
+        )
+        for index, (path, predictions) in enumerate(zip(samples.paths, measured.results, strict=True))
     ]
 
 

@@ -1,19 +1,24 @@
-"""The pages of an evaluation of a segmentation."""
+"""What a report shows of a segmentation that was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
-from components.core.masks import ClassMap
+from components.core.masks import ClassMap, read_mask
 from components.core.metrics.segmentation import Counts, SegmentationMetrics
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.letterbox import ImageArray, read_image
+
+if TYPE_CHECKING:
+    from components.core.tasks.base import LocalSamples, Measurement
 
 WORST = 6  # images shown
 BEST = 3
@@ -38,6 +43,43 @@ class Example:
     truth: ClassMap
     found: ClassMap
     correct: float
+
+
+def sections(
+    measured: Measurement[Counts],
+    metrics: SegmentationMetrics,
+    samples: LocalSamples,
+    interval: tuple[float, float],
+    facts: Mapping[str, object],
+    again: Callable[[int], ClassMap],
+) -> list[Section]:
+    """The whole report.
+
+    Args:
+        measured: what was measured.
+        metrics: the figures.
+        samples: the same samples, on this machine.
+        interval: of the mean IoU.
+        facts: under which circumstances it was measured, by title.
+        again: the class map of one sample, which is not kept.
+    """
+    correct = [float(np.diagonal(one).sum() / max(one.sum(), 1)) for one in measured.results]
+    order = np.argsort(correct, kind="stable")
+    worst = order[:WORST]
+    best = np.setdiff1d(order[::-1][:BEST], worst)
+    sources = samples.manifest.table["source"].to_list()
+
+    def shown(indices: NDArray[np.intp]) -> list[Example]:
+        return [
+            Example(sources[index], samples.paths[index], read_mask(samples.masks[index]), again(index), correct[index])
+            for index in indices.tolist()
+        ]
+
+    return [
+        summary(metrics, interval, facts),
+        classes(metrics, np.sum(measured.results, axis=0)),
+        *examples(shown(worst), shown(best), samples.manifest.classes),
+    ]
 
 
 def summary(metrics: SegmentationMetrics, interval: tuple[float, float], facts: Mapping[str, object]) -> Section:

@@ -1,0 +1,67 @@
+"""What can be measured: one model, or several that work together as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.core.runtimes.base import open_model
+from components.core.runtimes.letterbox import ImageArray
+from components.core.runtimes.onnx import FILE as ONNX_FILE
+from components.core.tasks.base import MIN_SCORE, Task, open_task
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Something that says what an image shows.
+
+    Attributes:
+        name: what messages call it, such as ``model /models/a``.
+        task: its kind of task.
+        classes: its class names, in the order of the numbers that it gives.
+        predict: what it says of one image, (H, W, 3) uint8 RGB, down to the lowest score that measuring needs.
+        facts: what a report says of it, by title.
+        digest: SHA-256 of its network; two with the same are the same model. Empty where that cannot be told.
+    """
+
+    name: str
+    task: Task[Any, Any]
+    classes: tuple[str, ...]
+    predict: Callable[[ImageArray], Any]
+    facts: Mapping[str, object] = field(default_factory=dict)
+    digest: str = ""
+
+
+def open_predictor(folder: Path, *, nms_threshold: float, runtime: str = "onnx") -> Predictor:
+    """Load a bundle to measure it.
+
+    Args:
+        folder: the bundle.
+        nms_threshold: overlap (IoU) above which the lower of two boxes of a class is dropped.
+        runtime: plug-in that runs the model.
+
+    Raises:
+        InputError: the bundle is damaged or cannot run.
+    """
+    model = open_model(runtime, folder)
+    bundle = model.bundle
+
+    def predict(image: ImageArray) -> Any:
+        return model.predict([image], confidence=MIN_SCORE, nms=nms_threshold)[0]
+
+    task = open_task(bundle.task)
+    return Predictor(
+        name=f"model {folder}",
+        task=task,
+        classes=bundle.classes,
+        predict=predict,
+        facts={
+            "estimator": bundle.estimator,
+            "image size": "{}x{}".format(*reversed(bundle.image_size)),
+            "runtime": runtime,
+            **task.settings(nms_threshold),
+        },
+        digest=bundle.files.get(ONNX_FILE, ""),
+    )
