@@ -26,12 +26,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import urllib3
-import yaml
 from kfp.client import Client
 from kfp.client.token_credentials_base import TokenCredentialsBase
 from kfp_server_api import ApiException, V2beta1Experiment
 
 from components.core import parameters
+from components.core.documents import read_yaml_documents
 from components.core.errors import InputError
 from components.core.stores.connections import proxy_for
 from pipelines.arguments import Face, face_of_compiled, parse, sort_into_place
@@ -243,7 +243,7 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
     wrong = problems(text)
     if wrong:
         raise InputError(f"{path} is not a compiled pipeline that a server would run: {'; '.join(wrong)}")
-    documents = list(yaml.safe_load_all(text))
+    documents = read_yaml_documents(text, str(path))
     inputs = documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
     digest = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
     return Package(path, str(documents[0]["pipelineInfo"]["name"]), inputs, digest)

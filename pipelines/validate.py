@@ -15,10 +15,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
 from google.protobuf import json_format
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.core.documents import read_yaml_documents
+from components.core.errors import InputError
 
 SCHEMA_VERSION = "2.1.0"
 ARGUMENT_LIMIT = 131_072  # bytes of one program argument on Linux, the closing zero included
@@ -143,9 +145,9 @@ def _read(text: str) -> _Package:
 def _documents(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Every document of a YAML text with its number from 1; the server skips empty ones, and so does this."""
     try:
-        documents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        raise _MalformedError(f"is not YAML: {' '.join(str(error).split())}") from error
+        documents = read_yaml_documents(text, "the file")
+    except InputError as error:
+        raise _MalformedError(str(error)) from error
     for number, document in enumerate(documents, start=1):
         if isinstance(document, dict):
             yield number, document

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import yaml
 
@@ -61,9 +63,9 @@ class _TextLoader(_FastText):  # type: ignore[misc]
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} is there twice", problem_mark=node.start_mark)
+        twice = [key for key, count in Counter(keys).items() if count > 1]
+        if twice:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} is there twice", problem_mark=node.start_mark)
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
@@ -80,11 +82,20 @@ def read_yaml(text: str, name: str, *, as_text: bool = False) -> Any:
     Raises:
         InputError: it is not YAML, or larger, deeper or more entangled than any honest one.
     """
+    return _read_yaml(text, name, lambda: yaml.load(text, Loader=_TextLoader if as_text else _Loader))
+
+
+def read_yaml_documents(text: str, name: str) -> list[Any]:
+    """What each document of a YAML file says; see :func:`read_yaml`."""
+    return cast(list[Any], _read_yaml(text, name, lambda: list(yaml.load_all(text, Loader=_Loader))))
+
+
+def _read_yaml(text: str, name: str, load: Callable[[], Any]) -> Any:
     if len(text) > MAX_YAML_CHARACTERS:
         raise InputError(f"{name}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read")
     try:
         _check_extent(text, name)
-        return yaml.load(text, Loader=_TextLoader if as_text else _Loader)
+        return load()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}" if mark else ""

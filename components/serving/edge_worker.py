@@ -154,7 +154,7 @@ def _parameters(given: list[str]) -> dict[str, object]:
 def _sedna_parameters(text: str) -> dict[str, object]:
     try:
         return {entry["key"]: entry["value"] for entry in json.loads(text or "[]")}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f'HEM_PARAMETERS {text!r}: write [{{"key": "threshold_img", "value": "0.5"}}]') from None
 
 

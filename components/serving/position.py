@@ -72,6 +72,6 @@ def _read(path: Path, identity: str) -> str:
         return str(found["place"]) if found["source"] == identity else ""
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         log.warning("%s: cannot be read; the source is read from its beginning", path)
         return ""

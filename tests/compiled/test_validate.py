@@ -527,7 +527,7 @@ def test_a_fault_is_found_where_it_is(text_of, source, break_it, expected):
 
 def test_a_file_that_is_no_yaml_is_one_problem():
     (line,) = problems("root: [a\nb: 'c\n")
-    assert line.startswith("is not YAML: while ")
+    assert line.startswith("the file: not valid YAML in line ")
     assert "\n" not in line
 
 

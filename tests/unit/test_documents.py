@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from components.core.documents import MAX_NODES, MAX_YAML_CHARACTERS, read_json, read_yaml
+from components.core.documents import MAX_NODES, MAX_YAML_CHARACTERS, read_json, read_yaml, read_yaml_documents
 from components.core.errors import InputError
 
 BOMB = "a0: &a0 {k: 1}\n" + "".join(
@@ -99,3 +99,16 @@ def test_json():
     for text in ("[" * 100_000, "{", "", "1" * 5_000, b"\xff\xff"):
         with pytest.raises(InputError, match=r"^a\.json: not valid JSON \("):
             read_json(text, "a.json")
+
+
+def test_many_keys_are_compared_in_one_pass():
+    text = "".join(f"class-{number}: {number}\n" for number in range(40_000))
+    assert len(read_yaml(text, "data.yaml", as_text=True)) == 40_000
+    with pytest.raises(InputError, match=r"data\.yaml: .*the key 'class-7' is there twice"):
+        read_yaml(f"{text}class-7: 8\n", "data.yaml", as_text=True)
+
+
+def test_several_documents():
+    assert read_yaml_documents("a: 1\n---\n- yes\n", "p.yaml") == [{"a": 1}, ["yes"]]
+    with pytest.raises(InputError, match=r"p\.yaml: nested more than 50 deep"):
+        read_yaml_documents("a: 1\n---\n" + "[" * 100_000, "p.yaml")
