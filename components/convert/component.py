@@ -33,7 +33,7 @@ def convert(
     """
     from components.core.steps import step
 
-    with step("convert", job_root, manifest.metadata.get("round")):
+    with step("convert", job_root, manifest.metadata.get("round"), settings):
         import json
         from pathlib import Path
 

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -57,6 +58,21 @@ def own_folder(job_root: str) -> Path:
     return cache_folder(job_root) / "jobs" / hashlib.sha256(open_store(job_root).uri.encode()).hexdigest()[:16]
 
 
+def version_folder(job_root: str, purpose: str, version: str) -> Path:
+    """Where this machine keeps one version of a job's model; of the other versions only the latest one stays.
+
+    Args:
+        job_root: the job.
+        purpose: what the versions are kept for; each has folders of its own.
+        version: of the model.
+    """
+    root = own_folder(job_root) / purpose
+    others = [path for path in root.glob("*") if path.is_dir() and path.name != version]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+    return root / version
+
+
 def local_file(store: Store, key: str, folder: Path) -> Path:
     """An object that never changes as a file of this machine, compared with the digest in its name.
 
@@ -86,8 +102,8 @@ def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
     """Make every image of a manifest readable as a local file.
 
     An image on this machine's disks is linked, never copied, so what is done to the file is done to the blob: read
-    it only. Any other is downloaded and checked against its id. What is there already is kept, after a check of its
-    bytes. Several processes may fill one folder at the same time.
+    it only. Any other is downloaded. Each is checked against its id, since disks rot and tools write into files.
+    Several processes may fill one folder at the same time.
 
     Args:
         manifest: the samples.
@@ -107,7 +123,7 @@ def fetch_blobs(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
 def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path]:
     """Make the mask of every sample of a manifest readable as a local file.
 
-    As for ``fetch_blobs``; but masks are small, so those that lie on this machine are checked, too.
+    As for ``fetch_blobs``.
 
     Args:
         manifest: the samples, each with a mask.
@@ -125,11 +141,7 @@ def fetch_masks(manifest: Manifest, folder: Path, workers: int = 8) -> list[Path
     if len(uris) < len(manifest):
         raise InputError(f"{len(manifest) - len(uris)} of {len(manifest)} samples have no mask")
     digests = [PurePosixPath(uri).stem for uri in uris]
-    files = _fetch(digests, uris, folder, workers, "masks")
-    for file, digest, uri in zip(files, digests, uris, strict=True):
-        if not _holds(file, digest):
-            raise InputError(f"{uri}: damaged, its content is not what its name says: put it back from a copy")
-    return files
+    return _fetch(digests, uris, folder, workers, "masks")
 
 
 def _fetch(digests: list[str], uris: list[str], folder: Path, workers: int, what: str) -> list[Path]:
@@ -152,6 +164,8 @@ def _bring(digest: str, uri: str, folder: Path, opened: Callable[[str], Store]) 
     source = store.local_path(key)
     if source is not None:
         _link(source, file)
+        if not _holds(file, digest):
+            raise InputError(f"{uri}: damaged, its content is not what its name says: put it back from a copy")
     elif not _holds(file, digest):
         store.download(key, file, sha256=digest, max_bytes=MAX_BLOB_BYTES)
     return file

@@ -22,6 +22,10 @@ class TooLargeError(InputError):
     """The object or file that was named is larger than it may be; the message names it and the limit."""
 
 
+class LostRaceError(InputError):
+    """Another run does this work, or has done it first; nothing is wrong with it, so it does not count as a failure."""
+
+
 class NoRuntimeError(InputError):
     """This machine lacks what every model on a runtime needs, such as an NPU; it says nothing about the model."""
 

@@ -9,10 +9,11 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from components.core.errors import ConflictError, InputError
+from components.core.errors import ConflictError, InputError, LostRaceError
 from components.core.job.failures import note_failure
 from components.core.redaction import redacted, redacted_output
 from components.core.stores.transfer import NO_SPACE, os_reason
@@ -24,7 +25,9 @@ _ORPHAN_SECONDS = 2.0
 
 
 @contextmanager
-def step(name: str, job_root: str = "", round_number: float | None = None) -> Iterator[None]:
+def step(
+    name: str, job_root: str = "", round_number: float | None = None, settings: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Run the body of one component.
 
     An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
@@ -35,6 +38,7 @@ def step(name: str, job_root: str = "", round_number: float | None = None) -> It
         name: of the step.
         job_root: where a failure is put on record, if the step is part of a round.
         round_number: of that round, as the metadata of an artifact has it; None outside of one.
+        settings: the parameters of the round; None where they are not known.
     """
     threading.Thread(target=_end_with_reader, daemon=True).start()
 
@@ -42,7 +46,7 @@ def step(name: str, job_root: str = "", round_number: float | None = None) -> It
         line = redacted(" ".join(message.split()))
         print(f"{name} {FAILS} {line}", flush=True)
         if round_number is not None and not lost:  # who lost a race did nothing wrong
-            note_failure(job_root, int(round_number), name, line)
+            note_failure(job_root, int(round_number), name, line, settings)
 
     with redacted_output(), _failures_told_by(fail), _speaking_as(name):
         started = time.monotonic()
@@ -56,7 +60,7 @@ def _failures_told_by(fail: Callable[..., None]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        fail(str(error))
+        fail(str(error), lost=isinstance(error, LostRaceError))
         raise SystemExit(1) from None
     except MemoryError:
         fail("out of memory: give the step more memory, or a smaller batch or image_size")

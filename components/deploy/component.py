@@ -45,12 +45,12 @@ def deploy(
     """
     from components.core.steps import step
 
-    with step("deploy", job_root, everything.metadata.get("round")):
+    with step("deploy", job_root, everything.metadata.get("round"), settings):
         import json
         import logging
         from pathlib import Path
 
-        from components.core.errors import ConflictError, InputError
+        from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
         from components.core.reports.page import read_sections, write_page
@@ -58,7 +58,7 @@ def deploy(
         from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
-        from components.deploy.garbage import collect_garbage
+        from components.deploy.garbage import collect_garbage, remove_leftovers
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)
@@ -80,11 +80,14 @@ def deploy(
                 canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
             )
         except ConflictError as error:
-            raise InputError(str(error)) from error
+            raise LostRaceError(str(error)) from error
         logging.info("round %d: %s, the champion is %s", number, deployed.outcome, deployed.champion or "none")
-        removed = collect_garbage(Job.open(job_root), chosen.keep_versions)
+        job = Job.open(job_root)
+        state, _ = job.read()
+        removed = collect_garbage(job, chosen.keep_versions, state)
         if removed:
             logging.info("removed %d old candidates", len(removed))
+        remove_leftovers(job, state)
         parts = [judge_report, convert_report, train_report, plan_report, collect_report]
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"

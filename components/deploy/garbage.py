@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from components.core.bundle import DESCRIPTION
 from components.core.errors import InputError
@@ -11,9 +17,16 @@ from components.core.job.job import Job
 from components.core.job.registry import FOLDER
 from components.core.job.state import State
 from components.core.release import RELEASE
+from components.core.stores.base import RESERVED
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints/"
+ABANDONED = timedelta(days=7)
+UNFINISHED = timedelta(days=1)
+
+_UNFINISHED_FILE = re.compile(rf"{re.escape(RESERVED)}[0-9a-f]{{32}}")
+_TRAINING_OF_A_ROUND = re.compile(r"r(\d+)-")
 _OF_A_ROUND = re.compile(r"r(\d+)-[0-9a-f]{8}")
 
 
@@ -56,6 +69,51 @@ def collect_garbage(job: Job, keep: int, state: State | None = None) -> list[str
         for key in sorted(keys[version], key=lambda key: not key.endswith((f"/{DESCRIPTION}", f"/{RELEASE}"))):
             job.store.delete(key)
     return removed
+
+
+def remove_leftovers(job: Job, state: State) -> None:
+    """Remove what runs that were killed left behind, and what no run needs any more.
+
+    These are the checkpoints of rounds that have ended, and of trainings outside of rounds that nobody resumed for a
+    week; and in a job that is a folder unfinished files that are a day old.
+
+    Args:
+        job: the job.
+        state: as read.
+    """
+    latest: dict[str, datetime] = {}
+    keys: dict[str, list[str]] = {}
+    for info in job.store.list(CHECKPOINTS):
+        training = info.key.split("/")[1]
+        keys.setdefault(training, []).append(info.key)
+        latest[training] = max(info.modified, latest.get(training, info.modified))
+    week_ago = datetime.now(UTC) - ABANDONED
+    for training, found in keys.items():
+        if _has_ended(training, state) or (not _TRAINING_OF_A_ROUND.match(training) and latest[training] < week_ago):
+            for key in found:
+                job.store.delete(key)
+    folder = job.store.local_path(CHECKPOINTS.rstrip("/"))
+    if folder is not None:
+        for path in folder.glob("r*-*"):
+            if _has_ended(path.name, state):
+                shutil.rmtree(path, ignore_errors=True)
+        _remove_unfinished(folder.parent)
+
+
+def _has_ended(training: str, state: State) -> bool:
+    """Whether a training was for a round that is committed."""
+    found = _TRAINING_OF_A_ROUND.match(training)
+    return found is not None and int(found[1]) <= state.round
+
+
+def _remove_unfinished(root: Path) -> None:
+    """Remove files that a killed process was writing; locks stay, since removing one would let two holders in."""
+    day_ago = time.time() - UNFINISHED.total_seconds()
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder) / name for name in names if _UNFINISHED_FILE.fullmatch(name)):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < day_ago:
+                    path.unlink()
 
 
 def _members(job: Job, state: State, releases: list[str]) -> dict[str, set[str]]:

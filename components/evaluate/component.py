@@ -81,14 +81,14 @@ def judge(
     """
     from components.core.steps import step
 
-    with step("judge", job_root, core.metadata.get("round")):
+    with step("judge", job_root, core.metadata.get("round"), settings):
         import json
         import logging
         from datetime import UTC, datetime
         from pathlib import Path
 
         from components.core import plugins
-        from components.core.cache import cache_folder, own_folder
+        from components.core.cache import cache_folder, version_folder
         from components.core.job.job import Job
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, read
@@ -106,7 +106,7 @@ def judge(
         plugins.load(common.plugins)
         job = Job.open(job_root)
         state, _ = job.read()
-        champion = own_folder(job_root) / "champion" / state.champion if state.champion else None
+        champion = version_folder(job_root, "champion", state.champion) if state.champion else None
         if champion and state.champion:
             job.fetch_bundle(state.champion, champion, state)
         conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None

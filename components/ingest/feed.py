@@ -683,8 +683,9 @@ class _Memory:
         try:
             data = json.loads(found[0]) if found else {}
             listed = data.get("listed")
-            return cls(frozenset(data.get("bad", ())), datetime.fromisoformat(listed) if listed else None)
-        except (ValueError, TypeError, AttributeError, RecursionError):
+            bad = frozenset(map(str, data.get("bad", ())))
+            return cls(bad, datetime.fromisoformat(listed).astimezone(UTC) if listed else None)
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
 
     def write(self, store: Store, unless: _Memory) -> None:

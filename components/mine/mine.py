@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from components.core.bundle import Bundle
-from components.core.cache import cache_folder, own_folder
+from components.core.cache import cache_folder, version_folder
 from components.core.detections import Detections
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
@@ -123,7 +123,7 @@ def mine(
     classes = champion.bundle.classes if champion else known.classes if known else ()
     other = None
     if prelabel_job and label_budget:
-        other = Prelabeller.open(prelabel_job, classes, runtime, own_folder(job.store.uri))
+        other = Prelabeller.open(prelabel_job, classes, runtime, job.store.uri)
     view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
     selection = choose(
         view.seen,
@@ -178,7 +178,7 @@ def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
 
 
 def _fetched(job: Job, version: str) -> Path:
-    folder = own_folder(job.store.uri) / "champion" / version
+    folder = version_folder(job.store.uri, "champion", version)
     job.fetch_bundle(version, folder)
     return folder
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.cache import version_folder
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.job.job import Job
@@ -30,14 +31,14 @@ class Prelabeller:
     classes: tuple[str, ...]
 
     @classmethod
-    def open(cls, job_root: str, classes: tuple[str, ...], runtime: str, folder: Path) -> Prelabeller:
+    def open(cls, job_root: str, classes: tuple[str, ...], runtime: str, for_job: str) -> Prelabeller:
         """Fetch the champion of a job and load it.
 
         Args:
             job_root: of the other job.
             classes: the names that boxes are wanted of; the champion's own if there are none yet.
             runtime: plug-in that runs it.
-            folder: this job's own on this machine; gets the bundle.
+            for_job: the root of the job that asks; the bundle is kept with what this machine keeps of it.
 
         Raises:
             InputError: the job has no champion, or one that knows none of the classes, is for something else than
@@ -45,7 +46,7 @@ class Prelabeller:
         """
         job = Job.open(job_root)
         version = job.champion()
-        uri, bundle = job.store.uri_of(f"bundles/{version}"), folder / "prelabels" / version
+        uri, bundle = job.store.uri_of(f"bundles/{version}"), version_folder(for_job, "prelabels", version)
         known = job.fetch_bundle(version, bundle).classes
         if classes and not set(classes) & set(known):
             raise InputError(

@@ -6,16 +6,19 @@ fetched against that digest before it is unpickled, and a run killed between the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.bundle import sha256_of
 from components.core.documents import read_json
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, one_line
 from components.core.estimators.base import Epoch
+from components.core.release import Digest
 from components.core.stores.open import Store
 
 logger = logging.getLogger(__name__)
@@ -38,12 +41,25 @@ class Checkpoint:
     finished: bool
 
 
+class _Record(BaseModel):
+    """What ``checkpoint.json`` says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    last: Digest
+    best: Digest
+    finished: bool
+    history: Annotated[list[dict[str, float]], Field(min_length=1)]
+
+
 class Checkpoints:
     """The checkpoints of one training.
 
+    Those of a round that has ended are removed with the rest of what it left, whatever became of the training.
+
     Args:
         store: the job's.
-        key: digest of all that the training depends on; another key is another training.
+        key: the round, and a digest of all that the training depends on; another key is another training.
     """
 
     def __init__(self, store: Store, key: str) -> None:
@@ -53,7 +69,7 @@ class Checkpoints:
 
     def save(self, epoch: Epoch, history: list[dict[str, float]]) -> None:
         """Put an epoch's weights in the store, then name them, then drop those named before."""
-        digests = {"last": _digest(epoch.last), "best": _digest(epoch.best)}
+        digests = {"last": sha256_of(epoch.last), "best": sha256_of(epoch.best)}
         for name, path in (("last", epoch.last), ("best", epoch.best)):
             if digests[name] not in self._kept:
                 self._store.upload(path, self._weights(digests[name]))
@@ -71,17 +87,15 @@ class Checkpoints:
         except NotFoundError:
             return None
         try:
-            record: dict[str, Any] = read_json(text, self._store.uri_of(key))
-            for name in ("last", "best"):
-                self._store.download(self._weights(record[name]), folder / f"{name}.pt", sha256=record[name])
-            found = Checkpoint(
-                list(record["history"]), folder / "last.pt", folder / "best.pt", bool(record["finished"])
-            )
-        except (InputError, LookupError, TypeError, AttributeError) as error:
-            logger.warning("the checkpoint of an earlier run cannot be used, training starts from scratch: %s", error)
+            record = _Record.model_validate(read_json(text, self._store.uri_of(key)))
+            for name, digest in (("last", record.last), ("best", record.best)):
+                self._store.download(self._weights(digest), folder / f"{name}.pt", sha256=digest)
+        except (InputError, ValidationError) as error:
+            wrong = f"{self._store.uri_of(key)}: {one_line(error)}" if isinstance(error, ValidationError) else error
+            logger.warning("the checkpoint of an earlier run cannot be used, training starts from scratch: %s", wrong)
             return None
-        self._kept = {record["last"], record["best"]}
-        return found
+        self._kept = {record.last, record.best}
+        return Checkpoint(record.history, folder / "last.pt", folder / "best.pt", record.finished)
 
     def clear(self) -> None:
         """Remove them all: the training has become a model."""
@@ -90,8 +104,3 @@ class Checkpoints:
 
     def _weights(self, digest: str) -> str:
         return f"{self._prefix}/{digest}.pt"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,7 @@ def train(
     from components.core.steps import step
 
     number = manifest.metadata.get("round")
-    with step("train", job_root, number):
+    with step("train", job_root, number, settings):
         from pathlib import Path
 
         from components.core.manifest import Manifest
@@ -57,6 +57,7 @@ def train(
                 job_root=job_root,
                 seed=common.seed,
                 plugin_modules=common.plugins,
+                round_number=None if number is None else int(number),
                 **dict(chosen),
                 **dict(thresholds),
             )

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from components.core import plugins
 from components.core.bundle import Bundle
 from components.core.cache import cache_folder, own_folder
-from components.core.errors import InputError
+from components.core.errors import InputError, LostRaceError
 from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.job.job import Job
 from components.core.manifest import Manifest
@@ -70,6 +71,7 @@ def train(
     nms_threshold: float = 0.7,
     experiment_labels: str = "",
     plugin_modules: str = "",
+    round_number: int | None = None,
 ) -> Trained:
     """Train a model and write it as a bundle.
 
@@ -95,6 +97,7 @@ def train(
         nms_threshold: overlap the model is to be deployed with.
         experiment_labels: ``name=value,...``, kept with the model.
         plugin_modules: modules to import first, for an estimator of the user's own.
+        round_number: of the round that it is for, which removes its checkpoints when it ends; None outside of rounds.
 
     Raises:
         InputError: no such estimator, base model or option, or nothing to train on.
@@ -112,7 +115,7 @@ def train(
         "estimator_options": dict(estimator_options or {}),
     }
     blobs = cache_folder(job_root) / "blobs"
-    key = training_key(manifest, settings)
+    key = training_key(manifest, settings, round_number)
     with _only_one(own_folder(job_root) / "training" / key) as folder:
         task = open_task(model.task)
         samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
@@ -158,9 +161,10 @@ class Progress:
         logger.info("epoch %d/%d  %s  %.1f s each, %d s to go", epoch.number, self._epochs, figures, each, left)
 
 
-def training_key(manifest: Manifest, settings: Mapping[str, Any]) -> str:
-    """A digest of all that decides what a training comes to; equal keys may share checkpoints."""
-    return hashlib.sha256(f"{digest_of(manifest)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+def training_key(manifest: Manifest, settings: Mapping[str, Any], round_number: int | None = None) -> str:
+    """Its round, and a digest of all that decides what a training comes to; equal keys may share checkpoints."""
+    key = hashlib.sha256(f"{digest_of(manifest)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+    return key if round_number is None else f"r{round_number:04d}-{key}"
 
 
 def digest_of(manifest: Manifest) -> str:
@@ -329,21 +333,51 @@ def _save(
 def _only_one(folder: Path) -> Iterator[Path]:
     """A folder for one training, removed when it succeeded; two runs cannot train the same at the same time.
 
+    What runs that were killed left beside it is removed: nobody needs it, since a training resumes from the store.
+
     Raises:
-        InputError: another run is at it.
+        LostRaceError: another run is at it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as ours:
+        if not ours:
+            raise LostRaceError(
                 f"another run trains the same model from the same samples right now, in {folder}: "
                 "wait for it, or end it and run this again"
-            ) from None
+            )
+        for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
+            with _locked(other) as abandoned:
+                if abandoned:
+                    _remove(other)
+        folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder, ignore_errors=True)
-        Path(lock.name).unlink(missing_ok=True)
+        _remove(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """The lock of a training's folder; False if another process has it."""
+    path = _lock_of(folder)
+    while True:
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                yield True
+                return
+            # Who had it before has removed it meanwhile: another process may lock a new one.
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _lock_of(folder).unlink(missing_ok=True)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _curves(history: Sequence[Mapping[str, float]]) -> Any:

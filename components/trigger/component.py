@@ -35,7 +35,7 @@ def trigger(
         from components.core import plugins
         from components.core.cache import cache_folder
         from components.core.errors import InputError
-        from components.core.job.failures import read_failures
+        from components.core.job.failures import parameters_key, read_failures
         from components.core.job.job import Job
         from components.core.parameters import (
             CommonSettings,
@@ -76,6 +76,7 @@ def trigger(
             round_at=last_round.modified if last_round else None,
             max_rounds=chosen.max_rounds,
             failures=read_failures(job.store),
+            parameters=parameters_key(settings),
             force=forced.force_train or forced.force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))

@@ -103,6 +103,7 @@ def decide(
     round_at: datetime | None = None,
     max_rounds: int = 0,
     failures: Failures | None = None,
+    parameters: str = "",
     force: bool = False,
 ) -> Decision:
     """Decide whether a round runs.
@@ -117,6 +118,7 @@ def decide(
         round_at: when the last round was committed; see :func:`asks_for_last_round`; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
         failures: what is known of a round that failed.
+        parameters: which ones this round would have; see :func:`components.core.job.failures.parameters_key`.
         force: run in any case.
 
     Raises:
@@ -143,7 +145,7 @@ def decide(
         outcome = Outcome.ERROR
     else:
         outcome = Outcome.RUN if verdict.outcome == Judged.MET and opens is None and not over else Outcome.WAIT
-    rests_until = failures.rests_until(now) if failures and failures.round == state.round + 1 else None
+    rests_until = failures.rests_until(now) if failures and failures.is_of(state.round + 1, parameters) else None
     if outcome == Outcome.RUN and failures and rests_until:
         outcome = Outcome.ERROR
         again = f"it is tried again from {rests_until:%Y-%m-%d %H:%M UTC} on, or now with force_train"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from components.core.job.failures import FAILURES, Failures, note_failure, read_failures
+from components.core.job.failures import FAILURES, Failures, note_failure, parameters_key, read_failures
 from components.core.stores.open import open_store
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -40,6 +40,30 @@ def test_failures_of_one_round_are_counted_and_those_of_the_next_anew(tmp_path):
     assert (found.round, found.count, found.step, found.error) == (1, 2, "judge", "x" * 500)
     note_failure(store.uri, 2, "train", "out of memory")
     assert (read_failures(store).round, read_failures(store).count) == (2, 1)
+
+
+def test_failures_with_other_parameters_are_counted_anew(tmp_path):
+    store = open_store(str(tmp_path / "job"))
+    for _ in range(3):
+        note_failure(store.uri, 1, "train", "out of memory", {"train": {"batch": 64}})
+    found = read_failures(store)
+    assert found.count == 3
+    assert found.is_of(1, parameters_key({"batch": 64.0})), "however they are written"
+    assert not found.is_of(1, parameters_key({"batch": 16}))
+    assert not found.is_of(2, parameters_key({"batch": 64}))
+    note_failure(store.uri, 1, "train", "out of memory", {"batch": 16})
+    assert read_failures(store).count == 1
+
+
+def test_how_a_round_was_forced_is_no_other_parameter():
+    assert parameters_key({"batch": 16, "force_train": True}) == parameters_key({"batch": 16})
+
+
+def test_a_run_that_was_overtaken_leaves_the_record_of_the_next_round_alone(tmp_path):
+    store = open_store(str(tmp_path / "job"))
+    note_failure(store.uri, 2, "judge", "no such class")
+    note_failure(store.uri, 1, "train", "round 1 is committed")
+    assert read_failures(store).round == 2
 
 
 def test_a_damaged_record_is_none(tmp_path, caplog):

@@ -55,11 +55,12 @@ def test_what_a_step_logs_bears_its_name():
         ("OSError(5, 'Input/output error', '/data')", "Input/output error: /data"),
         ("KeyError('gone')", "KeyError: 'gone'"),
         ("ConflictError('another run was first')", None),
+        ("LostRaceError('another run trains the same model')", None),
         ("KeyboardInterrupt", None),
     ],
 )
 def test_what_fails_in_a_round_is_put_on_record(tmp_path, raised, noted):
-    imported = "from components.core.errors import ConflictError\n"
+    imported = "from components.core.errors import ConflictError, LostRaceError\n"
     done = run(f"{imported}with step('train', {str(tmp_path)!r}, 4.0):\n    raise {raised}")
     assert done.returncode
     found = read_failures(open_store(str(tmp_path)))

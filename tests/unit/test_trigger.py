@@ -64,6 +64,13 @@ def test_a_round_that_failed_too_often_rests_with_an_error_and_is_tried_again_la
     assert decide(State(), arrived(50), now=NOW + timedelta(minutes=10), failures=failures).outcome == Outcome.RUN
 
 
+def test_a_round_does_not_rest_once_its_parameters_are_mended():
+    failures = Failures(round=1, count=3, parameters="before", step="train", error="out of memory", at=NOW)
+    options = {"now": NOW, "failures": failures}
+    assert decide(State(), arrived(50), parameters="before", **options).outcome == Outcome.ERROR
+    assert decide(State(), arrived(50), parameters="mended", **options).outcome == Outcome.RUN
+
+
 def test_not_yet_says_what_there_is_and_what_is_needed():
     decision = decide(State(), arrived(37), now=NOW, conditions=["num_of_samples > 50", "boxes[helmet] >= 10"])
     assert decision.outcome == Outcome.WAIT

@@ -1,20 +1,25 @@
 """Rounds that ended in an error, so that one that cannot succeed does not train again at every poll.
 
 ``failures.json`` in the job's root records how often a round failed in a costly step (training or later), and
-why the last time; once the round is committed it is out of date. A step that was killed leaves
-nothing here, and neither does one that lost a race: both say nothing about the round, which the next poll does again.
+why the last time; once the round is committed, or its parameters change, it is out of date. A step that was killed
+leaves nothing here, and neither does one that lost a race: both say nothing about the round, which the next poll does
+again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.backoff import doubled
 from components.core.errors import InputError
+from components.core.parameters import flat, whole_numbers
 from components.core.stores.open import Store, open_store
 
 FAILURES = "failures.json"
@@ -31,6 +36,7 @@ class Failures(BaseModel):
     Attributes:
         round: its number.
         count: how often it has failed; a step that KFP tries again fails as often as it is tried.
+        parameters: which parameters it had, see :func:`parameters_key`; empty where that is not known.
         step: where, the last time.
         error: why, in one line.
         at: when, UTC.
@@ -40,6 +46,7 @@ class Failures(BaseModel):
 
     round: Annotated[int, Field(ge=1)]
     count: Annotated[int, Field(ge=1)]
+    parameters: str = ""
     step: str
     error: str
     at: datetime
@@ -54,6 +61,10 @@ class Failures(BaseModel):
             return None
         pause = timedelta(seconds=doubled(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, self.count - AT_ONCE))
         return self.at + pause if self.at <= now < self.at + pause else None
+
+    def is_of(self, number: int, parameters: str) -> bool:
+        """Whether this is known of a round with certain parameters; with others it may succeed."""
+        return self.round == number and self.parameters in ("", parameters)
 
     def describe(self) -> str:
         """All of it as one line."""
@@ -78,7 +89,22 @@ def read_failures(store: Store) -> Failures | None:
         return None
 
 
-def note_failure(job_root: str, round_number: int, step: str, error: str) -> None:
+def parameters_key(settings: Mapping[str, Any]) -> str:
+    """What distinguishes parameters from others, in a few letters; how a run was forced does not matter.
+
+    Args:
+        settings: parameters by name, or by section and name.
+
+    Raises:
+        InputError: a section is no mapping, or a parameter is given twice.
+    """
+    chosen = {name: value for name, value in flat(settings).items() if not name.startswith("force_")}
+    return hashlib.sha256(json.dumps(whole_numbers(chosen), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def note_failure(
+    job_root: str, round_number: int, step: str, error: str, settings: Mapping[str, Any] | None = None
+) -> None:
     """Put a failure of a round on record; where that cannot be done, it has failed all the same.
 
     Args:
@@ -86,14 +112,19 @@ def note_failure(job_root: str, round_number: int, step: str, error: str) -> Non
         round_number: from 1 on.
         step: where it failed.
         error: why.
+        settings: the parameters of the round; None where they are not known.
     """
     try:
         store = open_store(job_root)
         before = read_failures(store)
-        count = before.count + 1 if before and before.round == round_number else 1
+        parameters = "" if settings is None else parameters_key(settings)
+        if before and before.round > round_number:
+            return  # that of a run that was overtaken
+        count = before.count + 1 if before and before.is_of(round_number, parameters) else 1
         failures = Failures(
-            round=round_number, count=count, step=step, error=error[:_LONGEST_ERROR], at=datetime.now(UTC)
-        )
+            round=round_number, count=count, parameters=parameters, step=step, error=error[:_LONGEST_ERROR],
+            at=datetime.now(UTC),
+        )  # fmt: skip
         store.write(FAILURES, failures.model_dump_json(indent=2).encode())
     except (InputError, OSError):
         return
