@@ -48,7 +48,7 @@ lock: .overrides.txt  ## write requirements.txt from requirements.in, and those 
 # Of kfp, steps need the executor alone, and nothing of what kfp asks for.
 image-locks: .overrides.txt  ## write images/*/requirements.txt, with the versions of requirements.txt
 	grep -E '$(TORCH)' requirements.txt > images/torch/requirements.txt
-	for image in trigger train convert edge; do \
+	for image in trigger train convert edge cloud; do \
 		$(LOCK) --quiet --constraint requirements.txt images/$$image/requirements.in \
 			| grep -vE '$(TORCH)|^triton==' > images/$$image/requirements.txt || exit 1; done
 	for image in trigger train convert; do grep '^kfp==' requirements.txt >> images/$$image/requirements.txt; done

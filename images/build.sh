@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build all images, or those that are named: images/build.sh [trigger] [train] [convert] [edge]
+# Build all images, or those that are named: images/build.sh [trigger] [train] [convert] [edge] [cloud]
 #
 # From the environment:
 #   EDGE_IMAGE_PREFIX    registry and folder, as for `python -m pipelines compile`; default edge-learning
@@ -26,10 +26,10 @@ if [ -n "${CA_CERTIFICATE:-}" ]; then options+=(--secret "id=ca,src=$CA_CERTIFIC
 if [ -n "${PLATFORM:-}" ]; then options+=(--platform "$PLATFORM"); fi
 read -ra more <<< "${BUILD_OPTIONS:-}"
 
-if [ $# -eq 0 ]; then set -- trigger train convert edge; fi
+if [ $# -eq 0 ]; then set -- trigger train convert edge cloud; fi
 for name in "$@"; do
     if [ ! -f "images/$name/Dockerfile" ]; then
-        echo "no image $name: choose from trigger, train, convert and edge" >&2
+        echo "no image $name: choose from trigger, train, convert, edge and cloud" >&2
         exit 1
     fi
 done

@@ -7,18 +7,15 @@ import threading
 import time
 from contextlib import AbstractContextManager
 
-from components.core.detections import Detections
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
+from components.serving.inference import ModelRunner
 from components.serving.metrics import Metrics
 from components.serving.mining import Inference, Keeper
 from components.serving.sinks.outlet import Outlets
-from components.serving.smoke_test import check_numbers, one_line
 from components.serving.sources.base import Shot
 
-TRIES = 3  # of a model at one image, before it counts as failed there
-FAILURES = 5  # images in a row that a model may fail at, before it is given up
 _TURN_SECONDS = 0.25
 _SAY_AGAIN_SECONDS = 60.0
 
@@ -40,7 +37,8 @@ class EdgeLoop:
     ) -> None:
         self._slot, self._metrics, self._outlets = slot, metrics, outlets
         self._pause = 1 / max_fps if max_fps else 0.0
-        self._failures = self._retries = 0
+        self._runner = ModelRunner(slot, metrics.inference)
+        self._retries = 0
         self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._version = ""
 
@@ -85,42 +83,13 @@ class EdgeLoop:
 
     def _infer(self, shot: Shot) -> Inference:
         """What the model sees, or the one before where that fails; neither may be able to look at this image."""
-        model = self._slot.current
-        assert model is not None
-        found = self._try(model, shot)
-        if isinstance(found, Detections):
-            self._failures = 0
-            self._slot.succeeded()
-            return self._counted(Inference(shot, model, found))
-        before = self._slot.before
-        if before is not None and isinstance(found_before := self._try(before, shot), Detections):
-            self._slot.go_back(found)
-            return self._counted(Inference(shot, before, found_before))
-        self._tell(f"model {model.version} cannot look at an image", f"{shot.place}: {found}")
-        self._metrics.count("failed_frames")
-        self._failures += 1
-        if self._failures >= FAILURES:
-            self._slot.go_back(found)
-            self._failures = 0
-        return Inference(shot)
-
-    def _try(self, model: LoadedModel, shot: Shot) -> Detections | str:
-        """What a model sees, or what is wrong with it."""
-        problem = ""
-        for _ in range(TRIES):
-            try:
-                with self._metrics.inference():
-                    (found,) = model.detector.predict([shot.image])
-                check_numbers(model.detector, found)
-            except Exception as error:  # whatever a runtime raises; the loop must not end
-                problem = one_line(error)
-            else:
-                return found
-        return problem
-
-    def _counted(self, seen: Inference) -> Inference:
+        seen = self._runner.look(shot.image)
+        if isinstance(seen, str):
+            self._tell(seen.partition(":")[0], f"{shot.place}: {seen}")
+            self._metrics.count("failed_frames")
+            return Inference(shot)
         self._metrics.count("frames")
-        return seen
+        return Inference(shot, seen.model, seen.found)
 
     def _change_model(self) -> LoadedModel | None:
         """The model for the next image."""

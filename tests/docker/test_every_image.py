@@ -27,8 +27,8 @@ ON_ARM64 = pytest.mark.skipif(
     reason="no edge image was built for arm64: EDGE_TEST_ARM64=1 make test-docker, where qemu is registered",
 )
 EDGE = ("edge", pytest.param("edge-arm64", marks=ON_ARM64))
-IMAGES = ("trigger", "train", "convert", *EDGE)
-MOST_MB = {"trigger": 560, "train": 5_700, "convert": 5_900, "edge": 580, "edge-arm64": 530}
+IMAGES = ("trigger", "train", "convert", "cloud", *EDGE)
+MOST_MB = {"trigger": 560, "train": 5_700, "convert": 5_900, "edge": 580, "cloud": 580, "edge-arm64": 530}
 SOMEBODY = "4711:4711"
 CORTEX_A76 = """processor\t: {number}
 Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp

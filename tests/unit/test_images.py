@@ -14,7 +14,7 @@ import pytest
 from components import images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-IMAGES = ("trigger", "train", "convert", "edge")
+IMAGES = ("trigger", "train", "convert", "edge", "cloud")
 WITH_TORCH = ("train", "convert")
 
 
@@ -54,12 +54,14 @@ PLUGINS = {  # what steps load by name
     ],
     "convert": ["components.core.runtimes.base.runtimes"],
     "edge": ["components.core.runtimes.base.runtimes", "components.core.miners.base.miners"],
+    "cloud": ["components.core.runtimes.base.runtimes"],
 }
 LATER = {  # what functions import when they are called
     "trigger": "components.core.stores.s3",
     "train": "components.core.stores.s3, ultralytics, onnx, onnxruntime, kubernetes, matplotlib.figure",
     "convert": "components.core.stores.s3, components.convert.build, onnx, onnxruntime, matplotlib.figure",
     "edge": "components.core.stores.s3, components.serving.edge_worker, onnxruntime",
+    "cloud": "components.core.stores.s3, components.serving.cloud_server, onnxruntime",
 }
 
 
@@ -126,9 +128,10 @@ def test_a_package_that_an_image_lacks_is_missed(tmp_path):
 
 
 def test_the_small_and_the_edge_image_are_small():
-    for image in ("trigger", "edge"):
+    for image in ("trigger", "edge", "cloud"):
         assert not packages_of(image) & {"torch", "torchvision", "ultralytics", "kubernetes", "matplotlib", "scipy"}
-    assert not packages_of("edge") & {"kfp", "polars", "onnx", "pillow"}
+    for image in ("edge", "cloud"):
+        assert not packages_of(image) & {"kfp", "polars", "onnx", "pillow"}
     assert not packages_of("trigger") & {"opencv-python-headless", "onnxruntime"}
 
 
@@ -172,7 +175,7 @@ def test_an_unknown_image_is_told_with_the_known_before_anything_is_built():
         [REPOSITORY / "images" / "build.sh", "trigger", "tran"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "no image tran: choose from trigger, train, convert and edge\n"
+    assert done.stderr == "no image tran: choose from trigger, train, convert, edge and cloud\n"
     assert done.stdout == ""
 
 
