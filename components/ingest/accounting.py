@@ -18,6 +18,7 @@ from components.ingest.pairs import Pairs, has_masks, loose_key, mask_key, plain
 from components.ingest.quarantine import LEFT_OUT, Quarantined
 
 UNLABELLED_FORMAT = "folder"
+UNUSABLE = "name unusable: an empty part, '.', '..', a backslash, a drive letter, or too long: rename the object"
 LABEL_SUFFIX = {"yolo": ".txt", "voc": ".xml"}  # of the formats with a label file for each image
 
 
@@ -40,6 +41,7 @@ class Accounting:
 
     def records(self) -> Iterator[Record]:
         """The reader's records, then one with a reason for each label that an image may miss."""
+        yield from (Record(name, reason=UNUSABLE) for name in self._data.unusable)
         for record in self._found.records:
             mask = record.mask.removeprefix(f"{self._data.root}/")
             self._used.update((record.source, record.label_file, mask))

@@ -11,6 +11,7 @@ import gzip
 import io
 import logging
 import lzma
+import os
 import re
 import stat
 import struct
@@ -29,6 +30,7 @@ from components.core.stores.open import fetch
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 2**20
+LONGEST_PART = 255  # bytes of one folder's or file's name
 _SAYS_UTF_8 = 0x800  # the flag of a zip member whose name is in UTF-8
 _UNICODE_PATH = 0x7075  # the kind of an extra field with the name in UTF-8
 # The longest single read of a tar that is no member's content is an extended header. A header claims its own length.
@@ -187,9 +189,11 @@ def checked_name(name: str, shown: str) -> str:
 
 
 def is_plain(name: str) -> bool:
-    """Whether an object's name can be that of a file, as it is written: no empty part, ``..`` or backslash in it."""
+    """Whether the name of an object can be that of a file: no empty part, ``..`` or backslash, and none too long."""
     try:
-        return checked_name(name, "") == name
+        return checked_name(name, "") == name and all(
+            len(os.fsencode(part)) <= LONGEST_PART for part in name.split("/")
+        )
     except InputError:
         return False
 

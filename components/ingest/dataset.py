@@ -125,12 +125,14 @@ class Folder:
         root: the folder.
         files: every file in it, as paths below ``root`` with ``/`` between the parts, sorted; hidden files left out.
         index: the one of ``files`` that the user named as the data set's index; empty: none was named.
+        unusable: names of objects in a bucket that no file can have.
         opened: those of ``files`` that were read as a whole.
     """
 
     root: Path
     files: tuple[str, ...]
     index: str = ""
+    unusable: tuple[str, ...] = ()
     opened: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _known: frozenset[str] = field(init=False, repr=False)
 
@@ -138,8 +140,13 @@ class Folder:
         object.__setattr__(self, "_known", frozenset(self.files))
 
     @classmethod
-    def scan(cls, root: Path, data_path: str = "") -> Folder:
+    def scan(cls, root: Path, data_path: str = "", unusable: tuple[str, ...] = ()) -> Folder:
         """List a folder, or what ``data_path`` names inside it: a sub-folder, or an index file of the data set.
+
+        Args:
+            root: the folder.
+            data_path: path inside it; empty: all of it.
+            unusable: see ``Folder``.
 
         Raises:
             InputError: ``data_path`` leads out of the folder.
@@ -151,11 +158,11 @@ class Folder:
         target = root / inside
         if target.is_file():
             top = root if _points_up(target) else target.parent
-            return cls(top, tuple(_walk(top)), target.relative_to(top).as_posix())
+            return cls(top, tuple(_walk(top)), target.relative_to(top).as_posix(), unusable)
         if not target.is_dir():
             there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
             raise NotFoundError(f"data_path {data_path!r} is not in the data: at its top are {few(there)}")
-        return cls(target, tuple(_walk(target)))
+        return cls(target, tuple(_walk(target)), unusable=unusable)
 
     @cached_property
     def images(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, Store, open_store, shown
-from components.ingest.archive import Limits, Meter, checked_name, unpack
+from components.ingest.archive import Limits, Meter, is_plain, unpack
 from components.ingest.dataset import Folder
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,14 @@ def open_dataset(data_url: str, data_path: str, workspace: Path | None, limits: 
         with tempfile.TemporaryDirectory(prefix=f"{RESERVED}ingest-", dir=workspace) as temporary:
             folder = Path(temporary) / "data"
             folder.mkdir()
+            unusable: tuple[str, ...] = ()
             if path is not None:
                 unpack(path, folder, limits, data_url)
             elif is_s3:
-                data_path = _bring_s3(data_url, data_path, folder, limits)
+                data_path, unusable = _bring_s3(data_url, data_path, folder, limits)
             else:
                 _bring_archive(data_url, folder, limits)
-            yield Folder.scan(folder, data_path)
+            yield Folder.scan(folder, data_path, unusable)
 
 
 def local_path(url: str) -> Path:
@@ -75,31 +76,33 @@ def _bring_archive(url: str, folder: Path, limits: Limits) -> None:
     archive.unlink()  # its room may be needed for the blobs
 
 
-def _bring_s3(url: str, data_path: str, folder: Path, limits: Limits) -> str:
-    """Bring one archive, or all objects below a prefix; return the data path that then holds."""
+def _bring_s3(url: str, data_path: str, folder: Path, limits: Limits) -> tuple[str, tuple[str, ...]]:
+    """Bring one archive, or all objects below a prefix; return the data path that then holds, and unusable names."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if key and not key.endswith("/") and open_store(f"s3://{bucket}").stat(key) is not None:
         if not key.lower().endswith(INDEX_SUFFIXES):
             _bring_archive(url, folder, limits)
-            return data_path
+            return data_path, ()
         data_path = only_index(key.rpartition("/")[2], data_path)
         url = url.rpartition("/")[0]
-    _bring_prefix(open_store(url.rstrip("/")), folder, Meter(limits, url))
-    return data_path
+    return data_path, _bring_prefix(open_store(url.rstrip("/")), folder, Meter(limits, url))
 
 
-def _bring_prefix(store: Store, folder: Path, meter: Meter) -> None:
-    keys = []
+def _bring_prefix(store: Store, folder: Path, meter: Meter) -> tuple[str, ...]:
+    """Bring all objects; return the names of those that no file can have."""
+    keys: list[str] = []
+    unusable: list[str] = []
     for found in store.list():
         meter.add_file()
         meter.add_bytes(found.size)
-        keys.append(found.key)
-    if not keys:
+        (keys if is_plain(found.key) else unusable).append(found.key)
+    if not keys and not unusable:
         raise NotFoundError(f"{meter.shown}: no such object, and nothing below it")
     logger.info("downloading %d objects, %.1f MB, from %s", len(keys), meter.bytes / 1e6, meter.shown)
     with ThreadPoolExecutor(DOWNLOADS) as pool:
-        for _ in pool.map(lambda key: store.download(key, folder / checked_name(key, meter.shown)), keys):
+        for _ in pool.map(lambda key: store.download(key, folder / key), keys):
             pass
+    return tuple(unusable)
 
 
 def only_index(name: str, data_path: str) -> str:

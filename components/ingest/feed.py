@@ -52,13 +52,14 @@ import polars as pl
 
 from components.core.cache import cache_folder, local_file
 from components.core.errors import InputError
+from components.core.job.hard_examples import scenes
 from components.core.job.job import Job
 from components.core.job.state import State
 from components.core.manifest import Manifest, with_masks
 from components.core.parameters import parse_classes
 from components.core.stores.open import Store, open_store, split
 from components.ingest import quarantine as lists
-from components.ingest.accounting import UNLABELLED_FORMAT, Accounting
+from components.ingest.accounting import UNLABELLED_FORMAT, UNUSABLE, Accounting
 from components.ingest.archive import Limits, is_plain
 from components.ingest.classes import Classes
 from components.ingest.copies import Pair, joined
@@ -212,9 +213,12 @@ def take_new(
         len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri, hints
     )
     number = state.round + 1 if round_number is None else round_number
-    known = _Known.of(store, state, cache, [outcome.image.id for _, outcome in kept if outcome.image])
+    ids = [outcome.image.id for _, outcome in kept if outcome.image]
+    known = _Known.of(store, state, cache, ids)
+    groups = scenes(store, set(ids))
     names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
-    manifest = Manifest.of([row_of(record, outcome, names, store, number) for record, outcome in kept], names)
+    rows = [row_of(record, outcome, names, store, number, groups) for record, outcome in kept]
+    manifest = Manifest.of(rows, names)
     new, changes = known.compared(manifest)
     news = [pair for pair, is_new in zip(kept, new, strict=True) if is_new]
     counts = count_up(outcomes, news, quarantined)
@@ -342,10 +346,9 @@ def _by_listing(place: FeedLocation, seen: Fingerprints, data_format: str, full:
 def _with_odd_names(haul: NewEntries, odd: Mapping[str, int]) -> NewEntries:
     """Also what can be no file here, to be told of once."""
     odd = {name: version for name, version in odd.items() if name not in haul.files}
-    reason = "name: it cannot be that of a file (empty parts, '..' or a backslash): rename the object"
     return replace(
         haul,
-        records=[*haul.records, *(Record(name, reason=reason) for name in odd)],
+        records=[*haul.records, *(Record(name, reason=UNUSABLE) for name in odd)],
         stamps={**haul.stamps, **odd},
         files={**haul.files, **odd},
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core.errors import InputError
+from components.core.job.hard_examples import scenes
 from components.core.manifest import Manifest
 from components.core.masks import VOID
 from components.core.progress import Progress
@@ -135,7 +136,8 @@ def ingest(
     _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted)
     if not ignore_classes:  # whose pixels are void, too
         _check_masks(pixels)
-    rows = [row_of(record, outcome, names, store, round_number) for record, outcome in kept]
+    groups = scenes(store, {outcome.image.id for _, outcome in kept if outcome.image})
+    rows = [row_of(record, outcome, names, store, round_number, groups) for record, outcome in kept]
     counts = count_up(outcomes, kept, quarantined)
     counts |= {"unlisted": len(accounting.unlisted()), "warnings": len(warnings)}
     logger.info("%s", ", ".join(f"{count} {what}" for what, count in counts.items()))
@@ -272,7 +274,14 @@ def _check_masks(pixels: dict[str, int]) -> None:
         )
 
 
-def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Store, round_number: int) -> Row:
+def row_of(
+    record: Record,
+    outcome: Outcome,
+    names: tuple[str, ...],
+    store: Store,
+    round_number: int,
+    groups: Mapping[str, str],
+) -> Row:
     """One image's row of the manifest.
 
     Args:
@@ -281,6 +290,7 @@ def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Stor
         names: class names in the order of their ids.
         store: the job's root.
         round_number: the round that brings it in.
+        groups: the groups of images that have one for another reason than their name.
     """
     image = outcome.image
     assert image is not None
@@ -290,7 +300,7 @@ def row_of(record: Record, outcome: Outcome, names: tuple[str, ...], store: Stor
         "width": image.width,
         "height": image.height,
         "split": record.split,
-        "group": group_of(record.source, image.id),
+        "group": groups.get(image.id) or group_of(record.source, image.id),
         "source": printable(record.source),
         "round": round_number,
         "annotations": None if outcome.boxes is None else [_annotation(box, names) for box in outcome.boxes],

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from components.core.job.hard_examples import FOLDER, image_key, read_sidecars
+from components.core.job.hard_examples import FOLDER, image_key, read_sidecars, scene_of
 from components.core.manifest import LABELLED, Manifest
 from components.core.stores.open import Store
 
@@ -83,7 +83,7 @@ def _examples(store: Store, keys: list[str], done: Container[str]) -> dict[str, 
                 id=sidecar.image,
                 uri=store.uri_of(image_key(sidecar)),
                 source=f"{sidecar.node}: {sidecar.source}, frame {sidecar.frame}",
-                group=sidecar.image,
+                group=scene_of(sidecar),
                 kind=sidecar.kind,
             )
     return found

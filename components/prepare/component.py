@@ -40,6 +40,7 @@ def prepare(
         write_page(report.path, "Prepare", sections(prepared, cache_folder(job_root) / "blobs"))
         for name, count in prepared.counts.items():
             counts.log_metric(name, count)
+        prepared.check()
 
 
 @images.train_component

@@ -7,6 +7,7 @@ arrive, on how many there are, or on what else is in the manifest, so a sample k
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,10 @@ from components.core.runtimes.letterbox import read_image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
+
 FEW_BOXES = 20  # of one class in training, under which the report warns
+FEW_TEST_BOXES = 10  # of one class in test, under which the report warns
 SHOWN_IMAGES = 8
 # COCO's bounds between small, medium and large objects, in square pixels (https://cocodataset.org/#detection-eval)
 SMALL_AREA, LARGE_AREA = 32**2, 96**2
@@ -39,13 +43,29 @@ class Prepared:
 
     Attributes:
         manifest: labelled and unlabelled samples; the unlabelled have no split.
-        counts: samples per split, negatives, those with masks, and the unlabelled.
+        counts: samples per split, negatives, those with masks, the unlabelled, and how many warnings there are.
         warnings: what may go wrong in training, one line each.
     """
 
     manifest: Manifest
     counts: dict[str, int]
     warnings: list[str]
+
+    def check(self) -> None:
+        """Make sure that a model can be trained, chosen and tested on it.
+
+        Raises:
+            InputError: a split is empty.
+        """
+        empty = [split for split in SPLITS if not self.counts[split]]
+        if empty:
+            labelled = self.manifest.labelled().table
+            shares = _shares({split: self.counts[split] for split in SPLITS})
+            raise InputError(
+                f"no samples for {' and '.join(empty)}: {len(labelled)} labelled samples in "
+                f"{labelled['group'].n_unique()} groups were split {shares}; bring in more, or change train_ratio, "
+                "val_ratio, group_pattern or split_by"
+            )
 
 
 def prepare(
@@ -67,9 +87,6 @@ def prepare(
             decided by hash, and a data set without a test split gives half of its val split to it.
         group_pattern: regular expression over the source path with one group; the same match means the same split.
         seed: changes every decision.
-
-    Raises:
-        InputError: too few samples for three splits.
     """
     grouped = _regroup(manifest.table, group_pattern)
     parts = {group: assign(group, train_ratio, val_ratio, seed) for group in grouped["group"].unique()}
@@ -87,17 +104,13 @@ def prepare(
     table = grouped.with_columns(pl.when(LABELLED).then(decided).otherwise(pl.lit("")).alias("split"))
     prepared = Manifest(table, manifest.classes)
     counts = {split: len(prepared.split(split)) for split in SPLITS}
-    empty = [split for split in SPLITS if not counts[split]]
-    if empty:
-        raise InputError(
-            f"no samples for {' and '.join(empty)}: {len(manifest.labelled())} labelled samples in "
-            f"{len(parts)} groups were split {_shares(counts)}; bring in more, or change train_ratio, val_ratio, "
-            "group_pattern or split_by"
-        )
     counts["unlabelled"] = len(manifest) - len(manifest.labelled())
     counts["negatives"] = len(prepared.where(pl.col("annotations").list.len() == 0))
     counts["masks"] = len(prepared.where(pl.col("mask").is_not_null()))
-    return Prepared(prepared, counts, _warnings(prepared))
+    warnings = _warnings(prepared)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return Prepared(prepared, counts | {"warnings": len(warnings)}, warnings)
 
 
 def assign(group: str, train_ratio: float, val_ratio: float, seed: int) -> str:
@@ -161,6 +174,8 @@ def _warnings(manifest: Manifest) -> list[str]:
         if row["train"] < FEW_BOXES:
             found.append(f"class {name} has {row['train']} boxes to train on; a detector needs hundreds")
         found += [f"class {name} has no box in {split}" for split in ("val", "test") if not row[split]]
+        if 0 < row["test"] < FEW_TEST_BOXES:
+            found.append(f"class {name} has {row['test']} boxes in test, too few to tell a good model from a bad one")
     return found
 
 

@@ -10,15 +10,18 @@ import random
 import threading
 import zipfile
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from minio import Minio
 from PIL import Image
 
 from components.core.cache import fetch_masks
 from components.core.errors import InputError, NotFoundError
+from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.masks import VOID, read_mask
@@ -27,6 +30,7 @@ from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
 from components.ingest.locations import branch_of, latest
 from components.prepare.prepare import assign
+from tests.hard_examples import NOON, example
 from tests.images import mask_png
 
 WIDTH, HEIGHT = 60, 40
@@ -598,8 +602,39 @@ def upload(uri, files):
         store.write(name, data.encode() if isinstance(data, str) else data)
 
 
+def put_object(uri, name, data):
+    """Put an object as any other client would, which may give it any name."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = Minio(
+        os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"),
+        os.environ["AWS_ACCESS_KEY_ID"],
+        os.environ["AWS_SECRET_ACCESS_KEY"],
+        secure=False,
+    )
+    client.put_object(bucket, f"{prefix}/{name}", io.BytesIO(data), len(data))
+
+
 def pair(number, boxes="0 0.5 0.5 0.2 0.2"):
     return {f"images/{number:03d}.jpg": jpeg(number), f"labels/{number:03d}.txt": boxes}
+
+
+def test_labelled_hard_examples_of_one_scene_share_a_group(feed, job):
+    """Frames of one camera within an hour are nearly the same: in train and in test they would flatter every model."""
+    store = open_store(str(job))
+    taken = [example(n, jpeg(n)) for n in range(3)] + [example(3, jpeg(3), captured=NOON + timedelta(hours=1))]
+    for image, sidecar in [*taken, example(4, jpeg(4), node="gate-8")]:
+        store.write(image_key(sidecar), image)
+        store.write(sidecar_key(sidecar), sidecar.model_dump_json().encode())
+        (feed / f"{sidecar.image}.jpg").write_bytes(image)
+        (feed / f"{sidecar.image}.txt").write_text("0 0.5 0.5 0.2 0.2")
+    (feed / "other.jpg").write_bytes(jpeg(5))
+    table = take_new(str(feed), str(job), classes="0").manifest.table
+    groups = dict(table.select("source", "group").iter_rows())
+    assert [groups[f"{sidecar.image}.jpg"] for _, sidecar in taken] == [
+        *["gate-7: yard.mp4, 2026-11-20 12h"] * 3,
+        "gate-7: yard.mp4, 2026-11-20 13h",
+    ]
+    assert table["group"].n_unique() == 4
 
 
 @pytest.fixture
@@ -637,6 +672,22 @@ def test_a_prefix_brings_only_what_is_new(s3, job, downloaded, cache):
     assert len(take_new(url, str(job)).manifest) == 0
     assert downloaded == []
     assert [path for path in (cache / "feed/objects").rglob("*") if path.is_file()] == [], "no copy stays behind"
+
+
+@pytest.mark.parametrize("name", ["a//b", "/lead", "cam1\\0001", "n" * 300])
+def test_an_object_whose_name_no_file_can_have_is_listed_and_stops_nothing(s3, job, name):
+    url = f"{s3}/odd"
+    upload(url, {**pair(0), **pair(1)})
+    for suffix, data in {".jpg": jpeg(7), ".txt": b"0 0.5 0.5 0.2 0.2"}.items():
+        put_object(url, name + suffix, data)
+    arrivals = take_and_commit(url, job, data_format="yolo")
+    assert names(arrivals) == ["000.jpg", "001.jpg"]
+    assert {entry.source: entry.reason.partition(":")[0] for entry in arrivals.quarantine} == {
+        f"{name}.jpg": "name unusable",
+        f"{name}.txt": "name unusable",
+    }
+    again = take_new(url, str(job), data_format="yolo")
+    assert (again.counts["found"], again.quarantine) == (0, []), "they are told once"
 
 
 def test_late_and_changed_keys_are_found_by_the_full_listing(s3, job):

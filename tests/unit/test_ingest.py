@@ -511,6 +511,9 @@ def test_archive_prefix_and_index_in_s3_into_s3(tmp_path, s3):
     store.write("index/i/a.jpg", jpeg(7))
     archive, prefix = ingest(f"{s3}/in/a.zip", f"{s3}/job"), ingest(f"{s3}/prefix", f"{s3}/job")
     assert archive.manifest.table.equals(prefix.manifest.table) and len(prefix.manifest) == 3
+    store.write("prefix/back\\slash.jpg", jpeg(8))
+    with_odd_name = ingest(f"{s3}/prefix", f"{s3}/job", max_bad_fraction=0.5)
+    assert listed(with_odd_name)["back\\slash.jpg"].startswith("name unusable")
     assert ingest(f"{s3}/index/train.txt", f"{s3}/job").format == "sedna"
     for row in archive.manifest.rows():
         assert row["uri"] == f"{s3}/job/blobs/{row['id'][:2]}/{row['id']}.jpg"

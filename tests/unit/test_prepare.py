@@ -84,7 +84,7 @@ def test_negatives_stay_and_the_unlabelled_get_no_split():
 
 def test_too_few_samples_are_an_error_that_says_so():
     with pytest.raises(InputError, match=r"no samples for .*: 2 labelled samples in 2 groups"):
-        prepare(Manifest.of([sample(n) for n in range(2)], CLASSES))
+        prepare(Manifest.of([sample(n) for n in range(2)], CLASSES)).check()
 
 
 def test_a_class_that_is_rare_or_missing_is_warned_of():
@@ -92,6 +92,15 @@ def test_a_class_that_is_rare_or_missing_is_warned_of():
     assert any("class head has 0 boxes to train on" in warning for warning in prepared.warnings)
     assert any("class head has no box in test" in warning for warning in prepared.warnings)
     assert not any("class helmet" in warning for warning in prepared.warnings)
+
+
+def test_a_class_with_few_boxes_to_test_on_is_warned_of(caplog):
+    rows = [sample(n, class_id=int(n < 18), split=("train", "val", "test")[n % 3]) for n in range(180)]
+    prepared = prepare(Manifest.of(rows, CLASSES), split_by="source")
+    few = "class head has 6 boxes in test, too few to tell a good model from a bad one"
+    assert prepared.warnings == ["class head has 6 boxes to train on; a detector needs hundreds", few]
+    assert few in caplog.text
+    assert prepared.counts["warnings"] == 2
 
 
 def test_balance_counts_boxes_per_class_and_split():

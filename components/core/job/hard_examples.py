@@ -12,10 +12,11 @@ The sidecar is written last. An image without one is not there.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -144,6 +145,30 @@ def read_sidecars(store: Store, since: str = "") -> Iterator[Sidecar]:
             for sidecar in pool.map(lambda key: _read(store, key), batch):
                 if sidecar is not None:
                     yield sidecar
+
+
+def scene_of(sidecar: Sidecar) -> str:
+    """What images that look alike have in common: the worker, its source, and the hour in which they were taken."""
+    return f"{sidecar.node}: {sidecar.source}, {sidecar.captured:%Y-%m-%d %H}h"
+
+
+def scenes(store: Store, images: Collection[str]) -> dict[str, str]:
+    """The scenes of those among some images that are hard examples.
+
+    Args:
+        store: the job's root.
+        images: SHA-256 of their bytes.
+
+    Returns:
+        Scenes by image, such as samples that must be in the same split share.
+    """
+    if not images:
+        return {}
+    keys = (found.key for found in store.list(FOLDER) if found.key.endswith(".json"))
+    wanted = {stem: key for key in keys if (stem := PurePosixPath(key).stem) in images}
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda key: _read(store, key), wanted.values())
+        return {sidecar.image: scene_of(sidecar) for sidecar in found if sidecar is not None}
 
 
 def _stem(sidecar: Sidecar) -> str:
