@@ -100,17 +100,19 @@ def compile_(
 def plugins_(
     modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
 ) -> None:
-    """List the estimators, data formats, miners, runtimes, sinks and metrics of one's own that are known."""
+    """List the known plug-ins: kinds of task, heads, estimators, formats, miners, runtimes, sinks and metrics."""
     with one_line_errors():
         from components.core.estimators.base import estimators
+        from components.core.heads import heads
         from components.core.miners.base import miners
         from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
         from components.core.runtimes.base import runtimes
+        from components.core.tasks.base import tasks
         from components.ingest.dataset import formats
         from components.serving.sinks.base import sinks
 
         plugins.load(modules)
-        for registry in (estimators, formats, miners, runtimes, sinks, trigger_metrics, gate_metrics):
+        for registry in (tasks, heads, estimators, formats, miners, runtimes, sinks, trigger_metrics, gate_metrics):
             for name, entry in registry.items():
                 first = (entry.__doc__ or "").strip().split("\n")[0]
                 print(f"{registry.kind:14} {name:12} {first}")

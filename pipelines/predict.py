@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
-from components.core.bundle import DESCRIPTION, Bundle
+from components.core.bundle import DESCRIPTION
 from components.core.errors import InputError
 from components.core.estimators.base import estimators
 from components.core.job.job import Job
-from components.core.masks import VOID, ClassMap
-from components.core.reports.page import draw, paint
-from components.core.runtimes.base import Detector, Segmenter, runtimes
+from components.core.runtimes.base import Model, open_model
 from components.core.runtimes.letterbox import ImageArray, read_image
 from components.core.stores.addresses import folder_at
+from components.core.tasks.base import Task, open_task
 from components.serving.sources.folder import SUFFIXES, FolderSource
 from components.serving.sources.video import VideoSource
 
@@ -41,30 +39,20 @@ class Seen:
         source: as it was given.
         drawn: the file, or the folder of files, with what was seen drawn on it.
         images: how many were looked at.
-        counts: objects by class; of a segmentation pixels by class.
+        task: of the model.
+        counts: what was found by class: objects, or pixels.
     """
 
     source: str
     drawn: Path
+    task: Task[Any, Any]
     images: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
     def describe(self) -> str:
         """The counts as one line."""
-        counted = ", ".join(f"{name} {count:,}" for name, count in self.counts.most_common())
-        found = _number(self.counts.total(), "box") + (f": {counted}" if counted else "")
-        return f"{self.source}: {_number(self.images, 'image')}, {found}"
-
-
-@dataclass
-class SeenPixels(Seen):
-    """The same of a segmentation, whose classes are counted by pixels."""
-
-    def describe(self) -> str:
-        """The fraction of each class as one line."""
-        total = max(self.counts.total(), 1)
-        counted = ", ".join(f"{name} {count / total:.1%}" for name, count in self.counts.most_common())
-        return f"{self.source}: {_number(self.images, 'image')}, pixels: {counted or 'none'}"
+        images = f"{self.images:,} image{'' if self.images == 1 else 's'}"
+        return f"{self.source}: {images}, {self.task.described(self.counts)}"
 
 
 def predict(
@@ -95,10 +83,11 @@ def predict(
         InputError: no such model or source, or the output would replace a source.
     """
     targets = _targets(sources, output)
-    opened: Any = runtimes.get("onnx")(bundle_of(model, work, estimator, image_size), 0)
+    opened = open_model("onnx", bundle_of(model, work, estimator, image_size))
+    task = open_task(opened.bundle.task)
     for source, target in targets.items():
         path = folder_at(source)
-        seen = (SeenPixels if opened.bundle.task == "segmentation" else Seen)(source, target)
+        seen = Seen(source, target, task)
         if path.is_dir():
             _folder(opened, path, seen, confidence)
         elif path.suffix.lower() in SUFFIXES:
@@ -142,11 +131,6 @@ def _champion(job_root: str, work: Path) -> Path:
     return work
 
 
-def _number(count: int, of: str) -> str:
-    """A number with what it counts, such as ``1 box`` and ``3 boxes``."""
-    return f"{count:,} {of}{'' if count == 1 else 'es' if of.endswith('x') else 's'}"
-
-
 def _targets(sources: Sequence[str], output: Path) -> dict[str, Path]:
     """Where what each source shows is drawn; all are checked before the model is loaded."""
     if not sources:
@@ -170,12 +154,12 @@ def _targets(sources: Sequence[str], output: Path) -> dict[str, Path]:
     return targets
 
 
-def _folder(model: Detector | Segmenter, folder: Path, seen: Seen, confidence: float | None) -> None:
+def _folder(model: Model[Any], folder: Path, seen: Seen, confidence: float | None) -> None:
     for shot in FolderSource(folder).shots(threading.Event()):
         _write(seen.drawn / shot.place, _looked(model, shot.image, seen, confidence))
 
 
-def _video(model: Detector | Segmenter, path: Path, seen: Seen, confidence: float | None) -> None:
+def _video(model: Model[Any], path: Path, seen: Seen, confidence: float | None) -> None:
     shots = VideoSource(path).shots(threading.Event())
     first = _looked(model, next(shots).image, seen, confidence)
     with _writer(seen.drawn, first.shape[1::-1], _fps(path)) as writer:
@@ -184,22 +168,12 @@ def _video(model: Detector | Segmenter, path: Path, seen: Seen, confidence: floa
             writer.write(_looked(model, shot.image, seen, confidence)[:, :, ::-1])
 
 
-def _looked(model: Any, image: ImageArray, seen: Seen, confidence: float | None) -> ImageArray:
+def _looked(model: Model[Any], image: ImageArray, seen: Seen, confidence: float | None) -> ImageArray:
     """Let the model look at one image, count what it sees, and draw it."""
-    bundle: Bundle = model.bundle
-    seen.images += 1
-    if bundle.task == "segmentation":
-        (classes,) = model.predict([image])
-        seen.counts.update(_pixels(classes, bundle.classes))
-        return paint(image, classes)
     (found,) = model.predict([image], confidence=confidence)
-    seen.counts.update(bundle.classes[index] for index in found.classes)
-    return draw(image, found, bundle.classes)
-
-
-def _pixels(classes: ClassMap, names: Sequence[str]) -> Mapping[str, int]:
-    counted = np.bincount(classes[classes != VOID], minlength=len(names))
-    return {name: int(count) for name, count in zip(names, counted, strict=True) if count}
+    seen.images += 1
+    seen.counts.update(seen.task.counted(found, model.bundle.classes))
+    return seen.task.drawn(image, found, model.bundle.classes)[0]
 
 
 def _write(path: Path, image: ImageArray) -> None:

@@ -15,6 +15,7 @@ maps of all images would not fit into memory.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -246,6 +247,14 @@ class Task(ABC, Generic[Found, Result]):
         """What the colours of drawn images mean, where they need one."""
         return Markup()
 
+    def counted(self, found: Found, classes: Sequence[str]) -> Mapping[str, int]:
+        """How much of each class was found in an image: how many boxes, or pixels; of other kinds 1 for the image."""
+        return {classes[index]: 1 for index in sorted(self.shown_classes(found, 0.0))}
+
+    def described(self, counts: Mapping[str, int]) -> str:
+        """What ``counted`` came to over some images, in a few words."""
+        return listed(counts) or "nothing"
+
     def sections(
         self,
         measured: Measurement[Result],
@@ -316,6 +325,11 @@ class Task(ABC, Generic[Found, Result]):
         from components.core.estimators.examination import Examination  # which is made for every kind
 
         return Examination
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Names with their counts, the highest first."""
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(counts).most_common())
 
 
 tasks: Registry[type[Task[Any, Any]]] = Registry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -17,7 +18,7 @@ from components.core.reports.page import Section
 from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.letterbox import ImageArray
 from components.core.tasks import detection_report as report
-from components.core.tasks.base import Figures, LocalSamples, Measurement, Task, tasks
+from components.core.tasks.base import Figures, LocalSamples, Measurement, Task, listed, tasks
 
 if TYPE_CHECKING:
     from components.core.estimators.examination import Examination
@@ -85,6 +86,16 @@ class Detection(Task[Detections, Detections]):
     def drawn(self, image: ImageArray, found: Detections, classes: Sequence[str]) -> tuple[ImageArray, str]:
         """The boxes, with class and score."""
         return reports.draw(image, found, classes), f"{len(found)} found"
+
+    def counted(self, found: Detections, classes: Sequence[str]) -> Mapping[str, int]:
+        """How many boxes of each class there are."""
+        return Counter(classes[index] for index in found.classes)
+
+    def described(self, counts: Mapping[str, int]) -> str:
+        """See :class:`Task`."""
+        total = sum(counts.values())
+        boxes = f"{total:,} box{'' if total == 1 else 'es'}"
+        return f"{boxes}: {listed(counts)}" if total else boxes
 
     def sections(
         self,

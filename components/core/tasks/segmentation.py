@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.core.masks import ClassMap, read_mask, renumbering
+from components.core.masks import VOID, ClassMap, read_mask, renumbering
 from components.core.metrics.segmentation import (
     Counts,
     SegmentationMetrics,
@@ -87,6 +88,17 @@ class Segmentation(Task[ClassMap, Counts]):
     def legend(self, classes: Sequence[str]) -> Markup:
         """See :class:`Task`."""
         return reports.legend(classes)
+
+    def counted(self, found: ClassMap, classes: Sequence[str]) -> Mapping[str, int]:
+        """How many pixels of each class there are."""
+        pixels = np.bincount(found[found != VOID], minlength=len(classes))
+        return {name: int(count) for name, count in zip(classes, pixels, strict=True) if count}
+
+    def described(self, counts: Mapping[str, int]) -> str:
+        """See :class:`Task`."""
+        total = max(sum(counts.values()), 1)
+        fractions = (f"{name} {count / total:.1%}" for name, count in Counter(counts).most_common())
+        return f"pixels: {', '.join(fractions) or 'none'}"
 
     def sections(
         self,
