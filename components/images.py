@@ -11,7 +11,7 @@ import os
 
 from kfp import dsl
 
-VERSION = "0.1.0"
+from components.core.version import VERSION
 
 _PREFIX = os.environ.get("EDGE_IMAGE_PREFIX", "edge-learning")
 _TAG = os.environ.get("EDGE_IMAGE_TAG", VERSION)

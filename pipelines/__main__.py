@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +18,11 @@ import typer
 from components.core import parameters, plugins
 from components.core.errors import InputError
 from components.core.stores.addresses import shown
+from components.core.version import VERSION
 from pipelines import remote
 from pipelines.containers import FOLDERS
 from pipelines.local import RunError, Runner
-from pipelines.terminal import one_line_errors, parameters_from, say_renamed
+from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
@@ -29,10 +31,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"edge-learning {VERSION}, kfp {metadata.version('kfp')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Kubeflow Pipelines that keep vision models on edge devices learning."""
+
+
+@app.command(cls=PipelineCommand)
 def run(
     pipeline: Annotated[str, typer.Argument(help="Name of the pipeline, such as helmet-detection.")],
     parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
@@ -82,13 +100,20 @@ def compile_(
     # The pipelines read these when they are imported, which is below.
     os.environ.update({name: value for name, value in changes.items() if value is not None})
     with one_line_errors():
+        from pipelines import contract
         from pipelines.compile import compile_all, stale
+        from pipelines.docs import pages, stale_pages, write_pages
         from pipelines.registry import COMPONENTS, PIPELINES
         from pipelines.validate import problems
 
         if any(changes.values()) and output == COMPILED:
             raise InputError("with other images or sizes, give --output: the committed files are for the defaults")
-        wrong = stale(output, PIPELINES, COMPONENTS) if check else []
+        wrong = contract.problems(PIPELINES, COMPONENTS)
+        made = pages(PIPELINES, COMPONENTS) if output == COMPILED else {}
+        if check:
+            wrong += stale(output, PIPELINES, COMPONENTS) + stale_pages(made)
+        elif not wrong:
+            write_pages(made)
         files = sorted(output.rglob("*.yaml")) if check else compile_all(output, PIPELINES, COMPONENTS)
         wrong += [f"{path}: {problem}" for path in files for problem in problems(path)]
         if wrong:

@@ -129,4 +129,4 @@ def _values(text: str, word: str, name: str, low: int, high: int, names: dict[st
 
 
 def _number(word: str, names: dict[str, int]) -> int | None:
-    return int(word) if word.isdigit() else names.get(word.lower())
+    return int(word) if word.isascii() and word.isdigit() else names.get(word.lower())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.terminal import one_line_errors, parameters_from, say_renamed
+from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
 app = typer.Typer()
 
@@ -25,7 +25,7 @@ Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or the path
 ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule; by default the pipeline's.")]
 
 
-@app.command()
+@app.command(cls=PipelineCommand)
 def submit(
     pipeline: Compiled,
     parameter: Parameter = None,
@@ -61,7 +61,7 @@ def submit(
             raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=PipelineCommand)
 def schedule(
     pipeline: Compiled,
     parameter: Parameter = None,

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from components.core.documents import read_yaml
 from components.core.errors import InputError
-from components.core.parameters import renamed
+from components.core.parameters import WORKFLOWS, renamed
 from components.core.redaction import redacted, redacted_output
+from pipelines.docs import help_of
 from pipelines.local import RunError
 
 
@@ -56,3 +58,16 @@ def say_renamed(given: Mapping[str, Any]) -> None:
     """Tell the user what the parameters that were given by an old name are called now."""
     for line in renamed(given):
         print(f"note: {line}", file=sys.stderr)
+
+
+class PipelineCommand(TyperCommand):  # type: ignore[misc]  # typer's core is untyped
+    """A verb that takes a pipeline: its ``--help`` lists the parameters of the pipeline that is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help for a pipeline before anything else is looked at."""
+        if any(name in args for name in ctx.help_option_names):
+            print(ctx.get_help())
+            for name in [word for word in args if word in WORKFLOWS]:
+                print(help_of(name))
+            ctx.exit()
+        return list(super().parse_args(ctx, args))

@@ -71,6 +71,8 @@ def plan(
     from components.core.steps import step
 
     with step("plan"):
+        from typing import Literal
+
         from components.core.cache import cache_folder
         from components.core.job.job import Job
         from components.core.manifest import Manifest
@@ -87,6 +89,9 @@ def plan(
 
         chosen = read(RoundSettings, settings)
         epochs = 0 if chosen.force_evaluate else read(RoundTrainSettings, settings).epochs
+        purpose: Literal["learn", "train", "evaluate"] = "train" if chosen.force_train else "learn"
+        if chosen.force_evaluate:
+            purpose = "evaluate"
         job = Job.open(job_root)
         state, _ = job.read()
         data = round_manifest(
@@ -99,7 +104,7 @@ def plan(
             core_rounds=chosen.core_rounds,
             recent_rounds=chosen.recent_rounds,
             min_test_samples=read(GateSettings, settings).min_samples,
-            purpose="evaluate" if chosen.force_evaluate else "train" if chosen.force_train else "learn",
+            purpose=purpose,
             **dict(read(SplitSettings, settings)),
         )
         for artifact, samples in (
@@ -109,6 +114,7 @@ def plan(
             (recent, data.recent),
         ):
             samples.write(artifact.path)
+            artifact.metadata["purpose"] = purpose
             if not chosen.force_evaluate:  # which no poll repeats, so that its failures do not count
                 artifact.metadata["round"] = arrivals.metadata["round"]
         write_page(report.path, "Plan", [section(data, epochs)])

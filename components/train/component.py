@@ -28,15 +28,13 @@ def train(
     """
     from components.core.steps import step
 
-    number = manifest.metadata.get("round")
-    with step("train", job_root, number, settings):
+    with step("train", job_root, manifest.metadata.get("round"), settings):
         from pathlib import Path
 
         from components.core.manifest import Manifest
         from components.core.parameters import (
             CommonSettings,
             EvaluateSettings,
-            RoundSettings,
             RoundTrainSettings,
             TrainSettings,
             read,
@@ -46,11 +44,12 @@ def train(
         from components.train.train import train as fit
 
         common = read(CommonSettings, settings)
-        chosen = read(TrainSettings if number is None else RoundTrainSettings, settings)
+        purpose = manifest.metadata.get("purpose")  # which `plan` writes for a round
+        chosen = read(RoundTrainSettings if purpose else TrainSettings, settings)
         thresholds = read(EvaluateSettings, settings)
         trained = (
             last_candidate(job_root, Path(model.path))
-            if read(RoundSettings, settings).force_evaluate
+            if purpose == "evaluate"
             else fit(
                 Manifest.read(manifest.path),
                 Path(model.path),

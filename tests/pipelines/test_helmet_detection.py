@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from components.core.stores.open import open_store
+from pipelines.arguments import sort_into_place
+from pipelines.helmet_detection import helmet_detection
 from tests.images import CLASSES, jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -102,8 +104,9 @@ def test_the_compiled_pipeline_runs_as_it_is_committed(finished, tmp_path):
         "components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))\n"
     )
     compiled = REPOSITORY / "compiled" / "pipelines" / "helmet-detection.yaml"
+    arguments = sort_into_place(helmet_detection, given)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(compiled), str(tmp_path / "runs"), json.dumps(given)],
+        [sys.executable, "-c", code, str(compiled), str(tmp_path / "runs"), json.dumps(arguments)],
         capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )  # fmt: skip

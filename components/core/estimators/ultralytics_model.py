@@ -88,7 +88,7 @@ class UltralyticsModel(Estimator[Found]):
         """What the outputs mean."""
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
-        """Check the names of the options, and that the base model is there and of a kind that can be loaded."""
+        """Check the options, and that the base model is there and of a kind that can be loaded."""
         found = []
         try:
             check_options(options)
@@ -203,7 +203,7 @@ class UltralyticsModel(Estimator[Found]):
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Check that every option is a training setting of ultralytics that is ours to pass on.
+    """Check that every option is a training setting of ultralytics that is ours to pass on, and of a value it takes.
 
     Raises:
         InputError: lists every wrong one.
@@ -216,6 +216,11 @@ def check_options(options: Mapping[str, Any]) -> None:
         elif name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             wrong.append(f"{name} is no training setting of ultralytics" + (f", {close[0]} is" if close else ""))
+        else:
+            try:
+                ultralytics_offline().cfg.check_cfg({name: options[name]})
+            except (TypeError, ValueError) as error:
+                wrong.append(" ".join(str(error).split()))
     if wrong:
         raise InputError(f"estimator_options: {'; '.join(wrong)}")
 

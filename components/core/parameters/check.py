@@ -21,6 +21,8 @@ Chosen = TypeVar("Chosen", bound=Parameters)
 
 SETTINGS = "settings"  # the input of a pipeline or component that holds all parameters without an input of their own
 
+_LONGEST = 500  # characters of one complaint
+
 MODELS: tuple[type[Parameters], ...] = tuple(
     model
     for model in vars(table).values()
@@ -87,6 +89,8 @@ def spread(values: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, A
         is_section = name in SECTIONS and name not in kept
         members = ({} if value is None else _mapping(value, name)) if is_section else {name: value}
         for member, given in members.items():
+            if not isinstance(member, str):
+                raise InputError(f"{shown(member)} is no parameter: names are text")
             if member in own:
                 raise InputError(f"{member} is given twice")
             own[member] = given
@@ -207,7 +211,8 @@ def _sentences(model: type[Parameters], error: ValidationError) -> list[str]:
 def _sentence(model: type[Parameters], detail: Any) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else ""
     if detail["type"] == "input":
-        return str(detail["msg"])
+        said = str(detail["msg"])
+        return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
     if detail["type"] == "missing" or (detail["input"] in ("", None) and model.model_fields[name].is_required()):
         return f"{name} is required"
     said = str(detail["msg"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -148,7 +149,9 @@ def parse_group_pattern(text: str) -> re.Pattern[str] | None:
     if not text:
         return None
     try:
-        pattern = re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about sets that another Python may read otherwise
+            pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"group_pattern={shown(text)} is not a regular expression: {error}") from error
     if pattern.groups != 1:
