@@ -157,7 +157,11 @@ def problems(face: Face, given: Mapping[str, Any]) -> list[str]:
     known = {name: value for name, value in (defaults | values).items() if name in face.names and name in ROWS}
     phases = [phase for phase in parameters.MODELS if not face.names.isdisjoint(phase.model_fields)]
     found += parameters.problems(known, phases)
-    found += [f"{name} is required" for name in mine if not face.inputs[name].optional and values.get(name) is None]
+    found += [
+        f"{name} is required"
+        for name, port in face.inputs.items()
+        if not port.optional and name != SETTINGS and values.get(name) is None
+    ]
     return sorted(dict.fromkeys(found))
 
 

@@ -179,7 +179,7 @@ def _pipelines_page(pipelines: Mapping[str, Any]) -> Iterator[str]:
     yield "`pipelines.arguments.sort_into_place` each is given by its own name."
     for name, pipeline in pipelines.items():
         told = docstring_parser.parse(pipeline.pipeline_func.__doc__ or "")
-        steps = [task.removeprefix("comp-") for task in pipeline.pipeline_spec.components]
+        steps = sorted(task.removeprefix("comp-") for task in pipeline.pipeline_spec.components)
         yield ""
         yield f"## {name}"
         yield ""

@@ -60,7 +60,7 @@ def deploy(
     cursor: str,
     champion: str | None,
     rollout_timeout: float = 0,
-    rollout_fraction: float = 1.0,
+    rollout_fraction: float = 0.95,
     canary: CanaryPlan | None = None,
     poll_s: float = 5.0,
 ) -> Deployed:

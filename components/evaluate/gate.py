@@ -95,7 +95,7 @@ def judge(
     now: datetime,
     conditions: Condition | None = None,
     no_regression: float | None = None,
-    min_samples: int = 1,
+    min_samples: int = 20,
     require_significant: bool = False,
     max_map50_drop: float | None = None,
     window: Window | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.core.job.job import Job
-from components.core.parameters import Parameters, flat, problems
+from components.core.parameters import Parameters, flat, problems, renamed
 from components.core.stores.open import check_readable, open_store
 from components.core.stores.race import check_conditional_writes
 
@@ -30,6 +30,8 @@ def check_run(values: Mapping[str, Any], phases: Iterable[type[Parameters]], mor
     Raises:
         InputError: one line that tells everything that is wrong.
     """
+    for line in renamed(values):
+        logger.warning("%s", line)
     given = flat(values)
     found = problems(given, phases)
     well_formed = not found

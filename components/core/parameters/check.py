@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import logging
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -14,8 +14,6 @@ from components.core.errors import InputError
 from components.core.parameters import table
 from components.core.parameters.forms import shown
 from components.core.parameters.table import OLD_NAMES, OTHER_NAMES, Parameters, kind_of
-
-logger = logging.getLogger(__name__)
 
 Chosen = TypeVar("Chosen", bound=Parameters)
 
@@ -215,15 +213,10 @@ def _sentence(model: type[Parameters], detail: Any) -> str:
         return said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
     if detail["type"] == "missing" or (detail["input"] in ("", None) and model.model_fields[name].is_required()):
         return f"{name} is required"
-    said = str(detail["msg"])
     row = model.model_fields[name]
-    plain = f"must be {must_be(row)}"
+    said = f"must be {must_be(row)}"
     if detail["type"] == "value_error":
-        said = (
-            said.removeprefix("Value error, ")
-            .replace("must be a whole number", plain)
-            .replace("must be a number", plain)
-        )
-    else:
-        said = plain
+        own = str(detail["msg"]).removeprefix("Value error, ")
+        is_number = kind_of(row.annotation) in (int, float)
+        said = re.sub(r"^must be a (whole )?number", said, own) if is_number else own
     return f"{name}={shown(detail['input'])}: {said}"

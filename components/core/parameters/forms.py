@@ -22,8 +22,8 @@ MAX_EXACT = 2**53  # KFP hands whole numbers on as doubles, which are exact up t
 MAX_DEPTH = 20  # levels of lists and mappings in one value
 _MAX_DIGITS = 40
 
-_WHOLE = re.compile(r"[-+]?\d+")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_WHOLE = re.compile(r"[-+]?[0-9]+")
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _TRUTHS = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False,

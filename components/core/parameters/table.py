@@ -244,7 +244,7 @@ class StoreInputs(Parameters):
 class ClusterInputs(StoreInputs):
     """What training needs on a cluster. KFP takes resources as inputs of a pipeline only."""
 
-    node_selector: Annotated[dict[str, str], _read_by(_node_labels)] = Field(
+    node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
         {}, description='Cluster: labels of the nodes that training may run on, such as `{"pool": "gpu"}`.'
     )
     tolerations: Annotated[list[Any], _read_by(_tolerations)] = Field(
@@ -420,7 +420,7 @@ class TrainSettings(Parameters):
     )
     device: Annotated[
         str,
-        _matching(r"auto|cpu|mps|(cuda:)?\d+(,\d+)*", "must be auto, cpu, mps or GPU numbers such as 0 or 0,1"),
+        _matching(r"auto|cpu|mps|(cuda:)?[0-9]+(,[0-9]+)*", "must be auto, cpu, mps or GPU numbers such as 0 or 0,1"),
     ] = Field(
         "auto", description="`auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.", json_schema_extra=_LISTED
     )
