@@ -28,7 +28,8 @@ def train(
     """
     from components.core.steps import step
 
-    with step("train", job_root, manifest.metadata.get("round"), settings):
+    number = manifest.metadata.get("round")
+    with step("train", job_root, number, settings):
         from pathlib import Path
 
         from components.core.manifest import Manifest
