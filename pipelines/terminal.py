@@ -60,7 +60,7 @@ def say_renamed(given: Mapping[str, Any]) -> None:
         print(f"note: {line}", file=sys.stderr)
 
 
-class PipelineCommand(TyperCommand):  # type: ignore[misc]  # typer's core is untyped
+class PipelineCommand(TyperCommand):
     """A verb that takes a pipeline: its ``--help`` lists the parameters of the pipeline that is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

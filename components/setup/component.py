@@ -69,7 +69,9 @@ def setup(
                 lambda: runtimes.get(read(CommonSettings, settings).runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
-                lambda: check_training(train().estimator, train().base_model, train().estimator_options),
+                lambda: check_training(
+                    train().estimator, train().base_model, train().estimator_options, train().epochs
+                ),
             ],
         )
         cache = read(CacheSettings, settings)
@@ -151,6 +153,7 @@ def setup_round(
                     train().estimator,
                     base_of_round(job_root, train().base_model, train().initial_model),
                     train().estimator_options,
+                    train().epochs,
                 ),
             ],
         )

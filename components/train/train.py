@@ -20,7 +20,7 @@ from components.core import plugins
 from components.core.bundle import Bundle
 from components.core.cache import cache_folder, own_folder
 from components.core.errors import InputError, LostRaceError
-from components.core.estimators.base import Epoch, Estimator, estimators
+from components.core.estimators.base import Epoch, Estimator, check_training, estimators
 from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
@@ -85,7 +85,7 @@ def train(
         base_model: what to start from: weights, a bundle folder, a model YAML, a URL ending in ``#sha256=...``, or
             the job's ``champion`` or last ``candidate``.
         initial_model: what to start from while the job has none.
-        epochs: passes over the training samples.
+        epochs: passes over the training samples; with 0 the base model's weights are the result.
         image_size: one number or ``height,width``, pixels.
         batch: images per step.
         patience: epochs without progress after which training stops; 0 for never.
@@ -116,25 +116,33 @@ def train(
     }
     blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings, round_number)
+    checkpoints = Checkpoints(open_store(job_root), key)
     with _only_one(own_folder(job_root) / "training" / key) as folder:
         task = open_task(model.task)
-        samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
-        if not task.has_truth(samples["train"].manifest):
-            raise InputError(
-                f"none of the {len(samples['train'].manifest)} training samples has any {task.labels} to learn from"
-            )
-        checkpoints = Checkpoints(open_store(job_root), key)
-        history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
+        if epochs:
+            samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
+            if not task.has_truth(samples["train"].manifest):
+                raise InputError(
+                    f"none of the {len(samples['train'].manifest)} training samples has any {task.labels} to learn from"
+                )
+            history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
+        else:
+            check_training(estimator, _of_elsewhere(str(settings["base_model"])), estimator_options or {}, epochs)
+            model.load(_local_base(str(settings["base_model"]), folder, job_root))
+            shown = task.labelled(manifest.split("val").labelled())
+            samples, history = ({"val": task.local(shown, blobs)} if len(shown) else {}), []
+            logger.info("epochs=0: the base model is taken as it is")
         lineage = {
             **settings,
             "base_model": _shown_base(str(settings["base_model"])),
             "manifest": digest_of(manifest),
-            "samples": {split: len(found.manifest) for split, found in samples.items()},
+            "samples": {split: len(found.manifest) for split, found in samples.items()} if epochs else {},
             "experiment_labels": dict(parse_labels(experiment_labels)),
         }
         bundle = _save(model, output, parse_image_size(image_size), confidence_threshold, nms_threshold, lineage)
+        check_classes(bundle, manifest)
         model.load(output)  # what is shown is what was saved
-        sections = report(history, bundle, model, samples["val"])
+        sections = report(history, bundle, model, samples.get("val"))
         checkpoints.clear()
     return Trained(bundle, history, sections)
 
@@ -161,6 +169,19 @@ class Progress:
         logger.info("epoch %d/%d  %s  %.1f s each, %d s to go", epoch.number, self._epochs, figures, each, left)
 
 
+def check_classes(bundle: Bundle, manifest: Manifest) -> None:
+    """Check that a model and the samples that it will be evaluated on speak of the same classes, in whatever order.
+
+    Raises:
+        InputError: the samples have no labels of a class of the model.
+    """
+    advice = "rename classes of the data with classes, as in classes=hat:helmet, or give another base_model"
+    manifest.class_numbers(bundle.classes, "the base model", advice)
+    unknown = [name for name in manifest.classes if name not in bundle.classes]
+    if unknown:
+        logger.warning("the model does not know %s: every one in the test samples counts as missed", ", ".join(unknown))
+
+
 def training_key(manifest: Manifest, settings: Mapping[str, Any], round_number: int | None = None) -> str:
     """Its round, and a digest of all that decides what a training comes to; equal keys may share checkpoints."""
     key = hashlib.sha256(f"{digest_of(manifest)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
@@ -179,19 +200,24 @@ def digest_of(manifest: Manifest) -> str:
 
 
 def report(
-    history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator[Any], val: LocalSamples
+    history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator[Any], val: LocalSamples | None
 ) -> list[reports.Section]:
-    """Curves of the training, and what the model sees on some images of the validation split."""
+    """Curves of the training, and what the model sees on some images of the validation split, if there are any."""
     body = reports.facts(
         {
             "base model": str(bundle.lineage["base_model"]),
             "epochs trained": len(history),
             "image size": f"{bundle.image_size[0]} x {bundle.image_size[1]}",
-            "training samples": bundle.lineage["samples"]["train"],  # type: ignore[index, call-overload]
+            "training samples": bundle.lineage["samples"].get("train", 0),  # type: ignore[union-attr]
             **dict(bundle.lineage["experiment_labels"].items()),  # type: ignore[union-attr]
         }
     )
-    body += reports.figure(_curves(history), "Losses on the training samples; scores on the validation split.")
+    if history:
+        body += reports.figure(_curves(history), "Losses on the training samples; scores on the validation split.")
+    else:
+        body += reports.note("Nothing was trained: the base model was taken as it is (epochs=0).")
+    if val is None:
+        return [reports.Section("Training", body)]
     shown = val.manifest.table.sort("id").head(SHOWN_PREDICTIONS)["id"].to_list()
     paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
     images = [read_image(paths[identity]) for identity in shown]
@@ -285,9 +311,14 @@ def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
     return f"{base_model}:{version}" if version else initial_model
 
 
+def _of_elsewhere(base_model: str) -> str:
+    """A base model as it was given; empty for one of the job's own."""
+    return "" if base_model.startswith((f"{CHAMPION}:", f"{CANDIDATE}:")) else base_model
+
+
 def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     """The base model as a local name; one from elsewhere is fetched and compared with its digest."""
-    if base_model.startswith((f"{CHAMPION}:", f"{CANDIDATE}:")):
+    if not _of_elsewhere(base_model):
         Job.open(job_root).fetch_bundle(base_model.partition(":")[2], folder / "base")
         return str(folder / "base")
     url, _, digest = base_model.partition("#sha256=")

@@ -259,8 +259,8 @@ def test_a_name_that_is_refused(put, api, name):
 
 def test_wrong_parameters_are_told_before_anything_is_sent(put, api):
     before = len(api.requests)
-    with pytest.raises(InputError, match="1 parameter is wrong: epochs=0"):
-        put(ARGUMENTS | {"epochs": 0}, pipeline=NAME)
+    with pytest.raises(InputError, match="1 parameter is wrong: epochs=-1"):
+        put(ARGUMENTS | {"epochs": -1}, pipeline=NAME)
     assert len(api.requests) == before
 
 

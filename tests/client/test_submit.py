@@ -109,7 +109,7 @@ def test_an_experiment_that_appears_meanwhile_is_used(api, cluster, monkeypatch)
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"epochs": 0}, r"^1 parameter is wrong: epochs=0: "),
+        ({"epochs": -1}, r"^1 parameter is wrong: epochs=-1: "),
         ({"epochs": "3 or 4"}, r"^1 parameter is wrong: epochs='3 or 4': must be a whole number >= 1 and <= 100000$"),
         ({"epochs": 2.5}, r"^1 parameter is wrong: epochs=2.5: "),
         ({"train_ratio": float("nan")}, "train_ratio=nan"),
@@ -117,7 +117,7 @@ def test_an_experiment_that_appears_meanwhile_is_used(api, cluster, monkeypatch)
         ({"train_ratio": True}, "^1 parameter is wrong: train_ratio=True: must be a number > 0 and < 1$"),
         ({"image_size": 650}, "^1 parameter is wrong: image_size='650': 650 is not a multiple of 32 "),
         ({"tolerations": "none"}, "^1 parameter is wrong: tolerations='none': must be a list"),
-        ({"settings": {"train": {"epochs": 0}}}, r"^1 parameter is wrong: epochs=0: "),
+        ({"settings": {"train": {"epochs": -1}}}, r"^1 parameter is wrong: epochs=-1: "),
         (
             {"settings": {"train": {"epochs": 3, "batches": 1}}},
             "batches is not a parameter of this pipeline: did you mean",

@@ -13,7 +13,7 @@ def test_the_defaults_are_right():
 
 def test_every_mistake_is_told_at_once():
     found = parameters.problems(
-        {"job_root": "", "epochs": 0, "image_size": "650", "train_ratio": 1.5, "nms_treshold": 0.4}, PHASES
+        {"job_root": "", "epochs": -1, "image_size": "650", "train_ratio": 1.5, "nms_treshold": 0.4}, PHASES
     )
     text = "\n".join(found)
     assert len(found) == 6
@@ -21,7 +21,7 @@ def test_every_mistake_is_told_at_once():
         "nms_treshold is not a parameter of this pipeline: did you mean nms_threshold?",
         "data_url is required",
         "job_root is required",
-        "epochs=0",
+        "epochs=-1",
         "650 is not a multiple of 32 between 32 and 4096: the nearest is 640",
         "train_ratio=1.5",
     ):
@@ -70,7 +70,7 @@ def test_image_sizes():
 
 def test_check_raises_one_line():
     with pytest.raises(InputError, match="2 parameters are wrong: .*; .*") as caught:
-        parameters.check({"epochs": 0, "job_root": "x", "data_url": ""}, PHASES)
+        parameters.check({"epochs": -1, "job_root": "x", "data_url": ""}, PHASES)
     assert "\n" not in str(caught.value)
 
 

@@ -143,7 +143,7 @@ def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_f
         check_run({**values, "data_url": str(tmp_path / "gone")}, PHASES, [lambda: complain("third")])
     made.clear()
     with pytest.raises(InputError, match="epochs"):
-        check_run({**values, "epochs": 0}, PHASES, [lambda: complain("first")])
+        check_run({**values, "epochs": -1}, PHASES, [lambda: complain("first")])
     assert made == []
 
 

@@ -18,6 +18,7 @@ from components.core.bundle import Bundle
 from components.core.cache import own_folder
 from components.core.errors import InputError
 from components.core.estimators import yolo
+from components.core.estimators.ultralytics_model import Base, check_base_loaded
 from components.core.manifest import Manifest
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
@@ -141,6 +142,84 @@ def test_weights_that_are_none_are_told(job, tmp_path):
         train(manifest, tmp_path / "m", job_root=str(root), **{**QUICK, "base_model": str(tmp_path / "half.pt")})
 
 
+def weights_of(folder):
+    import torch
+
+    model = torch.load(folder / "model.pt", weights_only=False)
+    return (model.get("ema") or model["model"]).float().state_dict()
+
+
+def test_a_base_with_the_classes_in_another_order_is_trained_on(job, trained, tmp_path):
+    root, manifest = job
+    rows = [
+        {**row, "annotations": [{**box, "class_id": 1 - box["class_id"]} for box in row["annotations"]]}
+        for row in manifest.rows()
+    ]
+    turned = Manifest.of(rows, ("blue", "red"))
+    settings = QUICK | {"base_model": str(root / "model" / "model.pt"), "epochs": 1}
+    assert train(turned, tmp_path / "model", job_root=str(tmp_path), **settings).bundle.classes == ("blue", "red")
+
+
+def test_no_epochs_take_the_base_model_as_it_is(job, trained, tmp_path, caplog):
+    import torch
+
+    root, manifest = job
+    settings = QUICK | {"base_model": str(root / "model" / "model.pt"), "epochs": 0}
+    turned = Manifest(manifest.table, ("blue", "red", "green"))
+    done = train(turned, tmp_path / "model", job_root=str(root), **settings)
+    assert done.bundle.classes == ("red", "blue")  # the model's own; who evaluates goes by names
+    assert done.bundle.lineage["epochs"] == 0
+    assert done.history == []
+    assert "Nothing was trained" in done.sections[0].body
+    assert "the model does not know green" in caplog.text
+    before, after = weights_of(root / "model"), weights_of(tmp_path / "model")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not list((root / "checkpoints").rglob("*.json"))
+
+
+def test_no_epochs_need_no_labels_to_train_on(job, trained, tmp_path):
+    root, manifest = job
+    settings = QUICK | {"base_model": str(root / "model"), "epochs": 0}
+    done = train(manifest.split("test"), tmp_path / "model", job_root=str(root), **settings)
+    assert [section.title for section in done.sections] == ["Training"]
+
+
+def test_a_base_model_that_is_used_at_another_size_is_reported(job, trained, tmp_path, caplog):
+    root, manifest = job
+    settings = QUICK | {"base_model": str(root / "model" / "model.pt"), "epochs": 0, "image_size": "64"}
+    train(manifest, tmp_path / "model", job_root=str(root), **settings)
+    assert "was trained at 96 pixels and is exported for 64" in caplog.text
+
+
+def test_no_epochs_without_weights_or_with_other_classes_are_refused(job, trained, tmp_path):
+    root, manifest = job
+    with pytest.raises(InputError, match="epochs=0 takes base_model as it is, and yolov8n.yaml has no trained weights"):
+        train(manifest, tmp_path / "model", job_root=str(root), **QUICK | {"epochs": 0})
+    settings = QUICK | {"base_model": str(root / "model"), "epochs": 0}
+    with pytest.raises(
+        InputError, match="predicts blue, which has no labels .*: rename classes of the data with classes"
+    ):
+        train(Manifest(manifest.table, ("red", "green")), tmp_path / "model", job_root=str(root), **settings)
+
+
+def test_outputs_of_classes_may_move_by_name_and_nothing_else_may_differ():
+    import torch
+
+    names = ("head", "helmet", "vest")
+    weights = {"body": torch.arange(24.0).reshape(4, 6), "cls": torch.arange(9.0).reshape(3, 3)}
+    base = Base(weights, names)
+    check_base_loaded(base, base)
+    check_base_loaded(base, Base(weights | {"cls": weights["cls"][[2, 0, 1]]}, ("vest", "Head", "helmet")))
+    new = weights["cls"][[0, 2, 1]].clone()
+    new[1] = -5  # a class that the base does not know
+    check_base_loaded(base, Base(weights | {"cls": new}, ("head", "gloves", "helmet")))
+    for other, called in ((weights["cls"][[2, 0, 1]], names), (weights["cls"], ("vest", "boots", "head"))):
+        with pytest.raises(InputError, match="the base model was not loaded"):
+            check_base_loaded(base, Base(weights | {"cls": -other}, called))
+    with pytest.raises(InputError, match="the base model was not loaded"):
+        check_base_loaded(base, Base(weights | {"body": weights["body"] + 1}, ("vest", "head", "helmet")))
+
+
 def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):
     root, manifest = job
     (tmp_path / "base.pt").write_bytes(b"something else")
@@ -237,7 +316,7 @@ def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, cap
     (folder / "checkpoint.json").write_text(json.dumps(record))
     with caplog.at_level("WARNING"):
         result = train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **settings)
-    assert "training starts over" in caplog.text
+    assert "the checkpoint of an earlier run cannot be used" in caplog.text
     assert "train/box_loss" in result.history[0]
 
 

@@ -163,12 +163,32 @@ estimators: Registry[type[Estimator[Any]]] = Registry(
 )
 
 
-def check_training(estimator: str, base_model: str, options: Mapping[str, Any]) -> None:
+def check_training(estimator: str, base_model: str, options: Mapping[str, Any], epochs: int) -> None:
     """Check what a training would be given, before any work starts.
+
+    Args:
+        estimator: registered name of the kind of model.
+        base_model: what to start from; empty for a model of the job's own.
+        options: further settings, by the estimator's own names.
+        epochs: passes over the training samples; with 0 the base model itself is the result.
 
     Raises:
         InputError: lists every problem.
     """
     found = estimators.get(estimator)().check(base_model, options)
+    if not epochs and not has_weights(base_model):
+        what = f"{base_model} has no trained weights" if base_model else "a model of the job would be its own candidate"
+        found.append(
+            f"epochs=0 takes base_model as it is, and {what}: give a base_model of .pt weights or a bundle, "
+            "or epochs of 1 or more"
+        )
     if found:
         raise InputError("; ".join(found))
+
+
+def has_weights(base_model: str) -> bool:
+    """Whether a base model from outside the job is trained weights, and not the name or file of an architecture."""
+    if "://" in base_model:
+        return True
+    path = Path(base_model)
+    return bool(base_model) and path.suffix not in (".yaml", ".yml") and path.exists()

@@ -15,6 +15,7 @@ import shutil
 import types
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +69,7 @@ class UltralyticsModel(Estimator[Found]):
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._base_digest: dict[str, Any] | None = None
+        self._base: Base | None = None
         self._image_size = (640, 640)
 
     @abstractmethod
@@ -112,7 +113,8 @@ class UltralyticsModel(Estimator[Found]):
             self._image_size = bundle.image_size
             path /= "model.pt"
         self._model = self._open(str(model), path)
-        self._base_digest = None if path.suffix in (".yaml", ".yml") else _state(self._model.model)
+        untrained = path.suffix in (".yaml", ".yml")
+        self._base = None if untrained else Base(_state(self._model.model), _class_names(self._model.names))
 
     def train(
         self,
@@ -138,7 +140,7 @@ class UltralyticsModel(Estimator[Found]):
         if resume:
             self._model = self._open(str(resume), resume)
             _bring_best(resume.with_name("best.pt"), folder / "run" / "weights" / "best.pt")
-        follower = _Follower(epochs, on_epoch, None if resume else self._base_digest)
+        follower = _Follower(epochs, on_epoch, None if resume else self._base)
         for event in ("on_train_start", "on_train_epoch_start", "on_train_batch_end", "on_model_save"):
             self._model.add_callback(event, getattr(follower, event))
         settings = {
@@ -170,12 +172,15 @@ class UltralyticsModel(Estimator[Found]):
     ) -> Bundle:
         """Write ``model.pt``, ``model.onnx`` and ``model.json``; see the contract."""
         folder.mkdir(parents=True, exist_ok=True)
+        trained_at = self._model.overrides.get("imgsz", max(image_size))
+        if trained_at != max(image_size):
+            logger.warning("the model was trained at %s pixels and is exported for %s", trained_at, max(image_size))
         self._image_size = image_size
         network = copy.deepcopy(self._model.model).float().cpu().eval()
         outputs = self._export(network, folder / "model.onnx", image_size)
         self._model.save(str(folder / "model.pt"))
         return Bundle(
-            classes=tuple(self._model.names[index] for index in range(len(self._model.names))),
+            classes=tuple(_class_names(self._model.names)),
             image_size=image_size,
             estimator=self.name,
             task=self.task,
@@ -320,7 +325,7 @@ def _bring_best(best: Path, target: Path) -> None:
 class _Follower:
     """Listens to an ultralytics trainer: checks that the base was loaded, tells progress, hands epochs on."""
 
-    def __init__(self, epochs: int, on_epoch: Callable[[Epoch], None], base: dict[str, Any] | None) -> None:
+    def __init__(self, epochs: int, on_epoch: Callable[[Epoch], None], base: Base | None) -> None:
         self._epochs = epochs
         self._on_epoch = on_epoch
         self._base = base
@@ -328,7 +333,7 @@ class _Follower:
 
     def on_train_start(self, trainer: Any) -> None:
         if self._base is not None:
-            check_base_loaded(self._base, _state(trainer.model))
+            check_base_loaded(self._base, Base(_state(trainer.model), _class_names(trainer.data["names"])))
             self._base = None
 
     def on_train_epoch_start(self, trainer: Any) -> None:
@@ -352,25 +357,59 @@ class _Follower:
         )
 
 
-def check_base_loaded(base: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class Base:
+    """The weights of a model and what its classes are called.
+
+    Attributes:
+        weights: tensors by name.
+        names: of its classes, in the order of its outputs.
+    """
+
+    weights: Mapping[str, Any]
+    names: Sequence[str]
+
+
+def check_base_loaded(base: Base, trained: Base) -> None:
     """Check that a model about to be trained carries the weights of its base.
 
     Every tensor that has the same name and shape in both must be equal, and these must make up at least half of the
-    model; only the class outputs may differ, when the classes do.
+    model. Outputs by class may have moved: where the classes are in another order, or some are others, ultralytics
+    brings the output of each class to its new place by name, and the outputs of new classes are new.
 
     Raises:
         InputError: the base model was not really loaded.
     """
     import torch
 
-    shared = [name for name, tensor in trained.items() if name in base and base[name].shape == tensor.shape]
-    equal = sum(trained[name].numel() for name in shared if torch.equal(base[name], trained[name]))
-    total = sum(tensor.numel() for tensor in trained.values())
-    if equal < sum(trained[name].numel() for name in shared) or equal < total / 2:
+    moved = _moved(base.names, trained.names)
+    expected = equal = 0
+    for name in trained.weights.keys() & base.weights.keys():
+        before, after = base.weights[name], trained.weights[name]
+        if before.shape != after.shape:
+            continue
+        by_class = after.ndim > 0 and len(after) == len(trained.names)
+        if moved and by_class and not torch.equal(before, after):
+            before, after = before[[old for old, _ in moved]], after[[new for _, new in moved]]
+        expected += after.numel()
+        equal += after.numel() if torch.equal(before, after) else 0
+    total = sum(tensor.numel() for tensor in trained.weights.values())
+    if equal < expected or equal < total / 2:
         raise InputError(
             f"the base model was not loaded: {equal / total:.0%} of the weights to be trained are the base's; "
             "give a base_model of the same architecture"
         )
+
+
+def _moved(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
+    """Old and new place of each class that both models have; none where they have the same classes or no one alike."""
+    places = {name.strip().lower(): place for place, name in enumerate(before)}  # as ultralytics compares names
+    new = [name.strip().lower() for name in after]
+    return [] if list(places) == new else [(places[name], place) for place, name in enumerate(new) if name in places]
+
+
+def _class_names(names: Mapping[int, str]) -> list[str]:
+    return [str(names[index]) for index in range(len(names))]
 
 
 def _state(network: Any) -> dict[str, Any]:

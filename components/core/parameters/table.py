@@ -408,7 +408,9 @@ class TrainSettings(Parameters):
         "YAML such as `yolo11n.yaml`, which trains from scratch, or the `champion` or last `candidate` of the job. "
         "Nothing is downloaded by name.",
     )
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(100, description="Passes over the training samples.")
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        100, description="Passes over the training samples; 0 takes the weights of `base_model` as they are."
+    )
     image_size: Annotated[str, _read_by(parse_image_size)] = Field(
         "640",
         description="Pixels, one number or `height,width` such as `352,640`; training takes the longer side.",
@@ -445,8 +447,9 @@ class RoundTrainSettings(TrainSettings):
     initial_model: Base = Field(
         "yolo11n.yaml", description="What the first candidate starts from, while there is no champion."
     )
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        30, description="Passes over the training samples of a round."
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        30,
+        description="Passes over the training samples of a round; 0 takes the weights of `base_model` as they are.",
     )
 
 
