@@ -60,13 +60,16 @@ def run(
 ) -> None:
     """Run a pipeline on this machine, without a cluster."""
     with one_line_errors("interrupted; run the same command again to continue: training resumes after its last epoch"):
-        from pipelines.arguments import check, face_of, parse
+        from pipelines.arguments import face_of, parse, problems
 
         face = face_of(_pipeline(pipeline))
         given = parse(face, parameter or [], parameters_from(params))
         say_renamed(given)
         given = _absolute({**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)})
-        check(face, given)
+        if found := problems(face, given):
+            from pipelines.plugged import unknown_entries
+
+            raise InputError(parameters.all_wrong(found + unknown_entries(parameters.flat(given))))
         if every:
             parameters.check_repeated(given)
             _again_and_again(pipeline, given, runner, _seconds(every))
@@ -124,23 +127,20 @@ def compile_(
 @app.command(name="plugins")
 def plugins_(
     modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
+    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="plugins=MODULES.")] = None,
 ) -> None:
-    """List the known plug-ins: kinds of task, heads, estimators, formats, miners, runtimes, sinks and metrics."""
+    """List what is known of each kind that plug-ins can add to: estimators, formats, miners, runtimes, sinks, ..."""
     with one_line_errors():
-        from components.core.estimators.base import estimators
-        from components.core.heads import heads
-        from components.core.miners.base import miners
-        from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
-        from components.core.runtimes.base import runtimes
-        from components.core.tasks.base import tasks
-        from components.ingest.dataset import formats
-        from components.serving.sinks.base import sinks
+        from pipelines.plugged import registries
 
-        plugins.load(modules)
-        for registry in (tasks, heads, estimators, formats, miners, runtimes, sinks, trigger_metrics, gate_metrics):
+        given = dict(word.partition("=")[::2] for word in parameter or [])
+        if given.keys() - {"plugins"}:
+            raise InputError(f"{', '.join(sorted(given))}: only plugins=MODULES is taken here")
+        plugins.load(",".join(filter(None, (modules, given.get("plugins", "")))))
+        for registry in registries():
             for name, entry in registry.items():
                 first = (entry.__doc__ or "").strip().split("\n")[0]
-                print(f"{registry.kind:14} {name:12} {first}")
+                print(f"{registry.kind:14} {name:14} {first}")
 
 
 @app.command()

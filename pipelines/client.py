@@ -244,7 +244,12 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
     if wrong:
         raise InputError(f"{path} is not a compiled pipeline that a server would run: {'; '.join(wrong)}")
     documents = read_yaml_documents(text, str(path))
-    inputs = documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
+    definitions = documents[0]["root"].get("inputDefinitions", {})
+    if needed := [name for name, spec in definitions.get("artifacts", {}).items() if not spec.get("isOptional")]:
+        raise InputError(
+            f"{path} cannot run by itself: another step must give it {', '.join(needed)}; use it in a pipeline"
+        )
+    inputs = definitions.get("parameters", {})
     digest = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
     return Package(path, str(documents[0]["pipelineInfo"]["name"]), inputs, digest)
 

@@ -110,7 +110,7 @@ def test_an_experiment_that_appears_meanwhile_is_used(api, cluster, monkeypatch)
     ("given", "complaint"),
     [
         ({"epochs": -1}, r"^1 parameter is wrong: epochs=-1: "),
-        ({"epochs": "3 or 4"}, r"^1 parameter is wrong: epochs='3 or 4': must be a whole number >= 1 and <= 100000$"),
+        ({"epochs": "3 or 4"}, r"^1 parameter is wrong: epochs='3 or 4': must be a whole number >= 0 and <= 100000$"),
         ({"epochs": 2.5}, r"^1 parameter is wrong: epochs=2.5: "),
         ({"train_ratio": float("nan")}, "train_ratio=nan"),
         ({"batch": True}, "^1 parameter is wrong: batch=True: must be a whole number >= 1 and <= 4096$"),

@@ -94,9 +94,9 @@ def test_unknown_names_are_reported_wherever_they_are():
 
 
 def test_a_step_leaves_the_settings_of_others_alone():
-    assert read(DataSettings, {"train": {"epochs": 0}, "data": {"classes": "a"}}).classes == "a"
-    with pytest.raises(InputError, match="epochs=0: must be a whole number >= 1 and <= 100000"):
-        read(TrainSettings, {"train": {"epochs": 0}})
+    assert read(DataSettings, {"train": {"batch": 0}, "data": {"classes": "a"}}).classes == "a"
+    with pytest.raises(InputError, match="batch=0: must be a whole number >= 1 and <= 4096"):
+        read(TrainSettings, {"train": {"batch": 0}})
 
 
 # The grammar
@@ -154,8 +154,8 @@ def test_a_value_of_a_file_is_read(given, value):
     ("given", "line"),
     [
         ({"seed": "12:30"}, "seed='12:30': must be a whole number >= 0 and < 2147483648"),
-        ({"epochs": 3.5}, "epochs=3.5: must be a whole number >= 1 and <= 100000"),
-        ({"epochs": [3]}, "epochs=[3]: must be a whole number >= 1 and <= 100000"),
+        ({"epochs": 3.5}, "epochs=3.5: must be a whole number >= 0 and <= 100000"),
+        ({"epochs": [3]}, "epochs=[3]: must be a whole number >= 0 and <= 100000"),
         ({"classes": ["a,b"]}, "classes=['a,b']: the item 'a,b' must be text without ','"),
         ({"classes": True}, "classes=True: must be text"),
         ({"base_model": ["a"]}, "base_model=['a']: must be text"),
@@ -311,3 +311,21 @@ def test_version():
     done = CliRunner().invoke(app, ["--version"])
     assert done.exit_code == 0
     assert done.output.startswith("edge-learning 0.1.0")
+
+
+def test_names_that_no_registry_has_are_reported_with_all_other_errors(tmp_path):
+    words = ["-p", "batch=0", "-p", "estimator=yolov8", "-p", "data_format=vocc", "-p", "runtime=tpu"]
+    done = CliRunner().invoke(app, ["run", "helmet-detection", *words])
+    assert done.exit_code == 1
+    assert done.output.startswith("error: 5 parameters are wrong: batch=0: must be a whole number >= 1")
+    for words in ("unknown estimator 'yolov8'", "'vocc'", "unknown runtime 'tpu'"):
+        assert words in done.output
+
+
+def test_plugins_lists_every_kind_and_takes_modules_as_a_parameter():
+    done = CliRunner().invoke(app, ["plugins", "-p", "plugins=tests.broken_miner"])
+    kinds = {line.split("  ")[0] for line in done.output.splitlines()}
+    assert {"estimator", "miner", "runtime"} <= kinds
+    assert "label-studio" in done.output
+    refused = CliRunner().invoke(app, ["plugins", "-p", "epochs=3"])
+    assert (refused.exit_code, refused.output) == (1, "error: epochs: only plugins=MODULES is taken here\n")

@@ -161,6 +161,15 @@ _OLD_MINERS = {"doubt": "entropy-sum"}
 _OLD_PARAMETERS = {"threshold_doubt": "threshold_entropy_sum"}
 
 
+def find_miner(name: str) -> Callable[..., Miner]:
+    """What makes the miner of a name, which may be an old one.
+
+    Raises:
+        InputError: no such miner.
+    """
+    return miners.get(_OLD_MINERS.get(name, name))
+
+
 def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
     """Make the miner of a name.
 
@@ -171,8 +180,8 @@ def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
     Raises:
         InputError: no such miner or parameter, or a value that cannot be.
     """
-    name, parameters = _OLD_MINERS.get(name, name), {_OLD_PARAMETERS.get(n, n): v for n, v in parameters.items()}
-    make = miners.get(name)
+    make = find_miner(name)
+    parameters = {_OLD_PARAMETERS.get(parameter, parameter): value for parameter, value in parameters.items()}
     known = inspect.signature(make)
     try:
         known.bind(**parameters)
