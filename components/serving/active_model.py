@@ -6,7 +6,7 @@ Two threads meet here. The updater offers models; the loop takes them between tw
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Literal
 
@@ -88,6 +88,12 @@ class ActiveModel:
         """Put a model there for the loop to take; it replaces one that was not taken yet."""
         with self._lock:
             self._offered = model
+
+    def confirm(self, desired: DesiredModel) -> None:
+        """The model in use is the one that is asked for now, perhaps as a part of another release."""
+        with self._lock:
+            if self._current is not None:
+                self._current = replace(self._current, desired=desired)
 
     def next(self) -> LoadedModel | None:
         """The model for the next image; the loop calls this between two images, and changes models here alone."""

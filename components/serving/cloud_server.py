@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 
 from components.core import plugins
 from components.core.errors import InputError
+from components.core.redaction import redacted_output
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.open import open_store
@@ -78,6 +79,7 @@ class Options:
 
 
 @app.command()
+@redacted_output()
 def main(
     job_root: Annotated[str, typer.Option(help="The job's root; the model comes from there.")],
     node: Annotated[str, typer.Option(help="Name of this server.", show_default="cloud-HOSTNAME")] = "",

@@ -21,7 +21,10 @@ import typer
 
 from components.core.errors import InputError
 from components.core.redaction import redacted_output
-from components.serving.worker import Options, Worker
+from components.core.release import MODEL
+from components.core.stores.settings import setting
+from components.serving.offload import Mode, OffloadRules, Send
+from components.serving.worker import Cloud, Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
 
@@ -80,6 +83,24 @@ def main(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
     loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
+    member: Annotated[str, typer.Option(help="The model to run, where the job releases several together.")] = MODEL,
+    cloud_url: Annotated[
+        str, typer.Option(help="Cloud server that hard frames go to, http(s)://HOST:PORT; its token: EDGE_CLOUD_TOKEN.")
+    ] = "",
+    cloud_model: Annotated[str, typer.Option(help="Name of the model there.")] = "model",
+    cloud_timeout: Annotated[
+        float, typer.Option(min=0.01, help="Seconds that an image and its answer may take.")
+    ] = 2.0,
+    mode: Annotated[
+        Mode, typer.Option(envvar=["EDGE_MODE", "MINING_MODE"], help="What comes first at a frame, with a cloud.")
+    ] = Mode.INFERENCE_THEN_MINING,
+    send: Annotated[Send, typer.Option(help="What of a hard frame goes to the cloud.")] = Send.FULL,
+    send_side: Annotated[int, typer.Option(min=16, help="Longer side of a resized frame, in pixels.")] = 640,
+    send_quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of what goes to the cloud.")] = 90,
+    cloud_bandwidth: Annotated[float, typer.Option(min=0, help="Bytes per second to the cloud; 0: no limit.")] = 0.0,
+    unchanged_bits: Annotated[
+        int, typer.Option(min=-1, max=63, help="Bits by which a frame like the last one sent differs; -1: send all.")
+    ] = -1,
 ) -> None:
     """Look at images with the job's champion, send home the hard ones, and follow the champion as it changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -91,7 +112,11 @@ def main(
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
-            board_check=board_check, sinks=tuple(sink or ()),
+            board_check=board_check, sinks=tuple(sink or ()), member=member,
+            cloud=_cloud(
+                cloud_url, cloud_model, cloud_timeout,
+                OffloadRules(mode, send, send_side, send_quality, cloud_bandwidth, unchanged_bits),
+            ),
         )  # fmt: skip
         run(options)
     except InputError as error:
@@ -138,6 +163,10 @@ def _take_signals(reader: int, stop: threading.Event) -> None:
         if stop.is_set():
             os._exit(128 + number[0])
         stop.set()
+
+
+def _cloud(url: str, model: str, timeout_s: float, rules: OffloadRules) -> Cloud | None:
+    return Cloud(url, setting("EDGE_CLOUD_TOKEN"), model, timeout_s, rules) if url else None
 
 
 def _parameters(given: list[str]) -> dict[str, object]:

@@ -156,6 +156,7 @@ class HotUpdate:
             return
         self._asked = desired
         if self._runs(desired):
+            self._slot.confirm(desired)
             self._status.say(desired.version, "loaded")
             self._handled = desired.version, desired.generation
         elif known := self._cache.failure(desired):

@@ -6,14 +6,18 @@ import logging
 import threading
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
+from components.core.detections import Detections
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
 from components.serving.inference import ModelRunner
 from components.serving.metrics import Metrics
-from components.serving.mining import Inference, Keeper
+from components.serving.mining import Inference, Keeper, frame_key
+from components.serving.offload import JointInference
 from components.serving.sinks.outlet import Outlets
+from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
 
 _TURN_SECONDS = 0.25
@@ -30,12 +34,19 @@ class EdgeLoop:
         metrics: counts.
         max_fps: frames per second at most; 0 for no limit.
         outlets: given each inference, too.
+        joint: answers hard frames with the cloud's help; None where there is no cloud.
     """
 
     def __init__(
-        self, slot: ActiveModel, metrics: Metrics, *, max_fps: float = 0.0, outlets: Outlets | None = None
+        self,
+        slot: ActiveModel,
+        metrics: Metrics,
+        *,
+        max_fps: float = 0.0,
+        outlets: Outlets | None = None,
+        joint: JointInference | None = None,
     ) -> None:
-        self._slot, self._metrics, self._outlets = slot, metrics, outlets
+        self._slot, self._metrics, self._outlets, self._joint = slot, metrics, outlets, joint
         self._pause = 1 / max_fps if max_fps else 0.0
         self._runner = ModelRunner(slot, metrics.inference)
         self._retries = 0
@@ -58,7 +69,7 @@ class EdgeLoop:
                 started = time.monotonic()
                 shot = self._next(feed, stop)
                 if shot is not None:
-                    inference = self._infer(shot)
+                    inference = self._infer(shot) if self._joint is None else self._infer_jointly(shot, self._joint)
                     keeper.take(inference)
                     if self._outlets is not None:
                         self._outlets.put(inference)
@@ -90,6 +101,28 @@ class EdgeLoop:
             return Inference(shot)
         self._metrics.count("frames")
         return Inference(shot, seen.model, seen.found)
+
+    def _infer_jointly(self, shot: Shot, joint: JointInference) -> Inference:
+        """What the two models see, or the one here alone where the miner fails."""
+        model = self._slot.current
+        assert model is not None
+        if model.desired is not None:
+            joint.route(model.desired.routing)
+        here: list[Inference] = []
+
+        def edge() -> Detections | None:
+            here.append(self._infer(shot))
+            return here[0].found
+
+        classes = model.detector.bundle.classes
+        try:
+            result = joint.infer(shot.image, frame_key(shot), classes, edge, shot.original)
+        except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
+            self._tell("joint inference", one_line(error))
+            return here[0] if here else self._infer(shot)
+        if not here:
+            self._metrics.count("frames")
+        return replace(here[0] if here else Inference(shot, model), joint=result)
 
     def _change_model(self) -> LoadedModel | None:
         """The model for the next image."""

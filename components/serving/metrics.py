@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
@@ -28,17 +28,12 @@ class Metrics:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry = CollectorRegistry()
         self._clock, self._last_sign = clock, clock()
-        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._counters = {
             name: Counter(f"edge_{name}", text, registry=self.registry) for name, text in COUNTERS.items()
         }
         self._model = Info("edge_model", "The model in use", registry=self.registry)
-        self._inference = Histogram(
-            "edge_inference_seconds", "Time of one inference", buckets=_BUCKETS, registry=self.registry
-        )
-        for percent in (50, 95):
-            text = f"{percent} of 100 of the last {LATENCIES_KEPT} inferences took no longer"
-            self.show(f"inference_p{percent}_seconds", text, partial(self.latency, percent))
+        self._inference = self._timer("inference", "one inference")
+        self._cloud = self._timer("joint_cloud", "one question to the cloud and its answer")
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a counter; its name is without ``edge_`` and ``_total``."""
@@ -52,21 +47,17 @@ class Metrics:
         """What has been counted."""
         return self.registry.get_sample_value(f"edge_{name}_total") or 0.0
 
-    @contextmanager
-    def inference(self) -> Iterator[None]:
+    def inference(self) -> AbstractContextManager[None]:
         """Measure one inference: the body."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - start
-            self._inference.observe(seconds)
-            self._latencies.append(seconds)
+        return self._inference.measure()
+
+    def cloud(self) -> AbstractContextManager[None]:
+        """Measure one question to the cloud: the body."""
+        return self._cloud.measure()
 
     def latency(self, percent: float) -> float:
         """A percentile of the latest inferences, in seconds; 0 before the first."""
-        latest = list(self._latencies)
-        return float(np.percentile(latest, percent)) if latest else 0.0
+        return self._inference.percentile(percent)
 
     def show_model(self, version: str) -> None:
         """Say which model is in use."""
@@ -80,6 +71,39 @@ class Metrics:
     def silence(self) -> float:
         """Seconds since the last sign of life."""
         return self._clock() - self._last_sign
+
+    def _timer(self, name: str, what: str) -> _Timer:
+        """A histogram and percentiles of how long something takes."""
+        histogram = Histogram(f"edge_{name}_seconds", f"Time of {what}", buckets=_BUCKETS, registry=self.registry)
+        timer = _Timer(histogram)
+        for percent in (50, 95):
+            text = f"{percent} of 100 of the last {LATENCIES_KEPT} took no longer: {what}"
+            self.show(f"{name}_p{percent}_seconds", text, partial(timer.percentile, percent))
+        return timer
+
+
+class _Timer:
+    """How long something takes: as a histogram since the start, and percentiles of the latest."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._latest: deque[float] = deque(maxlen=LATENCIES_KEPT)
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measure the body."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            self._histogram.observe(seconds)
+            self._latest.append(seconds)
+
+    def percentile(self, percent: float) -> float:
+        """In seconds; 0 before the first."""
+        latest = list(self._latest)
+        return float(np.percentile(latest, percent)) if latest else 0.0
 
 
 COUNTERS = {
@@ -102,6 +126,17 @@ COUNTERS = {
     "sink_written": "Results that a sink took",
     "sink_failed": "Results that a sink failed on",
     "sink_dropped": "Results dropped since a sink was too slow or failing",
+    "joint_frames": "Frames of joint inference",
+    "joint_easy": "Frames that the miner calls easy",
+    "joint_hard": "Frames that the miner calls hard: sent or kept",
+    "joint_sent": "Hard frames sent to the cloud: answered or failed",
+    "joint_kept": "Hard frames not sent: unchanged, over budget, or with the circuit open",
+    "joint_unchanged": "Hard frames not sent since they look like the one sent last",
+    "joint_over_budget": "Hard frames not sent for want of bandwidth",
+    "joint_circuit_open": "Hard frames not sent since the cloud did not answer before",
+    "joint_answered": "Hard frames that the cloud answered",
+    "joint_failed": "Hard frames sent without a usable answer",
+    "joint_bytes_sent": "Bytes of images sent to the cloud",
     "model_swaps": "Models that came into use",
     "model_failures": "Models that could not be used",
 }

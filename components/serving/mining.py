@@ -25,6 +25,7 @@ from components.core.miners.base import Frame, Judgement, Miner
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import LoadedModel
 from components.serving.metrics import Metrics
+from components.serving.offload import JointResult
 from components.serving.position import Position
 from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
@@ -41,11 +42,29 @@ Kind = Literal["hard", "audit"]
 
 @dataclass(frozen=True)
 class Inference:
-    """An image, what was found in it, and by which model; neither where no model could look at it."""
+    """An image and what was found in it; nothing where no model could look at it.
+
+    Attributes:
+        shot: the image.
+        model: the one here.
+        found: what that one found.
+        joint: what joint inference says, where the worker has a cloud to ask.
+    """
 
     shot: Shot
     model: LoadedModel | None = None
     found: Detections | None = None
+    joint: JointResult | None = None
+
+    @property
+    def final(self) -> Detections | None:
+        """The result that counts: the cloud's where joint inference has one, and else what was found here."""
+        return self.joint.final if self.joint else self.found
+
+    @property
+    def version(self) -> str:
+        """Of the model whose result counts."""
+        return (self.joint.cloud_model if self.joint else "") or (self.model.version if self.model else "")
 
 
 @dataclass(frozen=True)
@@ -74,19 +93,25 @@ class Mining:
 
     def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
         """The sidecar of an image whose bytes have the SHA-256 ``image``."""
+        found = seen.final
         assert seen.model is not None
-        assert seen.found is not None
+        assert found is not None
         shot = seen.shot
         height, width = shot.image.shape[:2]
         return Sidecar.model_validate(
             {
                 "image": image, "suffix": shot.suffix, "width": width, "height": height, "captured": datetime.now(UTC),
                 "node": self.node, "source": self.source, "frame": shot.number, "kind": kind, "miner": self.miner.name,
-                "score": judgement.score, "reason": judgement.reason, "model": seen.model.version,
-                "classes": seen.model.detector.bundle.classes, "boxes": seen.found.boxes.tolist(),
-                "scores": seen.found.scores.tolist(), "class_ids": seen.found.classes.tolist(),
+                "score": judgement.score, "reason": judgement.reason, "model": seen.version,
+                "classes": seen.model.detector.bundle.classes, "boxes": found.boxes.tolist(),
+                "scores": found.scores.tolist(), "class_ids": found.classes.tolist(),
             }
         )  # fmt: skip
+
+
+def frame_key(shot: Shot) -> str:
+    """The hex digest that names a frame, by which chance is seeded."""
+    return hashlib.sha256(shot.original or shot.image[::_KEY_ROWS].tobytes()).hexdigest()
 
 
 class Keeper:
@@ -133,11 +158,13 @@ class Keeper:
 
     def _mine(self, seen: Inference) -> bool:
         """Judge a frame and keep it if it is worth that; whether it was kept."""
-        if seen.found is None:
+        found = seen.final
+        if found is None:
             return False
-        key = hashlib.sha256(seen.shot.original or seen.shot.image[::_KEY_ROWS].tobytes()).hexdigest()
+        key = frame_key(seen.shot)
         try:
-            judgement = self._mining.miner.judge(Frame(seen.found, seen.shot.image, key))
+            judged = seen.joint.judgement if seen.joint else None
+            judgement = judged or self._mining.miner.judge(Frame(found, seen.shot.image, key))
             kind = self._mining.kind(judgement, key)
         except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
             self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")

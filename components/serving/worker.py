@@ -15,10 +15,12 @@ from components.core import plugins
 from components.core.duplicates import Duplicates
 from components.core.errors import InputError
 from components.core.job.fleet import status_key
-from components.core.miners.base import make_miner
+from components.core.miners.base import Miner, make_miner
+from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.open import RESERVED, Store, open_store
 from components.serving.active_model import ActiveModel
+from components.serving.cloud_client import CloudClient
 from components.serving.frame_queue import FrameQueue
 from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
@@ -26,6 +28,7 @@ from components.serving.loop import EdgeLoop
 from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
+from components.serving.offload import JointInference, OffloadRules
 from components.serving.pointers import JobPointer, SednaPointer
 from components.serving.position import Position
 from components.serving.sinks.outlet import Outlets
@@ -75,6 +78,27 @@ class Options:
     loop: bool = False
     sinks: tuple[str, ...] = ()
     board_check: bool = True
+    member: str = MODEL
+    cloud: Cloud | None = None
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The cloud server that hard frames go to.
+
+    Attributes:
+        url: of the server.
+        token: that it asks for; empty for none.
+        model: name of the model there.
+        timeout_s: seconds that an image and its answer may take.
+        rules: what is sent.
+    """
+
+    url: str
+    token: str = ""
+    model: str = "model"
+    timeout_s: float = 2.0
+    rules: OffloadRules = field(default_factory=OffloadRules)
 
 
 class Worker:
@@ -104,7 +128,10 @@ class Worker:
         self._outlets = Outlets(
             options.sinks, options.node, self._source.name, live=self._source.live, count=self.metrics.count
         )
-        self._loop = EdgeLoop(self.slot, self.metrics, max_fps=options.max_fps, outlets=self._outlets)
+        self._joint = self._make_joint(miner) if options.cloud else None
+        self._loop = EdgeLoop(
+            self.slot, self.metrics, max_fps=options.max_fps, outlets=self._outlets, joint=self._joint
+        )
         self._updater = self._make_updater()
         self._feed: FrameQueue | None = None
         self._feed_ended = True
@@ -163,9 +190,19 @@ class Worker:
                 log.warning("%d hard examples could not be sent; the next run in this folder sends them", waiting)
                 return
 
+    def _make_joint(self, miner: Miner) -> JointInference:
+        cloud = self._options.cloud
+        assert cloud is not None
+        client = CloudClient(cloud.url, cloud.token, cloud.timeout_s, cloud.model)
+        return JointInference(miner, client, cloud.rules, count=self.metrics.count, timed=self.metrics.cloud)
+
     def _make_updater(self) -> HotUpdate:
         options = self._options
-        pointer = SednaPointer(options.model_config) if options.model_config else JobPointer(self._store, options.node)
+        pointer = (
+            SednaPointer(options.model_config)
+            if options.model_config
+            else JobPointer(self._store, options.node, options.member)
+        )
         return HotUpdate(
             pointer,
             ModelCache(options.folder / "models", options.runtime, golden=options.board_check),

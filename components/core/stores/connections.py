@@ -38,8 +38,18 @@ Source = Callable[[int, str], urllib3.BaseHTTPResponse]
 """Opens an object at an offset, given what identified its version (an etag or a date); may begin at 0 instead."""
 
 
-class _BusyError(HTTPError):
-    """The server answered that it cannot serve now."""
+class BusyError(HTTPError):
+    """The server answered that it cannot serve now.
+
+    Attributes:
+        status: of HTTP.
+        retry_after_s: seconds for which it asks to be left alone; 0 where it does not say.
+    """
+
+    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
+        super().__init__(f"HTTP {answer.status} {answer.reason or ''}".rstrip())
+        asked = answer.headers.get("Retry-After", "")
+        self.status, self.retry_after_s = answer.status, float(asked) if asked.isdecimal() else 0.0
 
 
 class Patience:
@@ -88,7 +98,7 @@ class Pool(urllib3.PoolManager):
         answer = super().urlopen(method, url, **options)
         if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
             answer.close()
-            raise _BusyError(f"HTTP {answer.status} {answer.reason or ''}".rstrip())
+            raise BusyError(answer)
         if self.check is not None:
             try:
                 self.check(method, answer, options.get("preload_content", True))

@@ -7,6 +7,8 @@
 ``video:FILE.mp4``             writes the frames with their boxes drawn as a video
 ``mqtt://HOST/TOPIC``          publishes one JSON object a frame; ``mqtts://`` with TLS
 ``webhook:https://HOST/PATH``  posts one JSON object a frame
+``sedna:FOLDER``               writes images and lines into three folders, as Sedna's examples of joint inference do
+``sedna-lines:FOLDER``         the same without the images
 =============================  ==================================================================================
 
 A sink of one's own is a class or function, registered under a name, that takes what follows the colon and makes
@@ -35,6 +37,7 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import ImageArray
+from components.serving.offload import JointResult
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Result:
         width: of the frame, in pixels.
         height: of the frame, in pixels.
         image: the frame, (H, W, 3) uint8 RGB; None for a sink that does not need it.
+        joint: both results and the judgement, where the worker does joint inference; ``detections`` is the final one.
     """
 
     time: datetime
@@ -64,21 +68,25 @@ class Result:
     width: int
     height: int
     image: ImageArray | None = None
+    joint: JointResult | None = None
 
     def record(self) -> dict[str, Any]:
         """The same as a JSON object; boxes are ``x1, y1, x2, y2`` to a hundredth of a pixel."""
-        found = self.detections
         return {
             "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "node": self.node, "source": self.source, "frame": self.frame, "model": self.model,
             "width": self.width, "height": self.height,
-            "detections": [
-                {"class": self.classes[index], "score": round(score, 4), "box": [round(side, 2) for side in box]}
-                for index, score, box in zip(
-                    found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
-                )
-            ],
+            "detections": self.rows(self.detections), **({"is_hard": self.joint.is_hard} if self.joint else {}),
         }  # fmt: skip
+
+    def rows(self, found: Detections) -> list[dict[str, Any]]:
+        """Detections as JSON objects."""
+        return [
+            {"class": self.classes[index], "score": round(score, 4), "box": [round(side, 2) for side in box]}
+            for index, score, box in zip(
+                found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
 
 
 class Sink(Protocol):
@@ -100,7 +108,7 @@ class Sink(Protocol):
 
 
 sinks: Registry[Callable[[str], Sink]] = Registry(
-    "sink", [f"components.serving.sinks.{name}" for name in ("jsonl", "video", "mqtt", "webhook")]
+    "sink", [f"components.serving.sinks.{name}" for name in ("jsonl", "video", "mqtt", "webhook", "sedna")]
 )
 
 

@@ -139,16 +139,17 @@ class Outlets:
 
     def put(self, seen: Inference) -> None:
         """Leave what a model found in a frame for every sink; a frame without an inference is left out."""
-        if seen.model is None or seen.found is None:
+        found = seen.final
+        if seen.model is None or found is None:
             return
         shot, now = seen.shot, datetime.now(UTC)
         height, width = shot.image.shape[:2]
         for needs_image, outlet in self._outlets:
             outlet.put(
                 Result(
-                    time=now, node=self._node, source=self._source, frame=shot.number, model=seen.model.version,
-                    classes=seen.model.detector.bundle.classes, detections=seen.found, width=width, height=height,
-                    image=shot.image if needs_image else None,
+                    time=now, node=self._node, source=self._source, frame=shot.number, model=seen.version,
+                    classes=seen.model.detector.bundle.classes, detections=found, width=width, height=height,
+                    image=shot.image if needs_image else None, joint=seen.joint,
                 )
             )  # fmt: skip
 
