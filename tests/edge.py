@@ -14,7 +14,9 @@ import numpy as np
 from components.core.job.fleet import WorkerStatus, status_key
 from components.core.job.hard_examples import read_sidecars
 from components.core.job.job import Job
+from components.core.stores.open import open_store
 from components.deploy.pointer import publish_pointer
+from components.serving.job_folder import job_folder
 from components.serving.worker import Options, Worker
 from tests.images import jpeg, squares
 from tests.models import BUNDLE, colour_model, write_bundle
@@ -91,8 +93,13 @@ def uploaded(job: Job) -> Counter:
     return Counter(sidecar.image for sidecar in read_sidecars(job.store))
 
 
+def own_folder(chosen: Options) -> Path:
+    """Where a worker keeps what belongs to its job."""
+    return job_folder(chosen.folder, open_store(chosen.job_root).uri)
+
+
 def shelf(chosen: Options) -> dict:
-    return json.loads((chosen.folder / "models" / "shelf.json").read_text())
+    return json.loads((own_folder(chosen) / "models" / "shelf.json").read_text())
 
 
 def ask(port: int, path: str) -> tuple[int, str]:

@@ -137,6 +137,7 @@ COUNTERS = {
     "joint_answered": "Hard frames that the cloud answered",
     "joint_failed": "Hard frames sent without a usable answer",
     "joint_bytes_sent": "Bytes of images sent to the cloud",
+    "node_conflicts": "Other workers that turned out to use this worker's name",
     "model_swaps": "Models that came into use",
     "model_failures": "Models that could not be used",
 }

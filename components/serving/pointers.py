@@ -15,11 +15,14 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from components.core.errors import InputError, one_line
 from components.core.job.fleet import POINTER, Pointer, PublishedFile
+from components.core.job.state import STATE
+from components.core.rate_limit import RateLimit
 from components.core.release import MODEL
 from components.core.stores.open import Store, open_store, shown, split
 
 STALE_SECONDS = 300.0  # after which a pointer of a lower generation is no stale copy
 MAX_POINTER_BYTES = 1 << 20
+_SECONDS_BETWEEN_LINES = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +87,13 @@ class JobPointer:
         self._store, self._node, self._member, self._clock = store, node, member, clock
         self._followed: Pointer | None = None
         self._older_since: float | None = None
+        self._lines = RateLimit(_SECONDS_BETWEEN_LINES)
 
     def read(self) -> DesiredModel | None:
         """What ``champion.json`` says; see :class:`PointerReader`."""
         found = self._store.read_versioned(POINTER, max_bytes=MAX_POINTER_BYTES)
         if found is None:
+            self._check_job()
             return None
         try:
             pointer = Pointer.model_validate_json(found[0])
@@ -126,6 +131,13 @@ class JobPointer:
             log.warning("%s: a stale copy, or the job was put back; following it if it stays for %d s",
                         seen, STALE_SECONDS)  # fmt: skip
         return False
+
+    def _check_job(self) -> None:
+        """Say so where there is no pointer because there is no job."""
+        if self._store.stat(STATE) is None and self._lines.allows():
+            log.warning(
+                "no job lies at %s: check --job-root; the worker waits until there is one", shown(self._store.uri)
+            )
 
 
 class _SednaModel(BaseModel):

@@ -135,6 +135,16 @@ class Spool:
         """
         return self._files.read(entry)
 
+    def rewrite(self, entry: Entry, sidecar: Sidecar) -> Example:
+        """Replace the sidecar of an example that was taken; what is to be sent of it then.
+
+        Raises:
+            DamagedError: its files are broken.
+            OSError: the disk does not take it.
+        """
+        self._files.rewrite(entry, sidecar.model_dump_json().encode())
+        return self._files.read(entry)
+
     def sent(self, entry: Entry) -> None:
         """An example is in the store: remember that, and give its room back."""
         with self._guard:

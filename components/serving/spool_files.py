@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from components.core.errors import one_line
 from components.core.job.hard_examples import Sidecar
 from components.core.stores.transfer import landing, os_reason
+from components.serving.clock import is_set
 from components.serving.ledger import Fate, Record
 
 _BLOCK_BYTES = 4096  # a file takes whole blocks of the disk
@@ -113,6 +115,15 @@ class PendingFiles:
             self.unlink(entry.names)
             raise
 
+    def rewrite(self, entry: Entry, text: bytes) -> None:
+        """Replace the sidecar of an example, so that either the old or the new one survives a power cut.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        with landing(self._folder / entry.names[0], durable=True) as file:
+            file.write(text)
+
     def read(self, entry: Entry) -> Example:
         """Read an example.
 
@@ -186,7 +197,9 @@ class PendingFiles:
         """
         sidecar = _parsed(_content(self._folder / names[0]))
         found = [(self._folder / name).stat() for name in names]
-        since = time.monotonic() - max(0.0, time.time() - found[0].st_mtime)
+        came = found[0].st_mtime  # by the machine's clock, which may not have been set then
+        age = max(0.0, time.time() - came) if is_set(datetime.fromtimestamp(came, UTC)) else 0.0
+        since = time.monotonic() - age
         entry = Entry.of(sidecar, record.sequence, record.fingerprint, [each.st_size for each in found], since)
         if entry.names != names:
             raise DamagedError("the sidecar is that of another image")

@@ -12,6 +12,7 @@ from components.core.errors import ConflictError, InputError
 from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.rate_limit import RateLimit
 from components.core.stores.open import Store
+from components.serving.clock import dated
 from components.serving.spool import OnEvent, Spool
 from components.serving.spool_files import DamagedError, Entry, Example
 
@@ -101,7 +102,11 @@ class Uploader:
             log.warning("hard examples cannot be sent, %d are waiting; retrying: %s", len(self._spool), reason)
 
     def _bring(self, entry: Entry, stop: threading.Event) -> None:
-        missing = self._missing(self._spool.read(entry), doubtful=entry.sequence < self._doubtful_below)
+        example = self._spool.read(entry)
+        sidecar = dated(example.sidecar, entry.since)
+        if sidecar != example.sidecar:
+            example = self._spool.rewrite(entry, sidecar)
+        missing = self._missing(example, doubtful=entry.sequence < self._doubtful_below)
         self._sleep(stop, self._bucket.take(sum(len(data) for data in missing.values())))
         if stop.is_set():
             return

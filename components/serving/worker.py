@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from components.core import plugins
@@ -20,10 +22,12 @@ from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.open import RESERVED, Store, open_store
 from components.serving.active_model import ActiveModel
+from components.serving.clock import is_set
 from components.serving.cloud_client import CloudClient
 from components.serving.frame_queue import FrameQueue
 from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
+from components.serving.job_folder import job_folder, warn_of_other_jobs
 from components.serving.loop import EdgeLoop
 from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
@@ -52,7 +56,7 @@ class Options:
         job_root: the job's store.
         source: where the images come from.
         node: the worker's name.
-        folder: for what outlives the process: position, spool and models.
+        folder: for what outlives the process: place in the source, spool and models, in a folder for each job.
     """
 
     job_root: str
@@ -120,8 +124,9 @@ class Worker:
         self._store = _store(options)
         self._source = open_source(options.source)
         self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
-        self._spool = Spool(options.folder / "examples", options.spool_bytes, self.metrics.count)
-        _clear_away(options.folder, options.folder / "models")  # no one else uses them, since the spool is ours
+        self.folder = job_folder(options.folder, self._store.uri)
+        self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)
+        _clear_away(self.folder, self.folder / "models")  # no one else uses them, since the spool is ours
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
         self.slot = ActiveModel()
@@ -136,6 +141,12 @@ class Worker:
         self._feed: FrameQueue | None = None
         self._feed_ended = True
         self._show()
+        warn_of_other_jobs(options.folder, self.folder)
+        if not is_set(datetime.now(UTC)):
+            log.warning(
+                "this machine's clock is not set (%s): images are dated when they are uploaded",
+                f"{datetime.now(UTC):%Y-%m-%d}",
+            )
 
     def run(self, stop: threading.Event) -> bool:
         """Work until the source has ended, or ``stop`` is set.
@@ -167,7 +178,7 @@ class Worker:
         self._updater.start_from_disk()
         position = None
         if not self._source.live:
-            position = Position(self._options.folder / "position.json", self._source.identity)
+            position = Position(self.folder / "position.json", self._source.identity)
         while True:
             self._feed = FrameQueue(self._source, after=position.place if position else "", every=self._options.every)
             keeper = Keeper(self._mining, self._spool, self._duplicates, self.metrics, position)
@@ -205,10 +216,16 @@ class Worker:
         )
         return HotUpdate(
             pointer,
-            ModelCache(options.folder / "models", options.runtime, golden=options.board_check),
+            ModelCache(self.folder / "models", options.runtime, golden=options.board_check),
             Loader(options.runtime, options.threads, options.plugins, options.board_check),
             self.slot,
-            StatusReport(self._store, options.node, lambda: self.slot.frames),
+            StatusReport(
+                self._store,
+                options.node,
+                lambda: self.slot.frames,
+                self.metrics.latency,
+                partial(self.metrics.count, "node_conflicts"),
+            ),
             poll_s=options.poll_s,
             count=self.metrics.count,
         )

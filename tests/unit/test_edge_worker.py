@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import cv2
@@ -20,13 +21,29 @@ import pytest
 from typer.testing import CliRunner
 
 from components.core.errors import InputError, NoRuntimeError
-from components.core.job.hard_examples import image_key, read_sidecars
+from components.core.job.hard_examples import Sidecar, image_key, read_sidecars
 from components.core.job.job import Job
-from components.serving import edge_worker, health
+from components.serving import edge_worker, health, mining
 from components.serving import metrics as metrics_module
+from components.serving import status as status_module
+from components.serving import worker as worker_module
+from components.serving.clock import dated
 from components.serving.metrics import COUNTERS, Metrics
+from components.serving.uploader import Uploader
 from components.serving.worker import Worker
-from tests.edge import ask, deploy, folder_of_images, images, options, running, shelf, status, uploaded, video
+from tests.edge import (
+    ask,
+    deploy,
+    folder_of_images,
+    images,
+    options,
+    own_folder,
+    running,
+    shelf,
+    status,
+    uploaded,
+    video,
+)
 from tests.models import BUNDLE
 from tests.rtsp import Camera
 
@@ -170,11 +187,80 @@ def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
 
 def test_what_a_killed_life_left_half_written_is_cleared_away(job, tmp_path):
     chosen = options(tmp_path, folder_of_images(tmp_path / "images", 2))
-    (chosen.folder / "models" / ".edge-1").mkdir(parents=True)
-    (chosen.folder / "models" / ".edge-1" / "model.onnx").write_bytes(b"half")
-    (chosen.folder / ".edge-2").write_bytes(b"half")
+    (own_folder(chosen) / "models" / ".edge-1").mkdir(parents=True)
+    (own_folder(chosen) / "models" / ".edge-1" / "model.onnx").write_bytes(b"half")
+    (own_folder(chosen) / ".edge-2").write_bytes(b"half")
     work(chosen)
     assert not list(chosen.folder.rglob(".edge-*"))
+
+
+def test_a_board_that_is_moved_to_another_job_mixes_nothing_of_the_two(job, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(worker_module, "STUCK_UPLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(Uploader, "_put", lambda *_: (_ for _ in ()).throw(InputError("store: away")))
+    first = options(tmp_path, folder_of_images(tmp_path / "p1", 4, seed=1))
+    assert work(first)["kept"] == 4
+    monkeypatch.undo()
+    other = Job.open(str(tmp_path / "forklifts"))
+    deploy(other, "w1", tmp_path / "bundles" / "w1", bundle=replace(BUNDLE, classes=("forklift", "pallet")))
+    images = folder_of_images(tmp_path / "p2", 3, seed=2)
+    assert work(options(tmp_path, images, job_root=str(tmp_path / "forklifts")))["uploaded"] == 3
+    assert {sidecar.model for sidecar in read_sidecars(other.store)} == {"w1"}
+    assert f"4 hard examples of the job {job.store.uri} wait in" in caplog.text
+    assert work(first)["uploaded"] == 4  # back again, it sends what waited
+    assert {sidecar.model for sidecar in read_sidecars(job.store)} == {"v1"}
+
+
+def test_a_mistyped_job_root_is_told(tmp_path, caplog):
+    with running(options(tmp_path, video(tmp_path / "v.avi", 6), job_root=str(tmp_path / "jbo"))) as worker:
+        until(lambda: "no job lies at" in caplog.text)
+        deploy(Job.open(str(tmp_path / "jbo")), "v1", tmp_path / "bundle")  # it was not mistyped after all
+        until(lambda: worker.metrics.value("frames") == 6)
+    assert caplog.text.count("no job lies at") == 1
+
+
+def test_two_workers_of_one_name_are_told_of_each_other(job, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(status_module, "SOON_SECONDS", 0.5)
+    folders = [folder_of_images(tmp_path / name, 3) for name in ("p1", "p2")]
+    chosen = [
+        options(tmp_path, folder, folder=tmp_path / folder.name / "w", loop=True, max_fps=20) for folder in folders
+    ]
+    with running(chosen[0]) as one, running(chosen[1]) as two:
+        until(lambda: one.metrics.value("node_conflicts") and two.metrics.value("node_conflicts"))
+    assert "also reports as node edge-1: give each worker a name of its own (--node)" in caplog.text
+
+
+def test_a_worker_that_starts_again_is_no_other_worker(job, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(status_module, "SOON_SECONDS", 0.1)
+    for seed in (0, 1):
+        chosen = options(tmp_path, folder_of_images(tmp_path / f"p{seed}", 8, seed), max_fps=10)
+        assert work(chosen)["frames"] == 8
+    assert "also reports as node" not in caplog.text
+    assert status(job).latency_p95_ms >= status(job).latency_p50_ms > 0
+
+
+@pytest.mark.parametrize("year", [1970, 2099])
+def test_images_of_a_clock_that_is_wrong_are_dated_when_they_are_uploaded(job, tmp_path, monkeypatch, year):
+    wrong = datetime(year, 3, 4, 5, tzinfo=UTC)
+    monkeypatch.setattr(mining, "datetime", type("Clock", (), {"now": staticmethod(lambda _: wrong)}))
+    assert work(options(tmp_path, folder_of_images(tmp_path / "images", 3)))["uploaded"] == 3
+    for sidecar in read_sidecars(job.store):
+        assert abs(datetime.now(UTC) - sidecar.captured) < timedelta(minutes=10)
+        assert sidecar.clock == "upload"
+        assert job.store.stat(image_key(sidecar))
+
+
+def test_dates_that_can_be_right_stay_and_others_are_reckoned_from_the_upload():
+    now, since = datetime(2026, 11, 20, 12, tzinfo=UTC), time.monotonic() - 3600
+    sidecar = Sidecar(
+        image="0" * 64, width=1, height=1, captured=datetime(2026, 11, 20, 8, tzinfo=UTC), node="n", source="s",
+        frame=0, kind="hard", miner="IBT", score=1, reason="r", model="m", classes=(),
+    )  # fmt: skip
+    assert dated(sidecar, since, now) == sidecar
+    assert dated(sidecar, since, datetime(1970, 1, 1, tzinfo=UTC)) == sidecar  # the clock knows nothing better
+    for year in (1970, 2099):
+        found = dated(sidecar.model_copy(update={"captured": datetime(year, 1, 1, tzinfo=UTC)}), since, now)
+        assert abs(found.captured - datetime(2026, 11, 20, 11, tzinfo=UTC)) < timedelta(seconds=5)
+        assert found.clock == "upload"
 
 
 def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
@@ -267,7 +353,7 @@ def test_a_camera_is_followed_and_what_nobody_took_is_counted(job, tmp_path):
     assert float(replaced.split()[1]) > 20
     assert 'edge_model_info{version="v1"} 1.0' in text
     assert "edge_inference_seconds_count" in text
-    assert not (tmp_path / "worker" / "position.json").exists()
+    assert not list((tmp_path / "worker").rglob("position.json"))
 
 
 def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
@@ -449,7 +535,7 @@ def test_a_signal_ends_it_soon_and_the_next_one_goes_on_where_it_was(job, tmp_pa
         started = time.monotonic()
         assert process.wait(timeout=10) == 0
         assert time.monotonic() - started < 5
-    place = int(json.loads((tmp_path / "worker" / "position.json").read_text())["place"])
+    place = int(json.loads(next((tmp_path / "worker").glob("*/position.json")).read_text())["place"])
     assert 0 < place < 119
     counts = work(options(tmp_path, path))
     assert counts["frames"] == 119 - place

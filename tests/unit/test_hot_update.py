@@ -454,7 +454,7 @@ def test_sednas_own_folder_of_one_model_is_followed_though_its_clock_steps_back(
 
 def test_the_status_is_written_again_every_minute_with_the_frames(job):
     now, frames = [1000.0], [7]
-    report = StatusReport(job.store, "edge-1", lambda: frames[0], lambda: now[0])
+    report = StatusReport(job.store, "edge-1", lambda: frames[0], clock=lambda: now[0])
     report.say("v1", "loaded")
     assert status(job).frames == 7
     frames[0] = 9

@@ -159,6 +159,9 @@ class WorkerStatus(_Record):
         error: why it failed; empty otherwise.
         frames: how many images it has looked at with that version.
         time: when, UTC, by the worker's clock; for people to read, nothing is decided by it.
+        instance: the process that wrote this; two at a time under one name are two workers that share it.
+        latency_p50_ms: half of the latest inferences took no longer, in milliseconds; 0 before the first.
+        latency_p95_ms: the same for 95 of 100.
     """
 
     node: Annotated[str, Field(min_length=1)]
@@ -167,6 +170,9 @@ class WorkerStatus(_Record):
     error: str = ""
     frames: Annotated[int, Field(ge=0)] = 0
     time: datetime
+    instance: str = ""
+    latency_p50_ms: Annotated[float, Field(ge=0)] = 0.0
+    latency_p95_ms: Annotated[float, Field(ge=0)] = 0.0
 
 
 def status_key(node: str) -> str:

@@ -65,6 +65,8 @@ class Sidecar(BaseModel):
         width: pixels, as displayed (EXIF orientation applied).
         height: pixels.
         captured: when the image was taken, UTC, by the worker's clock; it names the folder, nothing else.
+        clock: what ``captured`` goes by: ``worker``, its clock when the image was taken; ``upload``, its clock when
+            the image was uploaded, since the first one was wrong.
         node: the worker.
         source: the camera, video or folder; user and password in an address are left out.
         frame: number of the image in its source.
@@ -87,6 +89,7 @@ class Sidecar(BaseModel):
     width: PositiveInt
     height: PositiveInt
     captured: Annotated[AwareDatetime, AfterValidator(_in_utc)]
+    clock: Literal["worker", "upload"] = "worker"
     node: Annotated[str, Field(min_length=1)]
     source: Annotated[str, AfterValidator(shown)]
     frame: NonNegativeInt
