@@ -6,8 +6,12 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
+from components.core.errors import InputError
+from components.core.job.fleet import POINTER
+from components.core.stores.open import Store
 from components.core.stores.transfer import landing, os_errors
 
 JOB = "job.json"
@@ -34,6 +38,23 @@ def job_folder(folder: Path, job_root: str) -> Path:
             with landing(own / JOB, durable=True) as file:
                 file.write(json.dumps({"job_root": job_root}).encode())
     return own
+
+
+def take_over_models(folder: Path, own: Path, store: Store) -> None:
+    """Begin with the models of a job of the same name, where this job has none here and its store is out of reach.
+
+    A job that has moved to another address goes on inferring so. Where the store answers, its pointer decides.
+    """
+    name = own.name.rpartition("-")[0]
+    others = [path for path in sorted(folder.glob(f"{name}-*/models")) if path.parent != own]
+    if (own / "models").exists() or len(others) != 1:
+        return
+    try:
+        store.stat(POINTER)
+    except InputError as error:
+        root = _root_of(others[0].parent / JOB)
+        log.warning("no model of this job is here, and %s: beginning with that of %s", error, root)
+        shutil.copytree(others[0], own / "models")
 
 
 def warn_of_other_jobs(folder: Path, own: Path) -> None:

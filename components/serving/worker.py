@@ -27,7 +27,7 @@ from components.serving.cloud_client import CloudClient
 from components.serving.frame_queue import FrameQueue
 from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
-from components.serving.job_folder import job_folder, warn_of_other_jobs
+from components.serving.job_folder import job_folder, take_over_models, warn_of_other_jobs
 from components.serving.loop import EdgeLoop
 from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
@@ -127,6 +127,7 @@ class Worker:
         self.folder = job_folder(options.folder, self._store.uri)
         self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)
         _clear_away(self.folder, self.folder / "models")  # no one else uses them, since the spool is ours
+        take_over_models(options.folder, self.folder, self._store)
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
         self.slot = ActiveModel()

@@ -210,6 +210,19 @@ def test_a_board_that_is_moved_to_another_job_mixes_nothing_of_the_two(job, tmp_
     assert {sidecar.model for sidecar in read_sidecars(job.store)} == {"v1"}
 
 
+def test_a_job_whose_new_address_is_out_of_reach_goes_on_with_its_model(job, tmp_path, monkeypatch, caplog):
+    assert work(options(tmp_path, folder_of_images(tmp_path / "p1", 12)))["uploaded"] == 12
+    monkeypatch.setattr(worker_module, "STUCK_UPLOAD_SECONDS", 0.3)
+    monkeypatch.setenv("EDGE_STORE_PATIENCE", "0.1")
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    moved = options(tmp_path, folder_of_images(tmp_path / "p2", 3, seed=1), job_root="s3://away/job")
+    worker = Worker(moved)
+    worker.run(threading.Event())
+    assert worker.metrics.value("kept") == 3
+    assert f"beginning with that of {job.store.uri}" in caplog.text
+
+
 def test_a_mistyped_job_root_is_told(tmp_path, caplog):
     with running(options(tmp_path, video(tmp_path / "v.avi", 6), job_root=str(tmp_path / "jbo"))) as worker:
         until(lambda: "no job lies at" in caplog.text)
