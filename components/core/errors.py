@@ -26,6 +26,10 @@ class LostRaceError(InputError):
     """Another run does this work, or has done it first; nothing is wrong with it, so it does not count as a failure."""
 
 
+class UnfitStoreError(InputError):
+    """The store does not keep its conditions when writers race; the message names it and what to use instead."""
+
+
 class NoRuntimeError(InputError):
     """This machine lacks what every model on a runtime needs, such as an NPU; it says nothing about the model."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from components.core.backoff import Backoff
-from components.core.errors import ConflictError, InputError
+from components.core.errors import ConflictError, InputError, UnfitStoreError
 from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.rate_limit import RateLimit
 from components.core.stores.open import Store
@@ -38,6 +38,7 @@ class Uploader:
         store: the job's root.
         bytes_per_s: how much may be sent in the long run; None: as much as can be.
         on_event: called for ``uploaded`` examples, ``bytes_uploaded`` and ``retries``, for counting.
+        check: made before anything is sent; raises ``UnfitStoreError`` if the store would lose what is written to it.
         clock: seconds since some moment, for waiting.
         sleep: waits for so many seconds, or until the event is set.
 
@@ -52,6 +53,7 @@ class Uploader:
         *,
         bytes_per_s: float | None = None,
         on_event: OnEvent = lambda name, amount: None,
+        check: Callable[[], None] = lambda: None,
         clock: Clock = time.monotonic,
         sleep: Sleep = threading.Event.wait,
     ) -> None:
@@ -61,7 +63,8 @@ class Uploader:
         self._bucket = _Bucket(bytes_per_s, clock)
         self._lines = RateLimit(_SECONDS_BETWEEN_LINES, clock)
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
-        self._sleep = sleep
+        self._check, self._sleep = check, sleep
+        self._is_fit = False  # whether the store is known to keep its conditions
         self._doubtful_below = 0  # examples with a lower number may be in the store already
 
     def run(self, stop: threading.Event) -> None:
@@ -102,6 +105,8 @@ class Uploader:
             log.warning("hard examples cannot be sent, %d are waiting; retrying: %s", len(self._spool), reason)
 
     def _bring(self, entry: Entry, stop: threading.Event) -> None:
+        if not self._is_fit:
+            self._check_store()
         example = self._spool.read(entry)
         sidecar = dated(example.sidecar, entry.since)
         if sidecar != example.sidecar:
@@ -112,8 +117,18 @@ class Uploader:
             return
         for key, data in missing.items():
             self._put(key, data)
+        self._is_fit = True
         self._spool.sent(entry)
         self._on_event("uploaded", 1)
+
+    def _check_store(self) -> None:
+        """Send nothing to a store that would lose rounds; a worker that may not look leaves that to the pipeline."""
+        try:
+            self._check()
+        except UnfitStoreError:
+            raise
+        except InputError as error:
+            log.debug("whether the store keeps its conditions is not known: %s", error)
 
     def _missing(self, example: Example, *, doubtful: bool) -> dict[str, bytes]:
         """The objects that the store lacks, the sidecar last."""

@@ -21,6 +21,7 @@ from components.core.miners.base import Miner, make_miner
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.open import RESERVED, Store, open_store
+from components.core.stores.race import check_conditional_writes
 from components.serving.active_model import ActiveModel
 from components.serving.clock import is_set
 from components.serving.cloud_client import CloudClient
@@ -129,7 +130,13 @@ class Worker:
         _clear_away(self.folder, self.folder / "models")  # no one else uses them, since the spool is ours
         take_over_models(options.folder, self.folder, self._store)
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
-        self._uploader = Uploader(self._spool, self._store, bytes_per_s=options.bandwidth, on_event=self.metrics.count)
+        self._uploader = Uploader(
+            self._spool,
+            self._store,
+            bytes_per_s=options.bandwidth,
+            on_event=self.metrics.count,
+            check=partial(check_conditional_writes, self._store),
+        )
         self.slot = ActiveModel()
         self._outlets = Outlets(
             options.sinks, options.node, self._source.name, live=self._source.live, count=self.metrics.count

@@ -9,9 +9,11 @@ import pytest
 from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars, sidecar_key
 from components.core.stores.open import open_store
+from components.core.stores.race import check_conditional_writes
 from components.serving import uploader
 from components.serving.uploader import Uploader
 from tests.hard_examples import check_stored, drain, example, files_in, open_spool
+from tests.odd_s3 import error, odd_s3
 
 DAY = 24 * 3600.0
 
@@ -366,3 +368,38 @@ def test_it_ends_within_a_second_while_it_saves_bandwidth(spool, folder_store):
     assert not thread.is_alive()
     assert len(spool) == 1
     assert list(folder_store.list()) == []
+
+
+@pytest.fixture
+def server(s3, monkeypatch):
+    with odd_s3() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        yield server
+
+
+def test_nothing_is_sent_to_a_store_that_would_lose_rounds(spool, server, s3, caplog):
+    server.conditions, server.name = "racy", "SeaweedFS 4.00"
+    fill(spool, range(2))
+    retries = Counter()
+    stop = threading.Event()
+
+    def count(name, amount):
+        retries[name] += amount
+        stop.set()
+
+    store = open_store(s3)
+    Uploader(spool, store, on_event=count, check=lambda: check_conditional_writes(store)).run(stop)
+    assert retries == {"retries": 1}
+    assert len(spool) == 2
+    assert not any("hard-examples/" in key for key in server.objects)
+    assert "(SeaweedFS 4.00) let" in caplog.text
+    assert "use a store whose conditional writes are atomic" in caplog.text
+
+
+def test_a_worker_that_may_not_look_at_the_store_sends_all_the_same(spool, server, s3):
+    server.rule = lambda handler, key: (403, error("AccessDenied"), {}) if "/setup/" in key else None
+    fill(spool, range(2))
+    store = open_store(s3)
+    drain(spool, store, check=lambda: check_conditional_writes(store))
+    assert len(spool) == 0
+    assert sum(key.endswith(".jpg") for key in server.objects) == 2

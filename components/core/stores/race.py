@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from components.core.errors import ConflictError, InputError
+from components.core.errors import ConflictError, UnfitStoreError
 from components.core.stores.base import Store
 
 FOLDER = "setup/"
@@ -33,7 +33,8 @@ def check_conditional_writes(store: Store) -> None:
         store: a job's root; one in a folder is not looked at, since its writes take a lock.
 
     Raises:
-        InputError: a condition is left out or lets several writers win, or the store cannot be written.
+        UnfitStoreError: a condition is left out or lets several writers win.
+        InputError: the store cannot be read or written.
     """
     if store.server is None:
         return
@@ -95,5 +96,5 @@ def _name_of(store: Store) -> str:
     return store.server or "a server without a name"
 
 
-def _unfit(store: Store, reason: str) -> InputError:
-    return InputError(f"{store.uri}: the store at {store.endpoint} ({_name_of(store)}) {reason}: {_ADVICE}")
+def _unfit(store: Store, reason: str) -> UnfitStoreError:
+    return UnfitStoreError(f"{store.uri}: the store at {store.endpoint} ({_name_of(store)}) {reason}: {_ADVICE}")
