@@ -19,8 +19,9 @@ from components.train.component import train
 from components.trigger.component import trigger
 
 SETTINGS = {
-    "classes": "red,blue", "train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2, "initial_model": "nothing",
-    "epochs": 5, "image_size": "64,96", "max_class_drop": -1, "trigger_conditions": ["num_of_samples >= 12"],
+    "classes": "red,blue", "train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2, "min_map50": 0,
+    "initial_model": "nothing", "epochs": 5, "image_size": "64,96", "max_class_drop": -1,
+    "trigger_conditions": ["num_of_samples >= 12"],
 }  # fmt: skip
 
 

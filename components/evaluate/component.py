@@ -127,6 +127,7 @@ def judge(
             conditions=conditions,
             no_regression=gate.max_class_drop if gate.max_class_drop >= 0 else None,
             min_samples=gate.min_samples,
+            min_map50=gate.min_map50,
             require_significant=gate.require_significant,
             max_map50_drop=gate.max_map50_drop if gate.max_map50_drop >= 0 else None,
             window=Window.parse(gate.deploy_window) if gate.deploy_window else None,

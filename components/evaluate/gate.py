@@ -5,9 +5,10 @@ It asks, in this order, and reports the answer to every question:
 ======================= =========================================================================================
 question                met when
 ======================= =========================================================================================
-enough samples          as many labelled test images were measured as are asked for
+test images             as many labelled test images were measured as are asked for
 conditions              the user's conditions hold; plain names are of all test samples, ``core.map50`` and
                         ``min(recent.recall_delta)`` of one set
+good enough ...         the first champion scores at least as much mAP50 (mIoU) as is asked for
 no class regresses      no class lost more AP50 (IoU, of a segmentation) than the tolerance, over all test samples
 beyond chance           the lower end of the paired 95 % interval of the gain in mAP50 (mIoU) lies above the bound
 window open             the deploy window is open; if this alone stands in the way, the candidate waits
@@ -98,6 +99,7 @@ def judge(
     min_samples: int = 20,
     require_significant: bool = False,
     max_map50_drop: float | None = None,
+    min_map50: float = 0.05,
     window: Window | None = None,
     further: Sequence[Check] = (),
     force: bool = False,
@@ -113,6 +115,7 @@ def judge(
         require_significant: the gain in mAP50 must be above 0 with 95 % confidence.
         max_map50_drop: a loss in mAP50 of this much, 0..1, must be ruled out with 95 % confidence; None asks nothing.
             ``require_significant`` asks for more.
+        min_map50: least mAP50, 0..1, of a first champion; of another task its main figure.
         window: when a model may be deployed; None for always.
         further: what was asked elsewhere, such as whether the model could be converted.
         force: promote whatever the answers, now; an error stays one, since then nothing is known of the candidate.
@@ -125,6 +128,8 @@ def judge(
     checks = [_samples(comparison, min_samples)]
     if conditions is not None:
         checks.append(_rule("conditions", conditions, comparison))
+    if comparison.metrics(CHAMPION) is None and min_map50 > 0:
+        checks.append(_floor(comparison, min_map50))
     if comparison.metrics(CHAMPION) is not None:
         if no_regression is not None:
             checks.append(_regression(comparison, no_regression))
@@ -166,7 +171,7 @@ def _reasons(checks: Sequence[Check], outcome: rules.Outcome) -> tuple[str, ...]
 
 def _samples(comparison: Comparison, least: int) -> Check:
     reason = f"have {comparison.images}, need >= {least}"
-    return Check("enough samples", _met(comparison.images >= least), reason)
+    return Check("test images", _met(comparison.images >= least), reason)
 
 
 def _rule(question: str, condition: Condition, comparison: Comparison) -> Check:
@@ -184,6 +189,15 @@ def _regression(comparison: Comparison, tolerance: float) -> Check:
     measured = [name for name in comparison.classes if candidate.of_class("truths", name)]
     metric = next(iter(comparison.figures.of_class))
     return _rule("no class regresses", rules.no_regression(metric, measured, tolerance), comparison)
+
+
+def _floor(comparison: Comparison, least: float) -> Check:
+    figures = comparison.figures
+    have = (comparison.metrics(CANDIDATE) or {})[figures.main]
+    reason = f"{figures.main_title} is {have:.3f}, need >= {least:g} (min_map50)"
+    if have < least:
+        reason += ": the model finds next to nothing; train for more epochs, or start from a pretrained base_model"
+    return Check("good enough for a first champion", _met(have >= least), reason)
 
 
 def _chance(comparison: Comparison, bound: float) -> Check:

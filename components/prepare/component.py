@@ -85,9 +85,9 @@ def plan(
             read,
         )
         from components.core.reports.page import write_page
-        from components.prepare.replay import round_manifest, section
+        from components.prepare.replay import check_test_set, round_manifest, section
 
-        chosen = read(RoundSettings, settings)
+        chosen, gate = read(RoundSettings, settings), read(GateSettings, settings)
         epochs = 0 if chosen.force_evaluate else read(RoundTrainSettings, settings).epochs
         purpose: Literal["learn", "train", "evaluate"] = "train" if chosen.force_train else "learn"
         if chosen.force_evaluate:
@@ -103,10 +103,12 @@ def plan(
             replay_limit=chosen.replay_limit,
             core_rounds=chosen.core_rounds,
             recent_rounds=chosen.recent_rounds,
-            min_test_samples=read(GateSettings, settings).min_samples,
+            min_test_samples=gate.min_samples,
             purpose=purpose,
             **dict(read(SplitSettings, settings)),
         )
+        if not chosen.force_evaluate and not gate.force_deploy:
+            check_test_set(data, gate.min_samples)
         for artifact, samples in (
             (training, data.training),
             (everything, data.manifest),

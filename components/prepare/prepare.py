@@ -6,7 +6,6 @@ arrive, on how many there are, or on what else is in the manifest, so a sample k
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from components.core.masks import VOID, ClassMap, read_mask
 from components.core.parameters import parse_group_pattern
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
+from components.prepare.splits import assign
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,15 +111,6 @@ def prepare(
     for warning in warnings:
         logger.warning("%s", warning)
     return Prepared(prepared, counts | {"warnings": len(warnings)}, warnings)
-
-
-def assign(group: str, train_ratio: float, val_ratio: float, seed: int) -> str:
-    """The split of one group: a number in 0..1 made from its hash, compared with the ratios."""
-    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
-    if place < train_ratio:
-        return "train"
-    return "val" if place < train_ratio + val_ratio else "test"
 
 
 def balance(manifest: Manifest) -> pl.DataFrame:

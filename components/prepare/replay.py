@@ -23,9 +23,7 @@ import polars as pl
 from components.core.errors import InputError
 from components.core.manifest import SCHEMA, Manifest
 from components.core.reports import page as reports
-from components.prepare.prepare import assign
-
-LABELS = ("annotations", "mask")  # columns that are null where unlabelled
+from components.prepare.splits import LABELS, Splits, is_labelled, too_few_tests
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,13 @@ def round_manifest(
         )
     renamed = _join_classes(before, new)
     fresh, relabelled = _sort_out(before, renamed, round_number)
-    sides = _Sides(before, train_ratio, val_ratio, seed)
-    arrived = [*({**row, "split": sides.of(row)} for row in fresh), *relabelled]
+    splits = Splits(
+        before, fresh, train_ratio=train_ratio, val_ratio=val_ratio, seed=seed, min_test_samples=min_test_samples
+    )
+    arrived = [*({**row, "split": splits.of(row)} for row in fresh), *relabelled]
     everything = _merge(before, arrived, renamed.classes)
 
-    labelled = [row["id"] for row in arrived if _is_labelled(row)]
+    labelled = [row["id"] for row in arrived if is_labelled(row)]
     is_new = pl.col("id").is_in(labelled)
     train, val = everything.split("train"), everything.split("val")
     new_train = train.where(is_new)
@@ -132,6 +132,21 @@ def round_manifest(
     _check_enough(counts, purpose)
     training = pl.concat([new_train.table, replayed.table, validation.table]).sort("id")
     return RoundData(everything, Manifest(training, everything.classes), core, recent, counts)
+
+
+def check_test_set(data: RoundData, min_samples: int) -> None:
+    """Make sure, before anything is trained, that the gate will have enough samples.
+
+    Args:
+        data: of the round.
+        min_samples: how many labelled test images the gate needs.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    have = len({*data.core.table["id"], *data.recent.table["id"]})
+    if have < min_samples:
+        raise InputError(f"{too_few_tests(have, min_samples)}; nothing has been trained")
 
 
 def draw(pool: Manifest, size: int, key: str) -> Manifest:
@@ -162,19 +177,6 @@ def section(data: RoundData, epochs: int) -> reports.Section:
     """The counts of a round and what it costs, for its report."""
     shown = data.counts | data.budget(epochs)
     return reports.Section("Samples of the round", reports.facts({k.replace("_", " "): v for k, v in shown.items()}))
-
-
-class _Sides:
-    """Which split each group is on: where it has been, or else where its hash puts it."""
-
-    def __init__(self, known: Manifest, train_ratio: float, val_ratio: float, seed: int) -> None:
-        self._found: dict[str, str] = dict(known.labelled().table.select("group", "split").iter_rows())
-        self._ratios = train_ratio, val_ratio, seed
-
-    def of(self, row: Mapping[str, Any]) -> str:
-        if not _is_labelled(row):
-            return ""
-        return self._found.setdefault(row["group"], assign(row["group"], *self._ratios))
 
 
 def _join_classes(known: Manifest, new: Manifest) -> Manifest:
@@ -208,7 +210,7 @@ def _sort_out(known: Manifest, new: Manifest, number: int) -> tuple[list[dict[st
     fresh, relabelled = [], []
     for row in new.rows():
         old = before.get(row["id"])
-        if old is None or (not _is_labelled(old) and _is_labelled(row)):
+        if old is None or (not is_labelled(old) and is_labelled(row)):
             fresh.append({**row, "round": number})
             continue
         changed = {label: row[label] for label in LABELS if row[label] is not None and row[label] != old[label]}
@@ -217,10 +219,6 @@ def _sort_out(known: Manifest, new: Manifest, number: int) -> tuple[list[dict[st
                 {**row, **{label: old[label] for label in (*LABELS, "split", "group", "round")}, **changed}
             )
     return fresh, relabelled
-
-
-def _is_labelled(row: Mapping[str, Any]) -> bool:
-    return any(row[label] is not None for label in LABELS)
 
 
 def _merge(known: Manifest, arrived: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:

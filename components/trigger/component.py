@@ -37,12 +37,14 @@ def trigger(
         from components.core.errors import InputError
         from components.core.job.failures import parameters_key, read_failures
         from components.core.job.job import Job
+        from components.core.manifest import Manifest
         from components.core.parameters import (
             CommonSettings,
             DataSettings,
             DeploySettings,
             GateSettings,
             RoundSettings,
+            SplitSettings,
             TriggerSettings,
             read,
         )
@@ -50,13 +52,15 @@ def trigger(
         from components.core.rules.window import Window
         from components.deploy.settle import settle
         from components.ingest.feed import take_new
+        from components.prepare.splits import Splits, too_few_tests
         from components.trigger.report import sections
         from components.trigger.trigger import asks_for_last_round, compares_with_known, decide
 
         data, chosen = read(DataSettings, settings), read(TriggerSettings, settings)
         gate, forced = read(GateSettings, settings), read(RoundSettings, settings)
         rollout_fraction = read(DeploySettings, settings).rollout_fraction
-        plugins.load(read(CommonSettings, settings).plugins)
+        common = read(CommonSettings, settings)
+        plugins.load(common.plugins)
         now = datetime.now(UTC)
         job = Job.open(job_root)
         waits = bool(gate.deploy_window) and not gate.force_deploy
@@ -66,17 +70,30 @@ def trigger(
         timed = asks_for_last_round(chosen.trigger_conditions)
         last_round = job.store.stat(state.manifest) if timed and state.manifest else None
         compares = compares_with_known(chosen.trigger_conditions)
+        known = job.manifest(state, cache_folder(job_root)) if compares or state.champion is None else None
+        lacks = ""
+        if state.champion is None and not gate.force_deploy:
+            splits = Splits(
+                known or Manifest.of([], ()),
+                arrivals.manifest.rows(),
+                seed=common.seed,
+                min_test_samples=gate.min_samples,
+                **dict(read(SplitSettings, settings)),
+            )
+            have = splits.count_tests()
+            lacks = too_few_tests(have, gate.min_samples) if have < gate.min_samples else ""
         decision = decide(
             state,
             arrivals,
             now=now,
             window=chosen.trigger_window,
             conditions=chosen.trigger_conditions,
-            known=job.manifest(state, cache_folder(job_root)) if compares else None,
+            known=known if compares else None,
             round_at=last_round.modified if last_round else None,
             max_rounds=chosen.max_rounds,
             failures=read_failures(job.store),
             parameters=parameters_key(settings),
+            lacks=lacks,
             force=forced.force_train or forced.force_evaluate,
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))

@@ -104,6 +104,7 @@ def decide(
     max_rounds: int = 0,
     failures: Failures | None = None,
     parameters: str = "",
+    lacks: str = "",
     force: bool = False,
 ) -> Decision:
     """Decide whether a round runs.
@@ -118,6 +119,7 @@ def decide(
         round_at: when the last round was committed; see :func:`asks_for_last_round`; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
         failures: what is known of a round that failed.
+        lacks: what a round would lack that the conditions do not ask for, in words; empty: nothing.
         parameters: which ones this round would have; see :func:`components.core.job.failures.parameters_key`.
         force: run in any case.
 
@@ -139,12 +141,15 @@ def decide(
     over = bool(max_rounds) and state.round >= max_rounds
     if over:
         reasons.append(f"the job has had {state.round} of at most {max_rounds} rounds")
+    if lacks:
+        reasons.append(lacks)
     if force:
         return Decision(Outcome.RUN, ("forced", *reasons), verdict, metrics, opens)
     if verdict.outcome == Judged.ERROR:
         outcome = Outcome.ERROR
     else:
-        outcome = Outcome.RUN if verdict.outcome == Judged.MET and opens is None and not over else Outcome.WAIT
+        runs = verdict.outcome == Judged.MET and opens is None and not over and not lacks
+        outcome = Outcome.RUN if runs else Outcome.WAIT
     rests_until = failures.rests_until(now) if failures and failures.is_of(state.round + 1, parameters) else None
     if outcome == Outcome.RUN and failures and rests_until:
         outcome = Outcome.ERROR

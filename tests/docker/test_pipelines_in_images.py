@@ -16,7 +16,7 @@ ROUND = [
     "-p", "classes=red,blue", "-p", "epochs=1", "-p", "image_size=64", "-p", "batch=8", "-p", "device=cpu",
     "-p", "workers=0", "-p", "initial_model=yolov8n.yaml", "-p", "train_ratio=0.6", "-p", "val_ratio=0.2",
     "-p", 'trigger_conditions=["num_of_samples >= 12"]', "-p", 'gate_conditions=["map50 >= 0"]',
-    "-p", "min_samples=2", "-p", "max_rounds=1",
+    "-p", "min_samples=2", "-p", "min_map50=0", "-p", "max_rounds=1",
 ]  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def poll(tmp_path: Path) -> str:
         "feed_url": tmp_path / "feed", "job_root": tmp_path / "job", "estimator": "segmentation",
         "initial_model": "yolo26n-sem.yaml", "image_size": "64", "epochs": "1", "batch": "4", "workers": "0",
         "min_samples": "1", "trigger_conditions": '["num_of_samples >= 10"]', "gate_conditions": '["miou_delta >= -1"]',
-        "max_class_drop": "-1",
+        "max_class_drop": "-1", "min_map50": "0",
     }  # fmt: skip
     words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
     done = subprocess.run(

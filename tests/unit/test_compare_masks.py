@@ -72,7 +72,7 @@ def test_the_better_one_is_promoted_and_the_worse_one_rejected(models, parts, tm
     promoted = asked(gain, *questions, no_regression=0.05, require_significant=True)
     assert promoted.outcome == "promoted", promoted.describe()
     assert [check.question for check in promoted.checks] == [
-        "enough samples", "conditions", "no class regresses", "beyond chance",
+        "test images", "conditions", "no class regresses", "beyond chance",
     ]  # fmt: skip
     assert "the gain in mIoU is +" in promoted.checks[-1].reason
 

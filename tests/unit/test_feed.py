@@ -29,7 +29,7 @@ from components.core.stores.open import open_store
 from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
 from components.ingest.locations import branch_of, latest
-from components.prepare.prepare import assign
+from components.prepare.splits import assign
 from tests.hard_examples import NOON, example
 from tests.images import mask_png
 

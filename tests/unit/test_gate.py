@@ -61,9 +61,9 @@ def test_a_better_candidate_is_promoted_and_every_reason_told():
     assert judgement.outcome == "promoted"
     assert not judgement.forced
     assert [check.question for check in judgement.checks] == [
-        "enough samples", "conditions", "no class regresses", "beyond chance",
+        "test images", "conditions", "no class regresses", "beyond chance",
     ]  # fmt: skip
-    assert judgement.reasons[0] == "enough samples: have 40, need >= 30"
+    assert judgement.reasons[0] == "test images: have 40, need >= 30"
     assert judgement.reasons[1] == "conditions: map50_delta >= 0 (have 0.1, need >= 0)"
     assert judgement.reasons[3] == (
         "beyond chance: the gain in mAP50 is +0.100, with 95 % confidence above +0.080, need > 0"
@@ -74,7 +74,7 @@ def test_a_candidate_that_fails_a_question_is_rejected_for_it_alone():
     cases = {
         "conditions": (WORSE, {"conditions": GAIN}),
         "no class regresses": (MIXED, {"conditions": GAIN, "no_regression": 0.05}),
-        "enough samples": (BETTER, {"conditions": GAIN, "min_samples": 41}),
+        "test images": (BETTER, {"conditions": GAIN, "min_samples": 41}),
         "beyond chance": (compared((0.9, 0.8), (0.8, 0.7), low=-0.01), {"require_significant": True}),
     }
     for question, (comparison, options) in cases.items():
@@ -123,6 +123,21 @@ def test_a_first_model_is_asked_absolute_questions_only():
     assert judge(FIRST, now=NOON, window=NIGHT).outcome == "pending"
 
 
+def test_a_first_model_that_finds_nothing_is_rejected_and_told_what_to_do():
+    nothing = judge(compared((0.0, 0.0), None), now=NOON, conditions=GAIN, min_map50=0.05)
+    assert nothing.outcome == "rejected"
+    assert nothing.reasons == (
+        "good enough for a first champion: mAP50 is 0.000, need >= 0.05 (min_map50): the model finds next to nothing; "
+        "train for more epochs, or start from a pretrained base_model",
+    )
+    assert judge(compared((0.05, 0.05), None), now=NOON, min_map50=0.05).outcome == "promoted"
+    assert judge(compared((0.0, 0.0), None), now=NOON, min_map50=0).outcome == "promoted"
+
+
+def test_the_floor_is_for_the_first_champion_alone():
+    assert judge(compared((0.02, 0.02), (0.01, 0.01)), now=NOON, min_map50=0.05).outcome == "promoted"
+
+
 def test_a_closed_window_keeps_a_good_candidate_waiting_and_nobody_else():
     waits = judge(BETTER, now=NOON, conditions=GAIN, window=NIGHT)
     assert waits.outcome == "pending"
@@ -140,7 +155,7 @@ def test_a_question_without_an_answer_is_an_error_and_rejects_nobody():
             assert judgement.outcome == "error"
             assert "min(precision)" in judgement.reasons[0]
         assert judgement.outcome == "error"
-        assert not any("enough samples" in reason for reason in judgement.reasons)
+        assert not any("test images" in reason for reason in judgement.reasons)
     without = compared((0.9, 0.8), (0.8, 0.7), empty=("recent",))
     judgement = judge(without, now=NOON, conditions=Condition.parse("recent.map50_delta > 0"))
     assert judgement.outcome == "error"
@@ -154,7 +169,7 @@ def test_force_promotes_whatever_the_answers_and_says_what_they_were():
     assert judgement.forced
     assert judgement.reasons == (
         "forced",
-        "although enough samples: have 40, need >= 99",
+        "although test images: have 40, need >= 99",
         "although conditions: map50_delta >= 0 (have -0.2, need >= 0)",
         "although window open: 22:00-06:00 Europe/Berlin opens next at 2025-03-04T22:00+01:00",
     )
@@ -192,7 +207,7 @@ def test_a_judgement_is_json():
     assert stored["reasons"] == list(judgement.reasons)
     assert stored["forced"] is False
     assert stored["checks"][0] == {
-        "question": "enough samples", "outcome": "met", "reason": "have 40, need >= 1",
+        "question": "test images", "outcome": "met", "reason": "have 40, need >= 20",
     }  # fmt: skip
 
 

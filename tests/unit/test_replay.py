@@ -6,8 +6,8 @@ import pytest
 
 from components.core.errors import InputError
 from components.core.manifest import Manifest
-from components.prepare.prepare import assign
 from components.prepare.replay import draw, round_manifest, section
+from components.prepare.splits import assign
 
 CLASSES = ("helmet", "head")
 BOX = {"x1": 1.0, "y1": 1.0, "x2": 9.0, "y2": 9.0}
@@ -41,7 +41,7 @@ def rounds(batches, **options):
 
 
 def test_the_first_round_trains_on_what_is_new_and_replays_nothing():
-    (data,) = rounds([batch(0, 200)])
+    (data,) = rounds([batch(0, 200)], min_test_samples=10)
     assert data.counts == {
         "new_labels": 200, "relabelled": 0, "new_train": len(data.training.split("train")), "replayed": 0,
         "train": len(data.training.split("train")), "val": len(data.training.split("val")),
@@ -126,7 +126,7 @@ def test_the_core_set_is_frozen_and_the_recent_set_slides():
 
 
 def test_small_rounds_are_joined_until_a_set_has_enough_samples():
-    history = list(rounds([batch(0, 60), *(batch(20 * n, 20) for n in range(3, 20))], min_test_samples=15))
+    history = list(rounds([batch(20 * n, 20) for n in range(20)], min_test_samples=15))
     sizes = [data.counts["core"] for data in history]
     frozen = next(place for place, size in enumerate(sizes) if size >= 15)
     assert 0 < sizes[0] < 15
@@ -134,7 +134,7 @@ def test_small_rounds_are_joined_until_a_set_has_enough_samples():
     assert all(ids(data.core) == ids(history[frozen].core) for data in history[frozen:])
     assert all(data.counts["recent"] >= 15 for data in history[frozen:])
     newest = history[-1].recent.table["round"]
-    assert newest.max() <= 18
+    assert newest.max() <= 20
     assert newest.min() > 1
 
 
@@ -249,7 +249,7 @@ def test_a_round_with_nothing_to_train_on_says_so():
     with pytest.raises(InputError, match="no new sample to train on and no sample to choose the best epoch by among"):
         round_manifest(None, new, round_number=1)
     with pytest.raises(InputError, match="no sample to test on"):
-        round_manifest(None, batch(0, 100), round_number=1, train_ratio=0.5, val_ratio=0.5)
+        round_manifest(None, batch(0, 100), round_number=1, train_ratio=0.5, val_ratio=0.5, min_test_samples=0)
 
 
 @pytest.mark.parametrize(

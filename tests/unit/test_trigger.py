@@ -220,3 +220,10 @@ def test_a_job_that_has_had_its_rounds_runs_no_more_unless_it_is_forced():
     assert decision.reasons[-1] == "the job has had 3 of at most 3 rounds"
     assert decide(State(round=2), arrived(50), now=NOW, max_rounds=3).outcome == Outcome.RUN
     assert decide(State(round=3), arrived(50), now=NOW, max_rounds=3, force=True).outcome == Outcome.RUN
+
+
+def test_what_the_gate_will_lack_is_said_before_a_round():
+    decision = decide(State(), arrived(60), now=NOW, lacks="test images: have 6, need >= 20")
+    assert decision.outcome == Outcome.WAIT
+    assert decision.reasons[-1] == "test images: have 6, need >= 20"
+    assert decide(State(), arrived(60), now=NOW, lacks="test images", force=True).outcome == Outcome.RUN

@@ -527,6 +527,9 @@ class GateSettings(Parameters):
     max_map50_drop: Annotated[float, Field(ge=-1, le=1)] = Field(
         -1.0, description="Reject unless the 95 % interval excludes a drop in mAP50 this large; -1 to disable."
     )
+    min_map50: Fraction = Field(
+        0.05, description="Minimum mAP50 of a first champion, of a segmentation its mIoU; 0 to disable."
+    )
     min_samples: Annotated[int, Field(ge=1)] = Field(
         20, description="Minimum number of labelled test images; a smaller test set takes in the next round, too."
     )
