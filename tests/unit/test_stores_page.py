@@ -1,0 +1,101 @@
+"""What docs/stores.md says of secrets and rights holds."""
+
+import json
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.core.job.fleet import status_key
+from components.core.job.job import Job
+from components.core.parameters import WORKFLOWS
+from components.core.stores.open import open_store
+from components.core.stores.race import check_conditional_writes
+from components.ingest.feed import take_new
+from components.serving.pointers import JobPointer
+from components.setup.setup import check_run
+from pipelines.cluster import CREDENTIALS, STORE_FOLDER
+from tests.hard_examples import drain, example, open_spool
+from tests.images import jpeg, squares
+from tests.odd_s3 import error, odd_s3
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/stores.md").read_text(encoding="utf-8")
+OF_PIPELINES, OF_WORKERS = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
+ROOT = "s3://models/helmet"
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    with odd_s3() as server:
+        for name in ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
+        yield server
+
+
+def allow(server, policy):
+    """Let a server refuse all that a policy does not allow, as S3 does: what is absent may be seen by whoever lists."""
+
+    def is_allowed(action, resource):
+        return any(
+            action in as_list(one["Action"]) and any(fnmatchcase(resource, each) for each in as_list(one["Resource"]))
+            for one in policy["Statement"]
+        )
+
+    def rule(handler, key):
+        bucket = handler.path.lstrip("/").partition("?")[0].partition("/")[0]
+        whole = f"arn:aws:s3:::{bucket}"
+        method = {"HEAD": "Get", "GET": "Get", "PUT": "Put", "DELETE": "Delete"}[handler.command]
+        action, resource = (f"s3:{method}Object", f"{whole}/{key}") if key else ("s3:ListBucket", whole)
+        if is_allowed(action, resource) and (method != "Get" or is_allowed("s3:ListBucket", whole)):
+            return None
+        return 403, error("AccessDenied", f"{action} on {resource}"), {}
+
+    server.rule = rule
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def test_the_rights_of_the_pipelines_suffice(server):
+    server.objects |= {"feed/1.jpg": jpeg(squares(np.random.default_rng(0))[0]), "feed/1.txt": b"0 0.5 0.5 0.2 0.2"}
+    server.objects["feed/classes.txt"] = b"red\n"
+    allow(server, OF_PIPELINES)
+    check_run({"data_url": "s3://images/feed", "job_root": ROOT}, WORKFLOWS["helmet-detection"])
+    assert len(take_new("s3://images/feed", ROOT).manifest) == 1
+    job = Job.open(ROOT)
+    state, etag = job.read()
+    job.commit(state, etag)
+    state, etag = job.read()
+    job.commit(state, etag)
+
+
+def test_the_rights_of_an_edge_worker_suffice(server, tmp_path):
+    store = open_store(ROOT)
+    check_conditional_writes(store)  # as setup does
+    allow(server, OF_WORKERS)
+    assert JobPointer(store, "gate-3").read() is None
+    spool = open_spool(tmp_path / "spool")
+    for number in range(2):
+        spool.add(*example(number))
+    drain(spool, store, check=lambda: check_conditional_writes(store))
+    assert sum(key.endswith(".jpg") for key in server.objects) == 2
+    store.write(status_key("gate-3"), b"{}")
+    assert store.read(status_key("gate-3")) == b"{}"
+    for key in ("champion.json", "state.json", "bundles/v1/model.json", "setup/x"):
+        with pytest.raises(Exception, match="access refused"):
+            store.write(key, b"x")
+
+
+def test_every_key_of_the_secret_is_explained():
+    table = PAGE[PAGE.index("| key |") : PAGE.index("All keys of the secret")]
+    assert set(re.findall(r"`([A-Z][A-Z_0-9]+)`", table)) == set(CREDENTIALS)
+    assert STORE_FOLDER in PAGE
