@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import pprint
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,5 +71,10 @@ def _compiled(pipelines: Mapping[str, BaseComponent], components: Mapping[str, B
         compiled = {}
         for name, source in sorted(sources.items()):
             Compiler().compile(source, str(path))
-            compiled[name] = path.read_bytes()
+            compiled[name] = re.sub(rb"(?<=\[Default: )\{.*\}(?=\]$)", _sorted, path.read_bytes(), flags=re.MULTILINE)
     return compiled
+
+
+def _sorted(found: re.Match[bytes]) -> bytes:
+    """A default that is a mapping, in order: KFP writes it into a comment in any order, which differs each time."""
+    return pprint.pformat(ast.literal_eval(found[0].decode()), width=100_000, compact=True).encode()
