@@ -28,14 +28,21 @@ from components.serving.worker import Cloud, Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose table leaves the help 17 columns of 80
+    context_settings={"auto_envvar_prefix": "EDGE"},
+)
 
 
 @app.command()
 @redacted_output()
 def main(
     job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")],
-    source: Annotated[str, typer.Option(help="Video file, folder of images, rtsp://..., or number of a camera.")],
+    source: Annotated[
+        str, typer.Option(help="Video file, folder of images, camera (0, /dev/video0) or stream (rtsp://...).")
+    ],
     node: Annotated[str, typer.Option(help="Name of this worker.", show_default="host name")] = "",
     miner: Annotated[
         str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls images hard.")
@@ -43,7 +50,7 @@ def main(
     miner_parameter: Annotated[
         list[str] | None, typer.Option("--miner-parameter", "-p", metavar="NAME=VALUE", help="A parameter of it.")
     ] = None,
-    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Share of the easy images kept, too.")] = 0.01,
+    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Fraction of the easy images to keep, too.")] = 0.01,
     every: Annotated[int, typer.Option(min=1, help="Look at each n-th image only.")] = 1,
     max_fps: Annotated[float, typer.Option(min=0, help="Images per second at most; 0: no limit.")] = 0.0,
     spool: Annotated[Path, typer.Option(help="Folder for what outlives the process.")] = Path("edge-worker"),
@@ -83,6 +90,14 @@ def main(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
     loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
+    idle_at_end: Annotated[
+        bool,
+        typer.Option(
+            "--idle-at-end/--exit-at-end",
+            help="At the end of a video or folder, stay: follow the champion and answer on the port. For Kubernetes, "
+            "which starts a program that ends again.",
+        ),
+    ] = False,
     member: Annotated[str, typer.Option(help="The model to run, where the job releases several together.")] = MODEL,
     cloud_url: Annotated[
         str, typer.Option(help="Cloud server that hard frames go to, http(s)://HOST:PORT; its token: EDGE_CLOUD_TOKEN.")
@@ -112,6 +127,7 @@ def main(
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
+            idle_at_end=idle_at_end,
             board_check=board_check, sinks=tuple(sink or ()), member=member,
             cloud=_cloud(
                 cloud_url, cloud_model, cloud_timeout,
@@ -134,9 +150,10 @@ def run(options: Options) -> None:
     _end_on_signals(stop)
     worker = Worker(options)
     ended = worker.run(stop)
+    count = worker.metrics.value
     logging.info(
-        "%d images, %d hard, %d kept, %d uploaded",
-        *(worker.metrics.value(name) for name in ("frames", "hard", "kept", "uploaded")),
+        "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates; %d uploaded",
+        *(count(name) for name in ("frames", "hard", "audit", "kept", "duplicates", "uploaded")),
     )
     if not ended:
         # What outlasts us sits in native code, which must not meet an interpreter that is being taken apart.

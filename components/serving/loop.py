@@ -79,6 +79,12 @@ class EdgeLoop:
                     return True
         return False
 
+    def idle(self, stop: threading.Event) -> None:
+        """Change models as they come, without a source, until ``stop`` is set."""
+        while not stop.wait(_TURN_SECONDS):
+            self._change_model()
+            self._metrics.alive()
+
     def _next(self, feed: FrameQueue, stop: threading.Event) -> Shot | None:
         """The next image, once there is a model to look at it with."""
         if self._change_model() is None:

@@ -81,6 +81,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 0
     loop: bool = False
+    idle_at_end: bool = False
     sinks: tuple[str, ...] = ()
     board_check: bool = True
     member: str = MODEL
@@ -157,7 +158,7 @@ class Worker:
             )
 
     def run(self, stop: threading.Event) -> bool:
-        """Work until the source has ended, or ``stop`` is set.
+        """Work until the source has ended, or ``stop`` is set. With ``idle_at_end`` only the latter ends it.
 
         Returns:
             Whether every thread has ended; one that is inside a driver or a request can take longer than one waits.
@@ -176,6 +177,9 @@ class Worker:
             self._work(stop)
             if not stop.is_set():
                 self._await_uploads(stop)
+            if self._options.idle_at_end and not stop.is_set():
+                log.info("the source has ended; idle until stopped")
+                self._loop.idle(stop)
         return self._feed_ended and not uploads.is_alive() and not updates.is_alive()
 
     def _has_model(self) -> bool:
@@ -241,6 +245,7 @@ class Worker:
     def _show(self) -> None:
         """Numbers that others keep, for whoever looks."""
         show = self.metrics.show
+        show("silence_seconds", "Seconds since the last sign of life of the loop", lambda: self.metrics.silence)
         show("spool_bytes", "Bytes that the spool takes of the disk", lambda: self._spool.used_bytes)
         show("spool_examples", "Examples that wait to be sent", lambda: len(self._spool))
         show("spool_oldest_seconds", "For how long the oldest one has been waiting", lambda: self._spool.oldest_age)

@@ -276,6 +276,24 @@ def test_dates_that_can_be_right_stay_and_others_are_reckoned_from_the_upload():
         assert found.clock == "upload"
 
 
+def test_at_the_end_of_a_video_it_can_stay_and_follow_the_champion(job, tmp_path):
+    with running(options(tmp_path, video(tmp_path / "v.avi", 12), idle_at_end=True, port=free_port())) as worker:
+        until(lambda: worker.metrics.value("uploaded") == 12)
+        deploy(job, "v2", tmp_path / "bundles" / "v2", padding=1)
+        until(lambda: status(job).version == "v2" and status(job).state == "loaded")
+        assert ask(worker._options.port, "/healthz")[0] == ask(worker._options.port, "/readyz")[0] == 200
+        assert worker.metrics.value("frames") == 12
+
+
+def test_the_help_can_be_read_on_a_terminal_of_80_columns():
+    result = CliRunner().invoke(edge_worker.app, ["--help"], terminal_width=80, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert all(len(line) <= 80 for line in result.output.splitlines())
+    assert "EDGE_DUPLICATE_BITS" in result.output  # whole, not cut off
+    text = [line[len(line) - len(line.lstrip()) :] for line in result.output.splitlines() if line.startswith("     ")]
+    assert sum(map(len, text)) / len(text) > 30  # columns of text are wide
+
+
 def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
     counts = work(options(tmp_path, video(tmp_path / "v.avi", 8), miner="broken", plugins="tests.broken_miner"))
     assert (counts["frames"], counts["unmined"], counts["failed_frames"]) == (8, 8, 0)
