@@ -233,8 +233,8 @@ def _left_labels(left_out: list[Quarantined]) -> list[str]:
     labels = [entry for entry in left_out if suffix_of(entry.source) not in IMAGE_SUFFIXES or "mask" in entry.reason]
     if not labels:
         return []
-    shown = "; ".join(f"{entry.source}: {entry.reason}" for entry in labels[:EXAMPLES])
-    return [f"{len(labels)} files with labels are left out: {shown}"]
+    names = few((entry.source for entry in labels), EXAMPLES)
+    return [f"{len(labels)} files with labels are left out ({names}); {labels[0].source}: {labels[0].reason}"]
 
 
 def _check_share(

@@ -71,6 +71,7 @@ def _json(head: bytes) -> str:
         return ""
     kinds = {
         "LabelMe's JSON": "shapes" in found,
+        "Datumaro's JSON": b'"items"' in head and b'"categories"' in head,
         "VIA's JSON": "regions" in found,
         "CreateML's JSON": "coordinates" in found and start == b"[",
         "COCO": b'"images"' in head or b'"image_id"' in head,
@@ -105,7 +106,15 @@ def foreign(folder: Folder) -> str:
 
 # Kinds that hold the labels of many images.
 INDEXES = frozenset(
-    {"CVAT's XML", "COCO", "Label Studio's JSON", "VIA's JSON", "a table of boxes", "an index of boxes"}
+    {
+        "CVAT's XML",
+        "COCO",
+        "Label Studio's JSON",
+        "VIA's JSON",
+        "Datumaro's JSON",
+        "a table of boxes",
+        "an index of boxes",
+    }
     | {f"{suffix} file" for suffix in CONTAINERS}
 )
 
@@ -113,6 +122,7 @@ INDEXES = frozenset(
 ADVICE = {
     "CVAT's XML": "export from CVAT as 'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1' (Ultralytics)",
     "LabelMe's JSON": "convert it to COCO or YOLO, for example with labelme2coco",
+    "Datumaro's JSON": "export as COCO, Pascal VOC or YOLO",
     "VIA's JSON": "export from VIA as COCO",
     "CreateML's JSON": "export as COCO, YOLO or Pascal VOC",
 }

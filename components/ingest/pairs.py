@@ -3,7 +3,8 @@
 Two names fit when their paths are the same but for the suffix and for folders such as ``images`` and ``labels``. What
 then has no partner is compared once more as people and tools vary names: with composed or decomposed letters, capital
 or small, with the label folder inside the image folder or beside it (``train/labels``, ``train_labels``), or with the
-image's suffix left in the name of the label (``a.jpg.txt``).
+image's suffix left in the name of the label (``a.jpg.txt``); and at last by the names that Label Studio gives to files
+that are uploaded to it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _SIDE = "|".join(
     sorted(IMAGE_FOLDERS | LABEL_FOLDERS | {"pictures", "photos", "annots", "bbox", "bboxes", "boxes", "txt", "txts"})
 )
 _SIDES = re.compile(rf"^(?:{_SIDE})(?:[_\- ]|$)|[_\- ](?:{_SIDE})$")
+
+UPLOAD = re.compile(r"^[0-9a-f]{8}(-|__)(?=.)")  # Label Studio puts it before the name of an uploaded file,
+_DROPPED = re.compile(r"[^-\w.]")  # and drops such characters, with ``_`` for a space
 
 Key = Callable[[str], str]
 
@@ -52,16 +56,16 @@ class Pairs:
             images: paths.
             labels: paths.
             key: what the paths of an image and of its label have in common; None: ``pair_key``.
-            loose: the same for those that have no partner by ``key``; None: ``loose_key``.
+            loose: the same for those that have no partner by ``key``; None: ``loose_key``, and then ``upload_key``.
         """
         pairs = cls({}, {})
         images, labels = list(images), list(labels)
-        pairs._join(images, labels, key or pair_key)
-        pairs._join(
-            [image for image in images if image not in pairs.labels],
-            [label for label in labels if label not in pairs.images],
-            loose or loose_key,
-        )
+        for next_key in (key or pair_key, *((loose,) if loose else (loose_key, upload_key))):
+            pairs._join(
+                [image for image in images if image not in pairs.labels],
+                [label for label in labels if label not in pairs.images],
+                next_key,
+            )
         return pairs
 
     def _join(self, images: Iterable[str], labels: Iterable[str], key: Key) -> None:
@@ -106,6 +110,17 @@ def loose_key(name: str) -> str:
     if suffix_of(stem) in IMAGE_SUFFIXES:
         stem = stem.rpartition(".")[0] or stem
     return "/".join([*own_folders(folders), stem])
+
+
+def upload_key(name: str) -> str:
+    """``loose_key``, of a file as Label Studio names it when it is uploaded."""
+    place, slash, stem = loose_key(name).rpartition("/")
+    return f"{place}{slash}{as_uploaded(UPLOAD.sub('', stem))}"
+
+
+def as_uploaded(name: str) -> str:
+    """What Label Studio makes of a file's name, without the digits that it puts before it."""
+    return _DROPPED.sub("", name.strip().replace(" ", "_"))
 
 
 def own_folders(folders: Iterable[str]) -> list[str]:

@@ -8,11 +8,9 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from components.ingest.dataset import Folder, LabelError, few
-from components.ingest.pairs import own_folders, plain
+from components.ingest.pairs import UPLOAD, as_uploaded, own_folders, plain
 
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])")
-_UPLOAD = re.compile(r"^[0-9a-f]{8}(-|__)(?=.)")  # Label Studio puts it before the name of an uploaded file,
-_DROPPED = re.compile(r"[^-\w.]")  # and drops such characters, with ``_`` for a space
 _DRIVE = re.compile(r"^[A-Za-z]:(?=/)|^file://")
 
 
@@ -30,7 +28,7 @@ class Images:
             self._by_name.setdefault(plain(image.rpartition("/")[2]), []).append(image)
         self._by_upload: dict[str, list[str]] = {}
         for name, images in self._by_name.items():
-            self._by_upload.setdefault(_as_uploaded(name), []).extend(images)
+            self._by_upload.setdefault(as_uploaded(name), []).extend(images)
         self._shared = _shared_folders(folder.images)
 
     def named(self, name: str) -> list[str]:
@@ -40,8 +38,8 @@ class Images:
         get this name when they are uploaded to Label Studio.
         """
         alike = self._by_name.get(plain(name), [])
-        if not alike and _UPLOAD.match(name):
-            bare = plain(_UPLOAD.sub("", name))
+        if not alike and UPLOAD.match(name):
+            bare = plain(UPLOAD.sub("", name))
             alike = self._by_name.get(bare, []) or self._by_upload.get(bare, [])
         return [image for image in alike if image.rpartition("/")[2] == name] or alike
 
@@ -102,10 +100,6 @@ class Images:
             skipped = max(skipped, len(here.parts))
         kept = own_folders(own[skipped:])
         return not kept or folders[-len(kept) :] == kept
-
-
-def _as_uploaded(name: str) -> str:
-    return _DROPPED.sub("", name.strip().replace(" ", "_"))
 
 
 def only(found: list[str], index: str) -> str:

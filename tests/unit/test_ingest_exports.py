@@ -288,6 +288,24 @@ def test_classes_that_differ_and_lie_above_no_label_are_ambiguous(bring):
         bring(files)
 
 
+def test_lists_at_the_top_give_the_splits_of_darknet(bring):
+    files = images(4, "obj_train_data/a{}.jpg") | labels(4, "obj_train_data/a{}.txt") | {"obj.names": "hat\n"}
+    files |= {"train.txt": "".join(f"data/obj_train_data/a{n}.jpg\n" for n in range(3))}
+    files |= {"valid.txt": "data/obj_train_data/a3.jpg\n", "obj.data": "classes = 1\ntrain = data/train.txt\n"}
+    found = bring(files)
+    assert all_hats(found, 4) and list(splits(found).values()) == ["train", "train", "train", "val"]
+
+
+@pytest.mark.parametrize("name", ["yolo", "voc"])
+def test_labels_of_uploads_to_label_studio_find_the_files_that_were_uploaded(bring, name):
+    end, text = {
+        "yolo": ("labels/1b2c3d4{}-Foto_{}.txt", LINE),
+        "voc": ("Annotations/1b2c3d4{}-Foto_{}.xml", voc(voc_object())),
+    }[name]
+    files = images(3, "Foto ({}).jpg") | {end.format(n, n): text for n in range(3)} | {"classes.txt": "hat\n"}
+    assert all_hats(bring(files), 3)
+
+
 # --- names ---
 
 
@@ -477,6 +495,19 @@ def test_turned_voc_boxes_are_refused(bring):
     assert bad(found) == {"a0.jpg": "turned box: hat is turned by 90 degrees: draw it upright"}
 
 
+def test_voc_lists_may_name_images_with_spaces_and_have_numbers_behind_them(bring):
+    files = images(4, "JPEGImages/my a{}.jpg") | labels(4, "Annotations/my a{}.xml", voc(voc_object()))
+    files |= {"ImageSets/Main/train.txt": "my a0\nmy a1  1\nmy a2 -1\n", "ImageSets/Main/val.txt": "my a3\n"}
+    assert list(splits(bring(files)).values()) == ["train", "train", "train", "val"]
+
+
+def test_outlines_of_labelme_become_the_box_around_them_and_deleted_objects_do_not_count(bring):
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 10), (40, 12), (25, 40)))
+    outline = f"<object><name>hat</name><deleted>0</deleted><polygon>{points}</polygon></object>"
+    files = images(3, "a{}.jpg") | labels(3, "a{}.xml", voc(outline, outline.replace("<deleted>0", "<deleted>1")))
+    assert all_hats(bring(files), 3)
+
+
 @pytest.mark.parametrize("line", ["a{}", "a{}.jpg", "JPEGImages/a{}.jpg", "JPEGImages\\a{}.jpg"])
 def test_voc_lists_may_name_files(bring, line):
     files = images(4, "VOC/JPEGImages/a{}.jpg") | labels(4, "VOC/Annotations/a{}.xml", voc(voc_object()))
@@ -507,6 +538,10 @@ def test_voc_lists_may_name_files(bring, line):
                 for n in range(3)
             },
             "a0.json is LabelMe's JSON, which is not read: convert it to COCO",
+        ),
+        (
+            {"annotations/train.json": json.dumps({"info": {}, "categories": {}, "items": [{"annotations": []}]})},
+            "train.json is Datumaro's JSON, which is not read",
         ),
         (
             {"via.json": json.dumps({"a0.jpg1": {"filename": "a0.jpg", "regions": []}})},

@@ -36,8 +36,8 @@ from components.ingest.references import Images, split_of
 
 logger = logging.getLogger(__name__)
 
-_ENTRIES = re.compile(rb'"(images|annotations)"\s*:\s*\[')
-_OTHERS = re.compile(rb'"(info|licenses|categories)"\s*:')
+_ENTRIES = re.compile(rb'"images"\s*:\s*\[')
+_OTHERS = re.compile(rb'"(info|licenses|categories|annotations)"\s*:')
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
 PIECE_BYTES = 2**20
 
@@ -48,7 +48,7 @@ class Coco:
 
     @staticmethod
     def detect(folder: Folder) -> bool:
-        """A JSON file has COCO's images or annotations."""
+        """A JSON file has COCO's images."""
         return bool(_indexes(folder)[0])
 
     @staticmethod
@@ -62,7 +62,7 @@ class Coco:
         if groups:
             logger.warning("%s: no class, since it only groups others and has no box", few(sorted(groups)))
         classes = dict.fromkeys(name for index in indexes for name in index.names.values() if name not in groups)
-        left_out = dict.fromkeys(others, f"not read: it lies beside {few(names)}")
+        left_out = dict.fromkeys(others, "not read: it lies beside COCO files that are called instances")
         return DataSet(tuple(classes), _records(folder, indexes), left_out=left_out)
 
 
@@ -156,7 +156,7 @@ def _looks_right(folder: Folder, name: str) -> bool:
 
 
 def _has_entries(folder: Folder, name: str) -> bool:
-    """Whether images or annotations come later in a file, behind what else it begins with."""
+    """Whether images come later in a file, behind what else it begins with."""
     try:
         with Path(folder.path(name)).open("rb") as file:
             before = b""

@@ -3,9 +3,10 @@
 Coordinates are taken as they stand, ``xmin`` as x1 and ``xmax`` as x2, as Datumaro, CVAT and LabelImg do. (The VOC
 development kit counts pixels from 1 and includes the last one; tools that write VOC today do not.)
 
-An image without an XML file is unlabelled. ``ImageSets/Main/{train,val,test}.txt`` give the split of an image that
-exactly one of them lists. Objects marked difficult or truncated count like the others; the boxes of an object's parts
-do not. Images in ``SegmentationClass`` and ``SegmentationObject`` are masks and not read.
+An image without an XML file is unlabelled. Lists in ``ImageSets/Main`` such as ``train.txt`` give the split of an image
+that exactly one of them names. Objects marked difficult or truncated count like the others; the boxes of an object's
+parts do not. Of an object with an outline alone, as LabelMe writes it, the upright box around it is taken; a turned box
+(CVAT's ``rotation``) is refused. Images in ``SegmentationClass`` and ``SegmentationObject`` are masks and not read.
 """
 
 from __future__ import annotations
@@ -76,7 +77,8 @@ def parse(data: bytes) -> tuple[tuple[Label, ...], tuple[int, int] | None]:
         raise LabelError(f"annotation unreadable: not well-formed XML ({error})") from error
     if root.tag != "annotation":
         raise LabelError(f"annotation unreadable: the XML is <{root.tag[:40]}>, not <annotation>")
-    return tuple(_label(item) for item in root.iterfind("object")), _size(root)
+    objects = (item for item in root.iterfind("object") if _text(item, "deleted") != "1")  # LabelMe keeps those
+    return tuple(map(_label, objects)), _size(root)
 
 
 def _label(item: ElementTree.Element) -> Label:
@@ -84,9 +86,13 @@ def _label(item: ElementTree.Element) -> Label:
     if not name:
         raise LabelError("annotation unreadable: an object without a name")
     box = item.find("bndbox")
-    if box is None:
+    points = item.findall("polygon/pt")
+    if box is None and len(points) < 3:
         raise LabelError(f"annotation unreadable: {name} without a box")
     try:
+        if box is None:  # LabelMe's outline
+            x, y = ([float(_text(point, side)) for point in points] for side in ("x", "y"))
+            return Label(name, (min(x), min(y), max(x), max(y)))
         x1, y1, x2, y2 = (float(_text(box, corner)) for corner in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError as error:
         raise LabelError(f"annotation unreadable: {name}: {error}") from error
@@ -155,6 +161,12 @@ def _records(folder: Folder) -> Iterator[Record]:
             yield Record(image, label_file=label, reason=str(error))
 
 
+def _list_key(above: str, line: str) -> str:
+    path = line.replace("\\", "/")
+    names_file = suffix_of(path) in IMAGE_SUFFIXES or suffix_of(path) == ".xml"
+    return loose_key(above + (path if names_file else f"{path}.jpg"))
+
+
 def _is_mask(name: str) -> bool:
     return bool(MASKS & {part.lower() for part in name.split("/")})
 
@@ -174,14 +186,13 @@ def _splits(folder: Folder, images: list[str]) -> dict[str, str]:
             continue
         above = "/".join([*folders[: lowered.index(SETS)], ""])
         try:
-            lines = [line.split()[0] for line in folder.text(name).splitlines() if line.strip()]
+            lines = [line.strip() for line in folder.text(name).splitlines() if line.strip()]
         except LabelError as error:
             raise InputError(f"VOC list of images: {error}") from error
         missing = []
         for line in lines:
-            path = line.replace("\\", "/")
-            known = suffix_of(path) in IMAGE_SUFFIXES or suffix_of(path) == ".xml"
-            image = by_key.get(loose_key(above + (path if known else f"{path}.jpg")))
+            spellings = (line, line.rpartition(" ")[0].strip())  # a number may stand behind the name
+            image = next((found for one in spellings if one and (found := by_key.get(_list_key(above, one)))), None)
             if image is None:
                 missing.append(line)
             else:

@@ -19,7 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from components.core.errors import InputError
-from components.ingest.dataset import DataSet, Folder, Label, LabelError, Record, few, formats
+from components.ingest.dataset import (
+    IMAGE_SUFFIXES,
+    DataSet,
+    Folder,
+    Label,
+    LabelError,
+    Record,
+    few,
+    formats,
+    suffix_of,
+)
 from components.ingest.formats.data_yaml import (
     ListedNames,
     description,
@@ -66,7 +76,7 @@ class Yolo:
         if len(found) > 1:
             raise InputError(f"several YOLO data sets in the data: name one of {few(found)} in data_path")
         listed = ListedNames(folder)
-        described = _described(folder, found[0]) if found else _Described({}, dict.fromkeys(without_masks(folder), ""))
+        described = _described(folder, found[0]) if found else _undescribed(folder)
         names = tuple(described.names.values()) or listed.names()
         if described.names and listed.names() and set(listed.names()) != set(names):
             logger.warning(
@@ -194,6 +204,20 @@ def _records(folder: Folder, described: _Described, listed: ListedNames) -> Iter
             yield Record(image, label_file=label, reason=str(error))
     for image, reason in described.missing.items():
         yield Record(image, reason=reason)
+
+
+def _undescribed(folder: Folder) -> _Described:
+    """Every image; the split of those that a list at the top names, as Darknet and CVAT put it there."""
+    described = _Described({}, dict.fromkeys(without_masks(folder), ""))
+    listed = _Described({})
+    images = Images(folder)
+    for name in folder.named(".txt"):
+        split = "" if "/" in name else SPLIT_KEYS.get(PurePosixPath(name).stem.lower(), "")
+        lines = decoded(folder.head(name)).splitlines() if split else []
+        if lines and suffix_of(lines[0].strip()) in IMAGE_SUFFIXES:
+            _add_list(folder, images, name, split, listed)
+    described.splits.update(listed.splits)
+    return _Described({}, described.splits, missing=listed.missing, lists=listed.lists)
 
 
 def _described(folder: Folder, name: str) -> _Described:
