@@ -48,6 +48,11 @@ class Values:
         return np.asarray(table[mask], dtype=np.uint8)
 
 
+def has_one_number(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a PNG with one whole number for each pixel."""
+    return head.startswith(b"\x89PNG") and len(head) > _KIND_AT and head[_KIND_AT] in (_GREY, _PALETTE)
+
+
 def decode(data: bytes, name: str, size: tuple[int, int]) -> NDArray[np.unsignedinteger]:
     """The values (height, width) of a data set's mask, 8 or 16 bits each; of a palette the places, not the colours.
 

@@ -579,6 +579,12 @@ def test_masks_of_0_and_255_are_not_taken_for_background_and_nothing(bring):
     assert found.pixels == {"background": 7200, "object": 7200, "void (255)": 0}
 
 
+def test_a_mask_that_lies_elsewhere_is_no_image(bring):
+    files = images(4) | {f"masks/a{n}.png": halves(0, 1) for n in range(3)} | {"old/a3.png": halves(1, 0)}
+    found = bring(files | {"classes.txt": "sky\nroad\n"}, max_bad_fraction=0.3)
+    assert bad(found) == {"old/a3.png": "label not read: by its name and kind it may be the mask of images/a3.jpg"}
+
+
 def test_a_class_without_pixels_is_told(bring):
     files = images(3) | {f"masks/a{n}.png": halves(0, 1) for n in range(3)}
     assert bring(files | {"classes.txt": "sky\nroad\ncar\n"}).warnings == ("class car has no pixel in any mask",)

@@ -36,6 +36,7 @@ from components.ingest.dataset import (
 from components.ingest.formats.data_yaml import NAMES_FILES, ListedNames, description, descriptions, numbered_names
 from components.ingest.formats.yolo import SPLIT_KEYS
 from components.ingest.label_files import decoded
+from components.ingest.masks import has_one_number
 from components.ingest.pairs import Pairs, has_masks, image_key, mask_key, plain
 from components.ingest.references import Images
 
@@ -76,9 +77,16 @@ def _records(folder: Folder) -> Iterator[Record]:
     images = [name for name in folder.images if not mask_key(name)]
     masks = [name for name in folder.images if mask_key(name)]
     pairs = Pairs.of(images, masks, _key, lambda name: plain(_key(name)))
+    bare: dict[str, list[str]] = {}
     for image in images:
+        if image not in pairs.labels:
+            bare.setdefault(PurePosixPath(plain(image)).stem, []).append(image)
+    for image in images:
+        alike = [other for other in bare.get(PurePosixPath(plain(image)).stem, []) if other != image]
         try:
             mask = pairs.label(image)
+            if alike and not mask and has_one_number(folder.head(image, 32)):
+                raise LabelError(f"label not read: by its name and kind it may be the mask of {few(alike, 2)}")
         except LabelError as error:
             yield Record(image, reason=str(error))
         else:
