@@ -72,11 +72,11 @@ def by_frame(values, counts):
 
 def test_every_miner_is_known_with_its_parameters():
     ours = [name for name, entry in miners.items() if entry.__module__.startswith("components.")]
-    assert ours == sorted((*POOL, "temporal", "novelty"))
+    assert ours == sorted((*POOL, "cutoff", "temporal", "novelty"))
     for name in ours:
         miner = make_miner(name, {})
         assert miner.name == name
-        assert isinstance(miner, PoolMiner) == (name in POOL)
+        assert isinstance(miner, PoolMiner) == (name in (*POOL, "cutoff"))
 
 
 @pytest.mark.parametrize("coarse", [True, False])

@@ -15,6 +15,24 @@ LEAST_RESAMPLES = 200
 PREDICTIONS_BUDGET = 20_000_000  # looked at over all resamples; a second or two
 
 
+def map50(matches: Matches, *, max_detections: int = 100) -> float:
+    """mAP50 of matches at IoU 0.5, as ``evaluate_detections`` computes it; NaN without a true box."""
+    return float(_means(matches, np.ones((1, len(matches.truths)), dtype=np.int64), max_detections)[0])
+
+
+def map50_lower(matches: Matches, confidence: float, *, max_detections: int = 100, seed: int = 0) -> float:
+    """The end of the one-sided interval of mAP50 under drawing the images again.
+
+    Args:
+        matches: of all images, at IoU 0.5.
+        confidence: fraction of the draws, 0..1, whose mAP50 is higher.
+        max_detections: see ``map50_interval``.
+        seed: of the draws.
+    """
+    drawn = _draws(len(matches.truths), len(matches.scores), seed)
+    return float(np.nanpercentile(_means(matches, drawn, max_detections), 100 * (1 - confidence)))
+
+
 def map50_interval(matches: Matches, *, max_detections: int = 100, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of mAP50 under drawing the images again, with replacement.
 

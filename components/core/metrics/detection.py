@@ -183,25 +183,50 @@ def match(
     for start, end in pairwise(bounds):
         truth = truths[images[start]]
         wanted = truth.boxes[truth.classes == found.classes[start]]
-        correct[start:end] = _match_class(wanted, found.boxes[start:end], iou_threshold)
+        correct[start:end] = _taken(wanted, found.boxes[start:end], iou_threshold) >= 0
     ranks = np.arange(len(found)) - np.repeat(starts, np.diff(bounds))
     counts = np.array([np.bincount(truth.classes, minlength=classes) for truth in truths], dtype=np.intp)
     return Matches(images, found.classes, found.scores, ranks, correct, counts)
 
 
-def _match_class(truths: NDArray[np.float32], found: NDArray[np.float32], threshold: float) -> NDArray[np.bool_]:
-    """Which boxes of one class in one image, best score first, take a true box."""
-    correct = np.zeros(len(found), dtype=bool)
-    if len(truths) == 0:
-        return correct
+def found_truths(
+    truth: Detections, predictions: Detections, confidence: float, iou_threshold: float = 0.5
+) -> NDArray[np.bool_]:
+    """Which true boxes of one image are found.
+
+    Args:
+        truth: (N,) true boxes.
+        predictions: what was found in the image.
+        confidence: least score of a prediction that counts.
+        iou_threshold: least overlap.
+
+    Returns:
+        (N,) in the order of the true boxes.
+    """
+    found = np.zeros(len(truth), dtype=bool)
+    sure = predictions[predictions.scores >= confidence]
+    for class_id in np.unique(truth.classes):
+        own = np.flatnonzero(truth.classes == class_id)
+        of_class = sure[sure.classes == class_id]
+        best_first = of_class.boxes[np.argsort(-of_class.scores, kind="stable")]
+        taken = _taken(truth.boxes[own], best_first, iou_threshold)
+        found[own[taken[taken >= 0]]] = True
+    return found
+
+
+def _taken(truths: NDArray[np.float32], found: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
+    """Which true box each box of one class in one image takes, best score first; -1 where it takes none."""
+    taken = np.full(len(found), -1, dtype=np.intp)
+    if len(truths) == 0 or len(found) == 0:
+        return taken
     overlaps = np.asarray(coco_mask.iou(_as_xywh(found), _as_xywh(truths), [0] * len(truths)))
     overlaps[~(overlaps >= threshold)] = -1  # also NaN, where two boxes have no area
     for index in np.flatnonzero(overlaps.max(axis=1) >= 0):
         best = len(truths) - 1 - int(np.argmax(overlaps[index, ::-1]))  # of equals the last one, as in COCO
-        correct[index] = overlaps[index, best] >= 0
-        if correct[index]:
+        if overlaps[index, best] >= 0:
+            taken[index] = best
             overlaps[:, best] = -1
-    return correct
+    return taken
 
 
 def _precision_curves(

@@ -151,7 +151,7 @@ miners: Registry[Callable[..., Miner]] = Registry(
     "miner",
     built_in=[
         f"components.core.miners.{module}"
-        for module in ("confidence", "uncertainty", "entropy_sum", "unconditional", "temporal", "novelty")
+        for module in ("confidence", "uncertainty", "entropy_sum", "unconditional", "temporal", "novelty", "cutoff")
     ],
 )
 
