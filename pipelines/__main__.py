@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -146,9 +147,15 @@ def plugins_(
 @app.command()
 def rollback(
     job_root: Annotated[str, typer.Argument(help="Where the job's state lies.")],
-    to: Annotated[str, typer.Option(help="Version to go back to; by default the one before the champion.")] = "",
+    to: Annotated[
+        str, typer.Option(help="Version to go back to, or the beginning of its name; else the one before the champion.")
+    ] = "",
 ) -> None:
-    """Make an earlier model the champion of a job again."""
+    """Make an earlier model the champion of a job again.
+
+    Without --to this undoes the last change of the champion: given twice, it returns to the model it came from. `jobs
+    JOB_ROOT` lists the versions to choose from.
+    """
     with one_line_errors("interrupted; the same command completes what it began"):
         from components.core.job.job import Job
         from components.deploy.pointer import publish_pointer
@@ -156,8 +163,26 @@ def rollback(
         job = Job.open(job_root)
         before = job.read()[0].champion
         state = job.roll_back(to)
-        publish_pointer(job)
+        publish_pointer(job, state)
         print(f"{job.store.uri}: the champion is {state.champion}, it was {before}")
+        others = [version for version in job.versions_to_choose(state) if version != state.champion]
+        print(f"to choose another one, give --to and one of {', '.join(others)}")
+
+
+@app.command()
+def jobs(
+    job_root: Annotated[str, typer.Argument(help="Where the job is kept.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a job at a glance: releases with figures, what each worker runs, what waits, what failed."""
+    with one_line_errors():
+        from pipelines.jobs import Overview
+
+        overview = Overview.read(job_root, datetime.now(UTC))
+        if as_json:
+            print(overview.model_dump_json(indent=2))
+        else:
+            print("\n".join(overview.lines()))
 
 
 @app.command()

@@ -211,9 +211,18 @@ class Job:
                 f"{self.store.uri}: the job's state changed meanwhile; nothing was done, try again"
             ) from error
 
+    def versions_to_choose(self, state: State) -> list[str]:
+        """The versions that may become the champion, sorted by name: in the store, and made by the job's rounds.
+
+        Args:
+            state: as read.
+        """
+        known = {*state.vouched, *(change.version for change in state.history)}
+        return [version for version in self.registry.versions() if version in known]
+
     def _version_like(self, beginning: str, state: State) -> str:
         """The version with a name, or the only one whose name begins like that, among those the state vouches for."""
-        known = sorted({*state.vouched, *(change.version for change in state.history)})
+        known = self.versions_to_choose(state)
         if beginning in known:
             return beginning
         found = [version for version in known if version.startswith(beginning)]

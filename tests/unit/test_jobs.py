@@ -1,0 +1,126 @@
+"""A job at a glance, and the choice of a version to go back to."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from typer.testing import CliRunner
+
+from components.core.errors import InputError, NotFoundError
+from components.core.job.failures import note_failure
+from components.core.job.fleet import POINTER, WorkerStatus, status_key
+from components.core.job.job import Job
+from components.core.job.label_requests import LabelRequests, write_list
+from components.core.manifest import Manifest
+from components.deploy.candidate import Candidate
+from components.deploy.deploy import deploy
+from components.deploy.garbage import collect_garbage
+from components.report.report import keep
+from pipelines.__main__ import app
+from pipelines.jobs import Overview
+from tests.unit.test_deploy import bundle
+
+NOW = datetime.now(UTC)
+
+
+def name(number: int) -> str:
+    return f"r{number:04d}-{hashlib.sha256(f'model {number}'.encode()).hexdigest()[:8]}"
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    """Four rounds: promoted, rejected, promoted, rejected."""
+    job = Job.open(str(tmp_path / "job"))
+    page = tmp_path / "page.html"
+    page.write_text("a report")
+    for number, outcome in enumerate(["promoted", "rejected", "promoted", "rejected"], start=1):
+        path = tmp_path / f"manifest-{number}"
+        Manifest.of([], ["helmet"]).write(path)
+        deploy(
+            job.store.uri, Candidate.of_one(bundle(tmp_path, f"model {number}")), path, outcome=outcome, why="better",
+            round_number=number, run_id=f"run-{number}", cursor="", champion=job.read()[0].champion,
+        )  # fmt: skip
+        keep(str(page), job.store.uri, f"Round {number}", {"map50": number / 10, "core.map50": 0.2, "note": "text"})
+    return job
+
+
+def test_what_is_known_of_a_job_is_read_from_its_root(job):
+    status = WorkerStatus(node="gate", version=name(3), state="failed", error="no memory", frames=7, time=NOW)
+    job.store.write(status_key("gate"), status.model_dump_json().encode())
+    job.store.write(status_key("yard"), b"{")
+    write_list(job.store, LabelRequests(round=4, model=name(3), miner="entropy", classes=("helmet",), images=()))
+    job.store.write("hard-examples/2026/11/20/13/aa.json", b"{}")
+    job.store.write("hard-examples/2026/11/20/13/aa.jpg", b"image")
+    for _ in range(3):
+        note_failure(job.store.uri, 5, "train", "out of memory")
+    now = datetime.now(UTC)
+    found = Overview.read(job.store.uri, now)
+    assert (found.round, found.champion, found.generation) == (4, name(3), 2)
+    assert [(one.version, one.round, one.outcome, one.figures["map50"]) for one in found.versions] == [
+        (name(1), 1, "deployed before", 0.1), (name(2), 2, "not deployed", 0.2), (name(3), 3, "champion", 0.3),
+        (name(4), 4, "not deployed", 0.4),
+    ]  # fmt: skip
+    assert [(worker.node, worker.status and worker.status.error) for worker in found.workers] == [
+        ("gate", "no memory"), ("yard", None),
+    ]  # fmt: skip
+    assert (found.label_requests, found.hard_examples) == (0, 1)
+    assert found.failure.description.startswith("round 5 has failed 3 times, the last time in train")
+    assert found.failure.rests_until > now
+    assert Overview.read(job.store.uri, now + timedelta(hours=1)).failure.rests_until is None
+
+
+def test_a_job_is_shown_in_lines_and_as_json(job):
+    collect_garbage(job, keep=1)
+    shown = CliRunner().invoke(app, ["jobs", job.store.uri])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert lines[0] == f"{job.store.uri}: 4 rounds, the champion is {name(3)}"
+    assert any(line.split()[:3] == [name(3), "champion", "0.300"] for line in lines)
+    assert any(line.split()[:3] == [name(2), "not", "deployed,"] and "removed" in line for line in lines)
+    assert lines[-1] == "0 images to label (to-label/), 0 hard examples from workers"
+    data = json.loads(CliRunner().invoke(app, ["jobs", job.store.uri, "--json"]).stdout)
+    assert data["champion"] == name(3)
+    assert [one["stored"] for one in data["versions"]] == [True, False, True, True]
+
+
+def test_an_address_without_a_job_is_refused_by_name(tmp_path):
+    shown = CliRunner().invoke(app, ["jobs", str(tmp_path / "nosuch")])
+    assert shown.exit_code == 1
+    assert "nosuch: no job lies there that has had a round, check the address" in shown.output
+    assert not (tmp_path / "nosuch").exists()
+
+
+def test_a_damaged_report_costs_its_figures_alone(job):
+    for info in list(job.store.list("reports/")):
+        if info.key.endswith("round-3.json"):
+            job.store.write(info.key, b'{"map50": "x"}')
+    assert [bool(one.figures) for one in Overview.read(job.store.uri, NOW).versions] == [True, True, False, True]
+
+
+def test_a_version_may_be_given_by_the_beginning_of_its_name(job):
+    shown = CliRunner().invoke(app, ["rollback", job.store.uri, "--to", "r0001"])
+    assert shown.exit_code == 0, shown.output
+    assert f"the champion is {name(1)}, it was {name(3)}" in shown.stdout
+    assert f"give --to and one of {name(2)}, {name(3)}, {name(4)}" in shown.stdout
+    assert json.loads(job.store.read(POINTER))["version"] == name(1)
+
+
+def test_a_beginning_that_is_no_versions_or_several_ones_is_refused_with_those_there_are(job):
+    with pytest.raises(InputError, match=f"'r000' is the beginning of {name(1)}, {name(2)}, .*: give more of it"):
+        job.roll_back("r000")
+    with pytest.raises(NotFoundError, match=f"no model version 'r0009'; choose from {name(1)}, {name(2)}"):
+        job.roll_back("r0009")
+
+
+def test_a_bundle_that_lies_there_and_was_made_by_no_round_cannot_become_the_champion(job, tmp_path):
+    job.registry.publish(bundle(tmp_path, "foreign"), "r0009-ffffffff")
+    with pytest.raises(NotFoundError, match="no model version 'r0009-ffffffff'"):
+        job.roll_back("r0009-ffffffff")
+
+
+def test_a_damaged_version_is_not_gone_back_to(job):
+    job.store.delete(f"bundles/{name(1)}/model.onnx")
+    with pytest.raises(InputError, match=rf"{name(1)}/model\.onnx is gone"):
+        job.roll_back()
+    assert job.read()[0].champion == name(3)
