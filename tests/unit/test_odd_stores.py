@@ -1,3 +1,5 @@
+import ssl
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,6 +8,7 @@ import pytest
 
 from components.core.errors import ConflictError, InputError
 from components.core.job.job import Job
+from components.core.stores.connections import proxy_for
 from components.core.stores.open import fetch, open_store
 from components.core.stores.race import check_conditional_writes
 from components.ingest.feed import take_new
@@ -370,3 +373,85 @@ def test_a_key_that_cannot_be_a_file_is_quarantined_and_stops_nothing(server, tm
     assert poll(str(tmp_path / "job")) == (["one.jpg", "two.jpg"], [f"{odd}.jpg", f"{odd}.txt"])
     a_labelled_image(server, "zebra", 3)
     assert poll(str(tmp_path / "job"))[0] == ["zebra.jpg"]
+
+
+# --- connections ---
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for localhost that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(folder / "key"), "-out", str(folder / "ca.pem")]
+    subprocess.run(made, check=True, capture_output=True)
+    return folder / "ca.pem", folder / "key"
+
+
+@pytest.fixture
+def tls_port(server, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server.server_address[1]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "trusted", "said"),
+    [
+        (
+            "https://localhost:{port}",
+            False,
+            "self-signed certificate): name the PEM file of its authority in AWS_CA_BUNDLE",
+        ),
+        ("https://127.0.0.1:{port}", True, "use an address that the certificate is for"),
+    ],
+)
+def test_certificates(server, tls_port, certificate, monkeypatch, endpoint, trusted, said):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.format(port=tls_port))
+    if trusted:
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    assert said in message_of(lambda: open_store("s3://bucket/job").read("a"))
+
+
+def test_a_certificate_that_is_trusted(server, tls_port, certificate, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{tls_port}")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+    open_store("s3://bucket/job").write("a", b"1")
+    assert server.objects == {"job/a": b"1"}
+
+
+def test_tls_where_there_is_none(server, monkeypatch):
+    monkeypatch.setenv("EDGE_STORE_PATIENCE", "60")  # another try would end the same way
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address.replace("http:", "https:"))
+    message = message_of(lambda: open_store("s3://bucket/job").read("a"))
+    assert message.endswith("the server does not speak TLS: write http:// in place of https://")
+
+
+def test_what_a_server_says_in_plain_words(server):
+    server.rule = lambda *_: (400, b"Client sent an HTTP request to an HTTPS server.\n", {"Content-Type": "text/plain"})
+    message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
+    assert "HTTP 400, text/plain, OddS3 1.0, Client sent an HTTP request to an HTTPS server." in message
+
+
+@pytest.mark.parametrize(
+    ("exempt", "url", "proxy"),
+    [
+        ("", "http://10.1.2.3:9000", "http://proxy:3128"),
+        ("10.0.0.0/8", "http://10.1.2.3:9000", ""),
+        ("localhost, 10.0.0.0/8 ,.svc", "http://10.1.2.3:9000", ""),
+        ("10.0.0.0/8", "http://11.1.2.3:9000", "http://proxy:3128"),
+        ("fd00::/8", "http://[fd00::1]:9000", ""),
+        (".svc", "http://minio.team.svc:9000", ""),
+        (".svc,nonsense/x", "http://minio.example.com", "http://proxy:3128"),
+        ("", "https://minio.example.com", ""),
+    ],
+)
+def test_what_is_reached_without_the_proxy(monkeypatch, exempt, url, proxy):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", " proxy:3128\n")
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert proxy_for(url) == proxy

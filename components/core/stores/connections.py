@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,7 @@ from components.core.stores.transfer import CHUNK_BYTES, check_size
 
 log = logging.getLogger(__name__)
 
+_NO_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}  # as OpenSSL has it
 PATIENCE_SECONDS = 60.0  # how long a store may be out of reach before a step gives up
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 8.0
 _TRIED_ONCE = urllib3.Retry(  # nothing is tried again inside the library, so that patience is counted in one place
@@ -140,15 +142,33 @@ def open_pool(url: str) -> Pool:
 def proxy_for(url: str) -> str:
     """The proxy that ``HTTP_PROXY`` or ``HTTPS_PROXY`` names for a server, unless ``NO_PROXY`` does; empty: none."""
     parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme, "").strip()
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    host = parts.hostname or ""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme, "").strip()
+    if not proxy or urllib.request.proxy_bypass(host) or _is_in_networks(host, proxies.get("no", "")):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def is_untrusted(error: Exception) -> bool:
-    """Whether a connection failed because the server's certificate is not trusted."""
-    return any(isinstance(part, ssl.SSLCertVerificationError) for part in _cause(error).args)
+def tls_trouble(error: Exception, variable: str) -> str:
+    """What is wrong with a connection by TLS and what to do; empty if that is not what failed.
+
+    Args:
+        error: that ended the connection.
+        variable: names the file of certificates to trust.
+    """
+    inner = next((part for part in _cause(error).args if isinstance(part, ssl.SSLError)), None)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        if "mismatch" in inner.verify_message:
+            advice = "use an address that the certificate is for"
+        elif "expired" in inner.verify_message or "not yet valid" in inner.verify_message:
+            advice = "renew it, or set this machine's clock"
+        else:
+            advice = f"name the PEM file of its authority in {variable}"
+        return f"the server's certificate is not trusted ({inner.verify_message}): {advice}"
+    if inner is not None and inner.reason in _NO_TLS:
+        return "the server does not speak TLS: write http:// in place of https://"
+    return ""
 
 
 def receive(source: Source, file: BinaryIO, name: str, max_bytes: int | None = None) -> str:
@@ -231,4 +251,17 @@ def _cause(error: Exception) -> Exception:
 
 def _is_final(error: Exception) -> bool:
     """Whether another try would end the same way."""
-    return is_untrusted(error) or isinstance(_cause(error), LocationValueError)
+    return bool(tls_trouble(error, "")) or isinstance(_cause(error), LocationValueError)
+
+
+def _is_in_networks(host: str, names: str) -> bool:
+    """Whether an address is in one of the networks, such as ``10.0.0.0/8``, that ``NO_PROXY`` holds beside names."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for name in names.split(","):
+        with suppress(ValueError):
+            if "/" in name and address in ipaddress.ip_network(name.strip(), strict=False):
+                return True
+    return False

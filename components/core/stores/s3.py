@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.stores.addresses import shown
 from components.core.stores.base import MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
-from components.core.stores.connections import Patience, Pool, Source, is_untrusted, open_pool, reason_of, receive
+from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive, tls_trouble
 from components.core.stores.credentials import find_credentials
 from components.core.stores.s3_answers import (
     ENDPOINT_VARIABLES,
@@ -282,11 +282,8 @@ def _errors(uri: str, needs: str) -> Iterator[None]:
             raise
         raise InputError(f"{uri}: {NotS3Error(None, str(error)[:100])}") from error
     except HTTPError as error:
-        if is_untrusted(error):
-            raise InputError(
-                f"{uri}: the certificate of {shown_endpoint()} is not trusted ({reason_of(error)}): "
-                "name the PEM file of its authority in AWS_CA_BUNDLE"
-            ) from error
+        if trouble := tls_trouble(error, "AWS_CA_BUNDLE"):
+            raise InputError(f"{uri}: {shown_endpoint()}: {trouble}") from error
         raise InputError(
             f"{uri}: the store is out of reach ({reason_of(error)}): "
             "check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"

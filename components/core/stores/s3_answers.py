@@ -34,10 +34,11 @@ _LONGEST_MESSAGE = 200
 class NotS3Error(Exception):
     """What answers is not S3; the message says so, and what it is as far as that can be seen."""
 
-    def __init__(self, answer: urllib3.BaseHTTPResponse | None, details: str = "") -> None:
+    def __init__(self, answer: urllib3.BaseHTTPResponse | None, details: str = "", text: bytes = b"") -> None:
         if answer is not None:
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-            details = ", ".join(part for part in (f"HTTP {answer.status}", kind, server_of(answer)) if part)
+            said = redacted(" ".join(text[:300].decode(errors="replace").split())) if kind == "text/plain" else ""
+            details = ", ".join(part for part in (f"HTTP {answer.status}", kind, server_of(answer), said) if part)
         if answer is not None and answer.status == 413:
             super().__init__(f"a proxy before the store refuses bodies of this size ({details}): raise its limit")
         else:
@@ -61,7 +62,7 @@ def check_is_s3(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) ->
     if any(name.lower().startswith(("x-amz-", "x-goog-")) for name in answer.headers):
         return
     if not _has_the_form(method, answer, is_read):
-        raise NotS3Error(answer)
+        raise NotS3Error(answer, text=answer.data if is_read else b"")
 
 
 def shown_endpoint() -> str:

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.addresses import shown
-from components.core.stores.connections import Source, is_untrusted, open_pool, reason_of, receive
+from components.core.stores.connections import Source, open_pool, reason_of, receive, tls_trouble
 from components.core.stores.transfer import landing, os_errors, verify
 
 _CANNOT_RESUME = {412, 416}
@@ -72,11 +72,8 @@ def _errors(uri: str) -> Iterator[None]:
     try:
         yield
     except HTTPError as error:
-        if is_untrusted(error):
-            raise InputError(
-                f"{shown(uri)}: the server's certificate is not trusted ({reason_of(error)}): "
-                "name the PEM file of its authority in SSL_CERT_FILE"
-            ) from error
+        if trouble := tls_trouble(error, "SSL_CERT_FILE"):
+            raise InputError(f"{shown(uri)}: {trouble}") from error
         raise InputError(
             f"{shown(uri)}: out of reach ({reason_of(error)}): check the address and the network"
         ) from error
