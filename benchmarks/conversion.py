@@ -56,7 +56,7 @@ from components.convert.measure import figures, measure  # noqa: E402
 from components.core.bundle import Bundle  # noqa: E402
 from components.core.cache import cache_folder, fetch_blobs  # noqa: E402
 from components.core.detections import Detections  # noqa: E402
-from components.core.estimators.ultralytics_model import ONNX_OPSET  # noqa: E402
+from components.core.estimators.onnx_export import ONNX_OPSET  # noqa: E402
 from components.core.estimators.ultralytics_offline import ultralytics_offline  # noqa: E402
 from components.core.estimators.yolo import lay_out  # noqa: E402
 from components.core.heads import BoxesHead  # noqa: E402

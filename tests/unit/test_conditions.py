@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from components.core.errors import InputError
-from components.core.rules.conditions import Clause, Condition, Outcome, Verdict, no_regression
+from components.core.rules.conditions import Clause, Condition, Outcome, no_regression
 
 MET, NOT_MET, ERROR = Outcome.MET, Outcome.NOT_MET, Outcome.ERROR
 CLASSES = ("helmet", "head", "hard hat")
@@ -392,21 +392,6 @@ def test_without_champion_the_other_clauses_still_count():
 def test_a_verdict_is_no_bool():
     with pytest.raises(TypeError, match=re.escape("verdict.outcome")):
         bool(judge("map50 > 0.5"))
-
-
-def test_a_verdict_is_stored_and_read():
-    for condition in ("map50 > 0.5", ["broken > 1", "map50_delta > 0"], {"not": "endless[helmet] > 0"}):
-        for champion in (CHAMPION, None):
-            verdict = judge(condition, champion=champion)
-            stored = json.dumps(verdict.to_dict(), allow_nan=False)
-            assert Verdict.from_dict(json.loads(stored)) == verdict
-    assert json.loads(stored)["outcome"] == "error"
-
-
-@pytest.mark.parametrize("data", [None, {}, {"outcome": "maybe", "condition": "a > 1", "clauses": []}])
-def test_what_is_no_stored_verdict_is_refused(data):
-    with pytest.raises(InputError, match="a stored verdict cannot be read"):
-        Verdict.from_dict(data)
 
 
 def test_no_regression_holds_every_class():

@@ -2,6 +2,7 @@ import hashlib
 import json
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from components.core.heads import SemanticHead
 from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.job.job import Job
 from components.core.job.label_requests import list_key, read_lists, write_list
+from components.core.job.state import Change
 from components.core.manifest import Manifest
 from components.core.miners.base import Frame
 from components.core.parameters import MineSettings, problems
@@ -87,6 +89,7 @@ def sample(job, number, colour=RED, labelled=False, boxes=(), round_number=1):
 
 def commit(job, tmp_path, rows=(), champion=CHAMPION, number=1):
     """Let the job have these samples and this champion."""
+    state, etag = job.read()
     key = None
     if rows:
         file = tmp_path / "manifest.parquet"
@@ -95,8 +98,12 @@ def commit(job, tmp_path, rows=(), champion=CHAMPION, number=1):
         job.store.upload(file, key)
     if champion and champion not in job.registry.versions():
         job.registry.publish(write_bundle(tmp_path / champion, colour_model()), champion)
-    state, etag = job.read()
-    job.commit(state.model_copy(update={"round": number, "manifest": key, "champion": champion}), etag)
+    history = state.history
+    if champion and champion != state.champion:
+        change = Change(version=champion, before=state.champion, at=datetime.now(UTC), why="promoted")
+        history = (*history, change)
+    changes = {"round": number, "manifest": key, "champion": champion, "history": history}
+    job.commit(state.model_copy(update=changes), etag)
 
 
 def chosen(mined, share=None):

@@ -21,8 +21,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import clip_boxes_to_image
 
+from components.core.estimators.onnx_export import export
+
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
-ONNX_OPSET = 19
 COMPARED = 100  # boxes, when an export is checked
 
 
@@ -109,25 +110,10 @@ def export_onnx(network: FasterRcnn, path: Path, image_size: tuple[int, int]) ->
     Raises:
         RuntimeError: ONNX Runtime finds other boxes than the network.
     """
-    import onnxruntime
-
     outputs = ("boxes", "scores", "labels")
-    sample = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that sides are taken for constants, which on a canvas they are
-        expected = [output.numpy() for output in network(sample)]
-        torch.onnx.export(
-            network,
-            (sample,),
-            str(path),
-            opset_version=ONNX_OPSET,
-            dynamo=False,
-            input_names=["images"],
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "N"} for name in outputs},
-        )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found = session.run(list(outputs), {"images": sample.numpy()})
+        expected, found = export(network, path, image_size, outputs, any_length=True)
     share = _share_found(expected, found)
     if share < 0.9:  # the order of equal scores may decide over a few
         raise RuntimeError(f"the exported ONNX finds {share:.0%} of the boxes that the trained model finds")

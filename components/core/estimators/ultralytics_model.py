@@ -28,6 +28,7 @@ from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator
 from components.core.estimators.device import checked_device
+from components.core.estimators.onnx_export import export
 from components.core.estimators.ultralytics_offline import ultralytics_offline
 from components.core.heads import SemanticHead, SplitHead
 from components.core.progress import Progress
@@ -35,7 +36,6 @@ from components.core.tasks.base import LocalSamples
 
 logger = logging.getLogger(__name__)
 
-ONNX_OPSET = 19  # the newest that rknn-toolkit2 2.5.0 reads
 PROGRESS_SECONDS = 20.0  # how often a long epoch says where it is
 ONNX_TOLERANCE = 1e-3
 
@@ -290,27 +290,11 @@ def export_onnx(
         image_size: height and width in pixels.
         outputs: names of what ``forward`` gives.
     """
-    import onnxruntime
-    import torch
-
     network.fuse(verbose=False)
     head = network.model[-1]
     head.forward = types.MethodType(forward, head)
-    sample = torch.rand(1, 3, *image_size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = network(sample)
-        torch.onnx.export(
-            network,
-            (sample,),
-            str(path),
-            opset_version=ONNX_OPSET,
-            dynamo=False,
-            input_names=["images"],
-            output_names=list(outputs),
-        )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    actual = session.run(None, {"images": sample.numpy()})
-    error = max(float(np.abs(a - e.numpy()).max()) for a, e in zip(actual, expected, strict=True))
+    expected, found = export(network, path, image_size, outputs)
+    error = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True))
     if not error <= ONNX_TOLERANCE:  # NaN too
         raise RuntimeError(f"the exported ONNX differs from the trained model by {error:g}, at most {ONNX_TOLERANCE:g}")
 

@@ -39,8 +39,6 @@ from enum import StrEnum
 from numbers import Real
 from typing import Any, Literal, TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
 from components.core.errors import InputError
 
 Metrics: TypeAlias = Mapping[str, float | Mapping[str, float] | Sequence[float]]
@@ -120,27 +118,6 @@ class Verdict:
             return f"{self.outcome}: {self.condition} ({self.clauses[0].reason})"
         reasons = "; ".join(f"{clause.text} {clause.outcome}: {clause.reason}" for clause in self.clauses)
         return f"{self.outcome}: {self.condition} ({reasons})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The verdict as a mapping for JSON."""
-        data: dict[str, Any] = _VERDICT.dump_python(self, mode="json")
-        return data
-
-    @classmethod
-    def from_dict(cls, data: object) -> Verdict:
-        """The verdict that ``to_dict`` made the mapping of.
-
-        Raises:
-            InputError: the mapping is not of that kind.
-        """
-        try:
-            return _VERDICT.validate_python(data)
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise InputError(f"a stored verdict cannot be read: {wrong}") from error
-
-
-_VERDICT = TypeAdapter(Verdict)
 
 
 class Condition(ABC):
