@@ -162,7 +162,7 @@ class Trial:
 
     def _tests(self) -> dict[str, Manifest]:
         """The held-out images of each site, of all rounds: who is on which side depends on nothing but the seed."""
-        from components.prepare.prepare import assign
+        from components.prepare.splits import assign
 
         sites = {}
         for name in ("first", "new"):

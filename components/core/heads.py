@@ -14,6 +14,7 @@ Nothing here loads more than pydantic: the description of a model is read in eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, PositiveInt, model_serializer
@@ -24,6 +25,7 @@ from components.core.plugins import Registry
 
 if TYPE_CHECKING:
     from components.core.bundle import Bundle
+    from components.core.detections import Detections
     from components.core.runtimes.base import Infer, Network
     from components.core.runtimes.golden import Finding, Outputs
 
@@ -67,6 +69,14 @@ class Head(ABC):
             bundle: what the model is.
             infer: runs its network on one canvas.
         """
+
+    def boxes(self, found: Any) -> Detections | None:
+        """The boxes of a result, by which miners judge an image; None where such a model gives none."""
+        return None
+
+    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """What a sink tells of a result that has no boxes, as a JSON object."""
+        return {}
 
     def fault(self, found: Any) -> str:
         """What is wrong with the numbers of a result, such as NaN; empty if nothing."""
@@ -184,6 +194,11 @@ class SplitHead(Head):
 
         return NetworkDetector(bundle, infer, self)
 
+    def boxes(self, found: Any) -> Detections:
+        """All of it."""
+        boxes: Detections = found
+        return boxes
+
     def fault(self, found: Any) -> str:
         """See :class:`Head`."""
         from components.core.runtimes.detector import fault  # loads OpenCV
@@ -237,6 +252,11 @@ class BoxesHead(Head):
 
         return NetworkDetector(bundle, infer, self)
 
+    def boxes(self, found: Any) -> Detections:
+        """All of it."""
+        boxes: Detections = found
+        return boxes
+
     def fault(self, found: Any) -> str:
         """See :class:`Head`."""
         from components.core.runtimes.detector import fault  # loads OpenCV
@@ -285,6 +305,11 @@ class SemanticHead(Head):
         from components.core.runtimes.segmenter import NetworkSegmenter  # loads OpenCV
 
         return NetworkSegmenter(bundle, infer)
+
+    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """The fraction of the pixels of each class."""
+        fractions = ((name, float((found == index).mean())) for index, name in enumerate(classes))
+        return {"pixels": {name: round(fraction, 4) for name, fraction in fractions if fraction}}
 
     def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
         """Whether the pixels have the same classes."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Literal
+from typing import Any, Literal
 
-from components.core.runtimes.base import Detector
+from components.core.runtimes.base import Model
 from components.serving.model_cache import CachedModel
 from components.serving.pointers import DesiredModel
 
@@ -27,7 +27,7 @@ class LoadedModel:
         desired: what asked for it; None for one that was started from disk.
     """
 
-    detector: Detector
+    detector: Model[Any]
     cached: CachedModel
     desired: DesiredModel | None = None
 

@@ -125,4 +125,7 @@ class CloudModel:
         if isinstance(seen, str):
             raise FailedInferenceError(seen)
         used = seen.model
-        return Answer.of(seen.found, image, used.version, used.cached.digest, used.detector.bundle.classes)
+        boxes = used.detector.bundle.head.boxes(seen.found)
+        if boxes is None:
+            raise FailedInferenceError(f"model {used.version} is for {used.detector.bundle.task} and gives no boxes")
+        return Answer.of(boxes, image, used.version, used.cached.digest, used.detector.bundle.classes)

@@ -12,7 +12,7 @@ from queue import Empty
 from components.core.backoff import Backoff
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.base import open_detector
+from components.core.runtimes.base import open_model
 from components.serving.active_model import ActiveModel, Event, LoadedModel
 from components.serving.model_cache import CachedModel, ModelCache, UnfitModelError
 from components.serving.pointers import DesiredModel, PointerReader
@@ -56,7 +56,7 @@ class Loader:
             NoRuntimeError: none would on this machine.
         """
         try:
-            detector = open_detector(self.runtime, model.folder, self.threads)
+            detector = open_model(self.runtime, model.folder, self.threads)
             warm_up(detector)
         except (UnfitModelError, NoRuntimeError):
             raise

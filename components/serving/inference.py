@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
-from components.core.detections import Detections
 from components.core.runtimes.letterbox import ImageArray
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.smoke_test import check_numbers, one_line
@@ -17,10 +17,10 @@ FAILURES = 5  # images in a row that a model may fail at, before it is given up
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model found in an image."""
+    """What a model found in an image: boxes, or what its kind of task gives."""
 
     model: LoadedModel
-    found: Detections
+    found: Any
 
 
 class ModelRunner:
@@ -45,12 +45,12 @@ class ModelRunner:
         if model is None:
             return "no model yet"
         found = self._try(model, image)
-        if isinstance(found, Detections):
+        if not isinstance(found, str):
             self._failures = 0
             self._active.succeeded()
             return Seen(model, found)
         before = self._active.before
-        if before is not None and isinstance(found_before := self._try(before, image), Detections):
+        if before is not None and not isinstance(found_before := self._try(before, image), str):
             self._active.go_back(found)
             return Seen(before, found_before)
         self._failures += 1
@@ -59,8 +59,8 @@ class ModelRunner:
             self._failures = 0
         return f"model {model.version} cannot look at an image: {found}"
 
-    def _try(self, model: LoadedModel, image: ImageArray) -> Detections | str:
-        """What a model finds, or what is wrong with it."""
+    def _try(self, model: LoadedModel, image: ImageArray) -> Any:
+        """What a model finds, or what is wrong with it as text, which no result is."""
         problem = ""
         for _ in range(TRIES):
             try:

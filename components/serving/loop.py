@@ -118,7 +118,7 @@ class EdgeLoop:
 
         def edge() -> Detections | None:
             here.append(self._infer(shot))
-            return here[0].found
+            return here[0].final
 
         classes = model.detector.bundle.classes
         try:

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Queue
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
+from components.core.miners.rules import BoxRule
 from components.core.rate_limit import RateLimit
 from components.serving.active_model import LoadedModel
 from components.serving.metrics import Metrics
@@ -39,6 +40,9 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["hard", "audit"]
 
+# Most miners judge by boxes. Where the model gives none, frames are kept for these by chance alone.
+NO_BOXES = Judgement(False, 0.0, "the model gives no boxes to judge by")
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -53,13 +57,23 @@ class Inference:
 
     shot: Shot
     model: LoadedModel | None = None
-    found: Detections | None = None
+    found: Any = None
     joint: JointResult | None = None
 
     @property
     def final(self) -> Detections | None:
-        """The result that counts: the cloud's where joint inference has one, and else what was found here."""
-        return self.joint.final if self.joint else self.found
+        """The boxes that count: the cloud's where joint inference has some, and else what was found here.
+
+        None where nothing was found, or by a model that gives no boxes, as one that segments.
+        """
+        if self.joint:
+            return self.joint.final
+        return self.model.detector.bundle.head.boxes(self.found) if self.model and self.found is not None else None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether a model could look at the image."""
+        return self.found is not None or self.final is not None
 
     @property
     def version(self) -> str:
@@ -93,9 +107,8 @@ class Mining:
 
     def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
         """The sidecar of an image whose bytes have the SHA-256 ``image``."""
-        found = seen.final
+        found = seen.final or Detections.none()
         assert seen.model is not None
-        assert found is not None
         shot = seen.shot
         height, width = shot.image.shape[:2]
         return Sidecar.model_validate(
@@ -158,13 +171,12 @@ class Keeper:
 
     def _mine(self, seen: Inference) -> bool:
         """Judge a frame and keep it if it is worth that; whether it was kept."""
-        found = seen.final
-        if found is None:
+        if not seen.has_result:
             return False
         key = frame_key(seen.shot)
         try:
             judged = seen.joint.judgement if seen.joint else None
-            judgement = judged or self._mining.miner.judge(Frame(found, seen.shot.image, key))
+            judgement = judged or self._judge(seen, key)
             kind = self._mining.kind(judgement, key)
         except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
             self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")
@@ -177,6 +189,17 @@ class Keeper:
         except Exception as error:  # such as an image that no JPEG can hold
             self._failed("unkept", f"a hard example cannot be kept: {one_line(error)}")
             return False
+
+    def _judge(self, seen: Inference, key: str) -> Judgement:
+        boxes, miner = seen.final, self._mining.miner
+        if boxes is None and isinstance(miner, BoxRule):
+            if self._lines.allows("no boxes"):
+                log.warning(
+                    "the model gives no boxes for the miner %s to judge by: only audit_ratio=%g of the frames are kept",
+                    miner.name, self._mining.audit_ratio,
+                )  # fmt: skip
+            return NO_BOXES
+        return miner.judge(Frame(boxes or Detections.none(), seen.shot.image, key))
 
     def _failed(self, counter: str, message: str) -> None:
         self._metrics.count(counter)

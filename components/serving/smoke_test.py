@@ -21,7 +21,7 @@ import numpy as np
 from components.core import plugins
 from components.core.errors import InputError, NoRuntimeError
 from components.core.processes import module_command, module_environment
-from components.core.runtimes.base import Model, Network, open_detector
+from components.core.runtimes.base import Model, Network, open_model
 from components.serving.board import find_golden, hold_against
 from components.serving.memory import free_bytes, limit_to, resident_bytes
 from components.serving.model_cache import UnfitModelError
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
     try:
         plugins.load(modules)
-        detector = open_detector(runtime, Path(folder), int(threads))
+        detector = open_model(runtime, Path(folder), int(threads))
         if board_check == "on":  # first, because it knows better what is wrong
             check_board(detector, Path(folder))
         warm_up(detector)

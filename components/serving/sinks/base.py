@@ -28,8 +28,8 @@ something with ``write`` and ``close``::
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -51,11 +51,12 @@ class Result:
         frame: number of the frame in its source.
         model: version of the model.
         classes: class names in the order of the class ids.
-        detections: in pixels of the frame.
+        detections: in pixels of the frame; none from a model that gives no boxes.
         width: of the frame, in pixels.
         height: of the frame, in pixels.
         image: the frame, (H, W, 3) uint8 RGB; None for a sink that does not need it.
         joint: both results and the judgement, where the worker does joint inference; ``detections`` is the final one.
+        summary: what a model without boxes found, such as ``{"pixels": {"road": 0.61}}``, the fraction of each class.
     """
 
     time: datetime
@@ -69,6 +70,7 @@ class Result:
     height: int
     image: ImageArray | None = None
     joint: JointResult | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The same as a JSON object; boxes are ``x1, y1, x2, y2`` to a hundredth of a pixel."""
@@ -77,6 +79,7 @@ class Result:
             "node": self.node, "source": self.source, "frame": self.frame, "model": self.model,
             "width": self.width, "height": self.height,
             "detections": self.rows(self.detections), **({"is_hard": self.joint.is_hard} if self.joint else {}),
+            **self.summary,
         }  # fmt: skip
 
     def rows(self, found: Detections) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from components.core.backoff import Backoff
+from components.core.detections import Detections
 from components.core.stores.addresses import shown
 from components.serving.mining import Inference
 from components.serving.sinks.base import Result, Sink, open_sink
@@ -139,17 +140,19 @@ class Outlets:
 
     def put(self, seen: Inference) -> None:
         """Leave what a model found in a frame for every sink; a frame without an inference is left out."""
-        found = seen.final
-        if seen.model is None or found is None:
+        if seen.model is None or not seen.has_result:
             return
+        found = seen.final or Detections.none()
         shot, now = seen.shot, datetime.now(UTC)
         height, width = shot.image.shape[:2]
+        bundle = seen.model.detector.bundle
+        summary = bundle.head.summary(seen.found, bundle.classes)
         for needs_image, outlet in self._outlets:
             outlet.put(
                 Result(
                     time=now, node=self._node, source=self._source, frame=shot.number, model=seen.version,
-                    classes=seen.model.detector.bundle.classes, detections=found, width=width, height=height,
-                    image=shot.image if needs_image else None, joint=seen.joint,
+                    classes=bundle.classes, detections=found, width=width, height=height,
+                    image=shot.image if needs_image else None, joint=seen.joint, summary=summary,
                 )
             )  # fmt: skip
 
