@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from kfp import dsl
+
 from components.convert.component import convert
+from components.deploy.component import promote
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.prepare.component import prepare
@@ -16,7 +19,7 @@ from pipelines.face import pipeline
 
 @pipeline("helmet-detection")
 def helmet_detection(given: Mapping[str, Any]) -> str:
-    """Bring images in, train a detector on them, and evaluate it on images it has not seen.
+    """Bring images in, train a detector on them, evaluate it on images it has not seen, and make it the champion.
 
     Returns:
         URI of the report.
@@ -29,9 +32,19 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
     trained = train(manifest=manifest, **job)
     converted = convert(manifest=manifest, model=trained.outputs["model"], **job)
     evaluated = evaluate(manifest=manifest, model=converted.outputs["converted"], **job)
+    promoted = promote(
+        manifest=manifest,
+        candidate=converted.outputs["converted"],
+        conversion=converted.outputs["conversion"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        **job,
+    ).after(evaluated)
     reported = report(
         title="Helmet detection",
-        job_root=given["job_root"],
+        data_url=given["data_url"],
+        model=promoted.outputs["Output"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        promote_report=promoted.outputs["report"],
         ingest_report=brought.outputs["report"],
         prepare_report=prepared.outputs["report"],
         train_report=trained.outputs["report"],
@@ -39,12 +52,13 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         conversion=converted.outputs["conversion"],
         evaluate_report=evaluated.outputs["report"],
         metrics=evaluated.outputs["metrics"],
+        **job,
     )
-    for task in (brought, prepared, trained, converted, evaluated):
+    for task in (brought, prepared, trained, converted, evaluated, promoted):
         cluster.use_cache(task.after(checked), checked.output)
-    for task in (brought, prepared, trained, converted, evaluated, reported):
+    for task in (brought, prepared, trained, converted, evaluated, promoted, reported):
         cluster.use_retries(task)
-    for task in (checked, brought, prepared, trained, converted, evaluated, reported):
+    for task in (checked, brought, prepared, trained, converted, evaluated, promoted, reported):
         # Every step reads or writes the store, which KFP's cache key does not see.
         cluster.use_store(task.set_caching_options(False), given["store_secret"])
     cluster.use_training_node(trained, given)

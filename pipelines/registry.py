@@ -3,7 +3,7 @@
 from typing import Any
 
 from components.convert.component import convert
-from components.deploy.component import deploy
+from components.deploy.component import deploy, promote
 from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
 from components.label.component import label
@@ -31,6 +31,7 @@ COMPONENTS: dict[str, Any] = {
         mine,
         plan,
         prepare,
+        promote,
         report,
         setup,
         setup_round,

@@ -93,3 +93,107 @@ def deploy(
         title = f"Round {number}"
         write_page(page.path, title, sections)
         return keep(page.path, job_root, title, dict(metrics.metadata))
+
+
+@images.train_component
+def promote(
+    manifest: dsl.Input[dsl.Dataset],
+    candidate: dsl.Input[dsl.Model],
+    conversion: dsl.Input[dsl.Artifact],
+    job_root: str,
+    run_id: str,
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> str:
+    """Make the model of a single run the champion of its job; where there is a champion already, the gate decides.
+
+    The run counts as a round of the job, so that later rounds know its samples and their splits.
+
+    Args:
+        manifest: Samples with splits, from `prepare`; those of the split `test` decide.
+        candidate: A bundle.
+        conversion: From `convert`; a candidate that could not be converted is not promoted.
+        job_root: Where the job is kept.
+        run_id: Name of the run, by which a retried step recognises its own work.
+        report: The outcome, and both models side by side where there were two, as a page.
+        settings: Parameters by name.
+
+    Returns:
+        Where the model was kept with the job; empty if it was not.
+    """
+    from components.core.steps import step
+
+    with step("promote", job_root, settings=settings):
+        import json
+        import logging
+        from datetime import UTC, datetime
+        from pathlib import Path
+
+        from components.core import plugins
+        from components.core.cache import cache_folder, version_folder
+        from components.core.errors import ConflictError, LostRaceError
+        from components.core.job.job import Job
+        from components.core.manifest import Manifest
+        from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, PromoteSettings, read
+        from components.core.reports.page import write_page
+        from components.deploy.canary import CanaryPlan
+        from components.deploy.candidate import Candidate
+        from components.deploy.deploy import deploy as commit
+        from components.deploy.deploy import section
+        from components.deploy.garbage import collect_garbage
+        from components.deploy.promote import FIRST, Verdict, already, not_asked, not_deployed
+        from components.evaluate.gate_report import sections
+        from components.evaluate.verdict import compare_and_judge
+        from components.prepare.replay import with_run
+
+        common, chosen = read(CommonSettings, settings), read(PromoteSettings, settings)
+        plugins.load(common.plugins)
+        job = Job.open(job_root)
+        state, _ = job.read()
+        samples, folder = Manifest.read(manifest.path), Path(candidate.path)
+        converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
+        parts = []
+        verdict = not_asked(chosen.deploy, converted) or already(state, run_id) or FIRST
+        if verdict is FIRST and state.champion:
+            champion = version_folder(job_root, "champion", state.champion)
+            job.fetch_bundle(state.champion, champion, state)
+            tests = {"test": samples.split("test")}
+            comparison, judged = compare_and_judge(
+                {"candidate": folder, "champion": champion},
+                tests,
+                converted,
+                gate=read(GateSettings, settings),
+                thresholds=read(EvaluateSettings, settings),
+                runtime=common.runtime,
+                cache_folder=cache_folder(job_root) / "blobs",
+                now=datetime.now(UTC),
+            )
+            verdict, parts = Verdict.of_gate(judged.outcome, judged.reasons), sections(comparison, judged)
+        logging.info("%s", verdict.describe())
+        if verdict.outcome is None:
+            write_page(report.path, "Promote", [not_deployed(verdict, state), *parts])
+            return ""
+        number = verdict.round_number or state.round + 1
+        everything = Path(report.path).with_name("samples.parquet")
+        with_run(job.manifest(state, cache_folder(job_root)), samples, number).write(everything)
+        try:
+            deployed = commit(
+                job_root,
+                Candidate.of_one(folder),
+                everything,
+                outcome=verdict.outcome,
+                why=verdict.why,
+                round_number=number,
+                run_id=run_id,
+                cursor=state.cursor,
+                champion=state.champion,
+                rollout_timeout=chosen.rollout_timeout,
+                rollout_fraction=chosen.rollout_fraction,
+                canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
+            )
+        except ConflictError as error:
+            raise LostRaceError(str(error)) from error
+        logging.info("%s: %s; the champion is %s", deployed.outcome, deployed.version, deployed.champion or "none")
+        collect_garbage(job, chosen.keep_versions, job.read()[0])
+        write_page(report.path, "Promote", [section(deployed), *parts])
+        return job.store.uri_of(f"bundles/{deployed.version}")

@@ -93,46 +93,26 @@ def judge(
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, read
         from components.core.reports.page import write_page
-        from components.core.rules.conditions import Condition
-        from components.core.rules.window import Window
-        from components.evaluate.compare import compare
-        from components.evaluate.gate import conversion_check
-        from components.evaluate.gate import judge as decide
         from components.evaluate.gate_report import sections
-        from components.evaluate.predictor import open_predictor
+        from components.evaluate.verdict import compare_and_judge
 
-        common, gate = read(CommonSettings, settings), read(GateSettings, settings)
-        thresholds = read(EvaluateSettings, settings)
+        common = read(CommonSettings, settings)
         plugins.load(common.plugins)
         job = Job.open(job_root)
         state, _ = job.read()
         champion = version_folder(job_root, "champion", state.champion) if state.champion else None
         if champion and state.champion:
             job.fetch_bundle(state.champion, champion, state)
-        conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None
-        folders = {"candidate": Path(candidate.path), **({"champion": champion} if champion else {})}
-        comparison = compare(
-            {
-                name: open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
-                for name, folder in folders.items()
-            },
+        models = {"candidate": Path(candidate.path), **({"champion": champion} if champion else {})}
+        comparison, decided = compare_and_judge(
+            models,
             {"core": Manifest.read(core.path), "recent": Manifest.read(recent.path)},
-            confidence_threshold=thresholds.confidence_threshold,
+            json.loads(Path(conversion.path).read_text(encoding="utf-8")),
+            gate=read(GateSettings, settings),
+            thresholds=read(EvaluateSettings, settings),
+            runtime=common.runtime,
             cache_folder=cache_folder(job_root) / "blobs",
-            named=conditions.metrics() if conditions else (),
-        )
-        decided = decide(
-            comparison,
             now=datetime.now(UTC),
-            conditions=conditions,
-            no_regression=gate.max_class_drop if gate.max_class_drop >= 0 else None,
-            min_samples=gate.min_samples,
-            min_map50=gate.min_map50,
-            require_significant=gate.require_significant,
-            max_map50_drop=gate.max_map50_drop if gate.max_map50_drop >= 0 else None,
-            window=Window.parse(gate.deploy_window) if gate.deploy_window else None,
-            further=[conversion_check(json.loads(Path(conversion.path).read_text(encoding="utf-8")))],
-            force=gate.force_deploy,
         )
         logging.info("%s", decided.describe())
         Path(judgement.path).write_text(json.dumps(decided.to_dict(), indent=2), encoding="utf-8")

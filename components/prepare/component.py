@@ -28,6 +28,7 @@ def prepare(
 
     with step("prepare"):
         from components.core.cache import cache_folder
+        from components.core.job.job import Job
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, SourceSplitSettings, read
         from components.core.reports.page import write_page
@@ -35,7 +36,10 @@ def prepare(
         from components.prepare.prepare import sections
 
         chosen = read(SourceSplitSettings, settings)
-        prepared = split(Manifest.read(samples.path), seed=read(CommonSettings, settings).seed, **dict(chosen))
+        job = Job.open(job_root)
+        known = job.manifest(job.read()[0], cache_folder(job_root))
+        seed = read(CommonSettings, settings).seed
+        prepared = split(Manifest.read(samples.path), seed=seed, known=known, **dict(chosen))
         prepared.manifest.write(manifest.path)
         write_page(report.path, "Prepare", sections(prepared, cache_folder(job_root) / "blobs"))
         for name, count in prepared.counts.items():

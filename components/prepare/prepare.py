@@ -76,6 +76,7 @@ def prepare(
     split_by: str = "hash",
     group_pattern: str = "",
     seed: int = 0,
+    known: Manifest | None = None,
 ) -> Prepared:
     """Give each labelled sample its split.
 
@@ -87,6 +88,7 @@ def prepare(
             decided by hash, and a data set without a test split gives half of its val split to it.
         group_pattern: regular expression over the source path with one group; the same match means the same split.
         seed: changes every decision.
+        known: samples of the job, which keep the splits that they were given once.
     """
     grouped = _regroup(manifest.table, group_pattern)
     parts = {group: assign(group, train_ratio, val_ratio, seed) for group in grouped["group"].unique()}
@@ -102,6 +104,10 @@ def prepare(
             )
         decided = pl.when(pl.col("split") != "").then(own).otherwise(decided)
     table = grouped.with_columns(pl.when(LABELLED).then(decided).otherwise(pl.lit("")).alias("split"))
+    if known is not None:
+        before = dict(known.labelled().table.select("id", "split").iter_rows())
+        kept = pl.col("id").replace_strict(before, default=pl.col("split"), return_dtype=pl.String)
+        table = table.with_columns(pl.when(LABELLED).then(kept).otherwise(pl.col("split")).alias("split"))
     prepared = Manifest(table, manifest.classes)
     counts = {split: len(prepared.split(split)) for split in SPLITS}
     counts["unlabelled"] = len(manifest) - len(manifest.labelled())

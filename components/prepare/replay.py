@@ -149,6 +149,23 @@ def check_test_set(data: RoundData, min_samples: int) -> None:
         raise InputError(f"{too_few_tests(have, min_samples)}; nothing has been trained")
 
 
+def with_run(known: Manifest | None, run: Manifest, round_number: int) -> Manifest:
+    """Every sample of a job, with those of a single run among them.
+
+    Args:
+        known: every sample taken in by earlier rounds; None in the first.
+        run: the samples of the run, with their splits; known ones keep theirs.
+        round_number: that the run counts as.
+
+    Raises:
+        InputError: the run numbers the classes of its masks in another way than the job.
+    """
+    before = known or Manifest.of([], run.classes)
+    renamed = _join_classes(before, run)
+    fresh, relabelled = _sort_out(before, renamed, round_number)
+    return _merge(before, [*fresh, *relabelled], renamed.classes)
+
+
 def draw(pool: Manifest, size: int, key: str) -> Manifest:
     """Draw labelled samples, rare classes more often than common ones.
 

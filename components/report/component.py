@@ -8,29 +8,39 @@ from components import images
 @images.small_component
 def report(
     title: str,
+    data_url: str,
     job_root: str,
+    model: str,
+    run_id: str,
     ingest_report: dsl.Input[dsl.HTML],
     prepare_report: dsl.Input[dsl.HTML],
     train_report: dsl.Input[dsl.HTML],
     convert_report: dsl.Input[dsl.HTML],
     evaluate_report: dsl.Input[dsl.HTML],
+    promote_report: dsl.Input[dsl.HTML],
     conversion: dsl.Input[dsl.Artifact],
     metrics: dsl.Input[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
     """Join the reports of a run's steps into one page, the result first, and keep it with the job.
 
     Args:
         title: Heading of the page.
+        data_url: See `ingest`.
         job_root: Where the job's state lies; the page goes to `reports/`, with the figures as JSON beside it.
+        model: From `promote`: where the model was kept.
+        run_id: Name of the run.
         ingest_report: Page of `ingest`.
         prepare_report: Page of `prepare`.
         train_report: Page of `train`.
         convert_report: Page of `convert`.
         evaluate_report: Page of `evaluate`.
+        promote_report: Page of `promote`.
         conversion: From `convert`; where it failed, so does this step, after the report is kept.
         metrics: Figures of `evaluate`.
         page: The whole report.
+        settings: Parameters by name.
 
     Returns:
         Where the page was kept.
@@ -39,16 +49,17 @@ def report(
 
     with step("report"):
         import json
+        from datetime import UTC, datetime
         from pathlib import Path
 
         from components.core.errors import InputError
-        from components.report.report import join, keep
+        from components.report.report import join, keep, run_section
 
-        join(
-            page.path,
-            title,
-            [evaluate_report.path, convert_report.path, train_report.path, prepare_report.path, ingest_report.path],
-        )
+        parts = [
+            promote_report, evaluate_report, convert_report, train_report, prepare_report, ingest_report,
+        ]  # fmt: skip
+        told = run_section(model, data_url, job_root, run_id, settings, datetime.now(UTC))
+        join(page.path, title, [part.path for part in parts], [told])
         kept = keep(page.path, job_root, title, dict(metrics.metadata))
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
         if converted["outcome"] == "failed":

@@ -9,13 +9,46 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.core.reports.page import read_sections, write_page
+from components.core.parameters import ROWS, flat
+from components.core.reports import page as reports
+from components.core.reports.page import Section, read_sections, write_page
+from components.core.stores.addresses import shown
 from components.core.stores.open import open_store
 
 
-def join(page: str, title: str, parts: Sequence[str]) -> None:
-    """Write one page with the sections of others, in the order given."""
-    write_page(page, title, [section for part in parts for section in read_sections(part)])
+def join(page: str, title: str, parts: Sequence[str], last: Sequence[Section] = ()) -> None:
+    """Write one page with the sections of others, in the order given, and some more."""
+    write_page(page, title, [*(section for part in parts for section in read_sections(part)), *last])
+
+
+def run_section(
+    model: str, data: str, job_root: str, run_id: str, settings: Mapping[str, Any], now: datetime
+) -> Section:
+    """What tells one run from another: its model, data, time, job and parameters.
+
+    Args:
+        model: where it was kept; empty where it was not.
+        data: address of the data.
+        job_root: the job.
+        run_id: names the run.
+        settings: parameters by section and name, as they were given; those that differ from their defaults are shown.
+        now: the time, with its zone.
+    """
+    chosen = {
+        name: value
+        for name, value in flat({"settings": settings}).items()
+        if name in ROWS and value != ROWS[name].get_default(call_default_factory=True)
+    }
+    facts = {
+        "model": shown(model) or "not kept with the job",
+        "data": shown(data),
+        "job": shown(job_root),
+        "run": run_id,
+        "time": f"{now:%Y-%m-%d %H:%M:%S %Z}",
+    }
+    table = reports.table(["parameter", "value"], [[name, str(value)] for name, value in sorted(chosen.items())])
+    body = reports.table(["", ""], [[title, value] for title, value in facts.items()])
+    return Section("Run", body + (table if chosen else reports.note("All parameters have their defaults.")))
 
 
 def keep(page: str, job_root: str, title: str, figures: Mapping[str, Any]) -> str:

@@ -72,7 +72,7 @@ def test_old_names_are_taken_with_a_note_and_lead_to_the_new_ones():
     assert placed["train_cpu"] == "4"
     assert placed["settings"] == {
         "gate": {"max_map50_drop": 0.1},
-        "deploy": {"canary_fraction": 0.2},
+        "rollout": {"canary_fraction": 0.2},
         "mine": {"random_fraction": 0},
     }
     assert read(MineSettings, {"mine": {"least_score": 0.2}}).min_score == 0.2

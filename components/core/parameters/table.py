@@ -545,7 +545,7 @@ class GateSettings(Parameters):
 class DeploySettings(Parameters):
     """How a champion reaches the edge workers, and which versions are kept."""
 
-    section = "deploy"
+    section = "rollout"
 
     rollout_timeout: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Seconds to wait until the edge workers run the new champion; 0 for no waiting."
@@ -566,6 +566,15 @@ class DeploySettings(Parameters):
     )
     keep_versions: Annotated[int, Field(ge=1)] = Field(
         10, description="Number of candidates to keep that were never deployed."
+    )
+
+
+class PromoteSettings(DeploySettings):
+    """Whether and how the model of a single run becomes the champion of its job."""
+
+    deploy: bool = Field(
+        True,
+        description="Make the model the champion of the job; where there is one already, the gate decides.",
     )
 
 
@@ -651,7 +660,7 @@ _ROUND: Workflow = (
 WORKFLOWS: dict[str, Workflow] = {
     "helmet-detection": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, CacheSettings,
+        EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings, CacheSettings,
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,
