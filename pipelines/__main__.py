@@ -18,7 +18,7 @@ import typer
 
 from components.core import parameters, plugins
 from components.core.errors import InputError
-from components.core.stores.addresses import shown
+from components.core.job.job import Job
 from components.core.version import VERSION
 from pipelines import remote
 from pipelines.containers import FOLDERS
@@ -157,7 +157,6 @@ def rollback(
     JOB_ROOT` lists the versions to choose from.
     """
     with one_line_errors("interrupted; the same command completes what it began"):
-        from components.core.job.job import Job
         from components.deploy.pointer import publish_pointer
 
         job = Job.open(job_root)
@@ -253,15 +252,22 @@ def conformance(
 
 def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
     """Run a pipeline and print what came of it."""
-    from pipelines import local
+    from pipelines import local, summary
 
     began = time.monotonic()
-    before = local.reports_of(given["job_root"])
-    local.run(_pipeline(name), given, local.folder_of_runs(given["job_root"]), runner)
+    job = Job.open(given["job_root"])
+    before, reports = job.read()[0], local.reports_of(given["job_root"])
+    outcome = summary.Outcome()
+    folder = local.folder_of_runs(given["job_root"])
+    local.run(_pipeline(name), given, folder, runner, outcome.hear)
+    made = sorted(local.reports_of(given["job_root"]) - reports)
+    for report in made:
+        print("\n".join(["", *summary.figures(local.figures(report))]))
     print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
-    for report in sorted(local.reports_of(given["job_root"]) - before):
-        _show(local.figures(report))
-        print(f"\nreport: {shown(report)}")
+    for line in summary.places(job, before, folder, made):
+        print(line)
+    if outcome.line:
+        print(outcome.line, flush=True)
 
 
 def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, seconds: int) -> None:
@@ -280,23 +286,6 @@ def _seconds(every: str) -> int:
     if not found or not int(found[1]):
         raise InputError(f"--every {every}: write a number and its unit, such as 30s, 5m, 2h or 1d")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
-
-
-def _show(figures: Mapping[str, float]) -> None:
-    """Print the figures of a run: first those of the whole, then a table of those per class."""
-    whole = {metric: value for metric, value in figures.items() if "[" not in metric}
-    split = [re.fullmatch(r"(.+)\[(.+)\]", metric) for metric in figures if "[" in metric]
-    metrics = list(dict.fromkeys(found[1] for found in split if found))
-    for metric, value in whole.items():
-        print(f"  {metric:{max(map(len, whole))}}  {value:.4g}")
-    rows = [["class", *metrics]]
-    for name in dict.fromkeys(found[2] for found in split if found):
-        values = [figures.get(f"{metric}[{name}]") for metric in metrics]
-        rows.append([name, *("-" if value is None else f"{value:.4g}" for value in values)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print()
-    for row in rows:
-        print("  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
 def _pipeline(name: str) -> Any:

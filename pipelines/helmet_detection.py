@@ -36,9 +36,10 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         manifest=manifest,
         candidate=converted.outputs["converted"],
         conversion=converted.outputs["conversion"],
+        metrics=evaluated.outputs["metrics"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **job,
-    ).after(evaluated)
+    )
     reported = report(
         title="Helmet detection",
         data_url=given["data_url"],

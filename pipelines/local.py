@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from pathlib import Path
@@ -45,7 +45,8 @@ class RunLog(io.TextIOBase):
         error: step and message of the last failure.
     """
 
-    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+    def __init__(self, file: TextIO, terminal: TextIO, listen: Callable[[str, str], None] | None = None) -> None:
+        self._listen = listen
         self._file = file
         self._terminal = terminal
         self._line = ""
@@ -66,10 +67,18 @@ class RunLog(io.TextIOBase):
         if said and said[2] == FAILS:
             self.error = (said[1], said[3])
         elif said:
+            if self._listen:
+                self._listen(said[1], said[3])
             print(f"{said[1]:>9} {SAYS} {said[3]}", file=self._terminal, flush=True)
 
 
-def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runner = Runner.SUBPROCESS) -> Any:
+def run(
+    pipeline: Any,
+    arguments: Mapping[str, Any],
+    folder: Path,
+    runner: Runner = Runner.SUBPROCESS,
+    listen: Callable[[str, str], None] | None = None,
+) -> Any:
     """Run a pipeline here, each step a process or a container of its own.
 
     Args:
@@ -77,6 +86,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
         arguments: its parameters by name.
         folder: where KFP keeps the artifacts of its runs, and the log.
         runner: what a step is.
+        listen: is told each line that a step says, with the step's name.
 
     Returns:
         What the pipeline returns; None if it returns nothing.
@@ -95,7 +105,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], folder: Path, runner: Runne
     log_path = folder / "run.log"
     with log_path.open("w", encoding="utf-8") as file, _importable(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        log = RunLog(file, sys.stdout)
+        log = RunLog(file, sys.stdout, listen)
         try:
             with redirect_stdout(log), _quiet_logging(), _without_retries(pipeline):
                 task = pipeline(**placed)

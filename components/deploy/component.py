@@ -100,6 +100,7 @@ def promote(
     manifest: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     conversion: dsl.Input[dsl.Artifact],
+    metrics: dsl.Input[dsl.Metrics],
     job_root: str,
     run_id: str,
     report: dsl.Output[dsl.HTML],
@@ -113,6 +114,7 @@ def promote(
         manifest: Samples with splits, from `prepare`; those of the split `test` decide.
         candidate: A bundle.
         conversion: From `convert`; a candidate that could not be converted is not promoted.
+        metrics: From `evaluate`.
         job_root: Where the job is kept.
         run_id: Name of the run, by which a retried step recognises its own work.
         report: The outcome, and both models side by side where there were two, as a page.
@@ -130,18 +132,15 @@ def promote(
         from pathlib import Path
 
         from components.core import plugins
+        from components.core.bundle import Bundle
         from components.core.cache import cache_folder, version_folder
-        from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, PromoteSettings, read
         from components.core.reports.page import write_page
-        from components.deploy.canary import CanaryPlan
-        from components.deploy.candidate import Candidate
-        from components.deploy.deploy import deploy as commit
+        from components.core.tasks.base import open_task
         from components.deploy.deploy import section
-        from components.deploy.garbage import collect_garbage
-        from components.deploy.promote import FIRST, Verdict, already, not_asked, not_deployed
+        from components.deploy.promote import Verdict, already, commit_run, first, not_asked, not_deployed, same_as
         from components.evaluate.gate_report import sections
         from components.evaluate.verdict import compare_and_judge
         from components.prepare.replay import with_run
@@ -153,14 +152,17 @@ def promote(
         samples, folder = Manifest.read(manifest.path), Path(candidate.path)
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
         parts = []
-        verdict = not_asked(chosen.deploy, converted) or already(state, run_id) or FIRST
-        if verdict is FIRST and state.champion:
+        verdict = not_asked(chosen.deploy, converted) or already(state, run_id)
+        if verdict is None and state.champion is None:
+            figures = open_task(Bundle.read(folder).task).figures
+            verdict = first(figures.main_title, metrics.metadata[figures.main])
+        elif verdict is None and state.champion:
             champion = version_folder(job_root, "champion", state.champion)
-            job.fetch_bundle(state.champion, champion, state)
-            tests = {"test": samples.split("test")}
+            verdict = same_as(state.champion, job.fetch_bundle(state.champion, champion, state), Bundle.read(folder))
+        if verdict is None:
             comparison, judged = compare_and_judge(
                 {"candidate": folder, "champion": champion},
-                tests,
+                {"test": samples.split("test")},
                 converted,
                 gate=read(GateSettings, settings),
                 thresholds=read(EvaluateSettings, settings),
@@ -169,31 +171,15 @@ def promote(
                 now=datetime.now(UTC),
             )
             verdict, parts = Verdict.of_gate(judged.outcome, judged.reasons), sections(comparison, judged)
+        assert verdict
         logging.info("%s", verdict.describe())
         if verdict.outcome is None:
             write_page(report.path, "Promote", [not_deployed(verdict, state), *parts])
             return ""
-        number = verdict.round_number or state.round + 1
         everything = Path(report.path).with_name("samples.parquet")
+        number = verdict.round_number or state.round + 1
         with_run(job.manifest(state, cache_folder(job_root)), samples, number).write(everything)
-        try:
-            deployed = commit(
-                job_root,
-                Candidate.of_one(folder),
-                everything,
-                outcome=verdict.outcome,
-                why=verdict.why,
-                round_number=number,
-                run_id=run_id,
-                cursor=state.cursor,
-                champion=state.champion,
-                rollout_timeout=chosen.rollout_timeout,
-                rollout_fraction=chosen.rollout_fraction,
-                canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
-            )
-        except ConflictError as error:
-            raise LostRaceError(str(error)) from error
+        deployed = commit_run(job, state, folder, everything, verdict, run_id, chosen)
         logging.info("%s: %s; the champion is %s", deployed.outcome, deployed.version, deployed.champion or "none")
-        collect_garbage(job, chosen.keep_versions, job.read()[0])
         write_page(report.path, "Promote", [section(deployed), *parts])
         return job.store.uri_of(f"bundles/{deployed.version}")

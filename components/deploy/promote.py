@@ -1,13 +1,22 @@
-"""Whether the model of a single run is deployed, before the gate is asked."""
+"""Promote: the model of a single run becomes the champion of its job, in the same commit as that of a round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
+from components.core.bundle import ONNX, Bundle
+from components.core.errors import ConflictError, LostRaceError
+from components.core.job.job import Job
 from components.core.job.state import State
+from components.core.parameters import DeploySettings
 from components.core.reports import page as reports
+from components.deploy.canary import CanaryPlan
+from components.deploy.candidate import Candidate
+from components.deploy.deploy import Deployed, deploy
+from components.deploy.garbage import collect_garbage
 
 Outcome = Literal["promoted", "pending", "rejected"]
 
@@ -37,7 +46,15 @@ class Verdict:
         return f"{self.outcome or 'not deployed'}: {self.why}"
 
 
-FIRST = Verdict("promoted", "the first model of the job")
+def first(figure: str, value: float) -> Verdict:
+    """The verdict on the first model of a job, which there is nothing to compare with.
+
+    Args:
+        figure: what it is called by which models are compared.
+        value: of the model.
+    """
+    why = "the first model of the job"
+    return Verdict("promoted", why if value > 0 else f"{why}; it finds nothing in the test images ({figure} 0)")
 
 
 def not_asked(deploy: bool, converted: Mapping[str, Any]) -> Verdict | None:
@@ -62,7 +79,53 @@ def already(state: State, run_id: str) -> Verdict | None:
     return Verdict(outcome, "committed by an earlier try of this run", state.round)
 
 
+def same_as(version: str, champion: Bundle, candidate: Bundle) -> Verdict | None:
+    """The verdict on a model that is the champion itself, as the same run given twice makes; None for another one."""
+    if champion.files.get(ONNX) != candidate.files.get(ONNX):
+        return None
+    return Verdict(None, f"the model is the same as the champion {version}")
+
+
 def not_deployed(verdict: Verdict, state: State) -> reports.Section:
     """What the report says of a model that the job does not keep."""
     facts = reports.facts({"outcome": "not deployed", "champion": state.champion or "none"})
     return reports.Section("Deployment", facts + reports.note(verdict.why))
+
+
+def commit_run(
+    job: Job, state: State, folder: Path, everything: Path, verdict: Verdict, run_id: str, chosen: DeploySettings
+) -> Deployed:
+    """Commit a single run as a round of its job.
+
+    Args:
+        job: that the run belongs to.
+        state: of the job, as the verdict was given on.
+        folder: the bundle.
+        everything: file with every sample of the job, this run's among them.
+        verdict: with an outcome.
+        run_id: names the run.
+        chosen: how the champion reaches the workers.
+
+    Raises:
+        LostRaceError: another run committed first, or the champion has changed; this one's work is dropped.
+    """
+    assert verdict.outcome
+    try:
+        deployed = deploy(
+            job.store.uri,
+            Candidate.of_one(folder),
+            everything,
+            outcome=verdict.outcome,
+            why=verdict.why,
+            round_number=verdict.round_number or state.round + 1,
+            run_id=run_id,
+            cursor=state.cursor,
+            champion=state.champion,
+            rollout_timeout=chosen.rollout_timeout,
+            rollout_fraction=chosen.rollout_fraction,
+            canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
+        )
+    except ConflictError as error:
+        raise LostRaceError(str(error)) from error
+    collect_garbage(job, chosen.keep_versions, job.read()[0])
+    return deployed

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.core.job.job import Job
 from components.core.stores.open import open_store
 from pipelines.arguments import sort_into_place
 from pipelines.helmet_detection import helmet_detection
@@ -71,9 +72,33 @@ def test_it_ends_with_figures_and_one_self_contained_report(finished):
     assert f"{figures['map50']:.4g}" in done.stdout
 
 
+def test_the_model_becomes_the_champion_of_the_job(finished):
+    here, _, done = finished
+    state, _ = Job.open(str(here / "job")).read()
+    model = here / "job" / "bundles" / state.champion
+    assert (model / "model.onnx").is_file()
+    assert done.stdout.splitlines()[-1].startswith("promoted: the first model of the job")
+    assert f"model: {model}" in done.stdout.splitlines()
+    assert str(model) in Path(re.search(r"^report: (.*)$", done.stdout, re.MULTILINE)[1]).read_text()
+    assert state.champion in (here / "job" / "champion.json").read_text()  # what the edge workers read
+
+
+def test_weights_of_ones_own_are_judged_against_the_champion(finished, tmp_path):
+    here, _, _ = finished
+    champion = Job.open(str(here / "job")).read()[0].champion
+    weights = here / "job" / "bundles" / champion / "model.pt"
+    done = command(
+        "run", "helmet-detection", "-p", "data_url=data.zip", "-p", "job_root=job", *QUICK, "-p", "epochs=0",
+        "-p", f"base_model={weights}", "-p", "image_size=96", "-p", "min_samples=1", cwd=here,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "epochs=0: the base model is taken as it is" in done.stdout
+    assert re.search(r"^champion: r0002-\w+, before: " + champion, done.stdout, re.MULTILINE)
+
+
 def test_the_terminal_shows_progress_and_no_framework_noise(finished):
     _, _, done = finished
-    for step in ("setup", "ingest", "prepare", "train", "evaluate", "report"):
+    for step in ("setup", "ingest", "prepare", "train", "evaluate", "promote", "report"):
         assert re.search(rf"^ +{step} \| done in", done.stdout, re.MULTILINE)
     assert "train | epoch 1/1" in done.stdout
     assert "executor" not in done.stdout.lower()
