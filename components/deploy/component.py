@@ -146,6 +146,7 @@ def promote(
         from components.prepare.replay import with_run
 
         common, chosen = read(CommonSettings, settings), read(PromoteSettings, settings)
+        gate = read(GateSettings, settings)
         plugins.load(common.plugins)
         job = Job.open(job_root)
         state, _ = job.read()
@@ -155,7 +156,7 @@ def promote(
         verdict = not_asked(chosen.deploy, converted) or already(state, run_id)
         if verdict is None and state.champion is None:
             figures = open_task(Bundle.read(folder).task).figures
-            verdict = first(figures.main_title, metrics.metadata[figures.main])
+            verdict = first(figures.main_title, metrics.metadata[figures.main], gate)
         elif verdict is None and state.champion:
             champion = version_folder(job_root, "champion", state.champion)
             verdict = same_as(state.champion, job.fetch_bundle(state.champion, champion, state), Bundle.read(folder))
@@ -164,7 +165,7 @@ def promote(
                 {"candidate": folder, "champion": champion},
                 {"test": samples.split("test")},
                 converted,
-                gate=read(GateSettings, settings),
+                gate=gate,
                 thresholds=read(EvaluateSettings, settings),
                 runtime=common.runtime,
                 cache_folder=cache_folder(job_root) / "blobs",

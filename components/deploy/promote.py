@@ -11,7 +11,7 @@ from components.core.bundle import ONNX, Bundle
 from components.core.errors import ConflictError, LostRaceError
 from components.core.job.job import Job
 from components.core.job.state import State
-from components.core.parameters import DeploySettings
+from components.core.parameters import DeploySettings, GateSettings
 from components.core.reports import page as reports
 from components.deploy.canary import CanaryPlan
 from components.deploy.candidate import Candidate
@@ -46,15 +46,20 @@ class Verdict:
         return f"{self.outcome or 'not deployed'}: {self.why}"
 
 
-def first(figure: str, value: float) -> Verdict:
+def first(figure: str, value: float, gate: GateSettings) -> Verdict:
     """The verdict on the first model of a job, which there is nothing to compare with.
 
     Args:
         figure: what it is called by which models are compared.
         value: of the model.
+        gate: with the least that a first champion must score.
     """
-    why = "the first model of the job"
-    return Verdict("promoted", why if value > 0 else f"{why}; it finds nothing in the test images ({figure} 0)")
+    if value >= gate.min_map50:
+        return Verdict("promoted", "the first model of the job")
+    low = f"{figure} is {value:.3f}, a first champion needs {gate.min_map50:g} (min_map50)"
+    if gate.force_deploy:
+        return Verdict("promoted", f"forced: {low}")
+    return Verdict(None, f"{low}: train for more epochs, start from a pretrained base_model, or give force_deploy=true")
 
 
 def not_asked(deploy: bool, converted: Mapping[str, Any]) -> Verdict | None:

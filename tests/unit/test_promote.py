@@ -9,7 +9,7 @@ from components.core.bundle import ONNX, Bundle
 from components.core.errors import LostRaceError
 from components.core.job.job import Job
 from components.core.manifest import Manifest
-from components.core.parameters import PromoteSettings, read
+from components.core.parameters import GateSettings, PromoteSettings, read
 from components.deploy.promote import Verdict, already, commit_run, first, not_asked, same_as
 from components.prepare.prepare import prepare
 from components.prepare.replay import round_manifest, with_run
@@ -18,7 +18,7 @@ from pipelines.summary import Outcome, figures, places
 from tests.images import CLASSES, job_with_images
 from tests.models import colour_model, write_bundle
 
-CHOSEN = read(PromoteSettings, {})
+CHOSEN, GATE = read(PromoteSettings, {}), read(GateSettings, {})
 FINE = {"outcome": "skipped", "reasons": ["no targets are asked for"]}
 
 
@@ -41,7 +41,7 @@ def committed(job, tmp_path, samples, verdict, run="run-1"):
 
 
 def test_the_first_model_becomes_the_champion_and_its_samples_are_known(job, tmp_path, samples):
-    deployed = committed(job, tmp_path, samples, first("mAP50", 0.5))
+    deployed = committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     state, _ = job.read()
     assert (deployed.outcome, state.champion, state.round, state.cursor) == ("deployed", deployed.version, 1, "")
     assert state.history[0].why == "promoted: the first model of the job"
@@ -51,7 +51,7 @@ def test_the_first_model_becomes_the_champion_and_its_samples_are_known(job, tmp
 
 
 def test_a_round_goes_on_from_a_single_run(job, tmp_path, samples):
-    committed(job, tmp_path, samples, first("mAP50", 0.5))
+    committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     state, _ = job.read()
     arrived = job_with_images(tmp_path / "job", {"": 20}, seed=5)
     data = round_manifest(job.manifest(state, tmp_path), arrived, round_number=2, min_test_samples=1)
@@ -60,7 +60,7 @@ def test_a_round_goes_on_from_a_single_run(job, tmp_path, samples):
 
 
 def test_a_run_that_is_tried_again_changes_nothing(job, tmp_path, samples):
-    committed(job, tmp_path, samples, first("mAP50", 0.5))
+    committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     before = job.read()[0]
     verdict = already(before, "run-1")
     assert (verdict.outcome, verdict.round_number) == ("promoted", 1)
@@ -71,9 +71,11 @@ def test_a_run_that_is_tried_again_changes_nothing(job, tmp_path, samples):
 
 def test_who_loses_the_race_is_told(job, tmp_path, samples):
     state, _ = job.read()
-    committed(job, tmp_path, samples, first("mAP50", 0.5))
+    committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     with pytest.raises(LostRaceError):
-        commit_run(job, state, tmp_path / "model", tmp_path / "everything.parquet", first("mAP50", 1), "run-2", CHOSEN)
+        commit_run(
+            job, state, tmp_path / "model", tmp_path / "everything.parquet", first("mAP50", 1, GATE), "run-2", CHOSEN
+        )
 
 
 def test_what_is_not_wanted_or_cannot_be_converted_is_not_deployed():
@@ -83,9 +85,13 @@ def test_what_is_not_wanted_or_cannot_be_converted_is_not_deployed():
     assert failed.describe() == "not deployed: the model could not be converted: rk3588 int8: mAP50"
 
 
-def test_a_first_model_that_finds_nothing_is_reported():
-    assert first("mAP50", 0.0).why.endswith("it finds nothing in the test images (mAP50 0)")
-    assert first("mAP50", 0.1).why == "the first model of the job"
+def test_a_first_model_that_finds_nothing_is_not_deployed_unless_forced():
+    low = first("mAP50", 0.0, GATE)
+    assert low.outcome is None
+    assert low.why.startswith("mAP50 is 0.000, a first champion needs 0.05 (min_map50): train for more epochs")
+    forced = first("mAP50", 0.0, read(GateSettings, {"force_deploy": True}))
+    assert (forced.outcome, forced.why.split(":")[0]) == ("promoted", "forced")
+    assert first("mAP50", 0.0, read(GateSettings, {"min_map50": 0})).outcome == "promoted"
 
 
 def test_a_gate_that_cannot_decide_deploys_nothing():
@@ -132,7 +138,7 @@ def test_few_figures_and_a_table_are_printed_and_the_sets_are_left_to_the_report
 
 def test_the_end_says_where_everything_is_and_why(job, tmp_path, samples):
     before = job.read()[0]
-    committed(job, tmp_path, samples, first("mAP50", 0.5))
+    committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     report = (tmp_path / "my job" / "reports" / "a.html").as_uri()
     model, page, champion = places(job, before, tmp_path / "runs", [report])
     version = job.read()[0].champion
