@@ -19,7 +19,8 @@ from tests.images import CLASSES, jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = ["-p", "epochs=1", "-p", "image_size=64", "-p", "batch=8", "-p", "device=cpu", "-p", "workers=0",
-         "-p", "base_model=yolov8n.yaml", "-p", "train_ratio=0.6", "-p", "val_ratio=0.2", "-p", "min_map50=0"]  # fmt: skip
+         "-p", "base_model=yolov8n.yaml", "-p", "train_ratio=0.6", "-p", "val_ratio=0.2",
+         "-p", "min_map50=0"]  # fmt: skip
 
 
 def voc_zip(path: Path, count: int = 30) -> Path:
