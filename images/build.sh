@@ -17,7 +17,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 docker=${DOCKER:-docker}
-version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' components/images.py)
+version=$(sed -n 's/^VERSION = "\(.*\)"$/\1/p' components/core/version.py)
 options=(--build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
 for name in BASE_IMAGE PIP_INDEX_URL TORCH TORCH_CPU_INDEX_URL; do
     if [ -n "${!name:-}" ]; then options+=(--build-arg "$name=${!name}"); fi

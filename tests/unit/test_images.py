@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -194,3 +195,12 @@ def test_without_an_engine_or_buildkit_one_line_says_so(tmp_path, answers, words
     assert done.returncode == 1
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_there_is_one_version():
+    described = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    script = r"""sed -n 's/^VERSION = "\(.*\)"$/\1/p' components/core/version.py"""
+    assert described["project"]["version"] == images.VERSION
+    assert script in (REPOSITORY / "images" / "build.sh").read_text(encoding="utf-8")
+    found = subprocess.run(["sh", "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == images.VERSION

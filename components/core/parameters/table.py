@@ -4,9 +4,11 @@ A class is a section: the parameters that travel together, under ``settings``, t
 in the repository says what a parameter's default or meaning is: forms, ``--help``, the README and the checks before a
 run are made of these rows.
 
-To add a parameter, add a row to a section, and use it in the logic of a step that reads the section. Then run
-``python -m pipelines compile``, which writes forms and tables anew. A row that no logic uses fails a test. A parameter
-that gets a new name goes into ``OLD_NAMES`` as well.
+To add a parameter, add a row to a section, and use it in the logic of a step that reads the section
+(``read(DataSettings, settings)`` in its ``component.py``). Then run ``python -m pipelines compile``, which writes forms
+and tables anew. A row that no logic uses fails a test, and so does logic with another default. A new section is a class
+here, an entry in ``WORKFLOWS`` for each pipeline that has it, and a ``read`` in a step. A parameter that gets a new name
+goes into ``OLD_NAMES`` as well.
 """
 
 from __future__ import annotations
