@@ -7,8 +7,8 @@ run are made of these rows.
 To add a parameter, add a row to a section, and use it in the logic of a step that reads the section
 (``read(DataSettings, settings)`` in its ``component.py``). Then run ``python -m pipelines compile``, which writes forms
 and tables anew. A row that no logic uses fails a test, and so does logic with another default. A new section is a class
-here, an entry in ``WORKFLOWS`` for each pipeline that has it, and a ``read`` in a step. A parameter that gets a new name
-goes into ``OLD_NAMES`` as well.
+here, an entry in ``WORKFLOWS`` for each pipeline that has it, and a ``read`` in a step. A parameter that gets a new
+name goes into ``OLD_NAMES`` as well.
 """
 
 from __future__ import annotations
