@@ -31,6 +31,7 @@ _PATTERNS = tuple(
         (r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(-----END \1PRIVATE KEY-----|$)", HIDDEN),
         # user, user:password and token before the @ of an address; a password may hold a slash or another @
         (r"\b((?!s3:|file:)[a-z][a-z0-9+.-]*://)([^\s'\"<>@/?#]+|[^\s'\"<>@/:]*:[^\s'\"<>]*)@", rf"\1{HIDDEN}@"),
+        (r"\b((?:s3|file)://)[^\s'\"<>@/]+@", rf"\1{HIDDEN}@"),
         (r"(\b[a-z][a-z0-9+.-]*://[^\s'\"<>?]*\?)[^\s'\"<>]*=[^\s'\"<>]*", r"\1..."),
         (
             r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-amz-security-token|x-auth-token|x-api-key)"
@@ -42,7 +43,7 @@ _PATTERNS = tuple(
             r"|webidentitytoken|sig)(=)[^\s&'\"<>;,]+",
             rf"\1\2{HIDDEN}",
         ),
-        (r"\b(password|passwd|api_?key)(['\"]?\s*[:=]\s*['\"]?)[^\s&'\"<>;,]+", rf"\1\2{HIDDEN}"),
+        (r"\b(password|passwd|user-pw|proxy-pw|api_?key)(['\"]?\s*[:=]\s*['\"]?)[^\s&'\"<>;,]+", rf"\1\2{HIDDEN}"),
         (r"\b(bearer\s+)[a-z0-9._~+/=-]{16,}", rf"\1{HIDDEN}"),
         (r"\beyJ[\w-]{8,}\.[\w-]{8,}(\.[\w-]*)?", HIDDEN),
     )

@@ -44,6 +44,8 @@ def test_a_secret_of_the_environment_is_hidden_in_every_form(secrets, form):
         ("mqtt://edge:secret@[::1]:1883", "mqtt://***@[::1]:1883"),
         ("'https://h/b/k?X-Amz-Signature=ab&X-Amz-Date=1'", "'https://h/b/k?...'"),
         ("/k?X-Amz-Credential=AK%2F1&X-Amz-Signature=ab gone", "/k?X-Amz-Credential=***&X-Amz-Signature=*** gone"),
+        ("s3://AKIA:key@bucket/a@b", "s3://***@bucket/a@b"),
+        ("src location=rtsp://h/s user-pw=hunter2 ! x", "src location=rtsp://h/s user-pw=*** ! x"),
         ("Authorization: Basic dTpw", "Authorization: ***"),
         ("{'Authorization': 'AWS4-HMAC-SHA256 Credential=AK', 'Host': 'h'}", "{'Authorization': '***', 'Host': 'h'}"),
         ("Cookie: authservice_session=MTY5; path=/", "Cookie: ***"),

@@ -928,6 +928,10 @@ def test_no_space_for_a_file_of_the_web(site, tmp_path):
         ("https://me:p/w@host/a", "https://..."),
         ("s3://bucket/a?b", "s3://bucket/a?b"),
         ("/data/a:b@c", "/data/a:b@c"),
+        ("file:///data/a%20b@c", "/data/a b@c"),
+        ("s3://key:secret@bucket/a@b", "s3://bucket/a@b"),
+        ("file://key:secret@host/a", "file://host/a"),
+        ("src location=rtsp://me:pw@host/s user-pw=pw ! x", "src location=rtsp://***@host/s user-pw=*** ! x"),
     ],
 )
 def test_addresses_are_shown_without_secrets(uri, safe):
@@ -945,3 +949,8 @@ def test_a_file_is_shown_as_a_path_that_opens(tmp_path):
     path = tmp_path / "my jobs ü" / "report.html"
     assert shown(path.as_uri()) == str(path)
     assert shown("file://elsewhere/report.html") == "file://elsewhere/report.html"
+
+
+def test_an_address_in_s3_holds_no_key(s3):
+    with pytest.raises(InputError, match=r"s3://bucket/job: an address in S3 holds no key: set AWS_ACCESS_KEY_ID"):
+        open_store("s3://key:secret@bucket/job")

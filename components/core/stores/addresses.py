@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from components.core.errors import InputError
+from components.core.redaction import redacted
 
 # Object stores that speak S3 under a scheme of their own, and where they do so.
 S3_ELSEWHERE = {
@@ -14,6 +16,9 @@ S3_ELSEWHERE = {
     "oss": "https://oss-REGION.aliyuncs.com",
     "cos": "https://cos.REGION.myqcloud.com",
 }
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def is_web(uri: str) -> bool:
@@ -44,7 +49,9 @@ def folder_at(uri: str) -> Path:
         )
     host, slash, path = rest.partition("/")
     if host not in ("", "localhost") or not slash:
-        raise InputError(f"{uri}: a file address needs an absolute path after three slashes, as in file:///data/job")
+        raise InputError(
+            f"{shown(uri)}: a file address needs an absolute path after three slashes, as in file:///data/job"
+        )
     return Path("/" + unquote(path))
 
 
@@ -54,15 +61,20 @@ def file_uri(path: Path) -> str:
 
 
 def shown(uri: str) -> str:
-    """An address as messages may show it: without user, password and query, which can carry secrets; a file's path."""
-    scheme, separator, _ = uri.partition("://")
-    if scheme == "file" and separator:
-        try:
-            return str(folder_at(uri))  # with its spaces and letters, so that it can be opened
-        except InputError:
-            return uri
-    if not separator or scheme == "s3":
+    """An address as messages may show it: without user, password and query, which can carry secrets; a file's path.
+
+    Of a longer text, such as a pipeline of GStreamer, the addresses and passwords in it are hidden.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
         return uri
+    if not _SCHEME.fullmatch(scheme):
+        return redacted(uri)
+    place, slash, path = rest.partition("/")
+    if scheme == "file" and place in ("", "localhost") and slash:
+        return f"/{unquote(path)}"  # with its spaces and letters, so that it can be opened
+    if scheme in ("s3", "file"):
+        return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
     try:
         parts = urlsplit(uri)
         host = parts.netloc.rpartition("@")[2]

@@ -52,6 +52,10 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        if "@" in bucket:
+            raise InputError(
+                f"{shown(self.uri)}: an address in S3 holds no key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         if prefix:
             check_key(prefix, self.uri)
         self._bucket = bucket
