@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 
 from components.ingest.dataset import IMAGE_SUFFIXES, DataSet, Folder, Record, few, suffix_of
 from components.ingest.label_files import ADVICE, CONTAINERS, INDEXES, TEXTS, is_note, kind_of
-from components.ingest.pairs import Pairs, has_masks, loose_key, mask_key, plain
+from components.ingest.pairs import Pairs, has_masks, loose_key, masks_in, plain
 from components.ingest.quarantine import LEFT_OUT, Quarantined
 
 UNLABELLED_FORMAT = "folder"
@@ -85,7 +85,7 @@ class Accounting:
             else:
                 yield Record(name, reason=reason)
         if self._has_unread_masks():
-            masks = [name for name in self._data.images if name not in known and mask_key(name)]
+            masks = [name for name in masks_in(self._data) if name not in known]
             self._left_out |= dict.fromkeys(masks, f"label not read: a mask; data_format {self._format} reads none")
 
     def _has_unread_masks(self) -> bool:

@@ -20,7 +20,10 @@ from components.ingest.dataset import IMAGE_SUFFIXES, Folder, LabelError, few, s
 IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "imgs", "img"})
 LABEL_FOLDERS = frozenset({"annotations", "annotation", "labels", "label", "xml", "xmls"})
 MASK_FOLDERS = frozenset({"masks", "mask"}) | LABEL_FOLDERS
-MASK_ENDING = "annot"  # SegNet keeps the masks of ``train`` in ``trainannot``
+# SegNet keeps the masks of ``train`` in ``trainannot``, others in ``train_masks``, some beside ``train_images``.
+_MASK_ENDING = re.compile(r"(?<=.)(?:annot|[_-]masks?)$", re.IGNORECASE)
+_IMAGE_ENDING = re.compile(r"(?<=.)[_-](?:images?|imgs?)$", re.IGNORECASE)
+_MASK_NAME = re.compile(r"[_-](?:mask|seg)\.(?=png$)", re.IGNORECASE)  # of a mask beside its image
 
 # Further names of such folders, as words of their own or at either end of another (``train_labels``, ``labels-train``).
 _SIDE = "|".join(
@@ -128,11 +131,43 @@ def own_folders(folders: Iterable[str]) -> list[str]:
     return [kept for folder in map(plain, folders) if (kept := _SIDES.sub("", folder))]
 
 
-def mask_key(name: str) -> str:
-    """What the path of a mask has in common with ``image_key`` of its image; empty: it is not named like a mask.
+def masks_in(folder: Folder) -> dict[str, str]:
+    """The masks in a folder by name, each with what its path has in common with ``image_key`` of its image.
 
-    A mask is a PNG in a folder such as ``masks`` beside ``images``, or ``trainannot`` beside ``train``.
+    A mask is a PNG in a folder such as ``masks`` beside ``images``, or ``trainannot`` or ``train_masks`` beside
+    ``train``; or it lies beside its image and ends in ``_mask``.
     """
+    by_folder = {name: key for name in folder.images if (key := _mask_key(name))}
+    by_ending = {name: image_key(_MASK_NAME.sub(".", name)) for name in folder.images if _MASK_NAME.search(name)}
+    if not by_ending:
+        return by_folder
+    images = {image_key(name) for name in folder.images if name not in by_folder and name not in by_ending}
+    return by_folder | {name: key for name, key in by_ending.items() if key in images}
+
+
+def image_key(name: str) -> str:
+    """A path without its suffix and with ``*`` for the folders that only say that images are in them."""
+    *folders, last = name.split("/")
+    kept = ["*" if part.lower() in IMAGE_FOLDERS else _IMAGE_ENDING.sub("", part) for part in folders]
+    return "/".join([*kept, last.rpartition(".")[0] or last])
+
+
+def has_masks(folder: Folder) -> bool:
+    """Whether a folder of images has masks, in a folder beside it or beside the images."""
+    masks = masks_in(folder)
+    beside = {key.rpartition("/")[0] for key in masks.values()}
+    return bool(masks) and any(
+        image_key(name).rpartition("/")[0] in beside for name in folder.images if name not in masks
+    )
+
+
+def without_masks(folder: Folder) -> list[str]:
+    """The images of a folder, but for those that are masks of others."""
+    masks = masks_in(folder) if has_masks(folder) else {}
+    return [name for name in folder.images if name not in masks]
+
+
+def _mask_key(name: str) -> str:
     *folders, last = name.split("/")
     if suffix_of(last) != ".png":
         return ""
@@ -142,30 +177,9 @@ def mask_key(name: str) -> str:
             return ""
         if folder in MASK_FOLDERS:
             folders[place] = "*"
-        elif folder.endswith(MASK_ENDING) and folder != MASK_ENDING:
-            folders[place] = folders[place][: -len(MASK_ENDING)]
+        elif _MASK_ENDING.search(folder):
+            folders[place] = _MASK_ENDING.sub("", folders[place])
         else:
             continue
         return image_key("/".join([*folders, last]))
     return ""
-
-
-def image_key(name: str) -> str:
-    """A path without its suffix and with ``*`` for the folders that only say that images are in them."""
-    *folders, last = name.split("/")
-    kept = ["*" if part.lower() in IMAGE_FOLDERS else part for part in folders]
-    return "/".join([*kept, last.rpartition(".")[0] or last])
-
-
-def has_masks(folder: Folder) -> bool:
-    """Whether a folder of images has a folder of masks beside it."""
-    masks = {name: key for name in folder.images if (key := mask_key(name))}
-    beside = {key.rpartition("/")[0] for key in masks.values()}
-    return bool(masks) and any(
-        image_key(name).rpartition("/")[0] in beside for name in folder.images if name not in masks
-    )
-
-
-def without_masks(folder: Folder) -> list[str]:
-    """The images of a folder, but for those that are masks of others."""
-    return [name for name in folder.images if not mask_key(name)] if has_masks(folder) else list(folder.images)

@@ -57,15 +57,17 @@ def _negatives(kept: Pairs) -> tuple[list[str], int]:
         rest = len(labelled) - len(own)
         share = empty[split] / len(own)
         others = (sum(empty.values()) - empty[split]) / rest if rest else 1.0
-        shown = f"split {split}" if split else "the images without a split"
-        if split and share == 1 and others < 1 and len(own) >= FEW and not _is_said(own):
+        shown = f"split {split}" if split else "the data set"
+        if share == 1 and (others < 1 if split else not rest) and len(own) >= FEW and not _is_said(own):
             doubtful += len(own)
             sources = few((record.source for record, _ in own), 3)
+            others_have = ", while others have labels" if rest else ""
+            folder = "" if rest else "; or name data_format=folder if nobody has labelled them"
             warnings.append(
-                f"no label for any of the {len(own)} images of {shown} ({sources}), while others have labels: give an "
-                "empty label file to each image that shows nothing"
+                f"no label for any of the {len(own)} images of {shown} ({sources}){others_have}: give an empty label "
+                f"file to each image that shows nothing{folder}"
             )
-        elif rest and len(own) >= FEW and share >= 0.5 and share > MUCH_MORE * others:
+        elif split and rest and len(own) >= FEW and share >= 0.5 and share > MUCH_MORE * others:
             warnings.append(f"{share:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
     bare = [record.source for record, outcome in labelled if outcome.boxes == () and not record.label_file]
     if len(bare) > ODD_SHARE * len(labelled) and not doubtful:

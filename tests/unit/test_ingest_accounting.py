@@ -167,7 +167,7 @@ def _boxes_without(files, tmp_path, data_format):
 def test_a_label_of_another_kind_stops_a_format_that_finds_none(tmp_path):
     write(tmp_path / "data", DATA_SETS["voc"])
     with pytest.raises(
-        InputError, match=r"20 of 40 files are bad.*label not read \(20\).*Pascal VOC; yolo does not look"
+        InputError, match=r"40 of 40 files are bad.*label not read \(20\).*Pascal VOC; yolo does not look"
     ):
         ingest(str(tmp_path / "data"), str(tmp_path / "job"), data_format="yolo")
 

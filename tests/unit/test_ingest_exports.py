@@ -465,6 +465,30 @@ def test_a_message_about_missing_images_shows_three_of_them(bring):
     assert f"label without image (9); for example {shown}; the whole list" in str(caught.value)
 
 
+def test_boxes_that_detectron2_marks_as_corners_are_refused(bring):
+    content = coco(3)
+    content["annotations"][0]["bbox_mode"] = 0
+    content["annotations"][1]["bbox_mode"] = 1
+    found = bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)}, max_bad_fraction=0.4)
+    assert list(bad(found)) == ["a0.jpg"] and "bbox_mode 0" in bad(found)["a0.jpg"]
+
+
+def test_turned_boxes_of_tables_are_refused(bring):
+    lines = "".join(f"a{n}.jpg,10,10,40,40,hat,{30 if n == 0 else 0}\n" for n in range(3))
+    found = bring(images(3, "a{}.jpg") | {"x.csv": f"image,x1,y1,x2,y2,class,angle\n{lines}"}, max_bad_fraction=0.4)
+    assert bad(found) == {"a0.jpg": "turned box: x.csv line 2: turned by 30: draw it upright"}
+
+
+def test_turned_objects_of_json_lines_are_refused(bring):
+    lines = [
+        {"image": f"a{n}.jpg", "objects": [{"x1": 10, "y1": 10, "x2": 40, "y2": 40, "class": "hat", "rotation": turn}]}
+        for n, turn in enumerate((30, 0, None))
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    found = bring(images(3, "a{}.jpg") | {"x.jsonl": text}, max_bad_fraction=0.4)
+    assert bad(found) == {"a0.jpg": "turned box: x.jsonl line 1: turned by 30: draw it upright"}
+
+
 # --- Label Studio ---
 
 
@@ -577,6 +601,34 @@ def test_masks_of_0_and_255_are_not_taken_for_background_and_nothing(bring):
         bring(files | {"classes.txt": "background\nobject\n"})
     found = bring(files | {"data.yaml": "names: [background, object]\nlabel_mapping: {255: 1}\n"})
     assert found.pixels == {"background": 7200, "object": 7200, "void (255)": 0}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("train/a{}.jpg", "train_masks/a{}.png"),
+        ("train_images/a{}.jpg", "train_masks/a{}.png"),
+        ("all/a{}.jpg", "all/a{}_mask.png"),
+        ("a{}.jpg", "a{}_mask.png"),
+    ],
+)
+def test_masks_are_found_where_tools_and_people_put_them(bring, image, mask):
+    files = images(4, image) | {mask.format(n): halves(0, 1) for n in range(4)} | {"classes.txt": "sky\nroad\n"}
+    found = bring(files)
+    assert (found.format, found.counts["images"], found.counts["masks"], found.quarantine) == ("masks", 4, 4, [])
+
+
+def test_faces_with_a_mask_are_images(bring):
+    files = {f"with_mask/face{n}_with_mask.png": halves(n, 9) for n in range(3)}
+    assert bring(files | images(3, "without_mask/a{}.jpg")).counts["images"] == 6
+
+
+@pytest.mark.parametrize("name", ["yolo", "coco"])
+def test_a_data_set_without_any_label_is_not_one_of_images_that_show_nothing(bring, name):
+    files = {"yolo": {"data.yaml": YAML}, "coco": {"x.json": json.dumps(coco(6, annotations=[]))}}[name]
+    where = "images/a{}.jpg" if name == "yolo" else "a{}.jpg"
+    with pytest.raises(InputError, match="6 of 6 files are bad.*no label for any of the 6 images of"):
+        bring(images(6, where) | files)
 
 
 def test_a_mask_that_lies_elsewhere_is_no_image(bring):

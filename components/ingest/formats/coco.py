@@ -40,6 +40,7 @@ _ENTRIES = re.compile(rb'"images"\s*:\s*\[')
 _OTHERS = re.compile(rb'"(info|licenses|categories|annotations)"\s*:')
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
 PIECE_BYTES = 2**20
+XYWH_ABS = 1  # Detectron2's number for boxes as COCO has them
 
 
 @formats.register("coco")
@@ -242,6 +243,10 @@ def _label(names: dict[int, str], annotation: dict[str, Any]) -> Label:
         raise LabelError(
             f"annotation unreadable: {what} has no category_id and bbox of four numbers, nor an outline"
         ) from error
+    if annotation.get("bbox_mode") not in (None, XYWH_ABS):
+        raise LabelError(
+            f"annotation unreadable: {what} has bbox_mode {annotation['bbox_mode']!r}: give x, y, width, height"
+        )
     if turned:
         raise LabelError(f"turned box: {what} is turned by {turned:g} degrees: draw it upright")
     return Label(names.get(number, f"number {number}"), (x, y, x + width, y + height))

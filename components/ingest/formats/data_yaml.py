@@ -139,5 +139,5 @@ def _listed(folder: Folder, name: str) -> dict[int, str]:
     try:
         lines = folder.text(name).splitlines()
     except LabelError as error:
-        raise InputError(f"class names: {error}") from error
+        raise InputError(f"class names: {error}: save it as UTF-8, with a name in each line") from error
     return {number: line.strip() for number, line in enumerate(lines) if line.strip()}

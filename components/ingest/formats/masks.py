@@ -37,7 +37,7 @@ from components.ingest.formats.data_yaml import NAMES_FILES, ListedNames, descri
 from components.ingest.formats.yolo import SPLIT_KEYS
 from components.ingest.label_files import decoded
 from components.ingest.masks import has_one_number
-from components.ingest.pairs import Pairs, has_masks, image_key, mask_key, plain
+from components.ingest.pairs import Pairs, has_masks, image_key, masks_in, plain
 from components.ingest.references import Images
 
 LOOKED_AT_BYTES = 65536  # of a text file, to tell the format
@@ -74,9 +74,13 @@ class Masks:
 
 
 def _records(folder: Folder) -> Iterator[Record]:
-    images = [name for name in folder.images if not mask_key(name)]
-    masks = [name for name in folder.images if mask_key(name)]
-    pairs = Pairs.of(images, masks, _key, lambda name: plain(_key(name)))
+    masks = masks_in(folder)
+    images = [name for name in folder.images if name not in masks]
+
+    def key(name: str) -> str:
+        return masks.get(name) or image_key(name)
+
+    pairs = Pairs.of(images, masks, key, lambda name: plain(key(name)))
     bare: dict[str, list[str]] = {}
     for image in images:
         if image not in pairs.labels:
@@ -94,10 +98,6 @@ def _records(folder: Folder) -> Iterator[Record]:
     for mask in masks:
         if mask not in pairs.images:
             yield Record(mask, reason="label without image: no image has the place and the name of this mask")
-
-
-def _key(name: str) -> str:
-    return mask_key(name) or image_key(name)
 
 
 def _listed(folder: Folder, images: Images, index: str, text: str) -> Iterator[Record]:

@@ -50,6 +50,7 @@ SPELLINGS = {
     "class": ("class", "label", "name", "class_name", "category"),
     "width": ("width",),
     "height": ("height",),
+    "rotation": ("rotation", "angle", "theta"),
 }
 CORNERS = ("x1", "y1", "x2", "y2")
 NEEDED = ("image", *CORNERS, "class")
@@ -190,6 +191,7 @@ def _csv_line(table: str, number: int, row: str, columns: dict[str, int]) -> Lin
         if len(cells) != columns[""]:
             raise LabelError(f"annotation unreadable: {where} has {len(cells)} columns, the first line {columns['']}")
         given = {column: cells[place] for column, place in columns.items() if column}
+        _check_upright(where, given)
         if not image:
             raise LabelError(f"annotation unreadable: {where} names no image")
         return Line(number, image, _csv_labels(where, given), _size(where, given))
@@ -290,6 +292,7 @@ def _object(where: str, item: Any) -> Label:
     given = _by_meaning(where, item)
     if "bbox" in given:
         raise LabelError(f"ambiguous: {where}: bbox may be corners or x, y, width, height: give x1, y1, x2, y2")
+    _check_upright(where, given)
     return _label(where, given.get("class"), [given.get(corner) for corner in CORNERS])
 
 
@@ -326,6 +329,16 @@ def _label(where: str, name: Any, box: Any) -> Label:
     if x2 <= x1 or y2 <= y1:
         raise LabelError(f"inverted or zero-area box: {where}: {shown}")
     return Label(str(name).strip(), (x1, y1, x2, y2))
+
+
+def _check_upright(where: str, given: dict[str, Any]) -> None:
+    """Refuse a turned box; what is no number is a remark."""
+    try:
+        turned = float(given.get("rotation") or 0)
+    except (TypeError, ValueError, OverflowError):
+        return
+    if turned:
+        raise LabelError(f"turned box: {where}: turned by {turned:g}: draw it upright")
 
 
 def _size(where: str, given: dict[str, Any]) -> tuple[int, int] | None:
