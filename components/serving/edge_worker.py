@@ -39,10 +39,17 @@ app = typer.Typer(
 @app.command()
 @redacted_output()
 def main(
-    job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")],
     source: Annotated[
         str, typer.Option(help="Video file, folder of images, camera (0, /dev/video0) or stream (rtsp://...).")
     ],
+    job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")] = "",
+    bundle: Annotated[
+        str,
+        typer.Option(
+            help="Folder of a model to run instead of a job's champion; without --job-root, hard examples stay in the "
+            "folder of --spool."
+        ),
+    ] = "",
     node: Annotated[str, typer.Option(help="Name of this worker.", show_default="host name")] = "",
     miner: Annotated[
         str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls images hard.")
@@ -117,12 +124,15 @@ def main(
         int, typer.Option(min=-1, max=63, help="Bits by which a frame like the last one sent differs; -1: send all.")
     ] = -1,
 ) -> None:
-    """Look at images with the job's champion, send home the hard ones, and follow the champion as it changes."""
+    """Run the job's champion on images, send the hard ones to the job, and follow the champion as it changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("EDGE_STORE_PATIENCE", _PATIENCE_SECONDS)
     try:
+        if not (job_root or bundle):
+            raise InputError("there is no model to run: give --job-root, or --bundle with the folder of a model")
         options = Options(
-            job_root=job_root, source=source, node=node or socket.gethostname(), folder=spool,
+            job_root=job_root or str(spool / "job"), bundle=bundle,
+            source=source, node=node or socket.gethostname(), folder=spool,
             miner=miner, miner_parameters=_parameters(miner_parameter or []), audit_ratio=audit_ratio,
             every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,

@@ -13,11 +13,13 @@ from typing import Protocol
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
+from components.core.bundle import DESCRIPTION
 from components.core.errors import InputError, one_line
 from components.core.job.fleet import POINTER, Pointer, PublishedFile
 from components.core.job.state import STATE
 from components.core.rate_limit import RateLimit
 from components.core.release import MODEL
+from components.core.stores.addresses import file_uri, folder_at
 from components.core.stores.open import Store, open_store, shown, split
 
 STALE_SECONDS = 300.0  # after which a pointer of a lower generation is no stale copy
@@ -138,6 +140,32 @@ class JobPointer:
             log.warning(
                 "no job lies at %s: check --job-root; the worker waits until there is one", shown(self._store.uri)
             )
+
+
+class BundlePointer:
+    """One bundle on this machine, for a worker without a job; the model changes when its description does.
+
+    Args:
+        folder: of the bundle.
+
+    Raises:
+        InputError: there is no bundle.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder_at(folder)
+        self.read()
+
+    def read(self) -> DesiredModel:
+        """What lies there; see :class:`PointerReader`."""
+        try:
+            digest = hashlib.sha256((self._folder / DESCRIPTION).read_bytes()).hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"bundle {self._folder}: no {DESCRIPTION} in it; give the folder of a model, such as bundles/VERSION "
+                "of a job or what a run's convert step wrote"
+            ) from error
+        return DesiredModel(f"bundle-{digest[:12]}", digest, file_uri(self._folder))
 
 
 class _SednaModel(BaseModel):

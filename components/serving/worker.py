@@ -34,7 +34,7 @@ from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
 from components.serving.offload import JointInference, OffloadRules
-from components.serving.pointers import JobPointer, SednaPointer
+from components.serving.pointers import BundlePointer, JobPointer, PointerReader, SednaPointer
 from components.serving.position import Position
 from components.serving.sinks.outlet import Outlets
 from components.serving.sources.open import open_source
@@ -75,6 +75,7 @@ class Options:
     jpeg_quality: int = 95
     poll_s: float = 10.0
     model_config: str = ""
+    bundle: str = ""
     runtime: str = "onnx"
     threads: int = 0
     plugins: str = ""
@@ -124,6 +125,7 @@ class Worker:
         self.metrics = Metrics()
         miner = make_miner(options.miner, options.miner_parameters)
         self._store = _store(options)
+        self._pointer = self._make_pointer()
         self._source = open_source(options.source)
         self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
         self.folder = job_folder(options.folder, self._store.uri)
@@ -219,15 +221,18 @@ class Worker:
         client = CloudClient(cloud.url, cloud.token, cloud.timeout_s, cloud.model)
         return JointInference(miner, client, cloud.rules, count=self.metrics.count, timed=self.metrics.cloud)
 
+    def _make_pointer(self) -> PointerReader:
+        options = self._options
+        if options.bundle:
+            return BundlePointer(options.bundle)
+        if options.model_config:
+            return SednaPointer(options.model_config)
+        return JobPointer(self._store, options.node, options.member)
+
     def _make_updater(self) -> HotUpdate:
         options = self._options
-        pointer = (
-            SednaPointer(options.model_config)
-            if options.model_config
-            else JobPointer(self._store, options.node, options.member)
-        )
         return HotUpdate(
-            pointer,
+            self._pointer,
             ModelCache(self.folder / "models", options.runtime, golden=options.board_check),
             Loader(options.runtime, options.threads, options.plugins, options.board_check),
             self.slot,

@@ -44,7 +44,7 @@ from tests.edge import (
     uploaded,
     video,
 )
-from tests.models import BUNDLE
+from tests.models import BUNDLE, colour_model, write_bundle
 from tests.rtsp import Camera
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -292,6 +292,33 @@ def test_the_help_can_be_read_on_a_terminal_of_80_columns():
     assert "EDGE_DUPLICATE_BITS" in result.output  # whole, not cut off
     text = [line[len(line) - len(line.lstrip()) :] for line in result.output.splitlines() if line.startswith("     ")]
     assert sum(map(len, text)) / len(text) > 30  # columns of text are wide
+
+
+def test_a_bundle_can_be_run_without_a_job_and_is_followed_when_it_changes(tmp_path):
+    bundle = write_bundle(tmp_path / "model", colour_model())
+    images = folder_of_images(tmp_path / "images", 5)
+    chosen = options(tmp_path, images, bundle=str(bundle), loop=True, max_fps=50)
+    with running(chosen) as worker:
+        until(lambda: worker.metrics.value("frames") > 5)
+        first = worker.slot.current.version
+        write_bundle(bundle, colour_model(), replace(BUNDLE, confidence_threshold=0.6))
+        until(lambda: worker.slot.current.version != first)
+    assert not (tmp_path / "job" / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "give --job-root, or --bundle"), (["--bundle", "nowhere"], "nowhere: no model.json in it; give the folder")],
+)
+def test_a_worker_without_a_model_to_run_is_refused(tmp_path, arguments, message):
+    source = folder_of_images(tmp_path / "images", 1)
+    result = CliRunner().invoke(
+        edge_worker.app,
+        ["--source", str(source), "--spool", str(tmp_path / "w"), *arguments],
+        env={"EDGE_JOB_ROOT": ""},
+    )
+    assert result.exit_code == 1
+    assert message in result.output
 
 
 def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
