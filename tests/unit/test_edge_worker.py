@@ -231,11 +231,14 @@ def test_a_mistyped_job_root_is_told(tmp_path, caplog):
     assert caplog.text.count("no job lies at") == 1
 
 
-def test_two_workers_of_one_name_are_told_of_each_other(job, tmp_path, caplog, monkeypatch):
+def test_two_workers_of_one_name_are_reported(job, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(status_module, "SOON_SECONDS", 0.5)
-    folders = [folder_of_images(tmp_path / name, 3) for name in ("p1", "p2")]
+    monkeypatch.setattr(status_module, "BEAT_SECONDS", 0.5)
     chosen = [
-        options(tmp_path, folder, folder=tmp_path / folder.name / "w", loop=True, max_fps=20) for folder in folders
+        options(
+            tmp_path, folder_of_images(tmp_path / name, 3), folder=tmp_path / f"worker-{name}", loop=True, max_fps=20
+        )
+        for name in ("a", "b")
     ]
     with running(chosen[0]) as one, running(chosen[1]) as two:
         until(lambda: one.metrics.value("node_conflicts") and two.metrics.value("node_conflicts"))
