@@ -25,6 +25,7 @@ from pipelines.containers import FOLDERS
 from pipelines.local import RunError, Runner
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
+OF_A_JOB = ("hard-example-mining",)  # pipelines that work on a job that is there
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
 app = typer.Typer(
@@ -66,11 +67,17 @@ def run(
         face = face_of(_pipeline(pipeline))
         given = parse(face, parameter or [], parameters_from(params))
         say_renamed(given)
-        given = _absolute({**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)})
+        if pipeline not in OF_A_JOB:
+            given = {**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)}
+        given = _absolute(given)
         if found := problems(face, given):
             from pipelines.plugged import unknown_entries
 
             raise InputError(parameters.all_wrong(found + unknown_entries(parameters.flat(given))))
+        if pipeline in OF_A_JOB:
+            from components.core.job.job import Job
+
+            Job.open(given["job_root"]).read_existing()
         if every:
             parameters.check_repeated(given)
             _again_and_again(pipeline, given, runner, _seconds(every))

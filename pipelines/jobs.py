@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from components.core.errors import InputError
 from components.core.job.failures import read_failures
 from components.core.job.fleet import WorkerStatus
 from components.core.job.hard_examples import FOLDER as HARD_EXAMPLES
@@ -116,9 +115,7 @@ class Overview(BaseModel):
             InputError: no job lies there, or its state or a list of label requests is damaged.
         """
         job = Job.open(job_root)
-        state, etag = job.read()
-        if etag is None:
-            raise InputError(f"{job.store.uri}: no job lies there that has had a round, check the address")
+        state = job.read_existing()
         failures = read_failures(job.store)
         failed = failures if failures and failures.round == state.round + 1 else None
         requests = list(read_lists(job.store))

@@ -7,10 +7,12 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +25,9 @@ from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
 from pipelines.arguments import face_of, parse, sort_into_place
 from pipelines.containers import docker_runner
+
+LOG_BYTES = 20_000_000  # from which on the log is begun anew
+KEPT_POLLS = 20
 
 _LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
 
@@ -98,13 +103,17 @@ def run(
     from kfp import local
 
     placed = sort_into_place(pipeline, arguments)
-    with os_errors(f"{folder}, which job_root leads to, cannot be made"):
+    with os_errors(f"{folder}, which job_root leads to, cannot be made or written"):
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_old_polls(folder)
     containers = docker_runner(pipeline, flat(arguments), folder) if runner == Runner.DOCKER else None
     local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log_path = folder / "run.log"
-    with log_path.open("w", encoding="utf-8") as file, _importable(), warnings.catch_warnings():
+    with os_errors(str(log_path)):
+        opened = _appended(log_path)
+    with opened as file, _importable(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        file.write(f"--- {pipeline.name}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ---\n")
         log = RunLog(file, sys.stdout, listen)
         try:
             with redirect_stdout(log), _quiet_logging(), _without_retries(pipeline):
@@ -116,6 +125,20 @@ def run(
     if log.error:  # KFP takes a container that was gone before it asked for one that succeeded
         raise RunError(f"step {log.error[0]} failed: {log.error[1]}")
     return task.outputs.get("Output")
+
+
+def _appended(log_path: Path) -> TextIO:
+    """The log to go on in; what was written long ago moves to ``run.log.1``."""
+    if log_path.exists() and log_path.stat().st_size > LOG_BYTES:
+        log_path.replace(log_path.with_name(f"{log_path.name}.1"))
+    return log_path.open("a", encoding="utf-8")
+
+
+def _remove_old_polls(folder: Path) -> None:
+    """Remove the artifacts of old polls, and of the rounds that these ran: the job has what came of them."""
+    polls = sorted(folder.glob("incremental-learning-*"), key=lambda path: path.stat().st_mtime)
+    for path in polls[:-KEPT_POLLS]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def figures(report_uri: str) -> dict[str, float]:

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from components.core.bundle import ONNX
-from components.core.errors import ConflictError
+from components.core.errors import ConflictError, InputError
 from components.core.job.fleet import POINTER, SEDNA_POINTER, CanaryTarget, Pointer, Target
 from components.core.job.job import Job
 from components.core.job.registry import FOLDER
-from components.core.job.state import State
+from components.core.job.state import STATE, State
 from components.core.release import MODEL
 from components.core.stores.base import Store
 
@@ -63,7 +63,13 @@ def _written(store: Store, contents: Mapping[str, bytes], found: Mapping[str, tu
 
 def _contents(job: Job, state: State) -> dict[str, bytes]:
     """What the pointers are to say, by their keys; nothing before the first champion."""
-    if not state.history:
+    last = state.history[-1].version if state.history else None
+    if state.champion != last:
+        raise InputError(
+            f"{job.store.uri_of(STATE)} is damaged: the champion is {state.champion}, its history ends with {last}: "
+            "put it back from a copy"
+        )
+    if last is None:
         return {}
     change = state.history[-1]
     target = _target(job, state, change.version)

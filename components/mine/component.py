@@ -31,6 +31,7 @@ def mine(
         from pathlib import Path
 
         from components.core import plugins
+        from components.core.job.job import Job
         from components.core.job.label_requests import write_list
         from components.core.parameters import CommonSettings, MineSettings, read
         from components.core.reports.page import write_page
@@ -39,6 +40,7 @@ def mine(
 
         common, chosen = read(CommonSettings, settings), read(MineSettings, settings)
         plugins.load(common.plugins)
+        Job.open(job_root).read_existing()  # a mistyped address is no job in which nothing is to be asked for
         mined = choose(job_root, runtime=common.runtime, **dict(chosen))
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)

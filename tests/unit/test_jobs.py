@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from components.deploy.candidate import Candidate
 from components.deploy.deploy import deploy
 from components.deploy.garbage import collect_garbage
 from components.report.report import keep
+from pipelines import local
 from pipelines.__main__ import app
 from pipelines.jobs import Overview
 from tests.unit.test_deploy import bundle
@@ -87,7 +89,7 @@ def test_a_job_is_shown_in_lines_and_as_json(job):
 def test_an_address_without_a_job_is_refused_by_name(tmp_path):
     shown = CliRunner().invoke(app, ["jobs", str(tmp_path / "nosuch")])
     assert shown.exit_code == 1
-    assert "nosuch: no job lies there that has had a round, check the address" in shown.output
+    assert "nosuch: no job lies there, it has neither rounds nor hard examples" in shown.output
     assert not (tmp_path / "nosuch").exists()
 
 
@@ -124,3 +126,34 @@ def test_a_damaged_version_is_not_gone_back_to(job):
     with pytest.raises(InputError, match=rf"{name(1)}/model\.onnx is gone"):
         job.roll_back()
     assert job.read()[0].champion == name(3)
+
+
+@pytest.mark.parametrize("words", [["-p", "job_root={}/nosuch"], []])
+def test_mining_needs_a_job_that_is_there_and_makes_none(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    ran = CliRunner().invoke(app, ["run", "hard-example-mining", *(word.format(tmp_path) for word in words)])
+    assert ran.exit_code == 1
+    assert ("nosuch: no job lies there" if words else "job_root") in ran.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_of_earlier_polls_stays_and_does_not_grow_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "LOG_BYTES", 20)
+    path = tmp_path / "run.log"
+    for text in ("the first poll\n", "the second poll\n", "the third poll\n"):
+        with local._appended(path) as file:
+            file.write(text)
+    assert path.read_text() == "the third poll\n"
+    assert (tmp_path / "run.log.1").read_text() == "the first poll\nthe second poll\n"
+
+
+def test_of_the_polls_the_latest_ones_stay_and_of_other_runs_all(tmp_path):
+    for number in range(local.KEPT_POLLS + 5):
+        for pipeline in ("incremental-learning", "helmet-detection"):
+            folder = tmp_path / f"{pipeline}-{number:03d}"
+            folder.mkdir()
+            os.utime(folder, (number, number))
+    local._remove_old_polls(tmp_path)
+    left = sorted(path.name for path in tmp_path.glob("incremental-learning-*"))
+    assert (len(left), left[0]) == (local.KEPT_POLLS, "incremental-learning-005")
+    assert len(list(tmp_path.glob("helmet-detection-*"))) == local.KEPT_POLLS + 5

@@ -17,6 +17,7 @@ from components.core.bundle import Bundle
 from components.core.cache import local_file
 from components.core.errors import ConflictError, InputError, NotFoundError, one_line
 from components.core.job.fleet import POINTER
+from components.core.job.hard_examples import FOLDER as HARD_EXAMPLES
 from components.core.job.registry import FOLDER as BUNDLES
 from components.core.job.registry import Registry
 from components.core.job.state import STATE, RoundResult, State
@@ -25,7 +26,6 @@ from components.core.stores.open import Store, open_store
 
 _NO_CHAMPION = "no job with a champion lies there, check the address"
 _OF_A_ROUND = re.compile(r"[a-z]+/r(\d+)-")
-_ADVICE = "put it back from a copy"
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,24 @@ class Job:
                     "to begin a new job, give another job_root or empty this one"
                 )
             return State(), None
-        name = self.store.uri_of(STATE)
         try:
-            state = State.model_validate_json(found[0])
+            return State.model_validate_json(found[0]), found[1]
         except ValidationError as error:
-            raise InputError(f"{name} is not the state of a job: {one_line(error)}; {_ADVICE}") from error
-        last = state.history[-1].version if state.history else None
-        if state.champion != last:
+            name = self.store.uri_of(STATE)
+            raise InputError(f"{name} is not the state of a job: {one_line(error)}; put it back from a copy") from error
+
+    def read_existing(self) -> State:
+        """The state of a job that is there: it has had a round, or its workers have sent hard examples.
+
+        Raises:
+            InputError: there is no such job, or its state is damaged.
+        """
+        state, etag = self.read()
+        if etag is None and next(self.store.list(HARD_EXAMPLES), None) is None:
             raise InputError(
-                f"{name} is damaged: the champion is {state.champion}, but its history ends with {last}; {_ADVICE}"
+                f"{self.store.uri}: no job lies there, it has neither rounds nor hard examples: check job_root"
             )
-        return state, found[1]
+        return state
 
     @property
     def registry(self) -> Registry:
