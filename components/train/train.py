@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -150,7 +151,10 @@ def train(
 class Progress:
     """Follows a training: keeps its history, says where it is, and puts checkpoints in the store."""
 
-    def __init__(self, epochs: int, history: list[dict[str, float]], checkpoints: Checkpoints) -> None:
+    def __init__(
+        self, task: Task[Any, Any], epochs: int, history: list[dict[str, float]], checkpoints: Checkpoints
+    ) -> None:
+        self._task = task
         self._epochs = epochs
         self._history = history
         self._checkpoints = checkpoints
@@ -163,7 +167,8 @@ class Progress:
         self._history.append({"epoch": float(epoch.number), **epoch.values})
         self._checkpoints.save(epoch, self._history)
         self.best = epoch.best
-        figures = "  ".join(f"{_short(name)} {value:.3f}" for name, value in epoch.values.items() if _shown(name))
+        shown = {name: value for name, value in epoch.values.items() if _is_loss(name) or _is_score(name, self._task)}
+        figures = "  ".join(f"{_short(name)} {value:.3f}" for name, value in shown.items())
         each = (time.monotonic() - self._began) / (len(self._history) - self._done_before)
         left = 0 if epoch.finished else (self._epochs - epoch.number) * each
         logger.info("epoch %d/%d  %s  %.1f s each, %d s to go", epoch.number, self._epochs, figures, each, left)
@@ -203,6 +208,7 @@ def report(
     history: Sequence[Mapping[str, float]], bundle: Bundle, model: Estimator[Any], val: LocalSamples | None
 ) -> list[reports.Section]:
     """Curves of the training, and what the model sees on some images of the validation split, if there are any."""
+    task = open_task(model.task)
     body = reports.facts(
         {
             "base model": str(bundle.lineage["base_model"]),
@@ -213,7 +219,8 @@ def report(
         }
     )
     if history:
-        body += reports.figure(_curves(history), "Losses on the training samples; scores on the validation split.")
+        curves = _curves(history, task)
+        body += reports.figure(curves, "Losses on the training samples; scores on the validation split.")
     else:
         body += reports.note("Nothing was trained: the base model was taken as it is (epochs=0).")
     if val is None:
@@ -222,7 +229,6 @@ def report(
     paths = dict(zip(val.manifest.table["id"], val.paths, strict=True))
     images = [read_image(paths[identity]) for identity in shown]
     found = model.predict(images, confidence_threshold=bundle.confidence_threshold, nms_threshold=bundle.nms_threshold)
-    task = open_task(model.task)
     drawn = [task.drawn(image, one, bundle.classes) for image, one in zip(images, found, strict=True)]
     return [
         reports.Section("Training", body),
@@ -262,7 +268,7 @@ def _fit(
     """
     checkpoint = checkpoints.restore(folder)
     history = checkpoint.history if checkpoint else []
-    progress = Progress(settings["epochs"], history, checkpoints)
+    progress = Progress(open_task(model.task), settings["epochs"], history, checkpoints)
     if checkpoint and checkpoint.finished:
         logger.info("an earlier run had finished after epoch %d; the model is made from its checkpoint", len(history))
         model.load(checkpoint.best)
@@ -411,11 +417,11 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
 
 
-def _curves(history: Sequence[Mapping[str, float]]) -> Any:
+def _curves(history: Sequence[Mapping[str, float]], task: Task[Any, Any]) -> Any:
     figure = reports.new_figure(8.4, 2.9)
     losses, scores = figure.subplots(1, 2)
-    for axes, wanted in ((losses, "train/"), (scores, "metrics/m")):
-        for name in [name for name in history[0] if name.startswith(wanted)]:
+    for axes, wanted in ((losses, _is_loss), (scores, functools.partial(_is_score, task=task))):
+        for name in filter(wanted, history[0]):
             axes.plot([e["epoch"] for e in history], [e.get(name) for e in history], label=_short(name), marker=".")
         axes.set_xlabel("epoch")
         if axes.lines:
@@ -424,8 +430,13 @@ def _curves(history: Sequence[Mapping[str, float]]) -> Any:
     return figure
 
 
-def _shown(name: str) -> bool:
-    return name.startswith("train/") or "mAP" in name or "mIoU" in name
+def _is_loss(name: str) -> bool:
+    return name.startswith("train/")
+
+
+def _is_score(name: str, task: Task[Any, Any]) -> bool:
+    """Whether an epoch's figure is one that models of this kind are compared by, such as ``metrics/mAP50(B)``."""
+    return name.startswith("metrics/") and any(title in name for title in task.figures.overall.values())
 
 
 def _short(name: str) -> str:
