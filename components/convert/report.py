@@ -93,7 +93,8 @@ def _classes(reference: Measurement[Any], last: Sequence[Attempt]) -> Section:
         old = reference.of_class(figure, name)
         new = [_change(one.of_class(figure, name), old) for _, one in measured]
         rows.append([name, reference.of_class("truths", name), NONE if old is None else old, *new])
-    return Section(f"{title} of each class", reports.table(headers, rows))
+    where = " at the deployed confidence" if "max_score" in figures(reference) else ""
+    return Section(f"{title} of each class{where}", reports.table(headers, rows))
 
 
 def _chips(last: Sequence[Attempt]) -> Section:
