@@ -19,7 +19,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from components.core.bundle import sha256_of
-from components.core.errors import InputError, NotFoundError
+from components.core.cache import MAX_BLOB_BYTES
+from components.core.errors import InputError, NotFoundError, TooLargeError
 from components.core.job.label_requests import FOLDER, LabelRequest, LabelRequests, read_lists
 from components.core.parameters import parse_classes
 from components.core.stores.open import RESERVED, Store, open_store, split
@@ -112,9 +113,12 @@ def _file(image: LabelRequest, folder: Path, opened: Callable[[str], Store]) -> 
     root, key = split(image.uri)
     file = folder / file_name(image)
     try:
-        opened(root).download(key, file)
+        opened(root).download(key, file, max_bytes=MAX_BLOB_BYTES)
     except NotFoundError:
         log.warning("%s is gone: left out", image.uri)
+        return None
+    except TooLargeError as error:
+        log.warning("%s: left out", error)
         return None
     if sha256_of(file) == image.id:
         return file

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 
+from components.core.cache import MAX_BLOB_BYTES
 from components.core.detections import Detections
 from components.core.duplicates import fingerprint
-from components.core.errors import NotFoundError
+from components.core.errors import NotFoundError, TooLargeError
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.progress import Progress
 from components.core.runtimes.base import Detector
@@ -121,6 +122,9 @@ def read_candidate(
     except NotFoundError:
         log.warning("%s is missing: passed over", candidate.uri)
         return None
+    except TooLargeError as error:
+        log.warning("%s: passed over", error)
+        return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
         log.warning("%s is damaged or no image: passed over", candidate.uri)
@@ -144,7 +148,7 @@ def _content(store: Store, key: str, folder: Path, digest: str) -> bytes:
     if file is None:
         file = copy
         if not _holds(copy, digest):
-            store.download(key, copy)
+            store.download(key, copy, max_bytes=MAX_BLOB_BYTES)
     elif not file.is_file():
         raise NotFoundError(f"{store.uri_of(key)}: no such image")
     with os_errors(str(file)):

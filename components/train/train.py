@@ -34,7 +34,6 @@ from components.train.checkpoint import Checkpoints
 logger = logging.getLogger(__name__)
 
 SHOWN_PREDICTIONS = 8
-MAX_BASE_BYTES = 8 << 30  # of a base model from the web
 
 
 @dataclass(frozen=True)
@@ -331,7 +330,7 @@ def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     if not digest:
         return base_model
     path = folder / f"base{Path(urlsplit(url).path).suffix}"
-    fetch(url, path, sha256=digest, max_bytes=MAX_BASE_BYTES)
+    fetch(url, path, sha256=digest)
     return str(path)
 
 

@@ -12,6 +12,7 @@ from components.core.errors import ConflictError, InputError, NotFoundError
 
 RESERVED = ".edge-"  # how names of unfinished files and of locks begin
 MAX_READ_BYTES = 256 << 20  # of what is read into memory as a whole
+MAX_FILE_BYTES = 8 << 30  # of what becomes a file, unless the caller knows better
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int = MAX_FILE_BYTES) -> None:
         """Stream one object into a file, which appears only when it is whole.
 
         Args:
             key: the object's name.
             path: the file; its folder is made, what was there is replaced.
             sha256: what the content must hash to, as 64 hex digits.
-            max_bytes: how large the content may be; None: as large as it is.
+            max_bytes: how large the content may be.
 
         Raises:
             NotFoundError: there is no such object.

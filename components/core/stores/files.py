@@ -13,7 +13,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from components.core.stores.addresses import file_uri
-from components.core.stores.base import MAX_READ_BYTES, RESERVED, ObjectInfo, Store, check_key, conflict
+from components.core.stores.base import MAX_FILE_BYTES, MAX_READ_BYTES, RESERVED, ObjectInfo, Store, check_key, conflict
 from components.core.stores.transfer import ABSENT, check_size, copy, landing, opened, os_errors, verify
 
 
@@ -60,7 +60,7 @@ class FileStore(Store):
         return hashlib.sha256(data).hexdigest()
 
     @override
-    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int = MAX_FILE_BYTES) -> None:
         uri = self.uri_of(key)
         with os_errors(uri), opened(self.local_path(key), uri) as source, landing(path) as file:
             copy(source, file, uri, max_bytes)

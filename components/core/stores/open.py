@@ -25,7 +25,7 @@ from pathlib import Path
 
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.addresses import file_uri, folder_at, is_web, shown
-from components.core.stores.base import RESERVED, ObjectInfo, Store, not_found
+from components.core.stores.base import MAX_FILE_BYTES, RESERVED, ObjectInfo, Store, not_found
 from components.core.stores.files import FileStore
 from components.core.stores.transfer import os_errors
 
@@ -66,7 +66,7 @@ def split(uri: str) -> tuple[str, str]:
     return root, key
 
 
-def fetch(uri: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
+def fetch(uri: str, path: Path, *, sha256: str | None = None, max_bytes: int = MAX_FILE_BYTES) -> None:
     """Bring one object to a local file: streamed, tried again when the connection breaks, whole or not at all.
 
     Args:
@@ -74,7 +74,7 @@ def fetch(uri: str, path: Path, *, sha256: str | None = None, max_bytes: int | N
             and never shown.
         path: the file; its folder is made, what was there is replaced.
         sha256: what the content must hash to, as 64 hex digits.
-        max_bytes: how large it may be; None: as large as it is.
+        max_bytes: how large it may be.
 
     Raises:
         NotFoundError: there is no such object.

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from components.core.errors import ConflictError, InputError, NotFoundError
 from components.core.stores.addresses import shown
-from components.core.stores.base import MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
+from components.core.stores.base import MAX_FILE_BYTES, MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
 from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive, tls_trouble
 from components.core.stores.credentials import find_credentials
 from components.core.stores.s3_answers import (
@@ -97,7 +97,7 @@ class S3Store(Store):
             return self._put(key, io.BytesIO(data), len(data), part_bytes=max(len(data), PART_BYTES))
 
     @override
-    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int | None = None) -> None:
+    def download(self, key: str, path: Path, *, sha256: str | None = None, max_bytes: int = MAX_FILE_BYTES) -> None:
         uri = self.uri_of(key)
         with os_errors(str(path)), _errors(uri, READING), landing(path) as file:
             receive(self._source(key), file, uri, max_bytes)

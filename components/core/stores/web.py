@@ -19,7 +19,7 @@ from components.core.stores.transfer import landing, os_errors, verify
 _CANNOT_RESUME = {412, 416}
 
 
-def download(uri: str, path: Path, sha256: str | None, max_bytes: int | None) -> None:
+def download(uri: str, path: Path, sha256: str | None, max_bytes: int) -> None:
     """Bring one object to a local file, as :func:`components.core.stores.open.fetch` promises."""
     with os_errors(str(path)), _errors(uri), landing(path) as file:
         receive(_source(uri), file, shown(uri), max_bytes)
