@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import textwrap
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import docstring_parser
 
-from components.core.errors import InputError
 from components.core.parameters import MODELS, ROWS, SETTINGS, WORKFLOWS, must_be
 from components.core.stores.transfer import landing
 from pipelines.contract import sections_read
@@ -24,8 +22,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 BACKEND = ">=2.14"  # of Kubeflow Pipelines, that runs what is compiled here
 VERIFIED = "2026-11-27T00:00:00Z"  # when all of it was last run
-
-_BLOCK = re.compile(r"(<!-- parameters of ([-\w]+)(?:, beyond ([-\w]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def parameters_of(name: str) -> dict[str, tuple[str, str, str]]:
@@ -38,40 +34,13 @@ def parameters_of(name: str) -> dict[str, tuple[str, str, str]]:
     return rows
 
 
-def parameter_table(name: str, without: Container[str] = ()) -> str:
-    """The parameters of a pipeline as a table in Markdown.
-
-    Args:
-        name: of the pipeline.
-        without: parameters to leave out.
-    """
+def parameter_table(name: str) -> str:
+    """The parameters of a pipeline as a table in Markdown."""
     lines = ["| parameter | default | section | meaning |", "|---|---|---|---|"]
     for row, (section, default, description) in parameters_of(name).items():
-        if row not in without:
-            code = default if default in ("", "required") else f"`{default}`"
-            lines.append(f"| `{row}` | {code} | {section} | {_cell(description)} |")
+        code = default if default in ("", "required") else f"`{default}`"
+        lines.append(f"| `{row}` | {code} | {section} | {_cell(description)} |")
     return "\n".join(lines) + "\n"
-
-
-def with_tables(text: str) -> str:
-    """A page whose tables of parameters are up to date.
-
-    A table stands between ``<!-- parameters of PIPELINE -->`` or ``<!-- parameters of PIPELINE, beyond PIPELINE -->``
-    and ``<!-- end -->``.
-
-    Raises:
-        InputError: a table is of a pipeline that is not known.
-    """
-
-    def made(found: re.Match[str]) -> str:
-        unknown = {found[2], found[3] or found[2]} - WORKFLOWS.keys()
-        if unknown:
-            raise InputError(f"a table of parameters is of {min(unknown)!r}: choose from {', '.join(WORKFLOWS)}")
-        known = parameters_of(found[3]) if found[3] else {}
-        same = {row for row, told in parameters_of(found[2]).items() if known.get(row) == told}
-        return found[1] + parameter_table(found[2], same) + found[4]
-
-    return _BLOCK.sub(made, text)
 
 
 def help_of(name: str) -> str:
@@ -101,9 +70,7 @@ def pages(pipelines: Mapping[str, Any], components: Mapping[str, Any]) -> dict[P
         pipelines: pipelines by name.
         components: components by name.
     """
-    readme = REPOSITORY / "README.md"
     made = {
-        readme: with_tables(readme.read_text(encoding="utf-8")),
         REPOSITORY / "components" / "README.md": "\n".join(_components_page(components)),
         REPOSITORY / "pipelines" / "README.md": "\n".join(_pipelines_page(pipelines)),
         REPOSITORY / "pipelines" / "metadata.yaml": "---\n".join(_metadata(name, "pipelines") for name in pipelines),

@@ -1,26 +1,41 @@
-"""The README says what is so: every parameter with its default, and no file that is not there."""
+"""The documentation says what is so: every pipeline is named, every parameter is listed, every link leads somewhere."""
 
 import re
 from pathlib import Path
 
-from pipelines.docs import parameters_of, with_tables
-from pipelines.registry import PIPELINES
+import pytest
+
+from pipelines.docs import pages, parameters_of
+from pipelines.registry import COMPONENTS, PIPELINES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+README = REPOSITORY / "README.md"
+PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
-def test_every_parameter_is_there_with_its_default_and_meaning():
-    assert with_tables(README) == README
-    for name in PIPELINES:
-        for parameter, (_, default, _) in parameters_of(name).items():
-            assert re.search(rf"^\| `{parameter}` \| `?{re.escape(default)}`? \|", README, re.MULTILINE), parameter
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_parameter_is_listed_with_its_default(name):
+    page = pages(PIPELINES, COMPONENTS)[REPOSITORY / "pipelines" / "README.md"]
+    section = page[page.index(f"## {name}\n") :].split("\n## ")[0]
+    for parameter, (_, default, _) in parameters_of(name).items():
+        assert re.search(rf"^\| `{parameter}` \| `?{re.escape(default)}`? \|", section, re.MULTILINE), parameter
 
 
-def test_every_pipeline_is_told():
-    assert all(f"`{name}`" in README for name in PIPELINES)
+def test_readme_names_every_pipeline_and_every_page():
+    text = README.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in PIPELINES)
+    assert all(f"(docs/{page.name})" in text for page in PAGES[1:])
 
 
-def test_every_file_it_links_to_is_there():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_of_the_repository(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_the_text_names_exist(page):
+    """A path in backticks that begins with a folder of the repository."""
+    named = r"`((?:components|pipelines|images|tests|notebooks|compiled|benchmarks)/[\w./-]+)`"
+    for target in re.findall(named, page.read_text(encoding="utf-8")):
         assert (REPOSITORY / target).exists(), target
