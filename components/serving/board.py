@@ -71,7 +71,7 @@ def find_golden(model: Model[Any], folder: Path) -> Golden | None:
     return Golden.read(model.bundle.file(folder, name))
 
 
-def hold_against(model: Network[Any], golden: Golden) -> BoardCheck:
+def compare_with_golden(model: Network[Any], golden: Golden) -> BoardCheck:
     """Run a model over the golden canvases and compare.
 
     Raises:

@@ -26,7 +26,7 @@ from components.core.runtimes.base import Network
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.rknn import open_on_board, this_board
 from components.core.stores.open import open_store
-from components.serving.board import BoardCheck, find_golden, hold_against, milliseconds
+from components.serving.board import BoardCheck, compare_with_golden, find_golden, milliseconds
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer
 
@@ -75,7 +75,7 @@ def run(folder: Path, runs: int) -> bool:
             f"bundle {folder}: no {golden_file(this_board())} in it: it was converted before there were golden "
             "tensors; convert it again"
         )
-    checked = hold_against(model, golden)
+    checked = compare_with_golden(model, golden)
     print(f"model: {folder} on {this_board()}, {len(golden.canvases)} images")
     print(f"{'ok  ' if not checked.outdated else 'note'}  versions: {_versions(checked)}")
     for finding in checked.findings:

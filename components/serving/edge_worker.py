@@ -151,7 +151,7 @@ def main(
 
 
 def run(options: Options) -> None:
-    """Run a worker in this process until its source or somebody ends it.
+    """Run a worker in this process until its source ends or it is stopped.
 
     Raises:
         InputError: an option that cannot be, or a source that cannot be read.
@@ -172,7 +172,7 @@ def run(options: Options) -> None:
 
 
 def _end_on_signals(stop: threading.Event) -> None:
-    """The first signal ends the worker as it should; the second one ends it now.
+    """The first signal stops the worker in an orderly way; the second one at once.
 
     A handler runs between any two instructions of the main thread, perhaps while that holds the event's own lock, and
     would wait for it for ever. So the handlers do nothing, and a thread reads the signals' numbers from a pipe.

@@ -1,4 +1,4 @@
-"""Change models while the loop goes on: look at the pointer, fetch, try, load beside the running one, hand over."""
+"""Change models while the loop runs: read the pointer, fetch, smoke-test, load beside the running one, hand over."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Loader:
         runtime: name of the runtime.
         threads: processor threads; 0 lets the runtime decide.
         modules: of plug-ins, separated by commas.
-        board_check: hold a model that brings golden tensors for this board against them when it is tried.
+        board_check: compare a model with the golden tensors that it brings for this board in its smoke test.
     """
 
     runtime: str
@@ -42,7 +42,7 @@ class Loader:
     board_check: bool = True
 
     def try_out(self, model: CachedModel, stop: threading.Event) -> None:
-        """Run a model once in a process of its own; see :func:`try_model`."""
+        """Run a model once in another process; see :func:`run_smoke_test`."""
         run_smoke_test(
             model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop,
             board_check=self.board_check,
@@ -143,7 +143,7 @@ class HotUpdate:
         try:
             self._follow_loop()
             current = self._slot.current
-            if current is not None and self._slot.frames:  # a short life gives no more proof than this
+            if current is not None and self._slot.frames:  # a short run gives no more proof than this
                 self._cache.accept(current.cached)
             self._cache.pause()
             self._status.beat(now=True)
@@ -160,7 +160,7 @@ class HotUpdate:
             self._status.say(desired.version, "loaded")
             self._handled = desired.version, desired.generation
         elif known := self._cache.failure(desired):
-            self._fail(desired, known)  # in an earlier life, which may have had no time to say so
+            self._fail(desired, known)  # in an earlier process, which may have had no time to report it
         else:
             self._follow(desired, stop)
 

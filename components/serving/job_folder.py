@@ -43,7 +43,7 @@ def job_folder(folder: Path, job_root: str) -> Path:
 def take_over_models(folder: Path, own: Path, store: Store) -> None:
     """Begin with the models of a job of the same name, where this job has none here and its store is out of reach.
 
-    A job that has moved to another address goes on inferring so. Where the store answers, its pointer decides.
+    A job that has moved to another address keeps its model so. Where the store answers, its pointer decides.
     """
     name = own.name.rpartition("-")[0]
     others = [path for path in sorted(folder.glob(f"{name}-*/models")) if path.parent != own]
@@ -58,7 +58,7 @@ def take_over_models(folder: Path, own: Path, store: Store) -> None:
 
 
 def warn_of_other_jobs(folder: Path, own: Path) -> None:
-    """Say which examples of other jobs wait in a worker's folder: nobody sends them as long as this job is served."""
+    """Say which examples of other jobs wait in a worker's folder: they are sent when that job is served again."""
     for other in sorted(folder.glob(f"*/{JOB}")):
         waiting = sum(1 for _ in (other.parent / "examples" / "pending").glob("*.json"))
         if other.parent != own and waiting:

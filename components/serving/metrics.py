@@ -40,7 +40,7 @@ class Metrics:
         self._counters[name].inc(amount)
 
     def show(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """Show a number that is asked for when somebody looks."""
+        """Show a number, which is asked for at each scrape."""
         Gauge(f"edge_{name}", text, registry=self.registry).set_function(value)
 
     def value(self, name: str) -> float:

@@ -178,7 +178,7 @@ class Keeper:
             judged = seen.joint.judgement if seen.joint else None
             judgement = judged or self._judge(seen, key)
             kind = self._mining.kind(judgement, key)
-        except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
+        except Exception as error:  # of a plug-in, most likely; the worker must not end
             self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")
             return False
         self._metrics.count(kind or "easy")

@@ -164,7 +164,7 @@ class ModelCache:
         self._save(good=[known for known in self._state.good if known != entry])
 
     def pause(self) -> None:
-        """The worker ends as it should; what was being tried is not to blame."""
+        """The worker stops in an orderly way; the model that was being tried is not to blame."""
         if self._state.trying:
             self._save(trying=None, lives=0)
 
@@ -239,7 +239,7 @@ def _read(path: Path) -> _State:
     except FileNotFoundError:
         return _State()
     except (OSError, ValidationError):
-        log.warning("%s: cannot be read; the worker begins without a model of its own", path)
+        log.warning("%s: cannot be read; the worker starts without a cached model", path)
         return _State()
 
 

@@ -22,7 +22,7 @@ from components.core import plugins
 from components.core.errors import InputError, NoRuntimeError
 from components.core.processes import module_command, module_environment
 from components.core.runtimes.base import Model, Network, open_model
-from components.serving.board import find_golden, hold_against
+from components.serving.board import compare_with_golden, find_golden
 from components.serving.memory import free_bytes, limit_to, resident_bytes
 from components.serving.model_cache import UnfitModelError
 
@@ -111,7 +111,7 @@ def check_board(detector: Model[Any], folder: Path) -> None:
     """
     golden = find_golden(detector, folder)
     if golden is not None and isinstance(detector, Network):
-        checked = hold_against(detector, golden)
+        checked = compare_with_golden(detector, golden)
         if not checked.passed:
             raise UnfitModelError(f"on this board it is not what was measured: {checked.verdict}")
 

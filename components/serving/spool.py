@@ -152,7 +152,7 @@ class Spool:
                 self._forget(entry.record("sent"), entry.names)
 
     def set_aside(self, entry: Entry, why: DamagedError) -> None:
-        """An example is broken: move its files out of the way, for somebody to look at."""
+        """An example is broken: move its files out of the way, for a person to look at."""
         with self._guard:
             if not self._lock.closed:
                 self._move_aside(entry.record("damaged"), entry.names, why)

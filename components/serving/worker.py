@@ -130,7 +130,7 @@ class Worker:
         self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
         self.folder = job_folder(options.folder, self._store.uri)
         self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)
-        _clear_away(self.folder, self.folder / "models")  # no one else uses them, since the spool is ours
+        _clear_away(self.folder, self.folder / "models")  # no other process uses them, since the spool is ours
         take_over_models(options.folder, self.folder, self._store)
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(
@@ -188,7 +188,7 @@ class Worker:
         return self.slot.current is not None
 
     def _work(self, stop: threading.Event) -> None:
-        """Run the loop over the source, again and again if so told."""
+        """Run the loop over the source, again and again with ``loop``."""
         self._updater.start_from_disk()
         position = None
         if not self._source.live:
@@ -248,7 +248,7 @@ class Worker:
         )
 
     def _show(self) -> None:
-        """Numbers that others keep, for whoever looks."""
+        """Show numbers that other objects keep among the metrics."""
         show = self.metrics.show
         show("silence_seconds", "Seconds since the last sign of life of the loop", lambda: self.metrics.silence)
         show("spool_bytes", "Bytes that the spool takes of the disk", lambda: self._spool.used_bytes)
@@ -268,7 +268,7 @@ def _store(options: Options) -> Store:
 
 
 def _clear_away(*folders: Path) -> None:
-    """Remove what a life that was killed left half-written."""
+    """Remove what a process that was killed left half-written."""
     for path in (path for folder in folders for path in folder.glob(f"{RESERVED}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -19,7 +19,7 @@ from components.core.runtimes.golden import Golden, golden_file
 from components.serving import board_check, edge_worker
 from components.serving.active_model import ActiveModel
 from components.serving.agreement import MAX_STEPS, compare
-from components.serving.board import find_golden, hold_against
+from components.serving.board import compare_with_golden, find_golden
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.model_cache import ModelCache, UnfitModelError
 from components.serving.pointers import JobPointer
@@ -281,7 +281,7 @@ def test_golden_tensors_of_another_model_are_told(board, tmp_path):
     BUNDLE.write(folder)
     detector = open_detector("rknn", folder)
     with pytest.raises(InputError, match="the golden tensors have the outputs a, b, c, d, the model box0"):
-        hold_against(detector, find_golden(detector, folder))
+        compare_with_golden(detector, find_golden(detector, folder))
 
 
 def test_other_runtimes_have_nothing_to_hold(tmp_path):

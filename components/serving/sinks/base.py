@@ -11,7 +11,7 @@
 ``sedna-lines:FOLDER``         the same without the images
 =============================  ==================================================================================
 
-A sink of one's own is a class or function, registered under a name, that takes what follows the colon and makes
+A plug-in is a class or function, registered under a name, that takes what follows the colon and makes
 something with ``write`` and ``close``::
 
     @sinks.register("gpio")

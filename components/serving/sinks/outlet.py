@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Outlet:
-    """Hands results to one sink, in their order, in a thread of its own.
+    """Hands results to one sink, in their order, in a separate thread.
 
     What a live source gives never waits here: when the queue is full, its oldest result is dropped and counted. The
     frames of a file wait for a sink that works. After a failure the sink gets a pause, a longer one each time.
@@ -34,7 +34,7 @@ class Outlet:
         name: of the sink, as messages show it.
         sink: what takes the results.
         live: whether the results are those of a live source.
-        count: told of ``sink_written``, ``sink_failed`` and ``sink_dropped`` results.
+        count: called for ``sink_written``, ``sink_failed`` and ``sink_dropped`` results.
     """
 
     def __init__(self, name: str, sink: Sink, *, live: bool, count: Callable[[str], None] = lambda _: None) -> None:
@@ -74,7 +74,7 @@ class Outlet:
         while (result := self._next()) is not None:
             try:
                 self._sink.write(result)
-            except Exception as error:  # of a broker, a disk or somebody's own sink; the worker must not end
+            except Exception as error:  # of a broker, a disk or a plug-in; the worker must not end
                 self._failed(error)
             else:
                 self._failing = False
@@ -118,7 +118,7 @@ class Outlets:
         node: the worker.
         source: its name.
         live: whether the source is live.
-        count: told of ``sink_written``, ``sink_failed`` and ``sink_dropped`` results.
+        count: called for ``sink_written``, ``sink_failed`` and ``sink_dropped`` results.
 
     Raises:
         InputError: a sink that cannot be.

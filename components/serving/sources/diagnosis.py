@@ -36,7 +36,7 @@ def why_silent(address: str, timeout_s: float = SECONDS) -> str:
         return "the address is not valid: write / and @ in a password as %2F and %40"
     if is_web(address):
         return _why_no_page(address)
-    if not parts.hostname or parts.scheme.lower() not in _PORTS:  # udp:// and the like: there is nobody to ask
+    if not parts.hostname or parts.scheme.lower() not in _PORTS:  # udp:// and the like: there is no server to ask
         return ""
     return _why_no_stream(parts, (parts.hostname, port), timeout_s)
 
