@@ -139,7 +139,9 @@ def test_a_store_that_has_no_conditions_is_refused(server):
         return None
 
     server.rule = no_conditions
-    assert "NotImplemented: A header" in message_of(lambda: check_conditional_writes(open_store("s3://bucket/job")))
+    assert "NotImplemented); the server says: A header" in message_of(
+        lambda: check_conditional_writes(open_store("s3://bucket/job"))
+    )
 
 
 def test_racing_commits_are_counted_or_refused(server):
@@ -211,7 +213,10 @@ def test_the_region_of_another_bucket(server, use, headers):
     body = error("AuthorizationHeaderMalformed", "the region 'eu-west-1' is wrong; expecting 'eu-central-1'")
     server.rule = lambda *_: (400, body, headers)
     message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
-    assert "AWS_REGION is eu-west-1, which is not the bucket's: set AWS_REGION=eu-central-1" in message
+    assert (
+        "AWS_REGION is eu-west-1, which is not the bucket's (AuthorizationHeaderMalformed): set AWS_REGION=eu-central-1"
+        in message
+    )
     assert "expecting 'eu-central-1'" in message
 
 
@@ -222,7 +227,9 @@ def test_a_bucket_that_is_elsewhere(server):
     server.rule = lambda *_: (301, body, {})
     message = message_of(lambda: open_store("s3://bucket/job").read("a"))
     assert "AWS_REGION is eu-west-1" in message
-    assert "PermanentRedirect: Use the specified endpoint." in message
+    assert (
+        "(PermanentRedirect): correct it, or AWS_ENDPOINT_URL; the server says: Use the specified endpoint." in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +246,8 @@ def test_a_bucket_that_is_elsewhere(server):
 def test_a_policy_that_lacks_something(server, use, permission):
     server.rule = lambda *_: (403, error("AccessDenied", "Access Denied by the policy"), {})
     message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
-    assert "access refused (AccessDenied: Access Denied by the policy)" in message
+    assert "access refused (AccessDenied): check AWS_ACCESS_KEY_ID" in message
+    assert message.endswith("; the server says: Access Denied by the policy")
     assert f"may {permission}" in message
 
 
@@ -247,8 +255,17 @@ def test_the_servers_own_sentence_is_told(server):
     server.rule = lambda *_: (400, error("EntityTooLarge", "Your proposed upload exceeds the maximum."), {})
     message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
     assert message == (
-        "s3://bucket/job/a: the S3 server refuses (HTTP 400, EntityTooLarge: Your proposed upload exceeds the maximum.)"
+        "s3://bucket/job/a: the S3 server refuses (HTTP 400, EntityTooLarge); the server says: "
+        "Your proposed upload exceeds the maximum."
     )
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "NoSuchKey"), (412, "PreconditionFailed"), (409, "Conflict")])
+def test_what_servers_answer_to_if_match_on_what_is_absent(server, status, code):
+    server.rule = lambda handler, key: (status, error(code), {}) if handler.headers.get("If-Match") else None
+    with pytest.raises(ConflictError):
+        open_store("s3://bucket/job").write("state.json", b"1", if_match="0" * 32)
+    assert server.objects == {}
 
 
 # --- what the environment says ---

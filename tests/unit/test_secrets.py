@@ -17,6 +17,7 @@ from components.core.stores.open import open_store
 from components.ingest.component import collect, ingest
 from components.setup.setup import check_run
 from components.train.train import _shown_base
+from pipelines.local import RunLog
 from tests.images import jpeg, squares
 from tests.odd_s3 import error, odd_s3
 
@@ -156,3 +157,14 @@ def test_the_base_model_of_a_description(server):
     address = f"https://joe:{quote(PASSWORD, safe='')}@host/best.pt?sig={SIGNATURE}#sha256={'0' * 64}"
     assert _shown_base(address) == f"https://host/best.pt?...#sha256={'0' * 64}"
     assert _shown_base("yolo11n.yaml") == "yolo11n.yaml"
+
+
+def test_the_log_of_a_run_in_which_kfp_prints_all_parameters(server):
+    file, terminal = io.StringIO(), io.StringIO()
+    log = RunLog(file, terminal)
+    given = f'{{"parameterValues": {{"data_url": "{server.url}", "classes": "red"}}}}\ntrain ! no {server.url}\n'
+    assert log.write(given) == len(given)
+    check_free_of_secrets(file.getvalue() + terminal.getvalue() + str(log.error))
+    assert '"classes": "red"' in file.getvalue()
+    assert log.error is not None
+    assert log.error[0] == "train"

@@ -125,7 +125,7 @@ class Refusal:
             uri: what was asked for.
             needs: the permissions that the request takes.
         """
-        said = f"{self.code}: {self.message}" if self.message else self.code
+        said = f"; the server says: {self.message}" if self.message else ""
         if self.code == "NoSuchBucket":
             return InputError(f"{uri}: there is no such bucket: make it, or correct the name")
         if self.status == 404:
@@ -137,13 +137,15 @@ class Refusal:
         ours = setting("AWS_REGION", "AWS_DEFAULT_REGION")
         if self.code in _OF_ANOTHER_REGION or (self.region and self.region != ours and self.status in (301, 307, 400)):
             advice = f"set AWS_REGION={self.region}" if self.region else "correct it, or AWS_ENDPOINT_URL"
-            return InputError(f"{uri}: AWS_REGION is {ours or 'not set'}, which is not the bucket's: {advice} ({said})")
+            return InputError(
+                f"{uri}: AWS_REGION is {ours or 'not set'}, which is not the bucket's ({self.code}): {advice}{said}"
+            )
         if self.status in (401, 403) or "Token" in self.code:
             return InputError(
-                f"{uri}: access refused ({said}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-                f"AWS_SESSION_TOKEN, and that they may {needs} here"
+                f"{uri}: access refused ({self.code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+                f"AWS_SESSION_TOKEN, and that they may {needs} here{said}"
             )
-        return InputError(f"{uri}: the S3 server refuses (HTTP {self.status}, {said})")
+        return InputError(f"{uri}: the S3 server refuses (HTTP {self.status}, {self.code}){said}")
 
 
 def _has_the_form(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> bool:
