@@ -48,6 +48,7 @@ def deploy(
     with step("deploy", job_root, everything.metadata.get("round"), settings):
         import json
         import logging
+        from datetime import UTC, datetime
         from pathlib import Path
 
         from components.core.errors import ConflictError, LostRaceError
@@ -58,7 +59,8 @@ def deploy(
         from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
-        from components.deploy.garbage import collect_garbage, remove_leftovers
+        from components.deploy.garbage import ABANDONED, collect_garbage, remove_leftovers
+        from components.ingest.fingerprints import remove_superseded
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)
@@ -88,6 +90,8 @@ def deploy(
         if removed:
             logging.info("removed %d old candidates", len(removed))
         remove_leftovers(job, state)
+        # A state that is put back from a copy, and a poll that goes on at the same time, may need what is newer.
+        remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
         parts = [judge_report, convert_report, train_report, plan_report, collect_report]
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"

@@ -96,6 +96,7 @@ def deploy(
         version = version_of(candidate, state, round_number)
     else:
         job.check_round(state, round_number, champion)
+        _check_cursor(job, cursor)
         published = publish(candidate, job, state, round_number)
         version, why = published.version, f"{outcome}: {why}"
         result = RoundResult(
@@ -152,6 +153,12 @@ def section(deployed: Deployed) -> reports.Section:
         kind = "info" if deployed.outcome == "deployed" else "warn"
         body += reports.note(f"{deployed.workers.outcome}: {deployed.workers.describe()}", kind)
     return reports.Section("Deployment", body)
+
+
+def _check_cursor(job: Job, cursor: str) -> None:
+    """Make sure that what the round has read of its feed is still known: a state must not name what is not there."""
+    if cursor.startswith("feed/") and job.store.stat(cursor) is None:
+        raise InputError(f"{job.store.uri_of(cursor)} is gone since the round began: run the round again")
 
 
 def _keep_manifest(job: Job, manifest: Path, round_number: int) -> str:

@@ -23,8 +23,10 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
@@ -42,6 +44,7 @@ Hashes: TypeAlias = NDArray[np.uint64]
 
 SCHEMA = {"key": pl.UInt64, "version": pl.UInt64, "pair": pl.UInt64, "picture": pl.Boolean, "name": pl.Binary}
 KINDS = ("key", "pair", "picture")
+_PART = re.compile(r"feed/[0-9a-f]{32}\.parquet")
 ABSORBED = 2  # a part takes up older ones of up to this many times its rows, so that there are never many
 
 
@@ -200,6 +203,34 @@ class Fingerprints:
             rows = pl.scan_parquet(part.path).filter(which & (pl.col("pair") != 0)).select("name", "version").collect()
             found |= {os.fsdecode(name): version for name, version in rows.iter_rows()}
         return found
+
+
+def remove_superseded(store: Store, cursor: str, before: datetime) -> list[str]:
+    """Remove the parts that a job's cursor does not need: those of polls and of rounds that were never committed.
+
+    Args:
+        store: the job's root.
+        cursor: that the job's state names.
+        before: only parts that were written before this; a poll that goes on at the same time may need newer ones.
+
+    Returns:
+        Their keys.
+
+    Raises:
+        InputError: the part that the cursor names is not there, or is damaged.
+    """
+    if not cursor:
+        return []
+    metadata = pl.read_parquet_metadata(io.BytesIO(store.read(cursor)))
+    needed = {cursor, *(key for key, _ in json.loads(metadata["parts"]))}
+    spare = [
+        info.key
+        for info in store.list("feed/")
+        if _PART.fullmatch(info.key) and info.key not in needed and info.modified < before
+    ]
+    for key in spare:
+        store.delete(key)
+    return spare
 
 
 def file_rows(versions: dict[str, int]) -> pl.DataFrame:

@@ -57,3 +57,43 @@ def test_the_logic_of_a_phase_imports_core_and_itself_and_never_kfp():
         allowed = ("components", "components.core", own)
         wrong |= {(path.relative_to(REPOSITORY).as_posix(), n) for n in imports(path) if phase(n) not in allowed}
     assert not wrong
+
+
+# What a head or a kind of task consists of is loaded when it is asked for, by the description that names it.
+LATE_CIRCLES = [
+    {"components.core.bundle", "components.core.heads", "components.core.runtimes.base",
+     "components.core.runtimes.decode", "components.core.runtimes.detector", "components.core.runtimes.segmenter"},
+    {"components.core.estimators.base", "components.core.estimators.examination", "components.core.tasks.base"},
+]  # fmt: skip
+
+
+def circles(uses: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules each of which imports every other one, by some way."""
+    reached: dict[str, set[str]] = {}
+    for start in uses:
+        found, waiting = set(), [start]
+        while waiting:
+            new = uses[waiting.pop()] - found
+            found |= new
+            waiting += new
+        reached[start] = found
+    groups = {frozenset({m, *(o for o in reached[m] if m in reached[o])}) for m in uses if m in reached[m]}
+    return sorted(map(set, groups), key=sorted)
+
+
+def test_circles_are_found():
+    uses = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}, "e": set()}
+    assert circles(uses) == [{"b", "c"}]
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    paths = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (*files("components"), *files("pipelines"))
+    }
+    # A package and its modules are one: what is outside imports from the package.
+    uses = {
+        name: {found for found in imports(path) if found in paths and found not in (name, name.rpartition(".")[0])}
+        for name, path in paths.items()
+    }
+    assert [circle for circle in circles(uses) if circle not in LATE_CIRCLES] == []

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from components.core.manifest import Manifest
 from components.core.stores.files import FileStore
 from components.deploy.garbage import ABANDONED, UNFINISHED, remove_leftovers
 from components.ingest.feed import MEMORY, take_new
+from components.ingest.fingerprints import Fingerprints, Notes, file_rows, hashes_of, remove_superseded
 from components.train.checkpoint import Checkpoints
 from components.train.train import _only_one
 from tests.images import jpeg
@@ -130,3 +132,23 @@ def test_a_damaged_memory_of_the_feed_costs_work_and_nothing_else(tmp_path, monk
     Job.open(root).store.write(MEMORY, text.encode())
     assert len(take_new(str(feed), root).manifest) == 0
     assert json.loads(Job.open(root).store.read(MEMORY))["bad"] in ([], ["[1]"])
+
+
+def test_tables_of_polls_that_came_to_nothing_are_removed_and_those_of_the_cursor_stay(tmp_path):
+    store = FileStore(tmp_path / "job")
+    folder = tmp_path / "cache"
+    first = Fingerprints.read(store, "", folder).extended(store, file_rows({f"{n}.jpg": n for n in range(90)}), Notes())
+    read = Fingerprints.read(store, first, folder)
+    lost = read.extended(store, file_rows({"lost.jpg": 1}), Notes())
+    second = read.extended(store, file_rows({"a.jpg": 1, "b.jpg": 2}), Notes())
+    running = read.extended(store, file_rows({"new.jpg": 3}), Notes())
+    store.write(MEMORY, b"{}")
+    for key in (first, lost, second):
+        age(store.local_path(key), 60)
+    assert len({first, lost, second, running}) == 4
+    now = datetime.now(UTC) - timedelta(seconds=30)
+    assert remove_superseded(store, second, before=now) == [lost]
+    again = Fingerprints.read(store, second, folder)
+    assert not again.lacks(hashes_of(["5.jpg", "a.jpg"]), np.array([5, 1], np.uint64)).any()
+    assert store.stat(running) and store.stat(MEMORY)
+    assert remove_superseded(store, "", before=now) == []
