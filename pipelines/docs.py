@@ -36,10 +36,10 @@ def parameters_of(name: str) -> dict[str, tuple[str, str, str]]:
 
 def parameter_table(name: str) -> str:
     """The parameters of a pipeline as a table in Markdown."""
-    lines = ["| parameter | default | section | meaning |", "|---|---|---|---|"]
+    lines = ["| parameter | default | value | section | meaning |", "|---|---|---|---|---|"]
     for row, (section, default, description) in parameters_of(name).items():
         code = default if default in ("", "required") else f"`{default}`"
-        lines.append(f"| `{row}` | {code} | {section} | {_cell(description)} |")
+        lines.append(f"| `{row}` | {code} | {must_be(ROWS[row])} | {section} | {_cell(description)} |")
     return "\n".join(lines) + "\n"
 
 
