@@ -46,6 +46,7 @@ def trigger(
             RoundSettings,
             SplitSettings,
             TriggerSettings,
+            check_settings,
             read,
         )
         from components.core.reports.page import write_page
@@ -56,6 +57,7 @@ def trigger(
         from components.trigger.report import sections
         from components.trigger.trigger import asks_for_last_round, compares_with_known, decide
 
+        check_settings(settings)  # those of the steps of a round too, which may start days from now
         data, chosen = read(DataSettings, settings), read(TriggerSettings, settings)
         gate, forced = read(GateSettings, settings), read(RoundSettings, settings)
         rollout_fraction = read(DeploySettings, settings).rollout_fraction

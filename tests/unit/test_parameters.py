@@ -89,3 +89,20 @@ def test_a_password_in_a_url_is_not_told():
 def test_true_is_no_number(value):
     assert parameters.problems({**GOOD, "train_ratio": value}, PHASES)
     assert parameters.problems({**GOOD, "epochs": value}, PHASES)
+
+
+def test_the_settings_of_all_sections_are_checked_together():
+    parameters.check_settings({"train": {"epochs": 3}, "label": {"label_format": "coco"}, "group_pattern": "(a)"})
+    with pytest.raises(InputError, match=r"2 parameters are wrong: labels is not .*; batch=0: must be"):
+        parameters.check_settings({"train": {"batch": 0, "labels": "a"}})
+
+
+def test_a_poll_reports_what_a_round_would_refuse(tmp_path, capsys):
+    from kfp import dsl
+
+    from components.trigger.component import trigger
+
+    report = dsl.HTML(name="report", uri=str(tmp_path / "report"), metadata={})
+    with pytest.raises(SystemExit):
+        trigger.python_func(str(tmp_path), str(tmp_path / "job"), report, settings={"train": {"batch": 0}})
+    assert "trigger ! 1 parameter is wrong: batch=0: must be a whole number >= 1" in capsys.readouterr().out

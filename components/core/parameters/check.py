@@ -145,6 +145,15 @@ def check(values: Mapping[str, Any], models: Iterable[type[Parameters]]) -> None
         raise InputError(all_wrong(found))
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check the parameters of all sections, those of later steps too.
+
+    Raises:
+        InputError: everything that is wrong with them.
+    """
+    check(settings, [model for model in MODELS if model.section])
+
+
 def check_repeated(values: Mapping[str, Any]) -> None:
     """Refuse what is meant for a single run in one that is repeated.
 
