@@ -157,6 +157,8 @@ def test_a_split_without_any_label_counts_as_bad(bring):
             "data.yaml cannot be read: .*the key 'names' is there twice",
         ),
         ("train: images\nnc: 3\nnames: [hat, person]\n", "nc says 3 classes, names has 2"),
+        ("", "data.yaml is empty: it must name the classes"),
+        ("train: images\nval: images\nnc: 1\n", "'names' must list the classes"),
         ("train: images\nnames: [hat, ' ']\n", "'names' must be text by number; it has '1'"),
         ("train: images\nnames: [" + "a, " * 100_000 + "b]\n", "data.yaml cannot be read: .*larger than 256 KiB"),
         ("train: images\nnames: " + "[" * 100_000, "data.yaml cannot be read: .*nested more than 50 deep"),

@@ -26,23 +26,34 @@ def descriptions(folder: Folder) -> list[str]:
     Raises:
         InputError: a file that must be one cannot be read.
     """
-    found = [name for name in folder.named(".yaml", ".yml") if "names" in description(folder, name)]
+    found = [name for name in folder.named(".yaml", ".yml") if _is_meant(name, description(folder, name))]
     top = min((name.count("/") for name in found), default=0)
     return [name for name in found if name.count("/") == top]
+
+
+def _is_meant(name: str, content: dict[str, Any]) -> bool:
+    """Whether a file is meant to be a description, be its names missing."""
+    return "names" in content or (_has_usual_name(name) and not {"nc", "train", "val"}.isdisjoint(content))
+
+
+def _has_usual_name(name: str) -> bool:
+    return PurePosixPath(name).stem.lower() in USUAL_STEMS
 
 
 def description(folder: Folder, name: str) -> dict[str, Any]:
     """What a ``data.yaml`` says, every value as text; nothing if the file is none.
 
     Raises:
-        InputError: it cannot be read, and has ``names`` or is called like a description.
+        InputError: it cannot be read or is empty, and has ``names`` or is called like a description.
     """
     try:
         content = read_yaml(folder.text(name, MAX_YAML_BYTES), name, as_text=True)
     except (LabelError, InputError) as error:
-        if PurePosixPath(name).stem.lower() in USUAL_STEMS or _NAMES.search(folder.head(name)):
+        if _has_usual_name(name) or _NAMES.search(folder.head(name)):
             raise InputError(f"{name} cannot be read: {error}: mend it, and save it as UTF-8") from error
         return {}
+    if content is None and _has_usual_name(name):
+        raise InputError(f"{name} is empty: it must name the classes, and may name the images of each split")
     return content if isinstance(content, dict) else {}
 
 
