@@ -29,6 +29,7 @@ from components.core.stores.open import open_store
 from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
 from components.ingest.locations import branch_of, latest
+from components.ingest.poll_memory import MEMORY
 from components.prepare.splits import assign
 from tests.hard_examples import NOON, example
 from tests.images import mask_png
@@ -710,8 +711,8 @@ def test_a_full_listing_comes_by_itself_when_the_last_is_long_ago_or_in_the_futu
     upload(url, pair(1))
     store = open_store(str(job))
     for listed in ("2001-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"):
-        memory = json.loads(store.read(feed_module.MEMORY))
-        store.write(feed_module.MEMORY, json.dumps(memory | {"listed": listed}).encode())
+        memory = json.loads(store.read(MEMORY))
+        store.write(MEMORY, json.dumps(memory | {"listed": listed}).encode())
         assert names(take_new(url, str(job))) == ["001.jpg"]
         assert len(take_new(url, str(job)).manifest) == 0
 

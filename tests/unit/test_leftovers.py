@@ -18,8 +18,9 @@ from components.core.job.state import State
 from components.core.manifest import Manifest
 from components.core.stores.files import FileStore
 from components.deploy.garbage import ABANDONED, UNFINISHED, remove_leftovers
-from components.ingest.feed import MEMORY, take_new
+from components.ingest.feed import take_new
 from components.ingest.fingerprints import Fingerprints, Notes, file_rows, hashes_of, remove_superseded
+from components.ingest.poll_memory import MEMORY
 from components.train.checkpoint import Checkpoints
 from components.train.train import _only_one
 from tests.images import jpeg
