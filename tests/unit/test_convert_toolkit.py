@@ -234,12 +234,13 @@ def test_wrong_colours_fail(builder, job, model, tmp_path):
     _, manifest = job
     samples = manifest.split("test")
     building = builder(max_eval_images=len(samples))
-    right = list(building.images)
-    building.images = [swapped(path, tmp_path / f"{index}.png") for index, path in enumerate(right)]
+    local = building.samples
+    wrong = [swapped(path, tmp_path / f"{index}.png") for index, path in enumerate(local.paths)]
+    building.samples = replace(local, paths=wrong)
     built = building.get("rk3588", "int8", "normal")
     bundle, detector = Bundle.read(model), open_detector("onnx", model)
-    found = [detector.predict([read_image(path)], confidence=0.001)[0] for path in right]
-    converted, reference = measure(samples, built.predictions, bundle), measure(samples, found, bundle)
+    found = [detector.predict([read_image(path)], confidence=0.001)[0] for path in local.paths]
+    converted, reference = measure(local, built.predictions, bundle), measure(local, found, bundle)
     checks = judge(converted, reference, built.score_steps, Limits())
     assert {"mAP50", "F1 of red", "F1 of blue"} <= {check.question for check in checks if not check.met}
 
