@@ -19,7 +19,7 @@ enough images        the change in mean IoU is known to within ``max_map_drop``,
 IoU of a class         it fell by at most ``max_f1_drop``, if the class is in enough images to tell
 ====================== ==========================================================================================
 =======
-Another kind of task has figures of its own in their place. Of a segmentation these are mIoU, correct pixels, and the
+Another kind of task has other figures in their place. Of a segmentation these are mIoU, correct pixels, and the
 IoU of each class that is in enough images to tell; its results have no scores, so the last two are not asked.
 """
 

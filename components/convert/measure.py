@@ -17,7 +17,7 @@ def measure(samples: LocalSamples, predictions: Iterable[Any], bundle: Bundle) -
     Args:
         samples: labelled for the model's task.
         predictions: of each sample in table order, in the model's classes, down to the lowest scores.
-        bundle: tells the task, the classes and the confidence.
+        bundle: gives the task, the classes and the confidence.
 
     Raises:
         InputError: the manifest lacks a class of the model, or there is nothing in the labels.

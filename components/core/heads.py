@@ -75,7 +75,7 @@ class Head(ABC):
         return None
 
     def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """What a sink tells of a result that has no boxes, as a JSON object."""
+        """What a sink writes about a result without boxes, as a JSON object."""
         return {}
 
     def fault(self, found: Any) -> str:

@@ -160,7 +160,7 @@ def _task(predictors: Mapping[str, Predictor]) -> Task[Any, Any]:
         if one.task.name != other.task.name:
             raise InputError(
                 f"the {first} is for {one.task.name}, the {name} for {other.task.name}: they cannot take each other's "
-                "place; give the new task a job_root of its own"
+                "place; use a different job_root for the new task"
             )
         if one.digest and one.digest == other.digest:
             raise InputError(

@@ -11,7 +11,7 @@ conditions              the user's conditions hold; plain names are of all test 
 good enough ...         the first champion scores at least as much mAP50 (mIoU) as is asked for
 no class regresses      no class lost more AP50 (IoU, of a segmentation) than the tolerance, over all test samples
 beyond chance           the lower end of the paired 95 % interval of the gain in mAP50 (mIoU) lies above the bound
-window open             the deploy window is open; if this alone stands in the way, the candidate waits
+window open             the deploy window is open; if it is the only obstacle, the candidate waits
 ======================= =========================================================================================
 
 Where there is no champion yet, what compares with it is not asked. The outcome is ``promoted``, ``rejected``,
@@ -69,7 +69,7 @@ class Judgement:
         outcome: of the candidate.
         reasons: why, one line each.
         checks: every question and its answer, those that did not matter among them.
-        forced: whether the outcome is somebody's will, whatever the answers were.
+        forced: whether the user asked for the outcome, whatever the answers were.
     """
 
     outcome: Outcome

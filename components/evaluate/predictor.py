@@ -23,7 +23,7 @@ class Predictor:
         classes: its class names, in the order of the numbers that it gives.
         predict: what it says of one image, (H, W, 3) uint8 RGB, down to the lowest score that measuring needs.
         facts: what a report says of it, by title.
-        digest: SHA-256 of its network; two with the same are the same model. Empty where that cannot be told.
+        digest: SHA-256 of its network; two with the same are the same model. Empty where it is not known.
     """
 
     name: str

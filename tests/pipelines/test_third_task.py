@@ -18,7 +18,7 @@ COLOURS = {0: (150, 100, 100), 1: (100, 100, 150)}
 
 
 def arrive(feed, first, count, noise):
-    """Let images arrive in a Sedna index, each with a box around all of it that tells its class."""
+    """Let images arrive in a Sedna index, each with a box around all of it that has its class."""
     (feed / "images").mkdir(parents=True, exist_ok=True)
     (feed / "classes.txt").write_text("red\nblue\n")
     rng = np.random.default_rng(first)

@@ -246,7 +246,7 @@ BROKEN = {
     OffByOne: r"train: reports epochs \[0, 1\], not \[1, 2\]",
     Early: "train: the checkpoint last of epoch 1 is not there",
     Endless: r"train: finished is set at epochs \[\], not at the last alone",
-    Deaf: "train: goes on after on_epoch has raised an error",
+    Deaf: "train: continues after on_epoch has raised an error",
     Littering: "writes into the working directory: training.log",
     AtHome: "writes into the user's home: .quick",
     Wandering: "changes the working directory",

@@ -47,9 +47,9 @@ def run(tmp_path, source, **others):
 
 def test_a_champion_that_segments_runs_and_its_pixels_go_to_the_sinks(job, tmp_path):
     folder = folder_of_images(tmp_path / "images", 6)
-    told = tmp_path / "found.jsonl"
-    run(tmp_path, folder, sinks=(f"jsonl:{told}",))
-    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    written = tmp_path / "found.jsonl"
+    run(tmp_path, folder, sinks=(f"jsonl:{written}",))
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
     assert [line["frame"] for line in lines] == list(range(6))
     for line in lines:
         assert line["detections"] == []

@@ -19,7 +19,7 @@ CLASSES = ("red", "blue")
 
 
 def labelled(*classes):
-    """Samples of one image each, whose class a box around all of it tells."""
+    """Samples of one image each, whose class is that of a box around all of it."""
     box = {"x1": 0, "y1": 0, "x2": 8, "y2": 8}
     rows = [
         {
@@ -51,7 +51,7 @@ def test_overlaps_are_those_of_each_box_with_each():
     assert iou(first, second[:0]).shape == (2, 0)
 
 
-def test_a_kind_that_is_not_known_is_told_with_those_that_are():
+def test_an_unknown_kind_is_reported_with_the_known_ones():
     with pytest.raises(InputError, match="unknown task 'counting'.*detection, segmentation"):
         open_task("counting")
     assert {"detection", "segmentation"} <= set(tasks.names())
@@ -120,7 +120,7 @@ def test_one_model_is_compared_with_several_on_several_sets(tmp_path):
         "all": 24,
     }
     assert found.metrics("oracle")["night.map50"] == pytest.approx(1.0)
-    assert found.metrics("nobody") is None
+    assert found.metrics("another") is None
     recalls = {name: found.scores["all"][name].measured.flat["recall_micro"] for name in names}
     assert recalls["oracle"] > recalls["joint"] > recalls["cloud"] > recalls["edge"]
     better, worse = found.delta("all", "map50", "edge"), found.delta("all", "map50", "oracle")

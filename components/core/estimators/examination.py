@@ -138,7 +138,7 @@ class Examination:
             except StopError:
                 pass
             else:
-                self.problems.append("train: goes on after on_epoch has raised an error: let errors of on_epoch pass")
+                self.problems.append("train: continues after on_epoch has raised an error: let errors of on_epoch pass")
         if recorder.epochs[0].values != whole[0].values:
             logger.warning("%s: the same seed does not give the same first epoch", self.name)
         again = _Recorder(self.folder / "resumed", self.problems)

@@ -71,7 +71,7 @@ def alike(bundle: Bundle, head: SplitHead | BoxesHead, expected: Outputs, given:
             for one in (found[slice(index, index + 1)] for index in range(len(found))):
                 change = _change(one, near)
                 if change > MAX_SCORE_CHANGE:
-                    lost.append(f"{_told(one, bundle)} of image {place + 1} has no like {where}")
+                    lost.append(f"{_described(one, bundle)} of image {place + 1} has no like {where}")
                 else:
                     changes.append(change)
     total = f"the simulator finds {count} at the deployed confidence, {confidence:g}"
@@ -88,7 +88,7 @@ def _change(one: Detections, others: Detections) -> float:
     return float(np.abs(near.scores - one.scores[0]).min(initial=np.inf))
 
 
-def _told(one: Detections, bundle: Bundle) -> str:
+def _described(one: Detections, bundle: Bundle) -> str:
     x1, y1, x2, y2 = one.boxes[0].round().astype(int)
     return f"{bundle.classes[one.classes[0]]} {one.scores[0]:.2f} at {x1},{y1} to {x2},{y2}"
 

@@ -142,7 +142,7 @@ class Task(ABC, Generic[Found, Result]):
 
     Attributes:
         name: what it is registered as, and what ``task`` is in ``model.json``.
-        label_column: column of the manifest that holds its labels; null where nobody has labelled a sample for it.
+        label_column: column of the manifest that holds its labels; null where a sample is not labelled for it.
         labels: what these labels are called.
         figures: what models are compared by.
         gives_boxes: whether results are boxes, by which miners rank images.
