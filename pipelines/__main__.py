@@ -117,6 +117,8 @@ def compile_(
         from pipelines.registry import COMPONENTS, PIPELINES
         from pipelines.validate import problems
 
+        if output == COMPILED and not (COMPILED.parent / "pyproject.toml").is_file():
+            raise InputError("give --output: the compiled files of an installed package stay as they are")
         if any(changes.values()) and output == COMPILED:
             raise InputError("with other images or sizes, give --output: the committed files are for the defaults")
         wrong = contract.problems(PIPELINES, COMPONENTS)
