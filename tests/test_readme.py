@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipelines.docs import pages, parameters_of
 from pipelines.registry import COMPONENTS, PIPELINES
+from tests.models import colour_model, write_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
@@ -39,3 +42,15 @@ def test_files_that_the_text_names_exist(page):
     named = r"`((?:components|pipelines|images|tests|notebooks|compiled|benchmarks)/[\w./-]+)`"
     for target in re.findall(named, page.read_text(encoding="utf-8")):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_its_python_runs_a_bundle(tmp_path, monkeypatch, capsys):
+    write_bundle(tmp_path / "bundles" / "r0001-1a2b3c4d", colour_model())
+    image = np.full((64, 96, 3), 120, np.uint8)
+    image[8:16, 16:24] = (0, 0, 255)  # OpenCV wants blue first
+    cv2.imwrite(str(tmp_path / "photo.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(lines.splitlines()) <= 6
+    exec(lines, {})
+    assert capsys.readouterr().out.startswith("['red'] [")
