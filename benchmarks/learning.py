@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import shutil
 import statistics
@@ -273,7 +274,7 @@ def _ends(whole: dict[int, list[dict[str, Any]]]) -> None:
         names = list(rows[0])
         print(f"  {strategy:8}  " + "  ".join(f"{n} {_spread([row[n] for row in rows])}" for n in names))
     ratios = [
-        _end(found, "ours")[f"{site} 50-95"] / _end(found, "full")[f"{site} 50-95"]
+        _end(found, "ours")[f"{site} 50-95"] / (_end(found, "full")[f"{site} 50-95"] or math.nan)
         for found in whole.values() for site in ("first", "new")
     ]  # fmt: skip
     print("\nours / full in mAP50-95, first site and new site of each seed: " + ", ".join(f"{r:.3f}" for r in ratios))

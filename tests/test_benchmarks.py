@@ -128,28 +128,16 @@ def test_learning_in_small(run, scenes, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("rknn"), reason="rknn-toolkit2 is not installed")
 def test_conversion_in_small(run, scenes, tmp_path):
+    import ultralytics
+
     from components.core.estimators.yolo import Yolo
 
+    architecture = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
+    (tmp_path / "yolo11n.yaml").write_text(architecture.read_text().replace("nc: 80", "nc: 2"))
     model = Yolo()
-    model.load("yolo11n.yaml")
-    model.save(
-        tmp_path / "model",
-        image_size=(64, 64),
-        confidence_threshold=0.25,
-        nms_threshold=0.7,
-        lineage={},
-    )
-    told = run(
-        "conversion",
-        tmp_path / "model",
-        scenes / "60.zip",
-        "--folder",
-        tmp_path / "work",
-        "--targets",
-        "rv1106",
-        "--classes",
-        "helmet,head",
-        "--max-eval-images",
-        5,
-    )
+    model.load(tmp_path / "yolo11n.yaml")  # its classes are called 0 and 1
+    thresholds = {"confidence_threshold": 0.25, "nms_threshold": 0.7}
+    model.save(tmp_path / "model", image_size=(64, 64), lineage={}, **thresholds)
+    small = ("--classes", "helmet:0,head:1", "--targets", "rv1106", "--max-eval-images", 5)
+    told = run("conversion", tmp_path / "model", scenes / "60.zip", "--folder", tmp_path / "work", *small)
     assert "float32" in told and "concatenated" in told and "ultralytics" in told
