@@ -6,6 +6,7 @@ from components.convert.component import convert
 from components.deploy.component import deploy, promote
 from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
+from components.joint.component import calibrate, deploy_pair, setup_joint, train_big
 from components.label.component import label
 from components.mine.component import mine
 from components.prepare.component import plan, prepare
@@ -17,13 +18,16 @@ from pipelines.hard_example_mining import hard_example_mining
 from pipelines.helmet_detection import helmet_detection
 from pipelines.incremental_learning import incremental_learning
 from pipelines.incremental_round import incremental_round
+from pipelines.joint_inference import joint_inference
 
 COMPONENTS: dict[str, Any] = {
     component.name: component
     for component in (
+        calibrate,
         collect,
         convert,
         deploy,
+        deploy_pair,
         evaluate,
         ingest,
         judge,
@@ -34,13 +38,15 @@ COMPONENTS: dict[str, Any] = {
         promote,
         report,
         setup,
+        setup_joint,
         setup_round,
         train,
+        train_big,
         trigger,
     )
 }
 
 PIPELINES: dict[str, Any] = {
     pipeline.name: pipeline
-    for pipeline in (helmet_detection, incremental_learning, incremental_round, hard_example_mining)
+    for pipeline in (helmet_detection, incremental_learning, incremental_round, joint_inference, hard_example_mining)
 }

@@ -32,7 +32,8 @@ from components.core.errors import InputError
 from components.core.metrics.bootstrap import map50_lower
 from components.core.metrics.resampling import draws
 from components.core.miners.chance import draw
-from components.joint.cascade import Floats, Pair, Point, Sent
+from components.core.parameters import JointSettings
+from components.joint.cascade import Floats, Pair, Point, Sent, ranking_miners
 
 _RESAMPLES = 1000
 _NO_LIMIT = 10**9  # frames that nobody labels
@@ -82,6 +83,35 @@ class Goals:
     def has_traffic(self) -> bool:
         """Whether traffic has to be little enough."""
         return self.max_offload is not None or self.max_bytes_per_frame is not None
+
+
+def goals_of(joint: JointSettings) -> Goals:
+    """What the parameters ask for; 0 asks for nothing.
+
+    Raises:
+        InputError: nothing is asked for.
+    """
+    return Goals(
+        max_offload=joint.max_offload or None,
+        max_bytes_per_frame=joint.max_bytes_per_frame or None,
+        min_map50=joint.min_joint_map50 or None,
+        min_recall_of_cloud=joint.min_recall_of_cloud or None,
+        confidence=joint.confidence,
+    )
+
+
+def miners_of(joint: JointSettings) -> list[str]:
+    """The miners to choose from.
+
+    Raises:
+        InputError: the one that is named does not rank frames by the scores of their boxes.
+    """
+    if not joint.offload_miner:
+        return ranking_miners()
+    known = ranking_miners()
+    if joint.offload_miner not in known:
+        raise InputError(f"unknown offload_miner {joint.offload_miner!r}: choose from {', '.join(known)}")
+    return [joint.offload_miner]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,33 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Link:
+    """The way to the cloud, for an estimate of latency that says what it assumes.
+
+    Attributes:
+        uplink_mbit: megabits per second upwards; answers are small, and their time counts as none.
+        round_trip_ms: of a request without any image or model.
+        little_ms: of the little model for a frame, where it was measured.
+        big_ms: of the big model.
+    """
+
+    uplink_mbit: float
+    round_trip_ms: float
+    little_ms: float
+    big_ms: float
+
+    def latency_ms(self, point: Point, *, little: bool = True) -> float:
+        """Mean milliseconds of a frame where every frame waits for its own answer, and none for another.
+
+        Args:
+            point: says how many frames and bytes go up.
+            little: whether the little model looks at every frame first.
+        """
+        wire = point.bytes_per_frame * 8 / (self.uplink_mbit * 1000)
+        return self.little_ms * little + wire + point.fraction * (self.round_trip_ms + self.big_ms)
+
+
+@dataclass(frozen=True)
 class Pair:
     """What two models find in the same F labelled images.
 
@@ -153,14 +180,14 @@ class Pair:
 
         No router finds more objects with as many frames; it is the bound on that, and no miner's curve lies above it.
         """
+        return [self.oracle_point(round(fraction * len(self))) for fraction in FRACTIONS]
+
+    def oracle_point(self, count: int) -> Point:
+        """The same where so many frames are sent."""
         gain = self.cloud_found - np.array([one.sum() for one in self.found_by_little], dtype=float)
-        order = np.argsort(-gain, kind="stable")
-        points = []
-        for fraction in FRACTIONS:
-            sent = np.zeros(len(self), dtype=bool)
-            sent[order[: round(fraction * len(order))]] = True
-            points.append(self.point(sent))
-        return points
+        sent = np.zeros(len(self), dtype=bool)
+        sent[np.argsort(-gain, kind="stable")[:count]] = True
+        return self.point(sent)
 
     def take(self, chosen: NDArray[np.intp]) -> Pair:
         """Some of the images."""

@@ -580,6 +580,50 @@ class PromoteSettings(DeploySettings):
     )
 
 
+class JointSettings(Parameters):
+    """The big model of the cloud, and what joint inference has to keep to."""
+
+    section = "joint"
+
+    big_model: Base = Field(
+        "yolo11m.yaml", description="What the big model starts from, as `base_model` says for the little one."
+    )
+    big_image_size: Annotated[str, _read_by(parse_image_size)] = Field(
+        "640", description="Pixels of the big model, as `image_size`.", json_schema_extra=_LISTED
+    )
+    min_recall_of_cloud: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.97,
+        description="Fraction of the objects the big model finds in a frame that joint inference must find, on average "
+        "over the frames; 0 to disable.",
+    )
+    min_joint_map50: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Minimum mAP50 of joint inference; 0 to disable."
+    )
+    max_offload: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Maximum fraction of the frames that goes to the cloud; 0 to disable."
+    )
+    max_bytes_per_frame: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Maximum bytes to the cloud, averaged over all frames; 0 to disable."
+    )
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        0.95, description="Probability, 0.5 to 1, with which these hold for frames to come."
+    )
+    offload_miner: str = Field(
+        "", description="Miner whose score ranks frames for the cloud; empty for the best one, which needs more frames."
+    )
+    joint_conditions: Conditions = Field(
+        ["gain >= 0"],
+        description="Conditions on the test split for a deployment; `gain` is mAP50 of joint inference minus that of "
+        "the little model, and there are `map50`, `fraction`, `bytes_per_frame` and `recall_of_cloud`.",
+    )
+    uplink_mbit: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="Megabits per second from the edge to the cloud, for the report's estimate of latency."
+    )
+    round_trip_ms: Annotated[float, Field(ge=0)] = Field(
+        50.0, description="Milliseconds of a round trip to the cloud without its model, for the same estimate."
+    )
+
+
 class MineSettings(Parameters):
     """How many images people are asked to label, and how these are chosen."""
 
@@ -663,6 +707,10 @@ WORKFLOWS: dict[str, Workflow] = {
     "helmet-detection": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
         EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings, CacheSettings,
+    ),
+    "joint-inference": (
+        SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
+        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings, CacheSettings,
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,

@@ -1,0 +1,321 @@
+"""Joint inference as KFP components."""
+
+from kfp import dsl
+
+from components import images
+
+
+@images.train_component
+def setup_joint(
+    data_url: str,
+    job_root: str,
+    node_selector: dict,
+    store_secret: str,
+    tolerations: list,
+    train_cpu: str,
+    train_gpu_type: str,
+    train_gpus: str,
+    train_memory: str,
+    settings: dict = {},  # noqa: B006 - KFP takes the default as a value
+) -> str:
+    """Check every parameter of `joint-inference` before any work starts, and make the cache volume if it is missing.
+
+    Args:
+        data_url: See `ingest`.
+        job_root: Where the job is kept.
+        node_selector: Labels of the nodes that training may run on.
+        store_secret: Kubernetes secret with the credentials of the store.
+        tolerations: Kubernetes tolerations of the training steps.
+        train_cpu: CPUs that training requests.
+        train_gpu_type: Resource name of the GPUs.
+        train_gpus: Number of GPUs for training.
+        train_memory: Memory that training requests.
+        settings: Parameters by name.
+
+    Returns:
+        Name of the claim of the cache volume.
+    """
+    values = dict(locals())
+    from components.core.steps import step
+
+    with step("setup"):
+        from components.core import plugins
+        from components.core.estimators.base import check_training
+        from components.core.parameters import (
+            WORKFLOWS,
+            CacheSettings,
+            CommonSettings,
+            DataSettings,
+            JointSettings,
+            TrainSettings,
+            read,
+        )
+        from components.core.runtimes.base import runtimes
+        from components.ingest.classes import Classes
+        from components.ingest.dataset import formats
+        from components.joint.calibrate import goals_of, miners_of
+        from components.setup.setup import check_run
+        from components.setup.volume import ensure_volume
+
+        def common() -> CommonSettings:
+            return read(CommonSettings, settings)
+
+        def data() -> DataSettings:
+            return read(DataSettings, settings)
+
+        def train() -> TrainSettings:
+            return read(TrainSettings, settings)
+
+        def joint() -> JointSettings:
+            return read(JointSettings, settings)
+
+        check_run(
+            values,
+            WORKFLOWS["joint-inference"],
+            [
+                lambda: plugins.load(common().plugins),
+                lambda: runtimes.get(common().runtime),
+                lambda: data().data_format == "auto" or formats.get(data().data_format),
+                lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_training(
+                    train().estimator, train().base_model, train().estimator_options, train().epochs
+                ),
+                lambda: check_training(train().estimator, joint().big_model, train().estimator_options, train().epochs),
+                lambda: goals_of(joint()),
+                lambda: miners_of(joint()),
+            ],
+        )
+        cache = read(CacheSettings, settings)
+        ensure_volume(cache.cache_pvc, cache.cache_size)
+        return cache.cache_pvc
+
+
+@images.train_component
+def train_big(
+    manifest: dsl.Input[dsl.Dataset],
+    job_root: str,
+    model: dsl.Output[dsl.Model],
+    training: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Train the big model of joint inference, as `train` does the little one; a killed run resumes.
+
+    Args:
+        manifest: Samples with splits, from `prepare`.
+        job_root: Where the job is kept; checkpoints go there after each epoch.
+        model: The big model as a bundle.
+        training: Figures of the last epoch.
+        report: Curves and sample predictions, as a page.
+        settings: Parameters by name.
+    """
+    from components.core.steps import step
+
+    with step("train-big"):
+        from pathlib import Path
+
+        from components.core.manifest import Manifest
+        from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, TrainSettings, read
+        from components.core.reports.page import write_page
+        from components.train.train import train as fit
+
+        common, joint = read(CommonSettings, settings), read(JointSettings, settings)
+        chosen = dict(read(TrainSettings, settings))
+        trained = fit(
+            Manifest.read(manifest.path),
+            Path(model.path),
+            job_root=job_root,
+            seed=common.seed,
+            plugin_modules=common.plugins,
+            round_number=None,
+            **(chosen | {"base_model": joint.big_model, "image_size": joint.big_image_size}),
+            **dict(read(EvaluateSettings, settings)),
+        )
+        write_page(report.path, "Train the big model", trained.sections)
+        for name, value in (trained.history or [{}])[-1].items():
+            training.log_metric(name, value)
+
+
+@images.train_component
+def calibrate(
+    manifest: dsl.Input[dsl.Dataset],
+    little: dsl.Input[dsl.Model],
+    big: dsl.Input[dsl.Model],
+    conversion: dsl.Input[dsl.Artifact],
+    job_root: str,
+    judgement: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Choose which frames go to the cloud, so that what was asked for holds, and measure both models as one.
+
+    Args:
+        manifest: Samples with splits; `val` calibrates, `test` measures.
+        little: The bundle for the edge.
+        big: The bundle for the cloud.
+        conversion: From `convert`; a little model that could not be converted is not deployed.
+        job_root: Where the job is kept.
+        judgement: Outcome (promoted or rejected) with every reason, and the routing between the two, as JSON.
+        metrics: mAP50 of joint inference and of both models, frames and bytes sent, recall of what the cloud finds.
+        report: Edge, cloud, joint and oracle side by side, and the curve of every miner, as a page.
+        settings: Parameters by name.
+    """
+    from components.core.steps import step
+
+    with step("calibrate", job_root):
+        import json
+        import logging
+        from pathlib import Path
+
+        from components.core import plugins
+        from components.core.cache import cache_folder
+        from components.core.job.job import Job
+        from components.core.manifest import Manifest
+        from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, read
+        from components.core.reports.page import write_page
+        from components.core.rules.conditions import Condition, Outcome
+        from components.evaluate.evaluate import evaluate
+        from components.evaluate.predictor import open_predictor
+        from components.joint.calibrate import calibrate as choose
+        from components.joint.calibrate import goals_of, miners_of
+        from components.joint.cascade import Link
+        from components.joint.measure import pair_of, time_of
+        from components.joint.report import figures, sections, tested
+
+        common, joint = read(CommonSettings, settings), read(JointSettings, settings)
+        thresholds = read(EvaluateSettings, settings)
+        plugins.load(common.plugins)
+        blobs = cache_folder(job_root) / "blobs"
+        samples = Manifest.read(manifest.path)
+        models = [
+            open_predictor(Path(model.path), nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+            for model in (little, big)
+        ]
+        pairs = {}
+        for split in ("val", "test"):
+            edge, cloud = (
+                evaluate(
+                    samples,
+                    model,
+                    split=split,
+                    confidence_threshold=thresholds.confidence_threshold,
+                    cache_folder=blobs,
+                ).measured
+                for model in models
+            )
+            pairs[split] = pair_of(edge, cloud, blobs)
+        miners = miners_of(joint)
+        choice = choose(pairs["val"], goals_of(joint), miners)
+        points = tested(pairs["test"], choice)
+        found = figures(points)
+        verdict = Condition.parse(joint.joint_conditions).evaluate(found)
+        reasons = [verdict.describe()]
+        converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
+        if converted["outcome"] == "failed":
+            reasons.append(f"the little model could not be converted: {'; '.join(converted['reasons'])}")
+        promoted = verdict.outcome is Outcome.MET and len(reasons) == 1
+        outcome = "promoted" if promoted else "rejected"
+        logging.info("%s: %s", outcome, "; ".join(reasons))
+        state, _ = Job.open(job_root).read()
+        decided = {"outcome": outcome, "reasons": reasons, "routing": choice.routing, "promises": choice.promises,
+                   "champion": state.champion or "", "round": state.round + 1}  # fmt: skip
+        Path(judgement.path).write_text(json.dumps(decided, indent=2), encoding="utf-8")
+        local = samples.split("val").labelled()
+        link = Link(joint.uplink_mbit, joint.round_trip_ms, *(time_of(model.predict, local, blobs) for model in models))
+        curves = {name: pairs["val"].curve(pairs["val"].hardness(name)) for name in miners}
+        sizes = len(pairs["val"]), len(pairs["test"])
+        write_page(
+            report.path,
+            "Joint inference",
+            sections(choice, points, curves, pairs["val"].oracle(), link, sizes, f"{outcome}: {'; '.join(reasons)}"),
+        )
+        for name, value in found.items():
+            metrics.log_metric(name, value)
+
+
+@images.small_component
+def deploy_pair(
+    manifest: dsl.Input[dsl.Dataset],
+    little: dsl.Input[dsl.Model],
+    big: dsl.Input[dsl.Model],
+    judgement: dsl.Input[dsl.Artifact],
+    metrics: dsl.Input[dsl.Metrics],
+    ingest_report: dsl.Input[dsl.HTML],
+    prepare_report: dsl.Input[dsl.HTML],
+    train_report: dsl.Input[dsl.HTML],
+    train_big_report: dsl.Input[dsl.HTML],
+    convert_report: dsl.Input[dsl.HTML],
+    calibrate_report: dsl.Input[dsl.HTML],
+    job_root: str,
+    run_id: str,
+    page: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> str:
+    """Release both models and the way between them as one: edge workers run `little`, cloud servers `big`.
+
+    Args:
+        manifest: Every sample, from `prepare`.
+        little: The bundle for the edge.
+        big: The bundle for the cloud.
+        judgement: From `calibrate`.
+        metrics: From `calibrate`.
+        ingest_report: Page of `ingest`.
+        prepare_report: Page of `prepare`.
+        train_report: Page of `train`.
+        train_big_report: Page of `train-big`.
+        convert_report: Page of `convert`.
+        calibrate_report: Page of `calibrate`.
+        job_root: Where the job is kept.
+        run_id: Name of the run, by which a retried step recognises its own work.
+        page: The report of the whole run.
+        settings: Parameters by name.
+
+    Returns:
+        Where the report was kept.
+    """
+    from components.core.steps import step
+
+    with step("deploy"):
+        import json
+        import logging
+        from pathlib import Path
+
+        from components.core.errors import ConflictError, LostRaceError
+        from components.core.job.job import Job
+        from components.core.parameters import DeploySettings, read
+        from components.core.reports.page import read_sections, write_page
+        from components.deploy.canary import CanaryPlan
+        from components.deploy.candidate import Candidate
+        from components.deploy.deploy import deploy as commit
+        from components.deploy.deploy import section
+        from components.deploy.garbage import collect_garbage
+        from components.report.report import keep
+
+        chosen = read(DeploySettings, settings)
+        decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
+        job = Job.open(job_root)
+        state, _ = job.read()
+        try:
+            deployed = commit(
+                job_root,
+                Candidate({"little": Path(little.path), "big": Path(big.path)}, decided["routing"]),
+                Path(manifest.path),
+                outcome=decided["outcome"],
+                why="; ".join(decided["reasons"]),
+                round_number=decided["round"],
+                run_id=run_id,
+                cursor=state.cursor,
+                champion=decided["champion"] or None,
+                rollout_timeout=chosen.rollout_timeout,
+                rollout_fraction=chosen.rollout_fraction,
+                canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
+            )
+        except ConflictError as error:
+            raise LostRaceError(str(error)) from error
+        logging.info("%s, the champion is %s", deployed.outcome, deployed.champion or "none")
+        collect_garbage(job, chosen.keep_versions, job.read()[0])
+        parts = [calibrate_report, convert_report, train_big_report, train_report, prepare_report, ingest_report]
+        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        write_page(page.path, "Joint inference", sections)
+        return keep(page.path, job_root, "Joint inference", dict(metrics.metadata))

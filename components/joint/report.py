@@ -1,0 +1,107 @@
+"""What joint inference gains and costs, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from components.core.reports import page
+from components.core.reports.page import Section
+from components.joint.calibrate import Choice
+from components.joint.cascade import Link, Pair, Point
+
+_HEADERS = ("", "frames sent", "bytes a frame", "mAP50", "objects found", "recall of the cloud's", "ms a frame")
+
+
+def tested(pair: Pair, choice: Choice) -> dict[str, Point]:
+    """The edge alone, the cloud alone, joint inference and the oracle with as many frames, on the same images."""
+    sent = pair.hardness(choice.miner) >= np.float32(choice.threshold)
+    return {
+        "edge only": pair.point(np.zeros(len(pair), dtype=bool)),
+        "joint": pair.point(sent, choice.threshold),
+        "oracle router": pair.oracle_point(int(sent.sum())),
+        "cloud only": pair.point(np.ones(len(pair), dtype=bool)),
+    }
+
+
+def figures(points: Mapping[str, Point]) -> dict[str, float]:
+    """What was measured, by name, for conditions and records."""
+    joint, edge, cloud = points["joint"], points["edge only"], points["cloud only"]
+    return {
+        "map50": joint.map50,
+        "edge.map50": edge.map50,
+        "cloud.map50": cloud.map50,
+        "gain": joint.map50 - edge.map50,
+        "fraction": joint.fraction,
+        "bytes_per_frame": joint.bytes_per_frame,
+        "recall_of_cloud": joint.recall_of_cloud,
+        "found": float(joint.found),
+    }
+
+
+def sections(
+    choice: Choice,
+    points: Mapping[str, Point],
+    curves: Mapping[str, Sequence[Point]],
+    oracle: Sequence[Point],
+    link: Link,
+    frames: tuple[int, int],
+    verdict: str,
+) -> list[Section]:
+    """The report.
+
+    Args:
+        choice: the threshold and what it promises.
+        points: from :func:`tested`.
+        curves: of every miner, on the frames of the calibration.
+        oracle: the curve of the oracle router on the same.
+        link: for the latency.
+        frames: that were calibrated and tested on.
+        verdict: whether the pair is deployed, and why.
+    """
+    rows = [_row(name, point, link.latency_ms(point, little=name != "cloud only")) for name, point in points.items()]
+    chosen = {
+        "frames go to the cloud where": f"{choice.miner} gives {choice.threshold:.4g} or more",
+        "promised": "; ".join(choice.promises),
+        "calibrated on": f"{frames[0]} frames of the split val",
+        "tested on": f"{frames[1]} frames of the split test",
+        "verdict": verdict,
+    }
+    assumed = (
+        f"ms a frame: {link.little_ms:.0f} ms of the little model and {link.big_ms:.0f} ms of the big one on this "
+        f"step's machine, {link.round_trip_ms:g} ms of a round trip, {link.uplink_mbit:g} Mbit/s upwards. The oracle "
+        "router knows the labels: no rule finds more objects with as many frames."
+    )
+    return [
+        Section("Joint inference", page.facts(chosen) + page.table(_HEADERS, rows, caption=assumed)),
+        Section("What each frame sent gains", _curves(curves, oracle) + _tables(curves, link)),
+    ]
+
+
+def _row(name: str, point: Point, latency_ms: float) -> list[object]:
+    return [
+        name, f"{point.fraction:.1%}", round(point.bytes_per_frame), point.map50, point.found,
+        point.recall_of_cloud, round(latency_ms, 1),
+    ]  # fmt: skip
+
+
+def _curves(curves: Mapping[str, Sequence[Point]], oracle: Sequence[Point]) -> Markup:
+    figure = page.new_figure()
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot([100 * one.fraction for one in points], [one.map50 for one in points], label=name, linewidth=1)
+    axes.plot([100 * one.fraction for one in oracle], [one.map50 for one in oracle], "k--", label="oracle", linewidth=1)
+    axes.set_xlabel("frames sent, %")
+    axes.set_ylabel("mAP50")
+    axes.legend(fontsize="small")
+    return page.figure(figure, "mAP50 against the frames sent, on the frames of the calibration")
+
+
+def _tables(curves: Mapping[str, Sequence[Point]], link: Link) -> Markup:
+    parts = Markup()
+    for name, points in curves.items():
+        rows = [_row(f"{one.threshold:.4g}", one, link.latency_ms(one)) for one in points]
+        parts += page.folded(name, page.table(("threshold", *_HEADERS[1:]), rows))
+    return parts

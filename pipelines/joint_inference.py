@@ -1,0 +1,56 @@
+"""A little model for the edge and a big one for the cloud, released together with the way between them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kfp import dsl
+
+from components.convert.component import convert
+from components.ingest.component import ingest
+from components.joint.component import calibrate, deploy_pair, setup_joint, train_big
+from components.prepare.component import prepare
+from components.train.component import train
+from pipelines import cluster
+from pipelines.face import pipeline
+
+
+@pipeline("joint-inference")
+def joint_inference(given: Mapping[str, Any]) -> str:
+    """Train a little and a big detector, choose which frames go to the cloud, and release the pair if it is good.
+
+    Returns:
+        URI of the report.
+    """
+    job = {"job_root": given["job_root"], "settings": given["settings"]}
+    checked = setup_joint(**given)
+    brought = ingest(data_url=given["data_url"], **job)
+    prepared = prepare(samples=brought.outputs["manifest"], **job)
+    manifest = prepared.outputs["manifest"]
+    little = train(manifest=manifest, **job)
+    big = train_big(manifest=manifest, **job)
+    converted = convert(manifest=manifest, model=little.outputs["model"], **job)
+    pair = {"manifest": manifest, "little": converted.outputs["converted"], "big": big.outputs["model"]}
+    calibrated = calibrate(conversion=converted.outputs["conversion"], **pair, **job)
+    deployed = deploy_pair(
+        judgement=calibrated.outputs["judgement"],
+        metrics=calibrated.outputs["metrics"],
+        ingest_report=brought.outputs["report"],
+        prepare_report=prepared.outputs["report"],
+        train_report=little.outputs["report"],
+        train_big_report=big.outputs["report"],
+        convert_report=converted.outputs["report"],
+        calibrate_report=calibrated.outputs["report"],
+        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        **pair,
+        **job,
+    )
+    for task in (brought, prepared, little, big, converted, calibrated):
+        cluster.use_cache(task.after(checked), checked.output)
+    for task in (brought, prepared, little, big, converted, calibrated, deployed):
+        cluster.use_retries(task)
+    for task in (checked, brought, prepared, little, big, converted, calibrated, deployed):
+        # Every step reads or writes the store, which KFP's cache key does not see.
+        cluster.use_store(task.set_caching_options(False), given["store_secret"])
+    for task in (little, big):
+        cluster.use_training_node(task, given)
+    return deployed.outputs["Output"]
