@@ -93,7 +93,7 @@ def trigger(
             known=known if compares else None,
             round_at=last_round.modified if last_round else None,
             max_rounds=chosen.max_rounds,
-            failures=read_failures(job.store),
+            failures=lambda: read_failures(job.store),
             parameters=parameters_key(settings),
             lacks=lacks,
             force=forced.force_train or forced.force_evaluate,

@@ -102,7 +102,7 @@ def decide(
     known: Manifest | None = None,
     round_at: datetime | None = None,
     max_rounds: int = 0,
-    failures: Failures | None = None,
+    failures: Callable[[], Failures | None] = lambda: None,
     parameters: str = "",
     lacks: str = "",
     force: bool = False,
@@ -118,7 +118,7 @@ def decide(
         known: what the job has; see :func:`compares_with_known`.
         round_at: when the last round was committed; see :func:`asks_for_last_round`; None: there was none.
         max_rounds: how many rounds the job may have; 0 for no end.
-        failures: what is known of a round that failed.
+        failures: gives what is known of a round that failed; asked only if a round would run.
         lacks: what a round would lack that the conditions do not ask for, in words; empty: nothing.
         parameters: which ones this round would have; see :func:`components.core.job.failures.parameters_key`.
         force: run in any case.
@@ -150,11 +150,12 @@ def decide(
     else:
         runs = verdict.outcome == Judged.MET and opens is None and not over and not lacks
         outcome = Outcome.RUN if runs else Outcome.WAIT
-    rests_until = failures.rests_until(now) if failures and failures.is_of(state.round + 1, parameters) else None
-    if outcome == Outcome.RUN and failures and rests_until:
+    failed = failures() if outcome == Outcome.RUN else None
+    rests_until = failed.rests_until(now) if failed and failed.is_of(state.round + 1, parameters) else None
+    if failed and rests_until:
         outcome = Outcome.ERROR
         again = f"it is tried again from {rests_until:%Y-%m-%d %H:%M UTC} on, or now with force_train"
-        reasons.insert(0, f"{failures.describe()}; {again}")
+        reasons.insert(0, f"{failed.describe()}; {again}")
     return Decision(outcome, tuple(reasons), verdict, metrics, opens)
 
 

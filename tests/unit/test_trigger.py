@@ -52,21 +52,25 @@ def test_fifty_new_samples_are_asked_for_unless_something_else_is():
 
 def test_a_round_that_failed_too_often_rests_with_an_error_and_is_tried_again_later():
     failures = Failures(round=1, count=3, step="judge", error="no such class", at=NOW)
-    decision = decide(State(), arrived(50), now=NOW, failures=failures)
+
+    def known() -> Failures:
+        return failures
+
+    decision = decide(State(), arrived(50), now=NOW, failures=known)
     assert decision.outcome == Outcome.ERROR
     assert decision.reasons[0] == (
         f"round 1 has failed 3 times, the last time in judge at {NOW:%Y-%m-%d %H:%M} UTC: no such class; it is tried "
         f"again from {NOW + timedelta(minutes=10):%Y-%m-%d %H:%M} UTC on, or now with force_train"
     )
-    assert decide(State(), arrived(49), now=NOW, failures=failures).outcome == Outcome.WAIT, "no round is due"
-    assert decide(State(), arrived(50), now=NOW, failures=failures, force=True).outcome == Outcome.RUN
-    assert decide(State(round=1), arrived(50), now=NOW, failures=failures).outcome == Outcome.RUN, "it is another round"
-    assert decide(State(), arrived(50), now=NOW + timedelta(minutes=10), failures=failures).outcome == Outcome.RUN
+    assert decide(State(), arrived(49), now=NOW, failures=known).outcome == Outcome.WAIT, "no round is due"
+    assert decide(State(), arrived(50), now=NOW, failures=known, force=True).outcome == Outcome.RUN
+    assert decide(State(round=1), arrived(50), now=NOW, failures=known).outcome == Outcome.RUN, "it is another round"
+    assert decide(State(), arrived(50), now=NOW + timedelta(minutes=10), failures=known).outcome == Outcome.RUN
 
 
 def test_a_round_does_not_rest_once_its_parameters_are_mended():
     failures = Failures(round=1, count=3, parameters="before", step="train", error="out of memory", at=NOW)
-    options = {"now": NOW, "failures": failures}
+    options = {"now": NOW, "failures": lambda: failures}
     assert decide(State(), arrived(50), parameters="before", **options).outcome == Outcome.ERROR
     assert decide(State(), arrived(50), parameters="mended", **options).outcome == Outcome.RUN
 
