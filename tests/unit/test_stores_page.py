@@ -1,4 +1,4 @@
-"""What docs/stores.md says of secrets and rights holds."""
+"""What docs/stores.md and images/edge/policy.json say of secrets and rights holds."""
 
 import json
 import re
@@ -21,9 +21,11 @@ from tests.hard_examples import drain, example, open_spool
 from tests.images import jpeg, squares
 from tests.odd_s3 import error, odd_s3
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs/stores.md").read_text(encoding="utf-8")
-OF_PIPELINES, OF_WORKERS = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
-ROOT = "s3://models/helmet"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = (REPOSITORY / "docs/stores.md").read_text(encoding="utf-8")
+(OF_PIPELINES,) = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
+OF_WORKERS = json.loads((REPOSITORY / "images/edge/policy.json").read_text(encoding="utf-8"))
+ROOT = "s3://jobs/helmet"
 
 
 @pytest.fixture
