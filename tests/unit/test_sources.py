@@ -13,6 +13,7 @@ import pytest
 from components.core.errors import InputError
 from components.serving.frame_queue import FrameQueue
 from components.serving.position import Position
+from components.serving.sources import folder as folder_source
 from components.serving.sources.base import Shot
 from components.serving.sources.camera import CameraSource
 from components.serving.sources.diagnosis import why_silent
@@ -47,6 +48,14 @@ def test_an_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
     assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
     assert "0001.jpg: not an image" in caplog.text
     assert "0002.jpg: not an image" in caplog.text
+
+
+def test_an_image_that_is_too_large_for_a_board_is_passed_over(tmp_path, caplog):
+    folder = folder_of_images(tmp_path / "images", 2)
+    with (folder / "0001.jpg").open("ab") as file:
+        file.truncate(folder_source.MAX_BYTES + 1)  # takes no room on the disk
+    assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
+    assert "0001.jpg: not an image that can be read, or too large" in caplog.text
 
 
 def test_a_video_gives_its_frames_in_order_and_in_rgb(tmp_path):

@@ -16,6 +16,7 @@ from components.serving.sources.base import Shot
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 256 << 20  # of one file; a larger one would take the memory of a small board
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -44,12 +45,12 @@ class FolderSource:
                 continue
             path = self._folder / name
             try:
-                data = path.read_bytes()
+                data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
                 image = _decode(data)
-            except (OSError, cv2.error):
+            except (OSError, cv2.error):  # the latter of more pixels than OPENCV_IO_MAX_IMAGE_PIXELS, too
                 image = None
             if image is None:
-                log.warning("%s: not an image that can be read: passed over", path)
+                log.warning("%s: not an image that can be read, or too large: passed over", path)
                 continue
             yield Shot(image, number, name, data, path.suffix.lower())
 
