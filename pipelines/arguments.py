@@ -10,7 +10,7 @@ parameters travel in one of them, ``settings``, by section. :func:`sort_into_pla
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.core import parameters
@@ -45,11 +45,14 @@ class Face:
 
     Attributes:
         inputs: by name, as KFP knows them.
-        sections: what travels under ``settings``: the default of each parameter, by section and name.
+        sections: what travels under ``settings``: the default of each parameter, by section and name; None where the
+            steps have their own.
+        chosen: what a pipeline of a user's own puts in ``settings`` where nothing else is given.
     """
 
     inputs: Mapping[str, Input]
     sections: Mapping[str, Mapping[str, Any]]
+    chosen: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -93,11 +96,9 @@ def _face(inputs: Mapping[str, Input]) -> Face:
     default = parameters.whole_numbers(inputs[SETTINGS].default or {})
     if _is_whole(default):
         return Face(inputs, default)
-    everything = parameters.settings_of(parameters.MODELS)
     own = flat({SETTINGS: default})
-    return Face(
-        inputs, {s: {name: own.get(name, value) for name, value in rows.items()} for s, rows in everything.items()}
-    )
+    everything = parameters.settings_of(parameters.MODELS)
+    return Face(inputs, {section: {name: own.get(name) for name in rows} for section, rows in everything.items()}, own)
 
 
 def _is_whole(default: Mapping[str, Any]) -> bool:
@@ -184,13 +185,19 @@ def sort_into_place(pipeline: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     face = pipeline if isinstance(pipeline, Face) else face_of(pipeline)
     check(face, given)
     arguments: dict[str, Any] = {}
-    for name, value in flat(given, face.inputs).items():
+    values = flat(given, face.inputs)
+    if not values.keys() <= face.inputs.keys():
+        values = {**face.chosen, **values}
+    typed = {name: _typed(face, name, value) for name, value in values.items()}
+    for name, value in typed.items():
+        if value is None:
+            continue
         if name in face.inputs:
-            arguments[name] = _typed(face, name, value)
+            arguments[name] = value
         else:
             section = next(section for section, rows in face.sections.items() if name in rows)
-            arguments.setdefault(SETTINGS, {}).setdefault(section, {})[name] = _typed(face, name, value)
-    return {name: value for name, value in arguments.items() if value is not None}
+            arguments.setdefault(SETTINGS, {}).setdefault(section, {})[name] = value
+    return arguments
 
 
 def _opened(face: Face, name: str, text: str) -> Any:

@@ -285,6 +285,17 @@ def test_a_pipeline_of_ones_own_gets_the_types_that_it_declares_and_keeps_its_na
     assert isinstance(placed["epochs"], float)
 
 
+@dsl.pipeline(name="careful")
+def careful(data_url: str, settings: dict = {"train": {"epochs": 5, "image_size": "320"}}):  # noqa: B006
+    step(data_url=data_url, epochs=1.0, image_size=1, settings=settings)
+
+
+def test_what_a_pipeline_of_ones_own_chooses_stays_where_nothing_else_is_given():
+    assert sort_into_place(careful, {"data_url": "a"}) == {"data_url": "a"}
+    placed = sort_into_place(careful, {"data_url": "a", "epochs": 7, "classes": "a,b", "device": None})
+    assert placed["settings"] == {"train": {"epochs": 7, "image_size": "320"}, "data": {"classes": "a,b"}}
+
+
 def test_a_pipeline_without_settings_takes_its_inputs_alone():
     face = Face({name: port for name, port in face_of(own).inputs.items() if name != "settings"}, {})
     assert (

@@ -11,7 +11,7 @@ def test_the_defaults_are_right():
     assert parameters.problems(GOOD, PHASES) == []
 
 
-def test_every_mistake_is_told_at_once():
+def test_every_mistake_is_reported_at_once():
     found = parameters.problems(
         {"job_root": "", "epochs": -1, "image_size": "650", "train_ratio": 1.5, "nms_treshold": 0.4}, PHASES
     )
@@ -28,7 +28,7 @@ def test_every_mistake_is_told_at_once():
         assert words in text
 
 
-def test_ratios_that_leave_no_test_split_are_told():
+def test_ratios_that_leave_no_test_split_are_reported():
     assert "leave nothing to test on" in parameters.problems({**GOOD, "train_ratio": 0.9, "val_ratio": 0.1}, PHASES)[0]
 
 
@@ -49,7 +49,7 @@ def test_ratios_that_leave_no_test_split_are_told():
         ("tolerations", "none", "tolerations"),
     ],
 )
-def test_a_wrong_value_is_told_by_name(name, value, words):
+def test_a_wrong_value_is_reported_by_name(name, value, words):
     (problem,) = parameters.problems({**GOOD, name: value}, PHASES)
     assert words in problem
 
@@ -79,7 +79,7 @@ def test_numbers_that_kfp_turned_into_floats_are_taken():
     assert parameters.problems({**GOOD, "epochs": 3.5}, PHASES) != []
 
 
-def test_a_password_in_a_url_is_not_told():
+def test_a_password_in_a_url_is_not_shown():
     (problem,) = parameters.problems({**GOOD, "base_model": "https://me:secret@example.com/a.pt"}, PHASES)
     assert "secret" not in problem
     assert "https://example.com/a.pt" in problem

@@ -63,7 +63,7 @@ def flat(values: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, Any
         kept: names that are not to be changed, since a pipeline has them as its own.
 
     Raises:
-        InputError: ``settings`` or a section is no mapping, or a name is given twice.
+        InputError: ``settings`` or a section is not a mapping, or a name is given twice.
     """
     found: dict[str, Any] = {}
     for name, value in spread(values, kept).items():
@@ -88,7 +88,7 @@ def spread(values: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, A
         members = ({} if value is None else _mapping(value, name)) if is_section else {name: value}
         for member, given in members.items():
             if not isinstance(member, str):
-                raise InputError(f"{shown(member)} is no parameter: names are text")
+                raise InputError(f"{shown(member)} is not a parameter: a name is text")
             if member in own:
                 raise InputError(f"{member} is given twice")
             own[member] = given

@@ -1,7 +1,7 @@
 """How values are written: the one grammar of the command line, of parameter files and of Kubeflow's form.
 
 ``read_value`` turns what a person wrote into a value of a parameter's type. The ``parse_...`` functions read text that
-has a form of its own, such as ``352,640``.
+has its own form, such as ``352,640``.
 """
 
 from __future__ import annotations
