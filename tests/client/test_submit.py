@@ -64,8 +64,8 @@ def test_what_is_sent_is_the_committed_file(api, cluster):
 def test_caching_stays_as_compiled(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
     tasks = api.runs[run.id]["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert len(tasks) == 7
-    assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 7
+    assert {"setup", "train", "report"} <= tasks.keys()
+    assert all(task["cachingOptions"] == {} for task in tasks.values())
 
 
 def test_a_package_can_be_given_by_its_path(api, cluster, tmp_path):
