@@ -23,6 +23,7 @@ from components.core.masks import VOID, ClassMap, read_mask
 from components.core.parameters import parse_group_pattern
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
+from components.prepare.balance import balance, class_warnings, has_only_masks
 from components.prepare.splits import assign
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FEW_BOXES = 20  # of one class in training, under which the report warns
-FEW_TEST_BOXES = 10  # of one class in test, under which the report warns
 SHOWN_IMAGES = 8
 # COCO's bounds between small, medium and large objects, in square pixels (https://cocodataset.org/#detection-eval)
 SMALL_AREA, LARGE_AREA = 32**2, 96**2
@@ -113,27 +112,10 @@ def prepare(
     counts["unlabelled"] = len(manifest) - len(manifest.labelled())
     counts["negatives"] = len(prepared.where(pl.col("annotations").list.len() == 0))
     counts["masks"] = len(prepared.where(pl.col("mask").is_not_null()))
-    warnings = _warnings(prepared)
+    warnings = class_warnings(prepared)
     for warning in warnings:
         logger.warning("%s", warning)
     return Prepared(prepared, counts | {"warnings": len(warnings)}, warnings)
-
-
-def balance(manifest: Manifest) -> pl.DataFrame:
-    """Boxes per class and split, with a row for a class that has none.
-
-    Returns:
-        Columns ``class_id`` and one per split, ordered by class.
-    """
-    classes = pl.DataFrame({"class_id": range(len(manifest.classes))}, schema={"class_id": pl.Int32})
-    boxes = manifest.boxes()
-    per_split = [
-        boxes.filter(pl.col("split") == split).group_by("class_id").agg(pl.len().cast(pl.Int64).alias(split))
-        for split in SPLITS
-    ]
-    for counts in per_split:
-        classes = classes.join(counts, on="class_id", how="left")
-    return classes.fill_null(0).sort("class_id")
 
 
 def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
@@ -149,7 +131,7 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     body = reports.facts(prepared.counts)
     for warning in prepared.warnings:
         body += reports.note(warning, "warn")
-    if not _only_masks(manifest):
+    if not has_only_masks(manifest):
         body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
         body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
     return [reports.Section("Data", body), reports.Section("Labelled images", _examples(manifest, cache_folder))]
@@ -160,24 +142,6 @@ def _regroup(table: pl.DataFrame, group_pattern: str) -> pl.DataFrame:
         return table
     match = pl.col("source").str.extract(group_pattern, 1)
     return table.with_columns(pl.coalesce(match, pl.col("group")).alias("group"))
-
-
-def _warnings(manifest: Manifest) -> list[str]:
-    found: list[str] = []
-    if _only_masks(manifest):
-        return found
-    for row in balance(manifest).iter_rows(named=True):
-        name = manifest.classes[row["class_id"]]
-        if row["train"] < FEW_BOXES:
-            found.append(f"class {name} has {row['train']} boxes to train on; a detector needs hundreds")
-        found += [f"class {name} has no box in {split}" for split in ("val", "test") if not row[split]]
-        if 0 < row["test"] < FEW_TEST_BOXES:
-            found.append(f"class {name} has {row['test']} boxes in test, too few to tell a good model from a bad one")
-    return found
-
-
-def _only_masks(manifest: Manifest) -> bool:
-    return manifest.has_masks and manifest.boxes().is_empty()
 
 
 def _shares(counts: dict[str, int]) -> str:

@@ -13,6 +13,7 @@ Three rules hold over all rounds:
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ import polars as pl
 from components.core.errors import InputError
 from components.core.manifest import SCHEMA, Manifest
 from components.core.reports import page as reports
+from components.prepare.balance import class_warnings
 from components.prepare.splits import LABELS, Splits, is_labelled, too_few_tests
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class RoundData:
     core: Manifest
     recent: Manifest
     counts: dict[str, int]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may go wrong for want of boxes of a class in training or in the test sets, a line each."""
+        tests = pl.concat([self.core.table, self.recent.table]).unique("id", maintain_order=True)
+        return class_warnings(Manifest(pl.concat([self.training.table, tests]), self.manifest.classes))
 
     def budget(self, epochs: int) -> dict[str, int]:
         """What the round costs: labels drawn by people, samples replayed, and samples times epochs of training."""
@@ -131,7 +141,10 @@ def round_manifest(
     }
     _check_enough(counts, purpose)
     training = pl.concat([new_train.table, replayed.table, validation.table]).sort("id")
-    return RoundData(everything, Manifest(training, everything.classes), core, recent, counts)
+    data = RoundData(everything, Manifest(training, everything.classes), core, recent, counts)
+    for warning in data.warnings if purpose != "evaluate" else ():
+        logger.warning("%s", warning)
+    return data
 
 
 def check_test_set(data: RoundData, min_samples: int) -> None:
@@ -193,7 +206,10 @@ def draw(pool: Manifest, size: int, key: str) -> Manifest:
 def section(data: RoundData, epochs: int) -> reports.Section:
     """The counts of a round and what it costs, for its report."""
     shown = data.counts | data.budget(epochs)
-    return reports.Section("Samples of the round", reports.facts({k.replace("_", " "): v for k, v in shown.items()}))
+    body = reports.facts({k.replace("_", " "): v for k, v in shown.items()})
+    for warning in data.warnings:
+        body += reports.note(warning, "warn")
+    return reports.Section("Samples of the round", body)
 
 
 def _join_classes(known: Manifest, new: Manifest) -> Manifest:

@@ -10,7 +10,8 @@ from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask
 from components.core.reports.page import PALETTE
-from components.prepare.prepare import _painted, balance, prepare, sections
+from components.prepare.balance import balance
+from components.prepare.prepare import _painted, prepare, sections
 from components.prepare.splits import assign
 from tests.images import job_with_images
 

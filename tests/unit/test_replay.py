@@ -281,6 +281,17 @@ def test_the_report_tells_the_counts():
     assert f"core</dt><dd>{data.counts['core']}<" in body
 
 
+def test_a_class_without_boxes_is_warned_of_in_the_log_and_the_report(caplog):
+    (data,) = rounds([batch(0, 200)])
+    assert data.warnings == [
+        "class head has 0 boxes to train on; a detector needs hundreds",
+        "class head has no box in val",
+        "class head has no box in test",
+    ]
+    body = section(data, epochs=1).body
+    assert all(warning in caplog.text and warning in body for warning in data.warnings)
+
+
 # --- masks ---
 
 
