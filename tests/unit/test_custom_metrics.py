@@ -138,8 +138,8 @@ def test_the_gate_can_ask_for_it_of_both_models_on_each_set(own, tmp_path):
 def test_it_is_listed(own):
     listed = CliRunner().invoke(app, ["plugins", "my_metrics"])
     assert listed.exit_code == 0, listed.output
-    assert "trigger metric growth       New samples for each known one." in listed.output
-    assert "gate metric    boxes_found  Boxes found for each true one, of each class." in listed.output
+    assert "trigger metric growth         New samples for each known one." in listed.output
+    assert "gate metric    boxes_found    Boxes found for each true one, of each class." in listed.output
 
 
 def test_samples_that_have_no_labels_are_handed_over_too(own):
