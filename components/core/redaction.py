@@ -25,14 +25,21 @@ _SHORTEST = 6  # characters of a value that is looked for; shorter ones stand in
 _SECRET_NAMES = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|COOKIE|CREDENTIAL|ACCESS_KEY|API_?KEY|AUTHORIZATION)", re.I)
 _PLACES = re.compile(r"(_FILE|_PATH|_DIR|_URI|_URL|_ENDPOINT|_NAME)$", re.I)  # which say where a secret is
 
+# Bounds on lengths keep the time that a long line takes in proportion to its length.
+_SCHEME = r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,30}://)"
+
 _PATTERNS = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
     for pattern, replacement in (
         (r"-----BEGIN ([A-Z ]*)PRIVATE KEY-----.*?(-----END \1PRIVATE KEY-----|$)", HIDDEN),
         # user, user:password and token before the @ of an address; a password may hold a slash or another @
-        (r"\b((?!s3:|file:)[a-z][a-z0-9+.-]*://)([^\s'\"<>@/?#]+|[^\s'\"<>@/:]*:[^\s'\"<>]*)@", rf"\1{HIDDEN}@"),
-        (r"\b((?:s3|file)://)[^\s'\"<>@/]+@", rf"\1{HIDDEN}@"),
-        (r"(\b[a-z][a-z0-9+.-]*://[^\s'\"<>?]*\?)[^\s'\"<>]*=[^\s'\"<>]*", r"\1..."),
+        (
+            rf"{_SCHEME}(?<!\bs3://)(?<!\bfile://)"
+            r"([^\s'\"<>@/?#]{1,2000}|[^\s'\"<>@/:]{0,200}:[^\s'\"<>]{0,2000})@",
+            rf"\1{HIDDEN}@",
+        ),
+        (r"\b((?:s3|file)://)[^\s'\"<>@/]{1,2000}@", rf"\1{HIDDEN}@"),
+        (rf"({_SCHEME}[^\s'\"<>?]{{0,2000}}\?)[^\s'\"<>=]{{0,2000}}=[^\s'\"<>]*", r"\1..."),
         (
             r"\b((?:proxy-)?authorization|(?:set-)?cookie|x-amz-security-token|x-auth-token|x-api-key)"
             r"(['\"]?\s*[:=]\s*(?:b(?=['\"]))?['\"]?)[^'\"\r\n]+",
@@ -44,8 +51,12 @@ _PATTERNS = tuple(
             rf"\1\2{HIDDEN}",
         ),
         (r"\b(password|passwd|user-pw|proxy-pw|api_?key)(['\"]?\s*[:=]\s*['\"]?)[^\s&'\"<>;,]+", rf"\1\2{HIDDEN}"),
+        (
+            r"\b(?-i:([A-Z0-9_]*(?:SECRET|TOKEN|PASSWORD|ACCESS_KEY)(?:_ID|_KEY)?)(=|['\"]\s*[:=,]\s*['\"]))[^\s&'\"<>;,]+",
+            rf"\1\2{HIDDEN}",
+        ),
         (r"\b(bearer\s+)[a-z0-9._~+/=-]{16,}", rf"\1{HIDDEN}"),
-        (r"\beyJ[\w-]{8,}\.[\w-]{8,}(\.[\w-]*)?", HIDDEN),
+        (r"\beyJ[\w-]{8,5000}\.[\w-]{8,5000}(\.[\w-]*)?", HIDDEN),
     )
 )
 

@@ -52,6 +52,8 @@ def test_a_secret_of_the_environment_is_hidden_in_every_form(secrets, form):
         ('{"x-amz-security-token": "FwoGZXIvYXdz"}', '{"x-amz-security-token": "***"}'),
         ("curl -H 'Bearer abcdefghijklmnopqrstuv'", "curl -H 'Bearer ***'"),
         ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl is old", "token *** is old"),
+        ("env AWS_SECRET_ACCESS_KEY=other run", "env AWS_SECRET_ACCESS_KEY=*** run"),
+        ("{'KF_PIPELINES_TOKEN': 'other', 'A': 'b'}", "{'KF_PIPELINES_TOKEN': '***', 'A': 'b'}"),
         ("password: hunter2, user: joe", "password: ***, user: joe"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nend", "***\nend"),
         ("the proxy said p@ssw0rd and p%40ssw0rd", "the proxy said *** and ***"),
@@ -69,6 +71,8 @@ def test_what_looks_like_a_secret_is_hidden(secrets, said, shown):
         "http://127.0.0.1:9000/bucket/key: no such file (HTTP 404 Not Found)",
         "https://host/#/runs/details/1b2c",
         "store_secret=edge-learning-store, AWS_SESSION_TOKEN is wrong",
+        "AWS_WEB_IDENTITY_TOKEN_FILE=/var/run/token: cannot be read",
+        "AWS_SECRET_ACCESS_KEY is missing",
         "check user, password or token in the address",
         "see https://example.com/help? it says how",
         "the token is in /var/run/token",
@@ -82,6 +86,14 @@ def test_what_is_no_secret_stays(secrets, text):
 def test_short_values_are_words_and_not_looked_for(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "image")
     assert redacted("an image") == "an image"
+
+
+@pytest.mark.parametrize(
+    "unit", ["a.", "a://", "a://b@", "a://b?", "a://b:c", "eyJ", "a=", "token=", "Cookie: ", "://"]
+)
+def test_a_long_line_takes_time_in_proportion(unit):
+    """A hundred thousand characters that look like the beginning of something end at once, and not after minutes."""
+    assert redacted(unit * (100_000 // len(unit)))
 
 
 CODE = f"""
