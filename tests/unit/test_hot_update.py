@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from components.core import plugins
-from components.core.bundle import Bundle
+from components.core.bundle import Bundle, sha256_of
 from components.core.errors import InputError, NoRuntimeError
 from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer
 from components.core.job.job import Job
+from components.core.release import Member, Release
+from components.deploy.pointer import publish_pointer
 from components.serving import memory
 from components.serving.active_model import ActiveModel
 from components.serving.hot_update import HotUpdate, Loader
@@ -19,6 +21,7 @@ from components.serving.model_cache import LIVES, ModelCache, UnfitModelError
 from components.serving.pointers import JobPointer, SednaPointer
 from components.serving.smoke_test import InterruptedSmokeTestError, run_smoke_test
 from components.serving.status import BEAT_SECONDS, StatusReport
+from tests.counting import count_requests
 from tests.edge import deploy, point_at, status
 from tests.models import BUNDLE, colour_model, write_bundle
 
@@ -478,3 +481,43 @@ def test_a_status_that_could_not_be_written_is_said_once_and_tried_again(job, ca
     assert caplog.text.count("out of reach") == 1
     report.beat()
     assert status(job).error == "because"
+
+
+def release(job, folder, version, **members):
+    """Release bundles by their roles, each a different model by its text, and point the workers at it."""
+    described = {}
+    for role, text in members.items():
+        bundle = folder / text
+        if not bundle.exists():
+            graph = colour_model()
+            graph.doc_string = text
+            write_bundle(bundle, graph)
+            job.registry.publish(bundle, text)
+        described[role] = Member(version=text, sha256=sha256_of(bundle / "model.json"))
+    made = Release(members=described, routing={"confidence": 0.5})
+    job.registry.publish_release(made, version)
+    state, etag = job.read()
+    state = state.model_copy(update={"vouched": {**state.vouched, version: made.sha256}})
+    job.commit(state.pointing_at(version, "a test"), etag)
+    publish_pointer(job)
+
+
+def test_a_worker_runs_its_member_of_a_release_and_acknowledges_the_release(job, tmp_path, monkeypatch):
+    site = Site(job, tmp_path, pointer=JobPointer(job.store, "edge-1", "little"))
+    release(job, tmp_path, "first", little="l1", big="b1")
+    assert site.turn().version == "l1"
+    assert (status(job).version, status(job).state) == ("first", "loaded")
+    site.use()
+    asked = count_requests(monkeypatch)
+    release(job, tmp_path, "second", little="l1", big="b2")
+    detector = site.slot.current.detector
+    assert site.turn().detector is detector, "what it runs has not changed"
+    assert (status(job).version, status(job).state) == ("second", "loaded")
+    assert not any(request.startswith("download") for request in asked)
+    release(job, tmp_path, "third", little="l3", big="b2")
+    assert site.turn().version == "l3"
+    assert site.slot.current.desired.routing == {"confidence": 0.5}
+    job.roll_back()
+    publish_pointer(job)
+    assert site.turn().version == "l1"
+    assert (status(job).version, status(job).state) == ("second", "loaded")
