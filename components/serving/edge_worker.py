@@ -106,6 +106,13 @@ def main(
         ),
     ] = False,
     member: Annotated[str, typer.Option(help="The model to run, where the job releases several together.")] = MODEL,
+    keep_miner: Annotated[
+        str,
+        typer.Option(
+            help="With a cloud: the rule that calls images hard examples, such as disagreement.",
+            show_default="what is sent to the cloud",
+        ),
+    ] = "",
     cloud_url: Annotated[
         str, typer.Option(help="Cloud server that hard frames go to, http(s)://HOST:PORT; its token: EDGE_CLOUD_TOKEN.")
     ] = "",
@@ -133,8 +140,8 @@ def main(
         options = Options(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,
-            miner=miner, miner_parameters=_parameters(miner_parameter or []), audit_ratio=audit_ratio,
-            every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
+            miner=miner, miner_parameters=_parameters(miner_parameter or []), keep_miner=keep_miner,
+            audit_ratio=audit_ratio, every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
             idle_at_end=idle_at_end,

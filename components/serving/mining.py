@@ -24,6 +24,7 @@ from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.miners.rules import BoxRule
 from components.core.rate_limit import RateLimit
+from components.core.runtimes.letterbox import ImageArray
 from components.serving.active_model import LoadedModel
 from components.serving.metrics import Metrics
 from components.serving.offload import JointResult
@@ -91,6 +92,8 @@ class Mining:
         jpeg_quality: of images that have no file of their own, 1 to 100.
         node: the worker, for the sidecar.
         source: its name, for the sidecar.
+        keep_miner: in joint inference, the rule that calls images hard examples, such as ``disagreement``; None: those
+            that the cloud is asked about are.
     """
 
     miner: Miner
@@ -98,6 +101,16 @@ class Mining:
     jpeg_quality: int
     node: str
     source: str
+    keep_miner: Miner | None = None
+
+    def judge_jointly(self, joint: JointResult, image: ImageArray, key: str) -> tuple[Judgement, str]:
+        """What is said of a frame of joint inference, and by which miner."""
+        if self.keep_miner is None:
+            return joint.judgement, joint.miner
+        here = joint.final if joint.edge is None else joint.edge
+        assert here is not None
+        cloud = None if joint.edge is None else joint.cloud  # of the cloud's result alone there is nothing to compare
+        return self.keep_miner.judge(Frame(here, image, key, cloud=cloud)), self.keep_miner.name
 
     def kind(self, judgement: Judgement, key: str) -> Kind | None:
         """As what an image is kept, if at all; the same image always meets the same chance."""
@@ -105,7 +118,7 @@ class Mining:
             return "hard"
         return "audit" if _chance(key) < self.audit_ratio else None
 
-    def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement) -> Sidecar:
+    def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement, miner: str) -> Sidecar:
         """The sidecar of an image whose bytes have the SHA-256 ``image``."""
         found = seen.final or Detections.none()
         assert seen.model is not None
@@ -114,7 +127,7 @@ class Mining:
         return Sidecar.model_validate(
             {
                 "image": image, "suffix": shot.suffix, "width": width, "height": height, "captured": datetime.now(UTC),
-                "node": self.node, "source": self.source, "frame": shot.number, "kind": kind, "miner": self.miner.name,
+                "node": self.node, "source": self.source, "frame": shot.number, "kind": kind, "miner": miner,
                 "score": judgement.score, "reason": judgement.reason, "model": seen.version,
                 "classes": seen.model.detector.bundle.classes, "boxes": found.boxes.tolist(),
                 "scores": found.scores.tolist(), "class_ids": found.classes.tolist(),
@@ -175,8 +188,7 @@ class Keeper:
             return False
         key = frame_key(seen.shot)
         try:
-            judged = seen.joint.judgement if seen.joint else None
-            judgement = judged or self._judge(seen, key)
+            judgement, miner = self._judge(seen, key)
             kind = self._mining.kind(judgement, key)
         except Exception as error:  # of a plug-in, most likely; the worker must not end
             self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")
@@ -185,12 +197,15 @@ class Keeper:
         if kind is None:
             return False
         try:
-            return self._keep(seen, kind, judgement)
+            return self._keep(seen, kind, judgement, miner)
         except Exception as error:  # such as an image that no JPEG can hold
             self._failed("unkept", f"a hard example cannot be kept: {one_line(error)}")
             return False
 
-    def _judge(self, seen: Inference, key: str) -> Judgement:
+    def _judge(self, seen: Inference, key: str) -> tuple[Judgement, str]:
+        """What is said of a frame, and by which miner."""
+        if seen.joint is not None:
+            return self._mining.judge_jointly(seen.joint, seen.shot.image, key)
         boxes, miner = seen.final, self._mining.miner
         if boxes is None and isinstance(miner, BoxRule):
             if self._lines.allows("no boxes"):
@@ -198,22 +213,22 @@ class Keeper:
                     "the model gives no boxes for the miner %s to judge by: only audit_ratio=%g of the frames are kept",
                     miner.name, self._mining.audit_ratio,
                 )  # fmt: skip
-            return NO_BOXES
-        return miner.judge(Frame(boxes or Detections.none(), seen.shot.image, key))
+            return NO_BOXES, miner.name
+        return miner.judge(Frame(boxes or Detections.none(), seen.shot.image, key)), miner.name
 
     def _failed(self, counter: str, message: str) -> None:
         self._metrics.count(counter)
         if self._lines.allows():
             log.warning("%s", message)
 
-    def _keep(self, seen: Inference, kind: Kind, judgement: Judgement) -> bool:
+    def _keep(self, seen: Inference, kind: Kind, judgement: Judgement, miner: str) -> bool:
         """Put an image into the spool, unless one much like it was."""
         looks = fingerprint(seen.shot.image)
         if looks in self._duplicates:
             self._metrics.count("duplicates")
             return False
         data = seen.shot.original or _jpeg(seen.shot, self._mining.jpeg_quality)
-        sidecar = self._mining.describe(seen, hashlib.sha256(data).hexdigest(), kind, judgement)
+        sidecar = self._mining.describe(seen, hashlib.sha256(data).hexdigest(), kind, judgement, miner)
         if self._spool.add(data, sidecar, looks) != "kept":
             return False
         self._duplicates.keep(looks)

@@ -64,6 +64,7 @@ class JointResult:
         edge: of the edge's model; None where it was not asked, or failed.
         cloud: of the cloud's model; None where it was not asked, or did not answer.
         cloud_model: version of the cloud's model; empty where it did not answer.
+        miner: name of the miner.
     """
 
     judgement: Judgement
@@ -71,6 +72,7 @@ class JointResult:
     edge: Detections | None
     cloud: Detections | None = None
     cloud_model: str = ""
+    miner: str = ""
 
     @property
     def is_hard(self) -> bool:
@@ -207,9 +209,9 @@ class JointInference:
         self._count("joint_frames", 1)
         self._count("joint_hard" if judgement.hard else "joint_easy", 1)
         if answered is None:
-            return None if found is None else JointResult(judgement, found, found)
+            return None if found is None else JointResult(judgement, found, found, miner=self._miner.name)
         final, cloud, model = answered
-        return JointResult(judgement, final, found, cloud, model)
+        return JointResult(judgement, final, found, cloud, model, self._miner.name)
 
     def _ask(
         self, image: ImageArray, classes: Sequence[str], edge: Detections | None, original: bytes | None

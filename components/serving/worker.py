@@ -66,6 +66,7 @@ class Options:
     folder: Path
     miner: str = "IBT"
     miner_parameters: Mapping[str, object] = field(default_factory=dict)
+    keep_miner: str = ""
     audit_ratio: float = 0.01
     every: int = 1
     max_fps: float = 0.0
@@ -127,7 +128,10 @@ class Worker:
         self._store = _store(options)
         self._pointer = self._make_pointer()
         self._source = open_source(options.source)
-        self._mining = Mining(miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name)
+        keep_miner = make_miner(options.keep_miner, {}) if options.keep_miner else None
+        self._mining = Mining(
+            miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name, keep_miner
+        )
         self.folder = job_folder(options.folder, self._store.uri)
         self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)
         _clear_away(self.folder, self.folder / "models")  # no other process uses them, since the spool is ours

@@ -207,3 +207,27 @@ def test_a_cutoff_is_of_a_miner_that_ranks():
     )
     assert judged.hard
     assert "2 boxes with a mean score of 0.55" in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("edge", "cloud", "hard", "score"),
+    [
+        (boxes(2), boxes(2), False, 0.0),
+        (boxes(0), boxes(0), False, 0.0),
+        (boxes(2), boxes(0), True, 1.0),
+        (boxes(0), boxes(1), True, 1.0),
+        (boxes(3), boxes(4), False, 1 / 7),
+        (boxes(1), boxes(2), True, 1 / 3),
+        (boxes(2), None, False, 0.0),
+    ],
+)
+def test_what_edge_and_cloud_see_differently_is_hard(edge, cloud, hard, score):
+    found = Detections.of(edge, np.zeros(len(edge)))
+    other = None if cloud is None else Detections.of(cloud, np.zeros(len(cloud)))
+    judged = make_miner("disagreement", {}).judge(Frame(found, cloud=other))
+    assert (judged.hard, judged.score) == (hard, pytest.approx(score))
+
+
+def test_boxes_of_other_classes_are_a_disagreement():
+    seen = Frame(Detections.of(boxes(2), [0, 0]), cloud=Detections.of(boxes(2), [0, 1]))
+    assert make_miner("disagreement", {}).judge(seen).score == pytest.approx(0.5)

@@ -72,7 +72,7 @@ def by_frame(values, counts):
 
 def test_every_miner_is_known_with_its_parameters():
     ours = [name for name, entry in miners.items() if entry.__module__.startswith("components.")]
-    assert ours == sorted((*POOL, "cutoff", "temporal", "novelty"))
+    assert ours == sorted((*POOL, "cutoff", "disagreement", "temporal", "novelty"))
     for name in ours:
         miner = make_miner(name, {})
         assert miner.name == name

@@ -382,6 +382,19 @@ def test_the_cloud_s_answer_is_kept_as_what_to_correct(job, tmp_path, fake):
         assert sidecar.class_ids == (1,)
 
 
+def test_only_what_the_two_models_see_differently_is_kept_if_asked(job, tmp_path, fake):
+    with cloud.serving(cloud.options(tmp_path)) as server:
+        same = Cloud(f"http://127.0.0.1:{server.port}", timeout_s=20)
+        folder = folder_of_images(tmp_path / "images", 3)
+        for number, (asked, kept) in enumerate([(same, 0), (Cloud(fake.url, timeout_s=20), 3)]):
+            chosen = options(tmp_path, folder, cloud=asked, keep_miner="disagreement", folder=tmp_path / str(number))
+            worker = Worker(chosen)
+            assert worker.run(threading.Event())
+            assert worker.metrics.value("joint_answered") == 3
+            assert worker.metrics.value("kept") == kept
+    assert {sidecar.miner for sidecar in read_sidecars(job.store)} == {"disagreement"}
+
+
 def test_a_worker_whose_cloud_is_gone_loses_no_frame(job, tmp_path):
     chosen = options(tmp_path, folder_of_images(tmp_path / "images", 8), cloud=Cloud("http://127.0.0.1:1"))
     worker = Worker(chosen)

@@ -21,6 +21,10 @@ miner                     parameters (default)        a frame is hard when
                           threshold_iou (0.5)
 ``novelty``               threshold_distance (0.1),   no remembered image looks like it
                           memory (256)
+``disagreement``          threshold (0.25),           this share of the boxes of the edge's and the cloud's model
+                          threshold_iou (0.5)         has no partner in the other's
+``cutoff``                of, parameters,             the score of the miner ``of`` is this high
+                          min_score (0.5)
 ========================  ==========================  =================================================================
 
 The first six have the aliases and parameter names of KubeEdge Sedna. Values may be text, as in Sedna's resources.
@@ -69,6 +73,7 @@ class Frame:
         detections: what was found.
         image: the image, (H, W, 3) uint8 RGB, where the miner is to look at it.
         key: names the frame, the hex digest of its image; chance is seeded by it.
+        cloud: what the cloud's model found in the same image, in joint inference; None where it did not answer.
         probabilities: of the classes, where the model gives them: (K,) of the whole image, or (N, K) of its boxes.
 
     Raises:
@@ -80,6 +85,7 @@ class Frame:
     image: ImageArray | None = None
     key: str = ""
     probabilities: NDArray[np.floating[Any]] | None = None
+    cloud: Detections | None = None
 
     def __post_init__(self) -> None:
         checked_scores(self.detections.scores)
@@ -151,7 +157,16 @@ miners: Registry[Callable[..., Miner]] = Registry(
     "miner",
     built_in=[
         f"components.core.miners.{module}"
-        for module in ("confidence", "uncertainty", "entropy_sum", "unconditional", "temporal", "novelty", "cutoff")
+        for module in (
+            "confidence",
+            "uncertainty",
+            "entropy_sum",
+            "unconditional",
+            "temporal",
+            "novelty",
+            "cutoff",
+            "disagreement",
+        )
     ],
 )
 
