@@ -360,7 +360,7 @@ def test_a_feed_that_people_edit(undisturbed, tmp_path):
     broken = ["images/never.jpg 1,2,30,40,0", f"images/0000.jpg {'x' * 100_000}", "images/0001.jpg 1,2,3"]
     site.index.write_text("\n\n".join(["", *broken, *reversed(written[2:]), " \t "]) + "\n")
     assert "have 11, need >= 12" in site.complete()
-    many = " ".join(["1,2,30,40,0"] * 9_000)
+    many = " ".join(f"{x},{y},{x + side},{y + side},0" for x in range(90) for y in range(50) for side in (4, 6))
     site.index.write_text("\n".join([f"images/0000.jpg {many}", *written[1:]]) + "\n")
     (tmp_path / "late.jpg").rename(late)
     site.complete()
