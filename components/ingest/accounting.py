@@ -1,8 +1,8 @@
 """The accounting of a data set: every label that lies in it is used, or stands on the quarantine list with a reason.
 
 A reader takes what it knows by its own rules and says in its records which files it took; what it reads as a whole,
-such as an index, is known to have been opened. Whatever is left and could be a label was meant for somebody: without
-it an image would come in as one that shows nothing. So each such file becomes one more record, with a reason. Only a
+such as an index, is known to have been opened. Whatever is left and could be a label belongs to some image, which would
+come in as one that shows nothing without it. So each such file becomes one more record, with a reason. Only a
 label that nothing depends on is left out without counting as bad: of an image that has its label from another file, or
 that the data set does not list.
 """

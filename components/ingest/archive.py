@@ -30,7 +30,7 @@ from components.core.stores.open import fetch
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 2**20
-LONGEST_PART = 255  # bytes of one folder's or file's name
+MAX_NAME_BYTES = 255  # bytes of one folder's or file's name
 _SAYS_UTF_8 = 0x800  # the flag of a zip member whose name is in UTF-8
 _UNICODE_PATH = 0x7075  # the kind of an extra field with the name in UTF-8
 # The longest single read of a tar that is no member's content is an extended header. A header claims its own length.
@@ -192,7 +192,7 @@ def is_plain(name: str) -> bool:
     """Whether the name of an object can be that of a file: no empty part, ``..`` or backslash, and none too long."""
     try:
         return checked_name(name, "") == name and all(
-            len(os.fsencode(part)) <= LONGEST_PART for part in name.split("/")
+            len(os.fsencode(part)) <= MAX_NAME_BYTES for part in name.split("/")
         )
     except InputError:
         return False

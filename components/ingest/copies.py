@@ -11,8 +11,8 @@ Pair = tuple[Record, Outcome]
 def joined(outcomes: list[Pair]) -> list[Pair]:
     """Bring together what is said of images with the same bytes.
 
-    The first that somebody has labelled gets the labels of all; what is said of none by itself (an image without a
-    label, or without a label file where that means that it shows nothing) does not count beside it. Copies with
+    The first that has a label gets the labels of all. An unlabelled copy, or one without a label file where that means
+    that it shows nothing, does not count beside a labelled one. Copies with
     different boxes or masks are ambiguous, and none of them can be used.
 
     Args:
@@ -45,5 +45,5 @@ def _settled(group: list[Pair]) -> list[Pair]:
 
 
 def _is_said(record: Record, outcome: Outcome) -> bool:
-    """Whether somebody has said something of this very image."""
+    """Whether this very image has a label, be it that it shows nothing."""
     return bool(outcome.boxes or outcome.mask or (outcome.boxes is not None and record.label_file))

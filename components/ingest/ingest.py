@@ -98,7 +98,7 @@ def ingest(
         classes: names of the data set's classes in order, ``name`` or ``name-in-the-data:name``; empty: all.
         ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
             name.
-        max_bad_fraction: share of quarantined files, 0 to 1, above which this fails.
+        max_bad_fraction: fraction of quarantined files, 0 to 1, above which this fails.
         max_files: most files in an archive.
         max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
         max_compression_ratio: most bytes unpacked per byte packed.
@@ -269,7 +269,7 @@ def _check_masks(pixels: dict[str, int]) -> None:
     shown = [name for name, count in pixels.items() if count]
     if len(pixels) > 2 and len(shown) == 2 and pixels[VOID_NAME]:
         raise InputError(
-            f"the masks hold nothing but class {shown[0]} and 255, which is where nobody says what is there: write the "
+            f"the masks hold nothing but class {shown[0]} and 255, which is void: write the "
             "object as 1, or say 'label_mapping: {255: 1}' in a data.yaml that names both classes"
         )
 

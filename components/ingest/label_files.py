@@ -1,4 +1,4 @@
-"""What kind of label a file holds, told by its name and its beginning: for the files that no reader has taken."""
+"""What kind of label a file holds, by its name and its first bytes: for the files that no reader has used."""
 
 from __future__ import annotations
 

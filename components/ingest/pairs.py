@@ -1,4 +1,4 @@
-"""Which label file or mask belongs to which image, told by their names.
+"""Which label file or mask belongs to which image, by their names.
 
 Two names fit when their paths are the same but for the suffix and for folders such as ``images`` and ``labels``. What
 then has no partner is compared once more as people and tools vary names: with composed or decomposed letters, capital

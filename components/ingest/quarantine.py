@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from components.core.stores.open import Store
 
 BAD, DUPLICATE, LEFT_OUT = "bad", "duplicate", "left out"
-EXAMPLES, LONGEST = 3, 240  # in a message: files, and characters of a reason
+EXAMPLES, MAX_REASON = 3, 240  # in a message: files, and characters of a reason
 COLUMNS = ("kind", "source", "reason")
 
 
@@ -60,5 +60,5 @@ def most_frequent(quarantine: Iterable[Quarantined], most: int = 5) -> str:
     faults = Counter(entry.reason.partition(":")[0] for entry in bad).most_common(most)
     text = ", ".join(f"{fault} ({count})" for fault, count in faults)
     examples = [entry for entry in bad if faults and entry.reason.partition(":")[0] == faults[0][0]][:EXAMPLES]
-    shown = (f"{one.source}: {one.reason.partition(':')[2].strip()[:LONGEST] or one.reason}" for one in examples)
+    shown = (f"{one.source}: {one.reason.partition(':')[2].strip()[:MAX_REASON] or one.reason}" for one in examples)
     return f"{text}; for example {'; '.join(shown)}"

@@ -10,8 +10,8 @@ from components.ingest.references import split_of
 
 SPECK = 2.0  # pixels; a box with a smaller side can hardly be seen, and no detector finds it
 WHOLE = 0.98  # of an image's width and height, from which on a box is as large as its image
-ODD_SHARE = 0.1  # of all boxes or images, from which on an oddity is worth a warning
-SAYING = (".csv", ".jsonl", ".ndjson")  # a line of its own for an image that shows nothing
+ODD_FRACTION = 0.1  # of all boxes or images, from which on an oddity is worth a warning
+EXPLICIT = (".csv", ".jsonl", ".ndjson")  # each image has its own line, also one that shows nothing
 FEW = 3  # images of a split; fewer may well show nothing
 MUCH_MORE = 3  # times the negatives of the other splits
 
@@ -55,32 +55,32 @@ def _negatives(kept: Pairs) -> tuple[list[str], int]:
     empty = {split: sum(outcome.boxes == () for _, outcome in own) for split, own in splits.items()}
     for split, own in sorted(splits.items()):
         rest = len(labelled) - len(own)
-        share = empty[split] / len(own)
+        fraction = empty[split] / len(own)
         others = (sum(empty.values()) - empty[split]) / rest if rest else 1.0
         shown = f"split {split}" if split else "the data set"
-        if share == 1 and (others < 1 if split else not rest) and len(own) >= FEW and not _is_said(own):
+        if fraction == 1 and (others < 1 if split else not rest) and len(own) >= FEW and not _is_explicit(own):
             doubtful += len(own)
             sources = few((record.source for record, _ in own), 3)
             others_have = ", while others have labels" if rest else ""
-            folder = "" if rest else "; or name data_format=folder if nobody has labelled them"
+            folder = "" if rest else "; or name data_format=folder if they have no labels yet"
             warnings.append(
                 f"no label for any of the {len(own)} images of {shown} ({sources}){others_have}: give an empty label "
                 f"file to each image that shows nothing{folder}"
             )
-        elif split and rest and len(own) >= FEW and share >= 0.5 and share > MUCH_MORE * others:
-            warnings.append(f"{share:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
+        elif split and rest and len(own) >= FEW and fraction >= 0.5 and fraction > MUCH_MORE * others:
+            warnings.append(f"{fraction:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
     bare = [record.source for record, outcome in labelled if outcome.boxes == () and not record.label_file]
-    if len(bare) > ODD_SHARE * len(labelled) and not doubtful:
+    if len(bare) > ODD_FRACTION * len(labelled) and not doubtful:
         warnings.append(
             f"{len(bare)} of {len(labelled)} images have no label file and count as showing nothing: {few(bare, 3)}"
         )
     return warnings, doubtful
 
 
-def _is_said(pairs: Pairs) -> bool:
-    """Whether somebody has said of each image by itself that it shows nothing."""
+def _is_explicit(pairs: Pairs) -> bool:
+    """Whether each image has an entry that says that it shows nothing."""
     files = [record.label_file for record, _ in pairs if record.label_file]
-    return len(set(files)) > 1 or (len(files) == 1 == len(pairs)) or any(name.endswith(SAYING) for name in files)
+    return len(set(files)) > 1 or (len(files) == 1 == len(pairs)) or any(name.endswith(EXPLICIT) for name in files)
 
 
 def _classes(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> list[str]:
@@ -101,10 +101,10 @@ def _boxes(kept: Pairs) -> list[str]:
         return []
     warnings = []
     specks = sum(min(box[3] - box[1], box[4] - box[2]) < SPECK for box, _, _ in sized)
-    if specks > ODD_SHARE * len(sized):
+    if specks > ODD_FRACTION * len(sized):
         warnings.append(f"{specks} of {len(sized)} boxes have a side under {SPECK:g} pixels: is their unit another?")
     whole = sum(_is_whole(*one) for one in sized)
-    if whole > ODD_SHARE * len(sized):
+    if whole > ODD_FRACTION * len(sized):
         warnings.append(f"{whole} of {len(sized)} boxes are as large as their image: is that what they mark?")
     ends = max(max(box[3], box[4]) for box, _, _ in sized)
     if len(sized) >= 20 and 50 < ends <= 100 and min(min(width, height) for _, width, height in sized) > 200:

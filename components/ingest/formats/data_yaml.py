@@ -120,7 +120,7 @@ class ListedNames:
         return tuple(dict.fromkeys(name for names in self._lists.values() for name in names.values()))
 
     def of(self, label: str) -> dict[int, str]:
-        """The names for a label file; empty: nobody names the classes.
+        """The names for a label file; empty: the classes have no names.
 
         Raises:
             LabelError: several lists may be meant, and they differ.

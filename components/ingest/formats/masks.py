@@ -2,7 +2,8 @@
 
 Three ways to say which mask is whose:
 
-- SegNet's: ``train/x.png`` and ``trainannot/x.png``, and so for ``val`` and ``test``;
+- SegNet's: ``train/x.png`` and ``trainannot/x.png``, and so for ``val`` and ``test``; or ``train_masks/x.png``, or
+  ``train/x_mask.png``;
 - Ultralytics': ``images/train/x.jpg`` and ``masks/train/x.png``, with or without folders for splits; ``labels`` or
   ``annotations`` instead of ``masks`` will do;
 - the text index of Sedna's lifelong learning, ``rgb.png depth.png label.png`` a line, with paths relative to the index:
