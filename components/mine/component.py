@@ -37,6 +37,7 @@ def mine(
         from components.core.reports.page import write_page
         from components.core.stores.open import open_store
         from components.mine.mine import mine as choose
+        from components.report.report import keep
 
         common, chosen = read(CommonSettings, settings), read(MineSettings, settings)
         plugins.load(common.plugins)
@@ -48,3 +49,5 @@ def mine(
         for name, count in mined.counts.items():
             counts.log_metric(name, count)
         logging.info("the list is %s", write_list(open_store(job_root), mined.wanted))
+        if mined.wanted.images:
+            logging.info("the images are shown in %s", keep(report.path, job_root, "Images to label", mined.counts))
