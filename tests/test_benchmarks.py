@@ -141,3 +141,8 @@ def test_conversion_in_small(run, scenes, tmp_path):
     small = ("--classes", "helmet:0,head:1", "--targets", "rv1106", "--max-eval-images", 5)
     told = run("conversion", tmp_path / "model", scenes / "60.zip", "--folder", tmp_path / "work", *small)
     assert "float32" in told and "concatenated" in told and "ultralytics" in told
+
+
+def test_joint_in_small(run):
+    told = run("joint", "--repeats", 1, "--requests", 4, "--clients", 2)
+    assert "of the bytes" in told and "2 clients" in told

@@ -1,0 +1,166 @@
+"""The wire of joint inference against KubeEdge Sedna's, and the cloud server with one client and with several.
+
+    python benchmarks/joint.py --repeats 50 --requests 400 --clients 8
+
+``wire`` sends a drawn scene of 416 x 736 pixels to a server whose model takes no time, as JPEG on KServe's route and as
+JSON of pixels on Sedna's, each with its encoding and with the reading of the answer: what one frame costs beside the
+models. ``server`` is an untrained YOLO11n at 320 pixels; one client asks for one image after the other, then several
+clients do so at the same time. Every request has to be answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import urllib3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from components.core.bundle import Bundle
+from components.core.detections import Detections
+from components.core.runtimes.base import open_detector
+from components.core.runtimes.letterbox import ImageArray
+from components.core.wire import JPEG, JSON, encode_image
+from components.serving.active_model import LoadedModel
+from components.serving.cloud_client import CloudClient
+from components.serving.cloud_server import CloudServer, Options
+from components.serving.model_cache import CachedModel
+from pipelines.demo.lights import LIGHTS
+from pipelines.demo.scenes import draw_scene
+from pipelines.demo.sites import SITES
+
+FRAME = (416, 736)
+QUALITY = 90
+
+
+class FindsNothing:
+    """A model that takes no time.
+
+    Args:
+        bundle: of a model that would.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def predict(self, images: Sequence[ImageArray], **_: object) -> list[Detections]:
+        """Nothing in each image."""
+        return [Detections.none() for _ in images]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=50, help="round trips on each wire")
+    parser.add_argument("--requests", type=int, default=400, help="in all, for the server")
+    parser.add_argument("--clients", type=int, default=8)
+    given = parser.parse_args()
+    image, _ = draw_scene(np.random.default_rng(0), site=sorted(SITES)[0], light=sorted(LIGHTS)[0], size=FRAME)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        bundle = make_bundle(folder / "bundle")
+        with serving(folder / "wire", LoadedModel(FindsNothing(bundle), CachedModel("v1", folder, "0" * 64))) as port:
+            print(wire(port, image, bundle.classes, given.repeats))
+        model = LoadedModel(open_detector("onnx", folder / "bundle"), CachedModel("v1", folder, "0" * 64))
+        with serving(folder / "server", model) as port:
+            print(server(port, image, bundle.classes, given.requests, given.clients))
+    print(f"load {os.getloadavg()[0]:.1f}")
+
+
+def wire(port: int, image: ImageArray, classes: tuple[str, ...], repeats: int) -> str:
+    """Bytes and round trip of a frame, as JPEG and as Sedna's JSON."""
+    height, width = image.shape[:2]
+    client = CloudClient(f"http://127.0.0.1:{port}", "", 60.0)
+    pool = urllib3.PoolManager()
+
+    def ours() -> int:
+        data = encode_image(image, QUALITY)
+        client.ask(data, JPEG, width, height, classes)
+        return len(data)
+
+    def sedna() -> int:
+        data = json.dumps({"data": image.tolist()}).encode()
+        url = f"http://127.0.0.1:{port}/sedna/predict"
+        answer = pool.request("POST", url, body=data, headers={"Content-Type": JSON})
+        if answer.status != 200 or answer.json() != {"result": []}:
+            raise SystemExit(f"the server answered HTTP {answer.status}: {answer.data[:200]!r}")
+        return len(data)
+
+    (small, quick), (large, slow) = (timed(one, repeats) for one in (ours, sedna))
+    return (
+        f"wire: JPEG {small:,} bytes, {quick:.1f} ms; JSON of pixels {large:,} bytes, {slow:.1f} ms: "
+        f"1/{large / small:.0f} of the bytes, 1/{slow / quick:.0f} of the time"
+    )
+
+
+def timed(send: Callable[[], int], repeats: int) -> tuple[int, float]:
+    """Bytes of a frame, and the median of its milliseconds."""
+    size, times = send(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        send()
+        times.append(1000 * (time.perf_counter() - start))
+    return size, statistics.median(times)
+
+
+def server(port: int, image: ImageArray, classes: tuple[str, ...], requests: int, clients: int) -> str:
+    """Requests per second with one client and with several."""
+    data = encode_image(image, QUALITY)
+    height, width = image.shape[:2]
+    told = []
+    for count in (1, clients):
+
+        def one(share: int) -> list[float]:
+            client, times = CloudClient(f"http://127.0.0.1:{port}", "", 60.0), []
+            for _ in range(share):
+                start = time.perf_counter()
+                client.ask(data, JPEG, width, height, classes)
+                times.append(1000 * (time.perf_counter() - start))
+            return times
+
+        one(2)
+        start = time.perf_counter()
+        with ThreadPoolExecutor(count) as pool:
+            times = [each for part in pool.map(one, [requests // count] * count) for each in part]
+        rate = len(times) / (time.perf_counter() - start)
+        p50, p95 = np.percentile(times, [50, 95])
+        told.append(f"{count} client{'s' * (count > 1)} {rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+    return f"server: {'; '.join(told)}"
+
+
+@contextmanager
+def serving(folder: Path, model: LoadedModel) -> Iterator[int]:
+    """A cloud server with a model; its port."""
+    made = CloudServer(Options(job_root=str(folder / "job"), node="cloud", folder=folder, port=0, anonymous=True))
+    made.active.offer(model)
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made.port
+    finally:
+        made.stop()
+        thread.join()
+
+
+def make_bundle(folder: Path) -> Bundle:
+    """An untrained YOLO11n."""
+    from components.core.estimators.yolo import Yolo
+
+    model = Yolo()
+    model.load("yolo11n.yaml")
+    return model.save(folder, image_size=(320, 320), confidence_threshold=0.25, nms_threshold=0.7, lineage={})
+
+
+if __name__ == "__main__":
+    main()
