@@ -129,7 +129,7 @@ def ingest(
     quarantine_uri = lists.write(quarantined, store)
     names = wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()})
     pixels = pixels_of(kept, names)
-    seen = review(kept, names, pixels)
+    seen = review(kept, names, pixels, name)
     warnings = (*seen.warnings, *wanted.warnings(), *_left_labels(left_out))
     for warning in warnings:
         logger.warning("%s", warning)

@@ -11,7 +11,7 @@ from components.ingest.references import split_of
 SPECK = 2.0  # pixels; a box with a smaller side can hardly be seen, and no detector finds it
 WHOLE = 0.98  # of an image's width and height, from which on a box is as large as its image
 ODD_FRACTION = 0.1  # of all boxes or images, from which on an oddity is worth a warning
-EXPLICIT = (".csv", ".jsonl", ".ndjson")  # each image has its own line, also one that shows nothing
+WITHOUT_ENTRIES = "coco"  # which has one file for all, and no word about an image that shows nothing
 FEW = 3  # images of a split; fewer may well show nothing
 MUCH_MORE = 3  # times the negatives of the other splits
 
@@ -32,19 +32,20 @@ class Review:
 Pairs = list[tuple[Record, Outcome]]
 
 
-def review(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> Review:
+def review(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int], data_format: str) -> Review:
     """Look at everything that came in.
 
     Args:
         kept: the images with what the data set says of each.
         names: class names.
         pixels: how many pixels of the masks each class has; empty: there are no masks.
+        data_format: name of the format.
     """
-    negatives, doubtful = _negatives(kept)
+    negatives, doubtful = _negatives(kept, data_format)
     return Review((*negatives, *_classes(kept, names, pixels), *_boxes(kept), *_masks(kept)), doubtful)
 
 
-def _negatives(kept: Pairs) -> tuple[list[str], int]:
+def _negatives(kept: Pairs, data_format: str) -> tuple[list[str], int]:
     """Splits with more images that show nothing than the others have, or with nothing else."""
     warnings: list[str] = []
     doubtful = 0
@@ -58,7 +59,12 @@ def _negatives(kept: Pairs) -> tuple[list[str], int]:
         fraction = empty[split] / len(own)
         others = (sum(empty.values()) - empty[split]) / rest if rest else 1.0
         shown = f"split {split}" if split else "the data set"
-        if fraction == 1 and (others < 1 if split else not rest) and len(own) >= FEW and not _is_explicit(own):
+        if (
+            fraction == 1
+            and (others < 1 if split else not rest)
+            and len(own) >= FEW
+            and not _is_explicit(own, data_format)
+        ):
             doubtful += len(own)
             sources = few((record.source for record, _ in own), 3)
             others_have = ", while others have labels" if rest else ""
@@ -69,6 +75,8 @@ def _negatives(kept: Pairs) -> tuple[list[str], int]:
             )
         elif split and rest and len(own) >= FEW and fraction >= 0.5 and fraction > MUCH_MORE * others:
             warnings.append(f"{fraction:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
+    if labelled and not doubtful and sum(empty.values()) == len(labelled):
+        warnings.append(f"none of the {len(labelled)} labelled images has a box")
     bare = [record.source for record, outcome in labelled if outcome.boxes == () and not record.label_file]
     if len(bare) > ODD_FRACTION * len(labelled) and not doubtful:
         warnings.append(
@@ -77,10 +85,9 @@ def _negatives(kept: Pairs) -> tuple[list[str], int]:
     return warnings, doubtful
 
 
-def _is_explicit(pairs: Pairs) -> bool:
-    """Whether each image has an entry that says that it shows nothing."""
-    files = [record.label_file for record, _ in pairs if record.label_file]
-    return len(set(files)) > 1 or (len(files) == 1 == len(pairs)) or any(name.endswith(EXPLICIT) for name in files)
+def _is_explicit(pairs: Pairs, data_format: str) -> bool:
+    """Whether the images have entries that say that they show nothing, rather than none at all."""
+    return data_format != WITHOUT_ENTRIES and any(record.label_file for record, _ in pairs)
 
 
 def _classes(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> list[str]:

@@ -633,6 +633,15 @@ def test_a_data_set_without_any_label_is_not_one_of_images_that_show_nothing(bri
         bring(images(6, where) | files)
 
 
+def test_tasks_and_lines_that_say_that_nothing_is_to_be_seen_are_believed(bring):
+    empty = [{"id": n, "data": {"image": f"a{n}.jpg"}, "annotations": [{"id": n, "result": []}]} for n in range(6)]
+    found = bring(images(6, "a{}.jpg") | {"x.json": json.dumps(empty)})
+    assert found.counts["negatives"] == 6
+    assert found.warnings == ("none of the 6 labelled images has a box",)
+    lines = "image,x1,y1,x2,y2,class\n" + "".join(f"a{n}.jpg,,,,,\n" for n in range(6))
+    assert bring({"x.json": "{}", "x.csv": lines}, data_format="csv").counts["negatives"] == 6
+
+
 def test_a_mask_that_lies_elsewhere_is_no_image(bring):
     files = images(4) | {f"masks/a{n}.png": halves(0, 1) for n in range(3)} | {"old/a3.png": halves(1, 0)}
     found = bring(files | {"classes.txt": "sky\nroad\n"}, max_bad_fraction=0.3)
