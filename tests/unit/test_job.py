@@ -1,4 +1,5 @@
 import contextlib
+import json
 import threading
 from dataclasses import replace
 
@@ -131,3 +132,22 @@ def test_a_candidate_that_waited_no_longer_waits_when_promoted():
 def test_a_bundle_can_be_described_anew(tmp_path):
     bundle = bundle_in(tmp_path / "b")
     assert replace(bundle, metrics={"map50": 0.5}).write(tmp_path / "b").metrics == {"map50": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"vouched": {"v1": "zz"}}, {"vouched": []}, {"history": None}, {"cursor": 3}, {"champion": "a/b"}, {"round": -1}],
+)
+def test_a_state_that_was_damaged_by_hand_is_named(job, changes):
+    job.store.write(STATE, json.dumps({**State().model_dump(mode="json"), **changes}).encode())
+    with pytest.raises(InputError, match=rf"state\.json is not the state of a job: {next(iter(changes))}.*from a copy"):
+        job.read()
+
+
+def test_a_job_whose_state_is_gone_is_not_begun_anew(job, tmp_path):
+    bundle_in(tmp_path / "b")
+    job.registry.publish(tmp_path / "b", "r0001-aaaaaaaa")
+    assert job.read() == (State(), None), "a first round that was killed before its commit leaves this"
+    job.registry.publish(tmp_path / "b", "r0002-bbbbbbbb")
+    with pytest.raises(InputError, match=r"state\.json is gone, although this job has had rounds: put it back"):
+        job.read()

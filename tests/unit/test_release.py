@@ -287,7 +287,8 @@ OLD_STATE = """{
   "trials": 3,
   "history": [{"version": "r0001-aaaaaaaa", "before": null, "at": "2026-11-20T10:00:00Z", "why": "promoted: x"}],
   "runs": ["a", "b", "c"],
-  "vouched": {"r0001-aaaaaaaa": "0f", "r0003-cccccccc": "1f"}
+  "vouched": {"r0001-aaaaaaaa": "0000000000000000000000000000000000000000000000000000000000000000",
+              "r0003-cccccccc": "1111111111111111111111111111111111111111111111111111111111111111"}
 }"""  # noqa: E501
 
 

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from components.core.bundle import Version
 from components.core.errors import ConflictError
+from components.core.release import Digest
 
 STATE = "state.json"
 
@@ -86,7 +87,7 @@ class State(_Record):
     canaries: Annotated[int, Field(ge=0, validation_alias=AliasChoices("canaries", "trials"))] = 0
     history: tuple[Change, ...] = ()
     runs: tuple[str, ...] = ()
-    vouched: dict[str, str] = {}
+    vouched: dict[Version, Digest] = {}
 
     def run_of(self, number: int) -> str | None:
         """The run that committed a round; None where that is not known (any more)."""
@@ -182,7 +183,7 @@ class RoundResult(_Record):
     manifest: str
     champion: Version | None
     version: Version
-    description: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    description: Digest
     outcome: Literal["promoted", "pending", "rejected"]
     why: str
     canary: Canary | None = None
