@@ -105,9 +105,16 @@ def compile_(
     image_prefix: Annotated[str | None, typer.Option(help="Registry and folder of the images.")] = None,
     image_tag: Annotated[str | None, typer.Option(help="Tag of the images.")] = None,
     shm_size: Annotated[str | None, typer.Option(help="Shared memory of the training step, such as 4Gi.")] = None,
+    cache_pvc: Annotated[
+        str | None, typer.Option(help="Claim of a volume for the cache; else each step has a folder that ends with it.")
+    ] = None,
+    cache_size: Annotated[str | None, typer.Option(help="Limit of that folder, such as 50Gi.")] = None,
 ) -> None:
     """Compile every pipeline and component to YAML, and validate it."""
-    changes = {"EDGE_IMAGE_PREFIX": image_prefix, "EDGE_IMAGE_TAG": image_tag, "EDGE_SHM_SIZE": shm_size}
+    changes = {
+        "EDGE_IMAGE_PREFIX": image_prefix, "EDGE_IMAGE_TAG": image_tag, "EDGE_SHM_SIZE": shm_size,
+        "EDGE_CACHE_PVC": cache_pvc, "EDGE_CACHE_SIZE": cache_size,
+    }  # fmt: skip
     # The pipelines read these when they are imported, which is below.
     os.environ.update({name: value for name, value in changes.items() if value is not None})
     with one_line_errors():

@@ -1,4 +1,9 @@
-"""What a task asks of a cluster: volumes, secrets, resources. All of it is ignored when a pipeline runs locally."""
+"""What a task asks of a cluster: store, cache, CPUs and memory, node, user, time. Ignored when a pipeline runs locally.
+
+Each task is of one of three sizes: :func:`small_step` moves manifests and pages, :func:`heavy_step` loads a model or
+many images, :func:`training_step` trains. KFP takes some settings only when a pipeline is compiled; they come from
+environment variables, which ``python -m pipelines compile`` has options for.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,19 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
+CACHE_CLAIM = os.environ.get("EDGE_CACHE_PVC", "")  # of a volume; empty for a folder that ends with the step
+CACHE_SIZE = os.environ.get("EDGE_CACHE_SIZE", "20Gi")  # of that folder, at most
 
-# KFP has no parameter for the size of a memory-backed volume, so it is fixed when the pipeline is compiled.
 SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
 
-STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds; KFP has no parameter for it, either
+STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds, of one try
+QUICK_TIMEOUT = min(2 * 3600, STEP_TIMEOUT)  # a poll that hangs would block all later ones
+
+SMALL_CPU, SMALL_CPU_LIMIT = "100m", "1"
+SMALL_MEMORY, SMALL_MEMORY_LIMIT = "512Mi", "2Gi"
+
+TRIES = 3
+USER = 1000  # of the images
 
 STORE_FOLDER = "/etc/edge-learning/store"  # where the secret's keys lie as files, for what is named by a path
 
@@ -46,23 +59,74 @@ def use_store(task: dsl.PipelineTask, secret: Any) -> dsl.PipelineTask:
     return task
 
 
-def use_cache(task: dsl.PipelineTask, claim: Any) -> dsl.PipelineTask:
-    """Mount the cache volume of the job."""
-    kubernetes.mount_pvc(task, pvc_name=claim, mount_path=CACHE_FOLDER)
-    return task
+def use_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give a task a folder for the cache of the job: of its own, or on the volume that ``EDGE_CACHE_PVC`` names."""
+    if CACHE_CLAIM:
+        return kubernetes.mount_pvc(task, pvc_name=CACHE_CLAIM, mount_path=CACHE_FOLDER)
+    return kubernetes.empty_dir_mount(task, volume_name="cache", mount_path=CACHE_FOLDER, size_limit=CACHE_SIZE)
 
 
-def use_retries(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Let a task that was evicted, that hangs, or whose node or store failed, try again twice, where it was."""
-    kubernetes.set_timeout(task, seconds=STEP_TIMEOUT)
-    return task.set_retry(num_retries=2, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
+def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT) -> dsl.PipelineTask:
+    """Let a task that failed, was evicted or hangs try again twice, where it was.
+
+    Argo counts the longest backoff from the start of the first try, so it has to leave time for every try. A pod that
+    is deleted, or lost with its node, is not tried again: KFP cannot ask for that.
+
+    Args:
+        task: the task.
+        seconds: time limit of one try.
+    """
+    kubernetes.set_timeout(task, seconds=seconds)
+    return task.set_retry(
+        num_retries=TRIES - 1,
+        backoff_duration="30s",
+        backoff_factor=2.0,
+        backoff_max_duration=f"{TRIES * seconds + 600}s",
+    )
 
 
-def use_training_node(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
-    """Give a training task its CPUs, memory, GPUs, shared memory and node."""
-    task.set_cpu_request(given["train_cpu"]).set_memory_request(given["train_memory"])
+def small_step(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
+    """Settings of a task that moves manifests and pages, and loads no model.
+
+    Args:
+        task: the task.
+        given: the pipeline's inputs by name.
+    """
+    _use_resources(task, (SMALL_CPU, SMALL_CPU_LIMIT), (SMALL_MEMORY, SMALL_MEMORY_LIMIT))
+    return _use_cluster(use_retries(task, QUICK_TIMEOUT), given)
+
+
+def heavy_step(task: dsl.PipelineTask, given: Mapping[str, Any], seconds: int = STEP_TIMEOUT) -> dsl.PipelineTask:
+    """Settings of a task that loads a model or many images.
+
+    Args:
+        task: the task.
+        given: the pipeline's inputs by name.
+        seconds: time limit of one try.
+    """
+    _use_resources(task, (given["step_cpu"],) * 2, (given["step_memory"],) * 2)
+    return _use_cluster(use_cache(use_retries(task, seconds)), given)
+
+
+def training_step(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
+    """Settings of a task that trains; the arguments are those of :func:`small_step`."""
+    _use_resources(task, (given["train_cpu"],) * 2, (given["train_memory"],) * 2)
     task.set_accelerator_limit(given["train_gpus"]).set_accelerator_type(given["train_gpu_type"])
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE)
+    return _use_cluster(use_cache(use_retries(task)), given)
+
+
+def _use_cluster(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
+    """The settings of every task."""
+    use_store(task, given["store_secret"])
     kubernetes.add_node_selector_json(task, node_selector_json=given["node_selector"])
     kubernetes.add_toleration_json(task, toleration_json=given["tolerations"])
-    return task
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_non_root=True)
+    # Every step reads or writes the store, which KFP's cache key does not see.
+    return task.set_caching_options(False)
+
+
+def _use_resources(task: dsl.PipelineTask, cpu: tuple[Any, Any], memory: tuple[Any, Any]) -> None:
+    """Set what a task requests, and its limit."""
+    task.set_cpu_request(cpu[0]).set_cpu_limit(cpu[1])
+    task.set_memory_request(memory[0]).set_memory_limit(memory[1])

@@ -56,7 +56,7 @@ def _sections(name: str, offered: tuple[type[Parameters], ...], steps: Mapping[s
             if lacking and step not in _CHECKS_ONLY:
                 names = ", ".join(sorted(lacking))
                 yield f"{name}: {step} reads {names} of {section}, which the pipeline does not offer"
-        read |= {model.section for model in models if step not in _CHECKS_ONLY or model.section == "cache"}
+        read |= {model.section for model in models if step not in _CHECKS_ONLY}
     yield from (f"{name}: no step reads the section {section}" for section in sorted(rows.keys() - read))
 
 

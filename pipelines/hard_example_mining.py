@@ -19,6 +19,6 @@ def hard_example_mining(given: Mapping[str, Any]) -> str:
     job = {"job_root": given["job_root"], "settings": given["settings"]}
     mined = mine(**job)
     handed = label(**job).after(mined)
-    for task in (mined, handed):
-        cluster.use_store(cluster.use_retries(task).set_caching_options(False), given["store_secret"])
+    cluster.heavy_step(mined, given)
+    cluster.small_step(handed, given)
     return handed.outputs["Output"]

@@ -55,12 +55,9 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         metrics=evaluated.outputs["metrics"],
         **job,
     )
-    for task in (brought, prepared, trained, converted, evaluated, promoted):
-        cluster.use_cache(task.after(checked), checked.output)
-    for task in (brought, prepared, trained, converted, evaluated, promoted, reported):
-        cluster.use_retries(task)
-    for task in (checked, brought, prepared, trained, converted, evaluated, promoted, reported):
-        # Every step reads or writes the store, which KFP's cache key does not see.
-        cluster.use_store(task.set_caching_options(False), given["store_secret"])
-    cluster.use_training_node(trained, given)
+    cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
+    for task in (brought.after(checked), prepared, converted, evaluated, promoted):
+        cluster.heavy_step(task, given)
+    cluster.training_step(trained, given)
+    cluster.small_step(reported, given)
     return reported.outputs["Output"]

@@ -15,6 +15,6 @@ from pipelines.incremental_round import incremental_round
 def incremental_learning(given: Mapping[str, Any]) -> None:
     """Look at what is new in the feed, and run a round of incremental learning when the trigger says so."""
     checked = trigger(feed_url=given["feed_url"], job_root=given["job_root"], settings=given["settings"])
-    cluster.use_store(checked.set_caching_options(False), given["store_secret"])
+    cluster.small_step(checked, given)
     with dsl.If(checked.outputs["Output"] == "RUN"):
         incremental_round(**given)

@@ -53,12 +53,8 @@ def incremental_round(given: Mapping[str, Any]) -> str:
     )
     # After the commit: what was labelled in this round is not asked for again, and the new champion ranks the rest.
     mined = mine(**job).after(deployed)
-    for task in (collected, planned, trained, converted, judged, mined):
-        cluster.use_cache(task, checked.output)
-    for task in (collected, planned, trained, converted, judged, deployed, mined):
-        cluster.use_retries(task)
-    for task in (checked, collected, planned, trained, converted, judged, deployed, mined):
-        # Every step reads or writes the job's state, which KFP's cache key does not see.
-        cluster.use_store(task.set_caching_options(False), given["store_secret"])
-    cluster.use_training_node(trained, given)
+    cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
+    for task in (collected, planned, converted, judged, deployed, mined):
+        cluster.heavy_step(task, given)
+    cluster.training_step(trained, given)
     return deployed.outputs["Output"]

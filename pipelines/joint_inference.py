@@ -44,13 +44,9 @@ def joint_inference(given: Mapping[str, Any]) -> str:
         **pair,
         **job,
     )
-    for task in (brought, prepared, little, big, converted, calibrated):
-        cluster.use_cache(task.after(checked), checked.output)
-    for task in (brought, prepared, little, big, converted, calibrated, deployed):
-        cluster.use_retries(task)
-    for task in (checked, brought, prepared, little, big, converted, calibrated, deployed):
-        # Every step reads or writes the store, which KFP's cache key does not see.
-        cluster.use_store(task.set_caching_options(False), given["store_secret"])
+    cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
+    for task in (brought.after(checked), prepared, converted, calibrated, deployed):
+        cluster.heavy_step(task, given)
     for task in (little, big):
-        cluster.use_training_node(task, given)
+        cluster.training_step(task, given)
     return deployed.outputs["Output"]

@@ -10,6 +10,8 @@ def setup_joint(
     data_url: str,
     job_root: str,
     node_selector: dict,
+    step_cpu: str,
+    step_memory: str,
     store_secret: str,
     tolerations: list,
     train_cpu: str,
@@ -17,23 +19,22 @@ def setup_joint(
     train_gpus: str,
     train_memory: str,
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
-) -> str:
-    """Check every parameter of `joint-inference` before any work starts, and make the cache volume if it is missing.
+) -> None:
+    """Check every parameter of `joint-inference` before any work starts.
 
     Args:
         data_url: See `ingest`.
         job_root: Where the job is kept.
-        node_selector: Labels of the nodes that training may run on.
+        node_selector: Labels of the nodes that steps may run on.
+        step_cpu: CPUs of each step that loads a model.
+        step_memory: Memory of each step that loads a model.
         store_secret: Kubernetes secret with the credentials of the store.
         tolerations: Kubernetes tolerations of the training steps.
-        train_cpu: CPUs that training requests.
+        train_cpu: CPUs of training.
         train_gpu_type: Resource name of the GPUs.
         train_gpus: Number of GPUs for training.
-        train_memory: Memory that training requests.
+        train_memory: Memory of training.
         settings: Parameters by name.
-
-    Returns:
-        Name of the claim of the cache volume.
     """
     values = dict(locals())
     from components.core.steps import step
@@ -43,7 +44,6 @@ def setup_joint(
         from components.core.estimators.base import check_training
         from components.core.parameters import (
             WORKFLOWS,
-            CacheSettings,
             CommonSettings,
             DataSettings,
             JointSettings,
@@ -54,8 +54,8 @@ def setup_joint(
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.joint.calibrate import goals_of, miners_of
+        from components.setup.cluster import warn_of_cluster
         from components.setup.setup import check_run
-        from components.setup.volume import ensure_volume
 
         def common() -> CommonSettings:
             return read(CommonSettings, settings)
@@ -85,9 +85,7 @@ def setup_joint(
                 lambda: miners_of(joint()),
             ],
         )
-        cache = read(CacheSettings, settings)
-        ensure_volume(cache.cache_pvc, cache.cache_size)
-        return cache.cache_pvc
+        warn_of_cluster(values)
 
 
 @images.train_component

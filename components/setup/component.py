@@ -8,6 +8,8 @@ def setup(
     data_url: str,
     job_root: str,
     node_selector: dict,
+    step_cpu: str,
+    step_memory: str,
     store_secret: str,
     tolerations: list,
     train_cpu: str,
@@ -15,25 +17,24 @@ def setup(
     train_gpus: str,
     train_memory: str,
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
-) -> str:
-    """Check every parameter of `helmet-detection` before any work starts, and make the cache volume if it is missing.
+) -> None:
+    """Check every parameter of `helmet-detection` before any work starts.
 
     All errors are reported together: values out of range, data that cannot be read, a store that cannot be written.
 
     Args:
         data_url: See `ingest`.
         job_root: Where the job is kept.
-        node_selector: Labels of the nodes that training may run on.
+        node_selector: Labels of the nodes that steps may run on.
+        step_cpu: CPUs of each step that loads a model.
+        step_memory: Memory of each step that loads a model.
         store_secret: Kubernetes secret with the credentials of the store.
-        tolerations: Kubernetes tolerations of the training step.
-        train_cpu: CPUs that training requests.
+        tolerations: Kubernetes tolerations of every step.
+        train_cpu: CPUs of training.
         train_gpu_type: Resource name of the GPUs.
         train_gpus: Number of GPUs for training.
-        train_memory: Memory that training requests.
+        train_memory: Memory of training.
         settings: Parameters by name.
-
-    Returns:
-        Name of the claim of the cache volume.
     """
     values = dict(locals())
     from components.core.steps import step
@@ -43,7 +44,6 @@ def setup(
         from components.core.estimators.base import check_training
         from components.core.parameters import (
             WORKFLOWS,
-            CacheSettings,
             CommonSettings,
             DataSettings,
             TrainSettings,
@@ -52,8 +52,8 @@ def setup(
         from components.core.runtimes.base import runtimes
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
+        from components.setup.cluster import warn_of_cluster
         from components.setup.setup import check_run
-        from components.setup.volume import ensure_volume
 
         def data() -> DataSettings:
             return read(DataSettings, settings)
@@ -74,9 +74,7 @@ def setup(
                 ),
             ],
         )
-        cache = read(CacheSettings, settings)
-        ensure_volume(cache.cache_pvc, cache.cache_size)
-        return cache.cache_pvc
+        warn_of_cluster(values)
 
 
 @images.train_component
@@ -84,6 +82,8 @@ def setup_round(
     feed_url: str,
     job_root: str,
     node_selector: dict,
+    step_cpu: str,
+    step_memory: str,
     store_secret: str,
     tolerations: list,
     train_cpu: str,
@@ -91,23 +91,22 @@ def setup_round(
     train_gpus: str,
     train_memory: str,
     settings: dict = {},  # noqa: B006
-) -> str:
-    """Check every parameter of a round before any work starts, and make the cache volume if it is missing.
+) -> None:
+    """Check every parameter of a round before any work starts.
 
     Args:
         feed_url: See `collect`.
         job_root: Where the job is kept.
-        node_selector: Labels of the nodes that training may run on.
+        node_selector: Labels of the nodes that steps may run on.
+        step_cpu: CPUs of each step that loads a model.
+        step_memory: Memory of each step that loads a model.
         store_secret: Kubernetes secret with the credentials of the store.
-        tolerations: Kubernetes tolerations of the training step.
-        train_cpu: CPUs that training requests.
+        tolerations: Kubernetes tolerations of every step.
+        train_cpu: CPUs of training.
         train_gpu_type: Resource name of the GPUs.
         train_gpus: Number of GPUs for training.
-        train_memory: Memory that training requests.
+        train_memory: Memory of training.
         settings: Parameters by name.
-
-    Returns:
-        Name of the claim of the cache volume.
     """
     values = dict(locals())
     from components.core.steps import step
@@ -118,7 +117,6 @@ def setup_round(
         from components.core.miners.base import make_miner
         from components.core.parameters import (
             WORKFLOWS,
-            CacheSettings,
             CommonSettings,
             DataSettings,
             MineSettings,
@@ -128,8 +126,8 @@ def setup_round(
         from components.core.runtimes.base import runtimes
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
+        from components.setup.cluster import warn_of_cluster
         from components.setup.setup import base_of_round, check_run
-        from components.setup.volume import ensure_volume
 
         def data() -> DataSettings:
             return read(DataSettings, settings)
@@ -157,6 +155,4 @@ def setup_round(
                 ),
             ],
         )
-        cache = read(CacheSettings, settings)
-        ensure_volume(cache.cache_pvc, cache.cache_size)
-        return cache.cache_pvc
+        warn_of_cluster(values)

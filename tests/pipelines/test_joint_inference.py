@@ -146,7 +146,9 @@ def test_setup_tells_what_is_wrong_before_any_work(finished, tmp_path, capsys, g
     with pytest.raises((SystemExit, InputError)):
         setup_joint.python_func(
             data_url=str(folder / "data.zip"), job_root=str(tmp_path / "job"), node_selector={}, store_secret="s",
-            tolerations=[], train_cpu="1", train_gpu_type="nvidia.com/gpu", train_gpus="0", train_memory="1Gi",
+            tolerations=[],
+            step_cpu="1", step_memory="1Gi",
+            train_cpu="1", train_gpu_type="nvidia.com/gpu", train_gpus="0", train_memory="1Gi",
             settings=settings,
         )  # fmt: skip
     assert message in capsys.readouterr().out

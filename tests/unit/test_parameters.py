@@ -39,7 +39,7 @@ def test_ratios_that_leave_no_test_split_are_reported():
         ("device", "gpu", "must be auto, cpu"),
         ("batch", float("nan"), "batch"),
         ("confidence_threshold", float("nan"), "confidence_threshold"),
-        ("cache_size", "20 gigs", "Kubernetes quantity"),
+        ("step_memory", "4 gigs", "Kubernetes quantity"),
         ("store_secret", "My Secret", "Kubernetes object name"),
         ("classes", "hat:helmet,hat:head", "'hat' is given twice"),
         ("experiment_labels", "site", "'site' is not name=value"),

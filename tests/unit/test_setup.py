@@ -1,99 +1,73 @@
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
+from types import SimpleNamespace
 
 import pytest
 from kubernetes import client
 
 from components.core import parameters
 from components.core.errors import InputError
+from components.setup.cluster import warn_of_cache, warn_of_nodes
 from components.setup.setup import check_run
-from components.setup.volume import ensure_claim, ensure_volume
 from tests.odd_s3 import odd_s3
 
-CLAIMS = "/api/v1/namespaces/team/persistentvolumeclaims"
 PHASES = parameters.WORKFLOWS["helmet-detection"]
 
 
-class Claims(BaseHTTPRequestHandler):
-    """Answers as a Kubernetes API server does, which first looks at what one may do: ``server.verbs``."""
-
-    def do_GET(self):
-        folder, _, name = self.path.rpartition("/")
-        if folder != CLAIMS or "get" not in self.server.verbs:
-            self.answer(403, {"kind": "Status", "reason": "Forbidden"})
-        elif name in self.server.claims:
-            self.answer(200, {"metadata": {"name": name}})
-        else:
-            self.answer(404, {"kind": "Status", "reason": "NotFound"})
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        name = body["metadata"]["name"]
-        if self.path != CLAIMS or "create" not in self.server.verbs:
-            status, reason = 403, "Forbidden"
-        elif name in self.server.claims:
-            status, reason = 409, "AlreadyExists"
-        else:
-            status, reason = 201, ""
-            self.server.claims[name] = body["spec"]
-        self.answer(status, body if status == 201 else {"kind": "Status", "reason": reason})
-
-    def answer(self, status, body):
-        answer = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *args):
-        pass
+ASKED = {
+    "train_cpu": "2", "train_memory": "8Gi", "train_gpus": "0", "train_gpu_type": "nvidia.com/gpu",
+    "node_selector": {"kubernetes.io/arch": "amd64"},
+}  # fmt: skip
 
 
-@pytest.fixture
-def cluster():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Claims)
-    server.claims, server.verbs = {}, {"get", "create"}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    configuration = client.Configuration(host=f"http://127.0.0.1:{server.server_port}")
-    yield server, client.CoreV1Api(client.ApiClient(configuration))
-    server.shutdown()
-    server.server_close()
+def nodes_with(*allocatable, arch="amd64"):
+    """An API of Kubernetes that lists nodes with certain resources."""
+    nodes = [
+        client.V1Node(
+            metadata=client.V1ObjectMeta(name=f"node-{number}", labels={"kubernetes.io/arch": arch}),
+            status=client.V1NodeStatus(allocatable=resources),
+        )
+        for number, resources in enumerate(allocatable)
+    ]
+    return SimpleNamespace(list_node=lambda **_: client.V1NodeList(items=nodes))
 
 
-def test_a_claim_is_made_once(cluster):
-    server, api = cluster
-    ensure_claim(api, "team", "cache", "20Gi")
-    ensure_claim(api, "team", "cache", "50Gi")
-    assert list(server.claims) == ["cache"]
-    assert server.claims["cache"]["resources"] == {"requests": {"storage": "20Gi"}}
+LARGE, SMALL = {"cpu": "4", "memory": "16Gi"}, {"cpu": "1930m", "memory": "16Gi"}
 
 
-@pytest.mark.parametrize("verbs", [{"get"}, {"create"}])
-def test_a_claim_that_somebody_else_has_made_is_used(cluster, verbs):
-    server, api = cluster
-    server.claims, server.verbs = {"cache": {}}, verbs
-    ensure_claim(api, "team", "cache", "20Gi")
-    assert server.claims == {"cache": {}}
+@pytest.mark.parametrize(
+    ("api", "asked", "message"),
+    [
+        (nodes_with(SMALL, LARGE), {}, ""),
+        (nodes_with(SMALL), {}, "(cpu=2, memory=8Gi), and its pod would wait for ever. node-0 has cpu=1930m"),
+        (
+            nodes_with(LARGE),
+            {"train_gpus": "1"},
+            "nvidia.com/gpu=1), and its pod would wait for ever",
+        ),
+        (nodes_with(LARGE | {"nvidia.com/gpu": "1"}), {"train_gpus": "1"}, ""),
+        (nodes_with(LARGE, arch="arm64"), {}, "No node has the labels {'kubernetes.io/arch': 'amd64'}"),
+    ],
+)
+def test_training_that_fits_no_node_is_warned_of(caplog, api, asked, message):
+    warn_of_nodes(api, ASKED | asked)
+    assert message in caplog.text
+    assert bool(caplog.text) == bool(message)
 
 
-@pytest.mark.parametrize(("verbs", "missing"), [({"get"}, "create"), (set(), "get")])
-def test_what_the_service_account_may_not_do_is_named(cluster, verbs, missing):
-    server, api = cluster
-    server.verbs = verbs
-    with pytest.raises(InputError, match=rf"403.*service account {missing} persistentvolumeclaims in team"):
-        ensure_claim(api, "team", "cache", "20Gi")
+def test_who_may_not_list_nodes_is_not_warned(caplog):
+    def forbidden(**_):
+        raise client.exceptions.ApiException(403, "Forbidden")
+
+    warn_of_nodes(SimpleNamespace(list_node=forbidden), ASKED)
+    assert caplog.text == ""
 
 
-def test_a_refusal_is_told_with_what_to_do(cluster):
-    _, api = cluster
-    with pytest.raises(InputError, match=r"cache_pvc=cache: the cluster refused .*403.*service account"):
-        ensure_claim(api, "other", "cache", "20Gi")
-
-
-def test_outside_a_cluster_nothing_is_made():
-    ensure_volume("cache", "20Gi")
+def test_a_cache_that_may_not_be_written_is_warned_of(tmp_path, caplog, monkeypatch):
+    warn_of_cache(str(tmp_path))
+    assert caplog.text == ""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    warn_of_cache(str(tmp_path))
+    assert "images/cache-claim.yaml" in caplog.text
 
 
 def test_a_right_run_passes_and_leaves_nothing_in_the_store(tmp_path):

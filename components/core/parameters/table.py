@@ -243,25 +243,37 @@ class StoreInputs(Parameters):
     )
 
 
-class ClusterInputs(StoreInputs):
-    """What training needs on a cluster. KFP takes resources as inputs of a pipeline only."""
+class NodeInputs(StoreInputs):
+    """What every step needs on a cluster. KFP takes resources as inputs of a pipeline only."""
 
     node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
-        {}, description='Cluster: labels of the nodes that training may run on, such as `{"pool": "gpu"}`.'
+        {"kubernetes.io/arch": "amd64"},
+        description="Cluster: labels of the nodes that steps may run on; the container images are for amd64.",
+    )
+    step_cpu: Quantity = Field(
+        "1", description="Cluster: CPUs of each step that loads a model or many images, as request and limit."
+    )
+    step_memory: Quantity = Field(
+        "4Gi", description="Cluster: memory of each step that loads a model or many images, as request and limit."
     )
     tolerations: Annotated[list[Any], _read_by(_tolerations)] = Field(
         [],
-        description="Cluster: Kubernetes tolerations of the training step, such as "
+        description="Cluster: Kubernetes tolerations of every step, such as "
         '`[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]`.',
     )
-    train_cpu: Quantity = Field("2", description="Cluster: CPUs that training requests, such as `500m` or `2`.")
+
+
+class ClusterInputs(NodeInputs):
+    """What training needs on a cluster."""
+
+    train_cpu: Quantity = Field("2", description="Cluster: CPUs of training, as request and limit.")
     train_gpu_type: str = Field(
         "nvidia.com/gpu", min_length=1, description="Cluster: resource name of the GPUs of training."
     )
     train_gpus: Annotated[
         str, _matching(r"[0-9]{1,4}", "must be a whole number of GPUs: Kubernetes gives no part of one")
     ] = Field("0", description="Cluster: number of GPUs for training; set `device` too.")
-    train_memory: Quantity = Field("8Gi", description="Cluster: memory that training requests, such as `8Gi`.")
+    train_memory: Quantity = Field("8Gi", description="Cluster: memory of training, as request and limit.")
 
 
 class CommonSettings(Parameters):
@@ -683,38 +695,26 @@ class LabelSettings(Parameters):
     classes: Classes = Field("", description="Class names to offer besides those that the job has.")
 
 
-class CacheSettings(Parameters):
-    """The volume of the job's cache on a cluster."""
-
-    section = "cache"
-
-    cache_pvc: ObjectName = Field(
-        "edge-learning-cache",
-        description="Cluster: persistent volume claim for the cache; it is made when it is missing.",
-    )
-    cache_size: Quantity = Field("20Gi", description="Cluster: size of that claim.")
-
-
 Workflow = tuple[type[Parameters], ...]
 
 _ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
-    RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings, CacheSettings,
+    RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
 )  # fmt: skip
 
 # What each pipeline takes.
 WORKFLOWS: dict[str, Workflow] = {
     "helmet-detection": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings, CacheSettings,
+        EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings,
     ),
     "joint-inference": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings, CacheSettings,
+        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings,
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,
-    "hard-example-mining": (JobInputs, StoreInputs, CommonSettings, MineSettings, LabelSettings),
+    "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings),
 }  # fmt: skip
 
 
