@@ -54,6 +54,7 @@ def setup_joint(
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.joint.calibrate import goals_of, miners_of
+        from components.joint.pair_job import check_job
         from components.setup.cluster import warn_of_cluster
         from components.setup.setup import check_run
 
@@ -83,6 +84,7 @@ def setup_joint(
                 lambda: check_training(train().estimator, joint().big_model, train().estimator_options, train().epochs),
                 lambda: goals_of(joint()),
                 lambda: miners_of(joint()),
+                lambda: check_job(job_root),
             ],
         )
         warn_of_cluster(values)
@@ -109,7 +111,7 @@ def train_big(
     """
     from components.core.steps import step
 
-    with step("train-big"):
+    with step("train_big"):
         from pathlib import Path
 
         from components.core.manifest import Manifest
@@ -288,6 +290,7 @@ def deploy_pair(
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
         from components.deploy.garbage import collect_garbage
+        from components.joint.pair_job import BIG, LITTLE
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)
@@ -297,7 +300,7 @@ def deploy_pair(
         try:
             deployed = commit(
                 job_root,
-                Candidate({"little": Path(little.path), "big": Path(big.path)}, decided["routing"]),
+                Candidate({LITTLE: Path(little.path), BIG: Path(big.path)}, decided["routing"]),
                 Path(manifest.path),
                 outcome=decided["outcome"],
                 why="; ".join(decided["reasons"]),

@@ -12,12 +12,13 @@ from components.core.job.job import Job
 from components.core.reports.page import read_sections
 from components.ingest.component import ingest
 from components.joint.component import calibrate, deploy_pair, setup_joint, train_big
+from components.joint.pair_job import check_job
 from components.prepare.component import prepare
 from components.serving.worker import Cloud, Worker
 from components.train.component import train
 from pipelines.joint_inference import joint_inference
 from tests import cloud
-from tests.edge import folder_of_images, options
+from tests.edge import deploy, folder_of_images, options
 from tests.pipelines.test_helmet_detection import voc_zip
 
 SETTINGS = {
@@ -129,6 +130,15 @@ def test_the_pipeline_has_no_more_inputs_than_a_form_can_show():
     inputs = joint_inference.component_spec.inputs
     assert len(inputs) <= 18
     assert {"data_url", "job_root", "settings"} <= set(inputs)
+
+
+def test_a_job_of_one_model_is_not_made_one_of_a_pair(finished, tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    check_job(str(tmp_path / "job"))
+    deploy(job, "v1", tmp_path / "v1")
+    with pytest.raises(InputError, match="champion v1 consists of model, .* give it a job_root of its own"):
+        check_job(str(tmp_path / "job"))
+    check_job(str(finished[0] / "job"))
 
 
 @pytest.mark.parametrize(
