@@ -13,6 +13,8 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
+from components.core.job.tries import POD_VARIABLE, RUN_VARIABLE
+
 CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
 CACHE_CLAIM = os.environ.get("EDGE_CACHE_PVC", "")  # of a volume; empty for a folder that ends with the step
 CACHE_SIZE = os.environ.get("EDGE_CACHE_SIZE", "20Gi")  # of that folder, at most
@@ -66,8 +68,8 @@ def use_cache(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.empty_dir_mount(task, volume_name="cache", mount_path=CACHE_FOLDER, size_limit=CACHE_SIZE)
 
 
-def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT) -> dsl.PipelineTask:
-    """Let a task that failed, was evicted or hangs try again twice, where it was.
+def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT, tries: int = TRIES) -> dsl.PipelineTask:
+    """Let a task that failed, was evicted or hangs try again, where it was; a failure that is sure ends it at once.
 
     Argo counts the longest backoff from the start of the first try, so it has to leave time for every try. A pod that
     is deleted, or lost with its node, is not tried again: KFP cannot ask for that.
@@ -75,25 +77,31 @@ def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT) -> dsl.Pipe
     Args:
         task: the task.
         seconds: time limit of one try.
+        tries: how many there are.
     """
     kubernetes.set_timeout(task, seconds=seconds)
+    kubernetes.use_field_path_as_env(task, RUN_VARIABLE, "metadata.labels['pipeline/runid']")
+    kubernetes.use_field_path_as_env(task, POD_VARIABLE, "metadata.annotations['workflows.argoproj.io/node-name']")
+    if tries == 1:
+        return task
     return task.set_retry(
-        num_retries=TRIES - 1,
+        num_retries=tries - 1,
         backoff_duration="30s",
         backoff_factor=2.0,
-        backoff_max_duration=f"{TRIES * seconds + 600}s",
+        backoff_max_duration=f"{tries * seconds + 600}s",
     )
 
 
-def small_step(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
+def small_step(task: dsl.PipelineTask, given: Mapping[str, Any], tries: int = TRIES) -> dsl.PipelineTask:
     """Settings of a task that moves manifests and pages, and loads no model.
 
     Args:
         task: the task.
         given: the pipeline's inputs by name.
+        tries: how often it is tried.
     """
     _use_resources(task, (SMALL_CPU, SMALL_CPU_LIMIT), (SMALL_MEMORY, SMALL_MEMORY_LIMIT))
-    return _use_cluster(use_retries(task, QUICK_TIMEOUT), given)
+    return _use_cluster(use_retries(task, QUICK_TIMEOUT, tries), given)
 
 
 def heavy_step(task: dsl.PipelineTask, given: Mapping[str, Any], seconds: int = STEP_TIMEOUT) -> dsl.PipelineTask:

@@ -10,7 +10,7 @@ from components.deploy.component import promote
 from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.prepare.component import prepare
-from components.report.component import report
+from components.report.component import conclude, report
 from components.setup.component import setup
 from components.train.component import train
 from pipelines import cluster
@@ -50,7 +50,6 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         prepare_report=prepared.outputs["report"],
         train_report=trained.outputs["report"],
         convert_report=converted.outputs["report"],
-        conversion=converted.outputs["conversion"],
         evaluate_report=evaluated.outputs["report"],
         metrics=evaluated.outputs["metrics"],
         **job,
@@ -60,4 +59,6 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         cluster.heavy_step(task, given)
     cluster.training_step(trained, given)
     cluster.small_step(reported, given)
+    concluded = conclude(report_uri=reported.outputs["Output"], conversion=converted.outputs["conversion"])
+    cluster.small_step(concluded, given, tries=1)
     return reported.outputs["Output"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container, Iterator, Sequence
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from components.core.job.label_requests import read_lists
 from components.core.job.state import Canary, Change, State
 from components.core.stores.open import Store
 from components.deploy.workers import read_reports
+from components.report.report import read_kept
 
 SHOWN_FIGURES = ("map50", "map50_95", "miou", "pixel_accuracy", "accuracy", "map50_delta", "miou_delta")
 _ROUND_OF_REPORT = re.compile(r"reports/[^/]*-round-(\d+)\.json")
@@ -222,9 +222,8 @@ def _figures(store: Store) -> dict[int, dict[str, float]]:
 def _read_figures(store: Store, key: str) -> dict[str, float]:
     """The figures in one file; none where it is damaged, since the report beside it is what counts."""
     try:
-        read = json.loads(store.read(key))
-        return {str(name): float(value) for name, value in read.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        return read_kept(store, key)[1]
+    except (ValueError, RecursionError):
         return {}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import re
@@ -23,13 +22,14 @@ from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
 from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
+from components.report.report import read_kept
 from pipelines.arguments import face_of, parse, sort_into_place
 from pipelines.containers import docker_runner
 
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 KEPT_POLLS = 20
 
-_LINE = re.compile(rf"\s*(\w+) ([{re.escape(SAYS + FAILS)}]) (.*)")
+_LINE = re.compile(rf"\s*([\w-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
 
 
 class Runner(StrEnum):
@@ -148,8 +148,7 @@ def figures(report_uri: str) -> dict[str, float]:
         report_uri: what a pipeline returned.
     """
     root, _, name = report_uri.rpartition("/reports/")
-    loaded = json.loads(open_store(root).read(f"reports/{name.removesuffix('.html')}.json"))
-    return {str(metric): float(value) for metric, value in loaded.items()}
+    return read_kept(open_store(root), f"reports/{name.removesuffix('.html')}.json")[1]
 
 
 def reports_of(job_root: str) -> set[str]:

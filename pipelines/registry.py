@@ -10,7 +10,7 @@ from components.joint.component import calibrate, deploy_pair, setup_joint, trai
 from components.label.component import label
 from components.mine.component import mine
 from components.prepare.component import plan, prepare
-from components.report.component import report
+from components.report.component import conclude, report
 from components.setup.component import setup, setup_round
 from components.train.component import train
 from components.trigger.component import trigger
@@ -36,6 +36,7 @@ COMPONENTS: dict[str, Any] = {
         plan,
         prepare,
         promote,
+        conclude,
         report,
         setup,
         setup_joint,

@@ -1,7 +1,8 @@
-"""The verbs of the command line that talk to a cluster: submit, schedule, pause, resume, remove, status."""
+"""The verbs of the command line that talk to a cluster: submit, schedule, pause, resume, remove, status, metrics."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,8 @@ import typer
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
 app = typer.Typer()
+
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines; else $KF_PIPELINES_ENDPOINT.")]
 Namespace = Annotated[str, typer.Option(help="Yours, where Kubeflow has several users.")]
@@ -99,6 +102,26 @@ def schedule(
             service_account=service_account,
             pipeline_root=pipeline_root,
         )
+
+
+@app.command()
+def metrics(
+    run: Annotated[str, typer.Argument(metavar="RUN|JOB_ROOT", help="Id of a run on a cluster, or a job_root.")],
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Print the figures of a run, or of a job's last run, as JSON."""
+    with one_line_errors():
+        from pipelines.metrics import figures_of, figures_of_run
+
+        if _RUN_ID.fullmatch(run):
+            found = figures_of_run(_cluster(host, namespace, token_file, ca_cert, insecure), run)
+        else:
+            found = figures_of(run)
+        print(found.model_dump_json(indent=2))
 
 
 @app.command()

@@ -26,6 +26,10 @@ class LostRaceError(InputError):
     """Another run does this work, or has done it first; nothing is wrong with it, so it does not count as a failure."""
 
 
+class OutOfReachError(InputError):
+    """A server does not answer, or cannot now; another try may succeed."""
+
+
 class UnfitStoreError(InputError):
     """The store does not keep its conditions when writers race; the message names it and what to use instead."""
 
@@ -40,6 +44,15 @@ class NothingToMeasureError(InputError):
 
 class ConflictError(Exception):
     """A conditional write lost the race: somebody else changed the object first."""
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether another try may succeed although nothing is changed: what an error came from is looked at, too."""
+    while error is not None:
+        if isinstance(error, OutOfReachError | LostRaceError | ConflictError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def one_line(error: ValidationError) -> str:

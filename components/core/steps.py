@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from components.core.errors import ConflictError, InputError, LostRaceError
+from components.core.errors import ConflictError, InputError, LostRaceError, may_pass
 from components.core.job.failures import note_failure
+from components.core.job.tries import failed_before, note_sure_failure
 from components.core.redaction import redacted, redacted_output
 from components.core.stores.transfer import NO_SPACE, os_reason
 
-# The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train ! no such file` is the error.
-SAYS, FAILS = "|", "!"
+# The command line reads steps' output by these: `train | epoch 3/20 ...` is shown, `train error: no such file` is the
+# error, which the log viewer of Kubeflow Pipelines shows in red.
+SAYS, FAILS = "|", "error:"
 
 _ORPHAN_SECONDS = 2.0
 
@@ -31,23 +33,29 @@ def step(
     """Run the body of one component.
 
     An ``InputError``, and a full disk, ends the process with exit code 1 and one line, since it is the user who can do
-    something about it. Any other exception goes on with its traceback, after the same line. Nothing that is printed
-    shows a credential, see :mod:`components.core.redaction`.
+    something about it. On a cluster the next tries of the step end at once with the same line, unless it may pass. Any
+    other exception goes on with its traceback, after the same line. Nothing that is printed shows a credential, see
+    :mod:`components.core.redaction`.
 
     Args:
         name: of the step.
-        job_root: where a failure is put on record, if the step is part of a round.
+        job_root: where a failure is put on record; empty where there is no job.
         round_number: of that round, as the metadata of an artifact has it; None outside of one.
         settings: the parameters of the round; None where they are not known.
     """
     threading.Thread(target=_end_with_reader, daemon=True).start()
 
-    def fail(message: str, *, lost: bool = False) -> None:
+    def fail(message: str, *, lost: bool = False, sure: bool = False) -> None:
         line = redacted(" ".join(message.split()))
         print(f"{name} {FAILS} {line}", flush=True)
+        if sure:
+            note_sure_failure(job_root, name, line)
         if round_number is not None and not lost:  # who lost a race did nothing wrong
             note_failure(job_root, int(round_number), name, line, settings)
 
+    if before := failed_before(job_root, name):
+        print(f"{name} {FAILS} {before}", flush=True)
+        raise SystemExit(1)
     with redacted_output(), _failures_told_by(fail), _speaking_as(name):
         started = time.monotonic()
         yield
@@ -60,7 +68,7 @@ def _failures_told_by(fail: Callable[..., None]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        fail(str(error), lost=isinstance(error, LostRaceError))
+        fail(str(error), lost=isinstance(error, LostRaceError), sure=not may_pass(error))
         raise SystemExit(1) from None
     except MemoryError:
         fail("out of memory: give the step more memory, or a smaller batch or image_size")

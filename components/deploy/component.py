@@ -96,7 +96,7 @@ def deploy(
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)
-        return keep(page.path, job_root, title, dict(metrics.metadata))
+        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
 
 
 @images.train_component

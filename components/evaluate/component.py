@@ -29,7 +29,7 @@ def evaluate(
     """
     from components.core.steps import step
 
-    with step("evaluate"):
+    with step("evaluate", job_root):
         from pathlib import Path
 
         from components.core import plugins

@@ -28,7 +28,7 @@ def ingest(
     """
     from components.core.steps import step
 
-    with step("ingest"):
+    with step("ingest", job_root):
         from pathlib import Path
 
         from components.core import plugins
@@ -72,7 +72,7 @@ def collect(
     """
     from components.core.steps import step
 
-    with step("collect"):
+    with step("collect", job_root):
         from pathlib import Path
 
         from components.core import plugins

@@ -39,7 +39,7 @@ def setup_joint(
     values = dict(locals())
     from components.core.steps import step
 
-    with step("setup"):
+    with step("setup", job_root):
         from components.core import plugins
         from components.core.estimators.base import check_training
         from components.core.parameters import (
@@ -111,7 +111,7 @@ def train_big(
     """
     from components.core.steps import step
 
-    with step("train_big"):
+    with step("train_big", job_root):
         from pathlib import Path
 
         from components.core.manifest import Manifest
@@ -276,7 +276,7 @@ def deploy_pair(
     """
     from components.core.steps import step
 
-    with step("deploy"):
+    with step("deploy", job_root):
         import json
         import logging
         from pathlib import Path
@@ -319,4 +319,4 @@ def deploy_pair(
         parts = [calibrate_report, convert_report, train_big_report, train_report, prepare_report, ingest_report]
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         write_page(page.path, "Joint inference", sections)
-        return keep(page.path, job_root, "Joint inference", dict(metrics.metadata))
+        return keep(page.path, job_root, "Joint inference", dict(metrics.metadata), run_id)

@@ -28,7 +28,7 @@ def label(
     """
     from components.core.steps import step
 
-    with step("label"):
+    with step("label", job_root):
         from components.core import plugins
         from components.core.parameters import CommonSettings, LabelSettings, read
         from components.label.label import label as hand_over

@@ -26,7 +26,7 @@ def mine(
     """
     from components.core.steps import step
 
-    with step("mine"):
+    with step("mine", job_root):
         import logging
         from pathlib import Path
 

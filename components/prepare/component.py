@@ -26,7 +26,7 @@ def prepare(
     """
     from components.core.steps import step
 
-    with step("prepare"):
+    with step("prepare", job_root):
         from components.core.cache import cache_folder
         from components.core.job.job import Job
         from components.core.manifest import Manifest
@@ -74,7 +74,7 @@ def plan(
     """
     from components.core.steps import step
 
-    with step("plan"):
+    with step("plan", job_root):
         from typing import Literal
 
         from components.core.cache import cache_folder

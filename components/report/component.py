@@ -18,7 +18,6 @@ def report(
     convert_report: dsl.Input[dsl.HTML],
     evaluate_report: dsl.Input[dsl.HTML],
     promote_report: dsl.Input[dsl.HTML],
-    conversion: dsl.Input[dsl.Artifact],
     metrics: dsl.Input[dsl.Metrics],
     page: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
@@ -37,7 +36,6 @@ def report(
         convert_report: Page of `convert`.
         evaluate_report: Page of `evaluate`.
         promote_report: Page of `promote`.
-        conversion: From `convert`; where it failed, so does this step, after the report is kept.
         metrics: Figures of `evaluate`.
         page: The whole report.
         settings: Parameters by name.
@@ -47,12 +45,9 @@ def report(
     """
     from components.core.steps import step
 
-    with step("report"):
-        import json
+    with step("report", job_root):
         from datetime import UTC, datetime
-        from pathlib import Path
 
-        from components.core.errors import InputError
         from components.report.report import join, keep, run_section
 
         parts = [
@@ -60,8 +55,25 @@ def report(
         ]  # fmt: skip
         told = run_section(model, data_url, job_root, run_id, settings, datetime.now(UTC))
         join(page.path, title, [part.path for part in parts], [told])
-        kept = keep(page.path, job_root, title, dict(metrics.metadata))
+        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
+
+
+@images.small_component
+def conclude(report_uri: str, conversion: dsl.Input[dsl.Artifact]) -> None:
+    """Fail the run if its model could not be converted; the page that says why is kept by then.
+
+    Args:
+        report_uri: From `report`: where the page was kept.
+        conversion: From `convert`.
+    """
+    from components.core.steps import step
+
+    with step("conclude"):
+        import json
+        from pathlib import Path
+
+        from components.core.errors import InputError
+
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
         if converted["outcome"] == "failed":
-            raise InputError(f"the model could not be converted: {'; '.join(converted['reasons'])}; see {kept}")
-        return kept
+            raise InputError(f"the model could not be converted: {'; '.join(converted['reasons'])}; see {report_uri}")

@@ -13,7 +13,7 @@ from components.core.parameters import ROWS, flat
 from components.core.reports import page as reports
 from components.core.reports.page import Section, read_sections, write_page
 from components.core.stores.addresses import shown
-from components.core.stores.open import open_store
+from components.core.stores.open import Store, open_store
 
 
 def join(page: str, title: str, parts: Sequence[str], last: Sequence[Section] = ()) -> None:
@@ -51,8 +51,15 @@ def run_section(
     return Section("Run", body + (table if chosen else reports.note("All parameters have their defaults.")))
 
 
-def keep(page: str, job_root: str, title: str, figures: Mapping[str, Any]) -> str:
+def keep(page: str, job_root: str, title: str, figures: Mapping[str, Any], run_id: str = "") -> str:
     """Put a page and its figures into the job's store.
+
+    Args:
+        page: the file.
+        job_root: the job.
+        title: of the page, from which its name is made.
+        figures: by name; what is no number is left out.
+        run_id: of the run that made it; empty where it is not known.
 
     Returns:
         URI of the page; the figures lie beside it as JSON.
@@ -61,6 +68,27 @@ def keep(page: str, job_root: str, title: str, figures: Mapping[str, Any]) -> st
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     key = f"reports/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{name}"
     finite = {metric: value for metric, value in figures.items() if isinstance(value, int | float)}
-    store.write(f"{key}.json", json.dumps(finite, indent=2, sort_keys=True).encode())
+    store.write(f"{key}.json", json.dumps({"run": run_id} | finite, indent=2, sort_keys=True).encode())
     store.upload(Path(page), f"{key}.html")
     return store.uri_of(f"{key}.html")
+
+
+def read_kept(store: Store, key: str) -> tuple[str, dict[str, float]]:
+    """Read the figures that lie beside a page.
+
+    Args:
+        store: of the job.
+        key: of the figures, such as ``reports/20260131T080000.000000Z-round-3.json``.
+
+    Returns:
+        The id of the run, empty where it is not known, and the figures by name.
+
+    Raises:
+        ValueError: the object is damaged.
+        NotFoundError: there is no such object.
+    """
+    read = json.loads(store.read(key))
+    if not isinstance(read, dict):
+        raise ValueError("no object of JSON")
+    numbers = {name: float(value) for name, value in read.items() if isinstance(value, int | float)}
+    return str(read.get("run", "")), numbers

@@ -39,7 +39,7 @@ def setup(
     values = dict(locals())
     from components.core.steps import step
 
-    with step("setup"):
+    with step("setup", job_root):
         from components.core import plugins
         from components.core.estimators.base import check_training
         from components.core.parameters import (
@@ -111,7 +111,7 @@ def setup_round(
     values = dict(locals())
     from components.core.steps import step
 
-    with step("setup"):
+    with step("setup", job_root):
         from components.core import plugins
         from components.core.estimators.base import check_training
         from components.core.miners.base import make_miner

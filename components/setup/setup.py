@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from components.core.errors import InputError
+from components.core.errors import InputError, OutOfReachError, may_pass
 from components.core.job.job import Job
 from components.core.parameters import Parameters, flat, problems, renamed
 from components.core.stores.open import check_readable, open_store
@@ -35,14 +35,18 @@ def check_run(values: Mapping[str, Any], phases: Iterable[type[Parameters]], mor
     given = flat(values)
     found = problems(given, phases)
     well_formed = not found
+    complaints: list[tuple[str, bool]] = []
     for check, name in _CHECKS:
         if given.get(name) and not any(problem.startswith(name) for problem in found):
-            found += _complaints(lambda check=check, name=name: check(str(given[name])), f"{name}: ")  # type: ignore[misc]
+            complaints += _complaints(lambda check=check, name=name: check(str(given[name])), f"{name}: ")  # type: ignore[misc]
     if well_formed:
         for further in more:
-            found += _complaints(further)
+            complaints += _complaints(further)
+    found += [line for line, _ in complaints]
     if found:
-        raise InputError(f"{'; '.join(found)} (nothing has been started)")
+        passes = len(complaints) == len(found) and all(passes for _, passes in complaints)
+        kind = OutOfReachError if passes else InputError
+        raise kind(f"{'; '.join(found)} (nothing has been started)")
     logger.info("all parameters are right, the data can be read and the store written")
 
 
@@ -54,11 +58,12 @@ def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:
     return "" if getattr(state, base_model) else initial_model
 
 
-def _complaints(check: Check, prefix: str = "") -> list[str]:
+def _complaints(check: Check, prefix: str = "") -> list[tuple[str, bool]]:
+    """What a check says is wrong, and whether it may pass."""
     try:
         check()
     except InputError as error:
-        return [prefix + str(error)]
+        return [(prefix + str(error), may_pass(error))]
     return []
 
 

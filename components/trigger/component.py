@@ -28,7 +28,7 @@ def trigger(
     """
     from components.core.steps import step
 
-    with step("trigger"):
+    with step("trigger", job_root):
         import logging
         from datetime import UTC, datetime
 
@@ -100,6 +100,6 @@ def trigger(
         )
         write_page(report.path, "Trigger", sections(arrivals, decision))
         if decision.outcome == "error":
-            raise InputError(decision.describe())
+            raise InputError("; ".join(decision.reasons))
         logging.info("%s", decision.describe())
         return "RUN" if decision.outcome == "run" else "WAIT"

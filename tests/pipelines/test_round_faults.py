@@ -186,7 +186,7 @@ def test_an_outage_that_outlasts_patience(undisturbed, in_bucket):
     said = heard(process, "train | epoch 2")
     proxy.is_down = True
     line = ended_in_one_line(process, said)
-    assert line.startswith("train ! s3://")
+    assert line.startswith("train error: s3://")
     assert "the store is out of reach" in line
     proxy.is_down = False
     assert site.essence()["round"] == 0
@@ -302,11 +302,11 @@ def test_a_round_that_cannot_succeed_does_not_train_at_every_poll(tmp_path):
     site.arrive()
     for count in ("once", "2 times", "3 times"):
         line = site.fail(gate="precision[bleu] >= 0")
-        assert line.startswith("deploy ! ") and "bleu" in line
+        assert line.startswith("deploy error: ") and "bleu" in line
         noted = read_failures(open_store(site.root)).describe()
         assert f"round 1 has failed {count}, the last time in deploy " in noted
     line = site.fail(gate="precision[bleu] >= 0")
-    assert line.startswith("trigger ! error: round 1 has failed 3 times, the last time in deploy at 20")
+    assert line.startswith("trigger error: round 1 has failed 3 times, the last time in deploy at 20")
     assert "bleu" in line and "or now with force_train" in line
     site.complete(force="train")
     assert site.essence()["round"] == 1
@@ -327,10 +327,10 @@ def test_candidates_that_do_not_run(undisturbed, tmp_path):
     site.arrive(PER_ROUND)
     broken = {"plugins": "tests.broken_estimators"}
     damaged = site.fail(estimator="damaged", **broken)
-    assert damaged.startswith("judge ! model ")
+    assert damaged.startswith("judge error: model ")
     assert "ONNX Runtime cannot load it" in damaged
     other = site.fail(estimator="other-outputs", **broken)
-    assert other.startswith("judge ! bundle ")
+    assert other.startswith("judge error: bundle ")
     assert "are needed" in other
     crashing = site.begin(estimator="crashing", **broken)
     said = crashing.communicate(timeout=120)[0]
@@ -428,7 +428,7 @@ def test_a_job_root_that_cannot_be_written(tmp_path, root):
     site = Site(tmp_path, root.format(folder=tmp_path))
     site.arrive()
     line = site.fail()
-    assert line.startswith("trigger ! ")
+    assert line.startswith("trigger error: ")
     assert site.root in line
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -442,7 +442,7 @@ def test_a_job_root_that_becomes_read_only(undisturbed, tmp_path):
         site.arrive(PER_ROUND)
         change("ro")
         line = site.fail()
-        assert line.startswith("trigger ! ")
+        assert line.startswith("trigger error: ")
         assert site.root in line
         assert site.essence() == undisturbed[0]
         change("rw")

@@ -105,4 +105,4 @@ def test_a_poll_reports_what_a_round_would_refuse(tmp_path, capsys):
     report = dsl.HTML(name="report", uri=str(tmp_path / "report"), metadata={})
     with pytest.raises(SystemExit):
         trigger.python_func(str(tmp_path), str(tmp_path / "job"), report, settings={"train": {"batch": 0}})
-    assert "trigger ! 1 parameter is wrong: batch=0: must be a whole number >= 1" in capsys.readouterr().out
+    assert "trigger error: 1 parameter is wrong: batch=0: must be a whole number >= 1" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def test_a_refused_address(server, tmp_path, capfd, answer):
     with pytest.raises(SystemExit):
         ingest.python_func(server.url, "s3://bucket/job", **made)
     said = "".join(capfd.readouterr())
-    assert "ingest ! " in said
+    assert "ingest error: " in said
     check_free_of_secrets(said + written(tmp_path, server, made))
 
 

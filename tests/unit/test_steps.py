@@ -19,14 +19,14 @@ def run(body: str) -> subprocess.CompletedProcess:
 def test_a_users_mistake_ends_in_one_line():
     done = run("with step('ingest'):\n    raise InputError('data_url=x:\\n no such file')")
     assert done.returncode == 1
-    assert done.stdout == "ingest ! data_url=x: no such file\n"
+    assert done.stdout == "ingest error: data_url=x: no such file\n"
     assert done.stderr == ""
 
 
 def test_a_fault_of_ours_keeps_its_traceback():
     done = run("with step('ingest'):\n    {}['gone']")
     assert done.returncode == 1
-    assert "ingest ! KeyError: 'gone'" in done.stdout
+    assert "ingest error: KeyError: 'gone'" in done.stdout
     assert "Traceback" in done.stderr
 
 
@@ -34,7 +34,7 @@ def test_a_full_disk_is_the_users_to_empty():
     done = run("with step('train'):\n    raise OSError(28, 'No space left on device', '/data/best.pt')")
     assert done.returncode == 1
     assert done.stdout == (
-        "train ! /data/best.pt: no space left (No space left on device): make room, or choose another disk\n"
+        "train error: /data/best.pt: no space left (No space left on device): make room, or choose another disk\n"
     )
     assert done.stderr == ""
 
@@ -72,6 +72,44 @@ def test_outside_of_a_round_nothing_is_put_on_record(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def tried(monkeypatch, number):
+    """Be the given try of a step on a cluster, from 0 on."""
+    monkeypatch.setenv("EDGE_RUN", "7d1e")
+    monkeypatch.setenv("EDGE_POD", f"helmet-x7k2p.root.ingest.executor({number})")
+
+
+def test_a_sure_failure_ends_the_next_tries_at_once(tmp_path, monkeypatch):
+    body = f"with step('ingest', {str(tmp_path)!r}):\n    print('at work')\n    raise InputError('no such class')"
+    said = []
+    for number in (0, 1, 2):
+        tried(monkeypatch, number)
+        said.append(run(body).stdout)
+    assert said == ["at work\ningest error: no such class\n", *["ingest error: no such class\n"] * 2]
+    tried(monkeypatch, 0)  # somebody pressed Retry
+    assert run(body).stdout.startswith("at work")
+    tried(monkeypatch, 1)
+    monkeypatch.setenv("EDGE_RUN", "another")
+    assert run(body).stdout.startswith("at work")
+    tried(monkeypatch, 1)
+    assert run(body.replace("'ingest'", "'prepare'")).stdout.startswith("at work")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "OutOfReachError('s3://jobs: the store is out of reach')",
+        "InputError('another trains') from LostRaceError('lost')",
+        "KeyError('gone')",
+    ],
+)
+def test_what_may_pass_is_tried_again(tmp_path, monkeypatch, raised):
+    imported = "from components.core.errors import LostRaceError, OutOfReachError\n"
+    body = f"{imported}with step('ingest', {str(tmp_path)!r}):\n    print('at work')\n    raise {raised}"
+    for number in (0, 1):
+        tried(monkeypatch, number)
+        assert run(body).stdout.startswith("at work")
+
+
 @pytest.mark.parametrize("attached", [True, False])
 def test_a_step_ends_with_whoever_reads_it(attached):
     code = HEAD + "with step('train'):\n    print('ready', flush=True)\n    time.sleep(60)"
@@ -103,6 +141,6 @@ def test_nothing_that_a_step_prints_or_puts_on_record_holds_a_credential(tmp_pat
     for secret in ("a-session-token", "hunter2", "f00"):
         assert secret not in done.stdout + done.stderr + noted
     assert "train | from http://***@host/x.zip?..." in done.stdout
-    assert "train ! ValueError: Invalid header value b'***\\n'" in done.stdout
+    assert "train error: ValueError: Invalid header value b'***\\n'" in done.stdout
     assert "ValueError: Invalid header value b'***\\n'" in done.stderr
     assert "Invalid header value" in noted

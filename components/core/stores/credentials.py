@@ -18,7 +18,7 @@ from minio.credentials import (
 from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
-from components.core.errors import InputError
+from components.core.errors import InputError, OutOfReachError
 from components.core.stores.addresses import shown
 from components.core.stores.connections import open_pool, reason_of
 from components.core.stores.settings import setting
@@ -160,7 +160,7 @@ class _Service:
         try:
             answer: urllib3.BaseHTTPResponse = self._pool.urlopen(method, url, body=body, headers=sent)
         except HTTPError as error:
-            raise InputError(f"{self._name} at {shown(address)} is out of reach ({reason_of(error)})") from None
+            raise OutOfReachError(f"{self._name} at {shown(address)} is out of reach ({reason_of(error)})") from None
         if answer.status != 200:
             said = " ".join(
                 part.text.strip()

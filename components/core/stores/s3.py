@@ -19,7 +19,7 @@ from minio.helpers import check_bucket_name
 from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
-from components.core.errors import ConflictError, InputError, NotFoundError
+from components.core.errors import ConflictError, InputError, NotFoundError, OutOfReachError
 from components.core.stores.addresses import shown
 from components.core.stores.base import MAX_FILE_BYTES, MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
 from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive, tls_trouble
@@ -288,7 +288,7 @@ def _errors(uri: str, needs: str) -> Iterator[None]:
     except HTTPError as error:
         if trouble := tls_trouble(error, "AWS_CA_BUNDLE"):
             raise InputError(f"{uri}: {shown_endpoint()}: {trouble}") from error
-        raise InputError(
+        raise OutOfReachError(
             f"{uri}: the store is out of reach ({reason_of(error)}): "
             "check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"
         ) from error

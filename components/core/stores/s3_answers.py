@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import urllib3
 
-from components.core.errors import InputError
+from components.core.errors import InputError, OutOfReachError
 from components.core.redaction import redacted
 from components.core.stores.addresses import shown
 from components.core.stores.base import not_found
@@ -145,7 +145,8 @@ class Refusal:
                 f"{uri}: access refused ({self.code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
                 f"AWS_SESSION_TOKEN, and that they may {needs} here{said}"
             )
-        return InputError(f"{uri}: the S3 server refuses (HTTP {self.status}, {self.code}){said}")
+        kind = OutOfReachError if self.status == 429 or self.status >= 500 else InputError
+        return kind(f"{uri}: the S3 server refuses (HTTP {self.status}, {self.code}){said}")
 
 
 def _has_the_form(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.stores.addresses import shown
 from components.core.stores.connections import Source, open_pool, reason_of, receive, tls_trouble
 from components.core.stores.transfer import landing, os_errors, verify
@@ -64,7 +64,8 @@ def _refusal(uri: str, answer: urllib3.BaseHTTPResponse) -> InputError:
         return NotFoundError(f"{shown(uri)}: no such file ({said})")
     if answer.status in (401, 403):
         return InputError(f"{shown(uri)}: access refused ({said}): check user, password or token in the address")
-    return InputError(f"{shown(uri)}: the server does not give the file ({said})")
+    kind = OutOfReachError if answer.status == 429 or answer.status >= 500 else InputError
+    return kind(f"{shown(uri)}: the server does not give the file ({said})")
 
 
 @contextmanager
@@ -74,6 +75,6 @@ def _errors(uri: str) -> Iterator[None]:
     except HTTPError as error:
         if trouble := tls_trouble(error, "SSL_CERT_FILE"):
             raise InputError(f"{shown(uri)}: {trouble}") from error
-        raise InputError(
+        raise OutOfReachError(
             f"{shown(uri)}: out of reach ({reason_of(error)}): check the address and the network"
         ) from error
