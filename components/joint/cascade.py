@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,12 +158,22 @@ class Pair:
         Raises:
             InputError: no such miner, or it needs more than the scores of boxes.
         """
-        made = make_miner(miner, {})
+        return self._judged(miner, {})[1]
+
+    def sent_by(self, miner: str, parameters: Mapping[str, Any]) -> Sent:
+        """(F,) the frames that a miner calls hard, as an edge worker with this routing sends them.
+
+        Raises:
+            InputError: no such miner, or it needs more than the scores of boxes.
+        """
+        return self._judged(miner, parameters)[0]
+
+    def _judged(self, miner: str, parameters: Mapping[str, Any]) -> tuple[Sent, NDArray[np.float32]]:
+        made = make_miner(miner, parameters)
         if not isinstance(made, PoolMiner):
             raise InputError(f"miner {miner!r} looks at more than scores: choose from {', '.join(ranking_miners())}")
         scores = np.concatenate([one.scores for one in self.shown]) if len(self) else np.empty(0)
-        _, hardness = made.judge_many(scores, [len(one) for one in self.shown], self.keys)
-        return hardness
+        return made.judge_many(scores, [len(one) for one in self.shown], self.keys)
 
     def curve(self, hardness: NDArray[np.float32]) -> list[Point]:
         """The cascade where ever more frames are sent, the hardest first; frames of one score go together."""

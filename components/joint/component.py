@@ -174,13 +174,14 @@ def calibrate(
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, read
         from components.core.reports.page import write_page
-        from components.core.rules.conditions import Condition, Outcome
         from components.evaluate.evaluate import evaluate
-        from components.evaluate.predictor import open_predictor
+        from components.evaluate.predictor import Predictor, open_predictor
         from components.joint.calibrate import calibrate as choose
         from components.joint.calibrate import goals_of, miners_of
-        from components.joint.cascade import Link
+        from components.joint.cascade import Link, Pair
+        from components.joint.gate import judge
         from components.joint.measure import pair_of, time_of
+        from components.joint.pair_job import fetch_champion
         from components.joint.report import figures, sections, tested
 
         common, joint = read(CommonSettings, settings), read(JointSettings, settings)
@@ -188,41 +189,45 @@ def calibrate(
         plugins.load(common.plugins)
         blobs = cache_folder(job_root) / "blobs"
         samples = Manifest.read(manifest.path)
-        models = [
-            open_predictor(Path(model.path), nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
-            for model in (little, big)
-        ]
-        pairs = {}
-        for split in ("val", "test"):
+
+        def opened(folder: Path) -> Predictor:
+            return open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+
+        def measured(folders: list[Path], split: str) -> Pair:
+            """Both models on the samples of a split."""
             edge, cloud = (
                 evaluate(
                     samples,
-                    model,
+                    opened(folder),
                     split=split,
                     confidence_threshold=thresholds.confidence_threshold,
                     cache_folder=blobs,
                 ).measured
-                for model in models
+                for folder in folders
             )
-            pairs[split] = pair_of(edge, cloud, blobs)
+            return pair_of(edge, cloud, blobs)
+
+        candidate = [Path(little.path), Path(big.path)]
+        pairs = {split: measured(candidate, split) for split in ("val", "test")}
         miners = miners_of(joint)
         choice = choose(pairs["val"], goals_of(joint), miners)
-        points = tested(pairs["test"], choice)
+        points = tested(pairs["test"], choice.routing)
         found = figures(points)
-        verdict = Condition.parse(joint.joint_conditions).evaluate(found)
-        reasons = [verdict.describe()]
+        job = Job.open(job_root)
+        state, _ = job.read()
+        deployed = fetch_champion(job, state)
+        theirs = figures(tested(measured(deployed[0], "test"), deployed[1])) if deployed else None
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
-        if converted["outcome"] == "failed":
-            reasons.append(f"the little model could not be converted: {'; '.join(converted['reasons'])}")
-        promoted = verdict.outcome is Outcome.MET and len(reasons) == 1
-        outcome = "promoted" if promoted else "rejected"
+        outcome, reasons = judge(joint.joint_conditions, found, theirs, converted)
         logging.info("%s: %s", outcome, "; ".join(reasons))
-        state, _ = Job.open(job_root).read()
         decided = {"outcome": outcome, "reasons": reasons, "routing": choice.routing, "promises": choice.promises,
                    "champion": state.champion or "", "round": state.round + 1}  # fmt: skip
         Path(judgement.path).write_text(json.dumps(decided, indent=2), encoding="utf-8")
-        local = samples.split("val").labelled()
-        link = Link(joint.uplink_mbit, joint.round_trip_ms, *(time_of(model.predict, local, blobs) for model in models))
+        link = Link(
+            joint.uplink_mbit,
+            joint.round_trip_ms,
+            *(time_of(opened(folder).predict, samples.split("val"), blobs) for folder in candidate),
+        )
         curves = {name: pairs["val"].curve(pairs["val"].hardness(name)) for name in miners}
         sizes = len(pairs["val"]), len(pairs["test"])
         write_page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -15,12 +16,20 @@ from components.joint.cascade import Link, Pair, Point
 _HEADERS = ("", "frames sent", "bytes a frame", "mAP50", "objects found", "recall of the cloud's", "ms a frame")
 
 
-def tested(pair: Pair, choice: Choice) -> dict[str, Point]:
-    """The edge alone, the cloud alone, joint inference and the oracle with as many frames, on the same images."""
-    sent = pair.hardness(choice.miner) >= np.float32(choice.threshold)
+def tested(pair: Pair, routing: Mapping[str, Any]) -> dict[str, Point]:
+    """The edge alone, the cloud alone, joint inference and the oracle with as many frames, on the same images.
+
+    Args:
+        pair: both models on the images.
+        routing: of the release, which says what joint inference sends.
+
+    Raises:
+        InputError: a miner that needs more than the scores of boxes.
+    """
+    sent = pair.sent_by(routing["miner"], routing["parameters"])
     return {
         "edge only": pair.point(np.zeros(len(pair), dtype=bool)),
-        "joint": pair.point(sent, choice.threshold),
+        "joint": pair.point(sent),
         "oracle router": pair.oracle_point(int(sent.sum())),
         "cloud only": pair.point(np.ones(len(pair), dtype=bool)),
     }

@@ -120,6 +120,19 @@ def test_a_pair_that_does_not_meet_the_conditions_is_not_released(finished, tmp_
     assert (state.round, state.champion) == (1, None)
 
 
+def test_a_later_pair_is_compared_with_the_one_that_is_deployed(finished, tmp_path):
+    folder, _ = finished
+    run(tmp_path, folder / "data.zip", "first")
+    conditions = {"joint_conditions": ["map50_delta >= 0", "fraction_delta <= 0"]}
+    _, judgement, _ = run(tmp_path, folder / "data.zip", "second", **conditions)
+    assert judgement["outcome"] == "promoted"
+    _, judgement, _ = run(tmp_path, folder / "data.zip", "third", joint_conditions=["map50_delta >= 0.5"])
+    assert judgement["outcome"] == "rejected"
+    assert "map50_delta >= 0.5" in judgement["reasons"][0]
+    state, _ = Job.open(str(tmp_path / "job")).read()
+    assert (state.round, state.champion) == (3, state.history[-1].version)
+
+
 def test_what_cannot_be_promised_ends_the_run_with_what_it_would_take(finished, tmp_path):
     folder, _ = finished
     with pytest.raises(SystemExit):

@@ -624,9 +624,10 @@ class JointSettings(Parameters):
         "", description="Miner whose score ranks frames for the cloud; empty for the best one, which needs more frames."
     )
     joint_conditions: Conditions = Field(
-        ["gain >= 0"],
+        ["gain >= 0", "map50_delta >= 0"],
         description="Conditions on the test split for a deployment; `gain` is mAP50 of joint inference minus that of "
-        "the little model, and there are `map50`, `fraction`, `bytes_per_frame` and `recall_of_cloud`.",
+        "the little model, and there are `map50`, `fraction`, `bytes_per_frame` and `recall_of_cloud`; `_delta` "
+        "compares with the deployed pair.",
     )
     uplink_mbit: Annotated[float, Field(gt=0)] = Field(
         10.0, description="Megabits per second from the edge to the cloud, for the report's estimate of latency."
