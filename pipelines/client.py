@@ -36,6 +36,7 @@ from components.core.errors import InputError
 from components.core.stores.connections import proxy_for
 from pipelines.arguments import Face, face_of_compiled, parse, sort_into_place
 from pipelines.arguments import problems as problems_of
+from pipelines.outcome import outcome, steps
 from pipelines.validate import ARGUMENT_LIMIT, problems
 
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
@@ -356,6 +357,21 @@ def follow(cluster: Cluster, run_id: str, *, tell: Tell = print, every: float = 
         time.sleep(every)
 
 
+def describe(cluster: Cluster, run_id: str) -> Iterator[str]:
+    """How a run ended: the step that failed, why and where its log is; or its figures and its report.
+
+    Args:
+        cluster: where it ran.
+        run_id: the run.
+
+    Raises:
+        InputError: there is no such run, or the server cannot be asked.
+    """
+    with cluster.explained():
+        run = _get_run(cluster, run_id)
+    yield from outcome(run, cluster.run_url(run_id), cluster.namespace)
+
+
 def equals(key: str, value: str) -> str:
     """A filter for what the server lists."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
@@ -544,12 +560,7 @@ def _get_run(cluster: Cluster, run_id: str) -> Any:
 
 
 def _changes(run: Any, told: dict[str, str]) -> Iterator[str]:
-    details = run.run_details.task_details if run.run_details else None
-    for task in details or []:
-        name, state = task.display_name or "", task.state or ""
-        # The server lists the pods that prepare a step, too.
-        if not name or not state or name in ("root", "executor") or name.endswith("-driver"):
-            continue
-        if told.get(task.task_id) != state:
-            told[task.task_id] = state
-            yield f"{name} {state}{_reason(task.error)}"
+    for name, task in steps(run):
+        if told.get(name) != task.state:
+            told[name] = task.state
+            yield f"{name} {task.state}{_reason(task.error)}"

@@ -60,8 +60,11 @@ def submit(
             service_account=service_account,
             pipeline_root=pipeline_root,
         )
-        if wait and run.state != "SUCCEEDED":
-            raise typer.Exit(1)
+        if wait:
+            for line in client.describe(cluster, run.id):
+                print(line)
+            if run.state != "SUCCEEDED":
+                raise typer.Exit(1)
 
 
 @app.command(cls=PipelineCommand)

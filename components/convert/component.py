@@ -34,6 +34,7 @@ def convert(
     from components.core.steps import step
 
     with step("convert", job_root, manifest.metadata.get("round"), settings):
+        report.metadata["display_name"] = "convert_report"  # what the pages of Kubeflow show
         import json
         from pathlib import Path
 
@@ -63,7 +64,8 @@ def convert(
         )
         Path(conversion.path).write_text(json.dumps(done.to_dict(), indent=2), encoding="utf-8")
         conversion.metadata["outcome"] = str(done.outcome)
-        converted.metadata.update(model.metadata)
+        # Without the name that the page of the run shows for the model.
+        converted.metadata.update({name: value for name, value in model.metadata.items() if name != "display_name"})
         write_page(report.path, "Convert", done.sections)
         for name, value in done.as_flat().items():
             metrics.log_metric(name, value)

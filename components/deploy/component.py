@@ -130,6 +130,7 @@ def promote(
     from components.core.steps import step
 
     with step("promote", job_root, settings=settings):
+        report.metadata["display_name"] = "promote_report"  # what the pages of Kubeflow show
         import json
         import logging
         from datetime import UTC, datetime

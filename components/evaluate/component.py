@@ -30,6 +30,7 @@ def evaluate(
     from components.core.steps import step
 
     with step("evaluate", job_root):
+        report.metadata["display_name"] = "evaluate_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
         from components.core import plugins
@@ -82,6 +83,7 @@ def judge(
     from components.core.steps import step
 
     with step("judge", job_root, core.metadata.get("round"), settings):
+        report.metadata["display_name"] = "judge_report"  # what the pages of Kubeflow show
         import json
         import logging
         from datetime import UTC, datetime

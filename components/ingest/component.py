@@ -29,6 +29,7 @@ def ingest(
     from components.core.steps import step
 
     with step("ingest", job_root):
+        report.metadata["display_name"] = "ingest_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
         from components.core import plugins
@@ -73,6 +74,7 @@ def collect(
     from components.core.steps import step
 
     with step("collect", job_root):
+        report.metadata["display_name"] = "collect_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
         from components.core import plugins

@@ -112,6 +112,7 @@ def train_big(
     from components.core.steps import step
 
     with step("train_big", job_root):
+        report.metadata["display_name"] = "train_big_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
         from components.core.manifest import Manifest
@@ -164,6 +165,7 @@ def calibrate(
     from components.core.steps import step
 
     with step("calibrate", job_root):
+        report.metadata["display_name"] = "calibrate_report"  # what the pages of Kubeflow show
         import json
         import logging
         from pathlib import Path
@@ -184,8 +186,8 @@ def calibrate(
         from components.joint.pair_job import fetch_champion
         from components.joint.report import figures, sections, tested
 
-        common, joint = read(CommonSettings, settings), read(JointSettings, settings)
-        thresholds = read(EvaluateSettings, settings)
+        common, thresholds = read(CommonSettings, settings), read(EvaluateSettings, settings)
+        joint = read(JointSettings, settings)
         plugins.load(common.plugins)
         blobs = cache_folder(job_root) / "blobs"
         samples = Manifest.read(manifest.path)
@@ -213,8 +215,7 @@ def calibrate(
         choice = choose(pairs["val"], goals_of(joint), miners)
         points = tested(pairs["test"], choice.routing)
         found = figures(points)
-        job = Job.open(job_root)
-        state, _ = job.read()
+        state, _ = (job := Job.open(job_root)).read()
         deployed = fetch_champion(job, state)
         theirs = figures(tested(measured(deployed[0], "test"), deployed[1])) if deployed else None
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ def mine(
     from components.core.steps import step
 
     with step("mine", job_root):
+        report.metadata["display_name"] = "mine_report"  # what the pages of Kubeflow show
         import logging
         from pathlib import Path
 

@@ -27,6 +27,7 @@ def prepare(
     from components.core.steps import step
 
     with step("prepare", job_root):
+        report.metadata["display_name"] = "prepare_report"  # what the pages of Kubeflow show
         from components.core.cache import cache_folder
         from components.core.job.job import Job
         from components.core.manifest import Manifest
@@ -75,6 +76,7 @@ def plan(
     from components.core.steps import step
 
     with step("plan", job_root):
+        report.metadata["display_name"] = "plan_report"  # what the pages of Kubeflow show
         from typing import Literal
 
         from components.core.cache import cache_folder

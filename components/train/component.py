@@ -30,6 +30,7 @@ def train(
 
     number = manifest.metadata.get("round")
     with step("train", job_root, number, settings):
+        report.metadata["display_name"] = "train_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
         from components.core.manifest import Manifest

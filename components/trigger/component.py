@@ -29,6 +29,7 @@ def trigger(
     from components.core.steps import step
 
     with step("trigger", job_root):
+        report.metadata["display_name"] = "trigger_report"  # what the pages of Kubeflow show
         import logging
         from datetime import UTC, datetime
 

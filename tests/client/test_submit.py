@@ -15,11 +15,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.core.errors import InputError
+from components.core.job.tries import note_sure_failure
+from components.core.stores.addresses import shown
+from components.report.report import keep
 from pipelines.client import (
     COMPILED,
     Server,
     check_arguments,
     connect,
+    describe,
     follow,
     parse_arguments,
     read_package,
@@ -221,14 +225,52 @@ def test_waiting_tells_what_steps_do_and_returns_the_state(api, cluster):
 def test_steps_are_told_once_for_every_change(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
     tasks = [
-        {"task_id": "0", "display_name": "root-driver", "state": "SUCCEEDED"},
+        {"task_id": "9", "display_name": "helmet-x7k2p", "state": "RUNNING"},
+        {"task_id": "0", "display_name": "root-driver", "state": "SUCCEEDED", "pod_name": "helmet-x7k2p-driver-1"},
         {"task_id": "1", "display_name": "setup", "state": "SUCCEEDED"},
+        {"task_id": "8", "display_name": "setup", "state": "SUCCEEDED"},  # the server changes ids
+        {"task_id": "3", "display_name": "executor(0)", "state": "FAILED", "pod_name": "helmet-x7k2p-impl-3"},
+        {"task_id": "4", "display_name": "plan-driver", "state": "FAILED"},
         {"task_id": "2", "display_name": "train", "state": "FAILED", "error": {"code": 2, "message": "out of\nmemory"}},
     ]
     api.runs[run.id]["run_details"] = {"task_details": tasks}
     said = []
     follow(cluster, run.id, tell=said.append)
-    assert said == ["setup SUCCEEDED", "train FAILED: out of memory", "run SUCCEEDED"]
+    assert said == [
+        "setup SUCCEEDED", "plan (before it started) FAILED", "train FAILED: out of memory", "run SUCCEEDED",
+    ]  # fmt: skip
+
+
+def finished(api, cluster, tmp_path, state):
+    """A finished run of a job on this machine, whose step train is as the run."""
+    job_root = str(tmp_path / "job")
+    run = submit(cluster, "helmet-detection", ARGUMENTS | {"job_root": job_root}, tell=len)
+    tasks = [
+        {"task_id": "2", "display_name": "train", "state": state},
+        {"task_id": "3", "display_name": "executor(2)", "state": state, "pod_name": "helmet-x7k2p-impl-3"},
+    ]
+    api.runs[run.id] |= {"state": state, "run_details": {"task_details": tasks}}
+    return run, job_root
+
+
+def test_a_failed_run_ends_with_its_step_its_reason_and_its_log(api, cluster, tmp_path, monkeypatch):
+    run, job_root = finished(api, cluster, tmp_path, "FAILED")
+    log = [f"log: {run.url}, step train, Logs", "  or: kubectl logs helmet-x7k2p-impl-3 -c main"]
+    assert list(describe(cluster, run.id)) == ["train failed", *log]
+    monkeypatch.setenv("EDGE_RUN", run.id)
+    note_sure_failure(job_root, "train", "no such class")
+    assert list(describe(cluster, run.id)) == ["train failed: no such class", *log]
+    monkeypatch.setenv("EDGE_RUN", "another")
+    note_sure_failure(job_root, "train", "a fault of another run")
+    assert list(describe(cluster, run.id)) == ["train failed", *log]
+
+
+def test_a_run_that_succeeded_ends_with_its_figures_and_its_report(api, cluster, tmp_path):
+    run, job_root = finished(api, cluster, tmp_path, "SUCCEEDED")
+    page = tmp_path / "page.html"
+    page.write_text("<html></html>")
+    kept = keep(str(page), job_root, "Helmet detection", {"map50": 0.5}, run.id)
+    assert list(describe(cluster, run.id)) == ["  map50  0.5", f"report: {shown(kept)}"]
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "SKIPPED"])

@@ -49,11 +49,23 @@ def failed_before(job_root: str, step: str) -> str:
     if not (job_root and run and again):
         return ""
     try:
-        found = open_store(job_root).read_versioned(SURE_FAILURE)
-        failure = SureFailure.model_validate_json(found[0]) if found else None
-    except (InputError, OSError, ValidationError):
+        failure = read_sure_failure(job_root)
+    except (InputError, OSError):
         return ""
     return failure.error if failure and (failure.run, failure.step) == (run, step) else ""
+
+
+def read_sure_failure(job_root: str) -> SureFailure | None:
+    """The last failure of a job that was sure; None if there is none, or it is damaged.
+
+    Raises:
+        InputError: the store is out of reach.
+    """
+    found = open_store(job_root).read_versioned(SURE_FAILURE)
+    try:
+        return SureFailure.model_validate_json(found[0]) if found else None
+    except ValidationError:
+        return None
 
 
 def note_sure_failure(job_root: str, step: str, error: str) -> None:
