@@ -62,18 +62,14 @@ def run(
 ) -> None:
     """Run a pipeline on this machine, without a cluster."""
     with one_line_errors("interrupted; run the same command again to continue: training resumes after its last epoch"):
-        from pipelines.arguments import face_of, parse, problems
+        from pipelines.arguments import face_of, parse
 
         face = face_of(_pipeline(pipeline))
         given = parse(face, parameter or [], parameters_from(params))
         say_renamed(given)
         if pipeline not in OF_A_JOB:
             given = {**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)}
-        given = _absolute(given)
-        if found := problems(face, given):
-            from pipelines.plugged import unknown_entries
-
-            raise InputError(parameters.all_wrong(found + unknown_entries(parameters.flat(given))))
+        given = _ready(pipeline, given)
         if pipeline in OF_A_JOB:
             from components.core.job.job import Job
 
@@ -229,6 +225,38 @@ def predict(
         print(f"\ndrawn in {output.resolve()}")
 
 
+@app.command()
+def sedna(
+    file: Annotated[list[Path], typer.Argument(help="YAML files with resources of KubeEdge Sedna.")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the same jobs as commands; this is the default.")] = False,
+    run_: Annotated[bool, typer.Option("--run", help="Run each job's pipeline here, once.")] = False,
+    schedule: Annotated[bool, typer.Option("--schedule", help="Schedule the jobs on a cluster.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what cannot be carried over.")] = False,
+    host: remote.Host = "",
+    namespace: remote.Namespace = "",
+    token_file: remote.TokenFile = "",
+    ca_cert: remote.CaCert = "",
+    insecure: remote.Insecure = False,
+) -> None:
+    """Take over the jobs of KubeEdge Sedna: show them as commands, run them here or schedule them on a cluster."""
+    with one_line_errors("interrupted; the same command continues"):
+        from pipelines.interop.sedna import read
+
+        if show + run_ + schedule > 1:
+            raise InputError("choose one of --show, --run and --schedule")
+        plans = read(file, parameter or [], strict=strict)
+        if run_:
+            ready = [_ready(plan.pipeline, plan.parameters) for plan in plans]
+        for plan in plans:
+            print("\n".join(plan.remarks() if run_ or schedule else plan.lines()), flush=True)
+        if run_:
+            for plan, given in zip(plans, ready, strict=True):
+                _run(plan.pipeline, given, Runner.SUBPROCESS)
+        if schedule:
+            remote.schedule_plans(plans, host, namespace, token_file, ca_cert, insecure)
+
+
 EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
 
 
@@ -264,6 +292,21 @@ def conformance(
         if problems:
             raise InputError("\n       ".join([f"{estimator} does not keep its contract:", *problems]))
         print(f"{estimator} keeps its contract")
+
+
+def _ready(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as the steps on this machine take them.
+
+    Raises:
+        InputError: everything that is wrong with them.
+    """
+    from pipelines.arguments import face_of, problems
+    from pipelines.plugged import unknown_entries
+
+    ready = _absolute(given)
+    if found := problems(face_of(_pipeline(name)), ready):
+        raise InputError(parameters.all_wrong(found + unknown_entries(parameters.flat(ready))))
+    return ready
 
 
 def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:

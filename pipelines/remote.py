@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipelines.interop.sedna_plan import Plan
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
 app = typer.Typer()
@@ -195,6 +197,28 @@ def status(
                 print(f"    {parameter}={value}")
             for run in one.runs:
                 print(f"  {run.created:%Y-%m-%d %H:%M:%S} {run.state or 'UNKNOWN':9} {run.url}")
+
+
+def schedule_plans(
+    plans: Sequence[Plan], host: str, namespace: str, token_file: str, ca_cert: str, insecure: bool
+) -> None:
+    """Schedule what looks at a feed, and submit what runs once; each under the name of its job.
+
+    Raises:
+        InputError: parameters of any of them cannot be; then none is sent.
+    """
+    from pipelines import client
+    from pipelines import schedule as schedules
+
+    for plan in plans:
+        client.check_arguments(client.read_package(plan.pipeline), plan.parameters)
+    cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+    for plan in plans:
+        if plan.every:
+            timing = schedules.Timing.of(plan.every, "", "", "")
+            schedules.schedule(cluster, plan.pipeline, plan.parameters, timing, name=plan.job.name)
+        else:
+            client.submit(cluster, plan.pipeline, plan.parameters)
 
 
 def _cluster(host: str, namespace: str, token_file: str, ca_cert: str, insecure: bool) -> Any:

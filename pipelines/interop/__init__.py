@@ -1,0 +1,1 @@
+"""What other tools write, as pipelines and commands of this suite."""
