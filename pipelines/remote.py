@@ -1,4 +1,4 @@
-"""The verbs of the command line that talk to a cluster: submit, schedule, pause, resume, remove, status, metrics."""
+"""The verbs of the command line that talk to a cluster: submit, schedule, upload, metrics, status and so on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from
 
 app = typer.Typer()
 
+_COMPILED = Path(__file__).resolve().parent.parent / "compiled"
+
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines; else $KF_PIPELINES_ENDPOINT.")]
@@ -27,7 +29,7 @@ Root = Annotated[str, typer.Option("--pipeline-root", help="Where KFP keeps arti
 Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")]
 Params = Annotated[Path | None, typer.Option(help="YAML file with parameters.")]
 Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or the path of a compiled .yaml file.")]
-ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule; by default the pipeline's.")]
+ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule, as `status` lists it.")]
 
 
 @app.command(cls=PipelineCommand)
@@ -107,6 +109,28 @@ def schedule(
             service_account=service_account,
             pipeline_root=pipeline_root,
         )
+
+
+@app.command()
+def upload(
+    pipeline: Annotated[list[str] | None, typer.Argument(help="Names or compiled files; all without any.")] = None,
+    package_dir: Annotated[Path, typer.Option(help="Folder of compiled pipelines.")] = _COMPILED,
+    host: Host = "",
+    namespace: Namespace = "",
+    token_file: TokenFile = "",
+    ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> None:
+    """Put compiled pipelines into a cluster, with description and version, for its pages to show."""
+    with one_line_errors():
+        from pipelines.schedule import warnings_of_others
+        from pipelines.upload import upload as put
+
+        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        for line in put(cluster, pipeline or [], package_dir):
+            print(line)
+        for line in warnings_of_others(cluster):
+            print(line)
 
 
 @app.command()
@@ -191,12 +215,15 @@ def status(
     with one_line_errors():
         from pipelines import schedule as schedules
 
-        for one in schedules.status(_cluster(host, namespace, token_file, ca_cert, insecure), name):
+        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        for one in schedules.status(cluster, name):
             print(f"{one.name}  {'enabled' if one.enabled else 'paused'}  {one.timing}  {one.url}")
             for parameter, value in sorted(one.parameters.items()):
                 print(f"    {parameter}={value}")
             for run in one.runs:
                 print(f"  {run.created:%Y-%m-%d %H:%M:%S} {run.state or 'UNKNOWN':9} {run.url}")
+        for line in schedules.warnings_of_others(cluster):
+            print(line)
 
 
 def schedule_plans(

@@ -297,6 +297,30 @@ def status(cluster: Cluster, name: str = "") -> list[Schedule]:
         return [Schedule(**{**vars(one), "runs": tuple(_runs(cluster, one, _RUNS_SHOWN))}) for one in newest]
 
 
+def warnings_of_others(cluster: Cluster) -> Iterator[str]:
+    """A line for each recurring run made in the form of the web pages that makes up for what it missed, or overlaps.
+
+    Args:
+        cluster: from ``client.connect``.
+
+    Raises:
+        InputError: the server forbids it.
+    """
+    with cluster.explained():
+        others = [one for one in _recurring_runs(cluster) if not _MARK.search(one.description or "")]
+    for one in others:
+        faults = []
+        if int(one.max_concurrency or 1) > 1:
+            faults.append(f"up to {one.max_concurrency} runs at once")
+        if not one.no_catchup:
+            faults.append("catch-up of runs that were missed")
+        if faults and one.status == "ENABLED":
+            yield (
+                f"warning: the recurring run {one.display_name!r} has {' and '.join(faults)}; "
+                f"set 1 run and no catch-up, or use `schedule`: {cluster.schedule_url(one.recurring_run_id)}"
+            )
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
