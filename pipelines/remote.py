@@ -28,6 +28,7 @@ Account = Annotated[str, typer.Option("--service-account", help="Kubernetes serv
 Root = Annotated[str, typer.Option("--pipeline-root", help="Where KFP keeps artifacts.")]
 Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")]
 Params = Annotated[Path | None, typer.Option(help="YAML file with parameters.")]
+PackageDir = Annotated[Path, typer.Option(help="Folder that `compile --output` wrote; names are looked up there.")]
 Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or the path of a compiled .yaml file.")]
 ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule, as `status` lists it.")]
 
@@ -39,6 +40,7 @@ def submit(
     params: Params = None,
     name: Annotated[str, typer.Option(help="Of the run; by default the pipeline's with the time.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it succeeds.")] = False,
+    package_dir: PackageDir = _COMPILED,
     experiment: Experiment = "",
     service_account: Account = "",
     pipeline_root: Root = "",
@@ -52,6 +54,7 @@ def submit(
     with one_line_errors("interrupted; a run that was submitted goes on"):
         from pipelines import client
 
+        pipeline = _in_folder(pipeline, package_dir)
         given = _for_cluster(pipeline, parameter, params)
         cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
         run = client.submit(
@@ -82,6 +85,7 @@ def schedule(
     end: Annotated[str, typer.Option(help="The same.")] = "",
     name: Annotated[str, typer.Option(help="Of the schedule; by default the pipeline's.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Let a run of what it replaces end first.")] = False,
+    package_dir: PackageDir = _COMPILED,
     experiment: Experiment = "",
     service_account: Account = "",
     pipeline_root: Root = "",
@@ -95,6 +99,7 @@ def schedule(
     with one_line_errors("interrupted; the same command completes what it began"):
         from pipelines import schedule as schedules
 
+        pipeline = _in_folder(pipeline, package_dir)
         given = _for_cluster(pipeline, parameter, params)
         timing = schedules.Timing.of(every, cron, start, end)
         cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
@@ -114,7 +119,7 @@ def schedule(
 @app.command()
 def upload(
     pipeline: Annotated[list[str] | None, typer.Argument(help="Names or compiled files; all without any.")] = None,
-    package_dir: Annotated[Path, typer.Option(help="Folder of compiled pipelines.")] = _COMPILED,
+    package_dir: PackageDir = _COMPILED,
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = "",
@@ -253,6 +258,13 @@ def _cluster(host: str, namespace: str, token_file: str, ca_cert: str, insecure:
 
     options = {"namespace": namespace, "token_file": token_file, "ca_cert": ca_cert, "verify_tls": not insecure}
     return connect(Server.from_environment(host, **options))
+
+
+def _in_folder(pipeline: str, folder: Path) -> str:
+    """The path of a pipeline that was compiled into another folder than that of the suite; a path stays."""
+    from pipelines.client import read_package
+
+    return pipeline if folder == _COMPILED else str(read_package(pipeline, folder).path)
 
 
 def _for_cluster(pipeline: str, pairs: list[str] | None, path: Path | None) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
 from components.core.errors import InputError
 from components.core.job.tries import note_sure_failure
 from components.core.stores.addresses import shown
 from components.report.report import keep
+from pipelines.__main__ import app
 from pipelines.client import (
     COMPILED,
     Server,
@@ -76,6 +78,18 @@ def test_a_package_can_be_given_by_its_path(api, cluster, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_bytes((COMPILED / "pipelines" / "helmet-detection.yaml").read_bytes())
     assert submit(cluster, str(path), ARGUMENTS, tell=len).id in api.runs
+
+
+def test_a_name_is_looked_up_in_the_folder_of_the_users_own_images(api, tmp_path):
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    compiled = (COMPILED / "pipelines" / "helmet-detection.yaml").read_text()
+    (folder / "helmet-detection.yaml").write_text(compiled.replace("edge-learning/train:", "example.com/train:"))
+    given = [word for name, value in ARGUMENTS.items() for word in ("-p", f"{name}={value}")]
+    words = ["submit", "helmet-detection", "--host", api.url, "--package-dir", str(tmp_path), *given]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (run,) = api.runs.values()
+    assert "example.com/train:" in json.dumps(run["pipeline_spec"])
 
 
 def test_nothing_of_kfp_is_printed(cluster, capsys):
