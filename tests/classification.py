@@ -19,7 +19,7 @@ from components.core.bundle import Bundle
 from components.core.errors import InputError, NothingToMeasureError
 from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.heads import STRICT, Head, heads
-from components.core.runtimes.base import Network
+from components.core.runtimes.base import Decoder, Network, decoders
 from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.tasks.base import Figures, Task, tasks
 
@@ -42,9 +42,6 @@ class ScoresHead(Head):
     def ports(self, outputs, image_size, classes):
         return {outputs[0]: (1, classes)}
 
-    def network(self, bundle, infer):
-        return Classifier(bundle, infer)
-
 
 class Classifier(Network[Scores]):
     """A model that gives scores for a whole image."""
@@ -52,6 +49,14 @@ class Classifier(Network[Scores]):
     def predict(self, images, *, confidence=None, nms=None):
         canvases = [letterbox(image, self.bundle.image_size, self.bundle.pad)[0] for image in images]
         return [self.infer(canvas[None])[0][0] for canvas in canvases]
+
+
+@decoders.register("scores")
+class ScoresDecoder(Decoder):
+    """Of models that give scores."""
+
+    def network(self, bundle, infer):
+        return Classifier(bundle, infer)
 
 
 @plain_dataclass(frozen=True)

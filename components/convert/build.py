@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from components.convert.golden import choose, steps_of
 from components.core.bundle import Bundle, sha256_of
-from components.core.runtimes.base import Canvas, Infer
+from components.core.runtimes.base import Canvas, Infer, decoder_of
 from components.core.runtimes.golden import Golden
 from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.tasks.base import MIN_SCORE, open_task
@@ -146,7 +146,7 @@ def _simulator(rknn: Any) -> Infer:
 
 def _look(bundle: Bundle, infer: Infer, images: Sequence[str], path: Path) -> list[frozenset[int]]:
     """Run the model over images, write what it sees, and return the classes that it sees in each."""
-    task, model = open_task(bundle.task), bundle.head.network(bundle, infer)
+    task, model = open_task(bundle.task), decoder_of(bundle).network(bundle, infer)
     looked_at = (model.predict([read_image(Path(path))], confidence=MIN_SCORE)[0] for path in images)
     task.write(path, looked_at)
     return [task.shown_classes(found, bundle.confidence_threshold) for found in task.read(path)]

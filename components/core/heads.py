@@ -1,8 +1,8 @@
 """Heads: what the outputs of a network mean, and so what kind of task its model is for.
 
 A head is written into ``model.json`` by the estimator that trained the model. Whatever runs the model reads there
-which outputs to expect and how to turn them into predictions. A new kind of head is one class, registered under its
-``kind``::
+which outputs to expect, and a decoder of the same name (:mod:`components.core.runtimes.base`) turns them into
+predictions. A new kind of head is one class, registered under its ``kind``::
 
     @dataclass(frozen=True, config=STRICT)
     @heads.register("scores")
@@ -14,20 +14,13 @@ Nothing here loads more than pydantic: the description of a model is read in eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, PositiveInt, model_serializer
 from pydantic.dataclasses import dataclass
 
 from components.core.errors import InputError
 from components.core.plugins import Registry
-
-if TYPE_CHECKING:
-    from components.core.bundle import Bundle
-    from components.core.detections import Detections
-    from components.core.runtimes.base import Infer, Network
-    from components.core.runtimes.golden import Finding, Outputs
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -61,44 +54,6 @@ class Head(ABC):
     def ports(self, outputs: tuple[str, ...], image_size: tuple[int, int], classes: int) -> dict[str, Shape]:
         """The shape of each output of the network, by name."""
 
-    @abstractmethod
-    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
-        """The model of a bundle.
-
-        Args:
-            bundle: what the model is.
-            infer: runs its network on one canvas.
-        """
-
-    def boxes(self, found: Any) -> Detections | None:
-        """The boxes of a result, by which miners judge an image; None where such a model gives none."""
-        return None
-
-    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """What a sink writes about a result without boxes, as a JSON object."""
-        return {}
-
-    def fault(self, found: Any) -> str:
-        """What is wrong with the numbers of a result, such as NaN; empty if nothing."""
-        return ""
-
-    def blank_fault(self, found: Any) -> str:
-        """What is wrong with the result for an image of noise at a confidence of 0; empty if nothing."""
-        return self.fault(found)
-
-    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding | None:
-        """Whether a board's results are those of the toolkit's simulator.
-
-        Args:
-            bundle: what the model is.
-            expected: outputs of the simulator.
-            given: outputs of the board for the same canvases.
-
-        Returns:
-            None where the numbers of the outputs alone decide.
-        """
-        return None
-
 
 @dataclass(frozen=True, config=STRICT)
 class UnknownHead(Head):
@@ -130,13 +85,10 @@ class UnknownHead(Head):
         Raises:
             InputError: always, with what to do.
         """
-        raise self._unknown()
+        raise self.unknown()
 
-    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
-        """See ``ports``."""
-        raise self._unknown()
-
-    def _unknown(self) -> InputError:
+    def unknown(self) -> InputError:
+        """The error of whoever needs more of the head than its name."""
         return InputError(
             f"the model ends in the unknown head {self.name!r}: name the module that registers it in the parameter "
             "'plugins'"
@@ -188,35 +140,6 @@ class SplitHead(Head):
             for index, name in enumerate(outputs)
         }
 
-    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
-        """A detector."""
-        from components.core.runtimes.detector import NetworkDetector  # loads OpenCV
-
-        return NetworkDetector(bundle, infer, self)
-
-    def boxes(self, found: Any) -> Detections:
-        """All of it."""
-        boxes: Detections = found
-        return boxes
-
-    def fault(self, found: Any) -> str:
-        """See :class:`Head`."""
-        from components.core.runtimes.detector import fault  # loads OpenCV
-
-        return fault(found)
-
-    def blank_fault(self, found: Any) -> str:
-        """Every cell of the grid gives boxes of score 0 and above."""
-        if not len(found):
-            return "all its boxes lie beside the image, or its scores are below 0"
-        return self.fault(found)
-
-    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
-        """Whether the boxes are the same."""
-        from components.core.runtimes.detector import alike  # loads OpenCV
-
-        return alike(bundle, self, expected, given)
-
 
 @dataclass(frozen=True, config=STRICT)
 @heads.register("boxes")
@@ -245,29 +168,6 @@ class BoxesHead(Head):
     def ports(self, outputs: tuple[str, ...], image_size: tuple[int, int], classes: int) -> dict[str, Shape]:
         """The boxes (N, 4), their scores (N,) and their classes (N,)."""
         return dict(zip(outputs, (("N", 4), ("N",), ("N",)), strict=True))
-
-    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
-        """A detector."""
-        from components.core.runtimes.detector import NetworkDetector  # loads OpenCV
-
-        return NetworkDetector(bundle, infer, self)
-
-    def boxes(self, found: Any) -> Detections:
-        """All of it."""
-        boxes: Detections = found
-        return boxes
-
-    def fault(self, found: Any) -> str:
-        """See :class:`Head`."""
-        from components.core.runtimes.detector import fault  # loads OpenCV
-
-        return fault(found)
-
-    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
-        """Whether the boxes are the same."""
-        from components.core.runtimes.detector import alike  # loads OpenCV
-
-        return alike(bundle, self, expected, given)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -299,20 +199,3 @@ class SemanticHead(Head):
     def ports(self, outputs: tuple[str, ...], image_size: tuple[int, int], classes: int) -> dict[str, Shape]:
         """The logits (1, classes, h, w)."""
         return {outputs[0]: (1, classes, *(side // self.stride for side in image_size))}
-
-    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
-        """A segmenter."""
-        from components.core.runtimes.segmenter import NetworkSegmenter  # loads OpenCV
-
-        return NetworkSegmenter(bundle, infer)
-
-    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
-        """The fraction of the pixels of each class."""
-        fractions = ((name, float((found == index).mean())) for index, name in enumerate(classes))
-        return {"pixels": {name: round(fraction, 4) for name, fraction in fractions if fraction}}
-
-    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
-        """Whether the pixels have the same classes."""
-        from components.core.runtimes.segmenter import alike  # loads OpenCV
-
-        return alike(bundle, expected, given)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
+from components.core.runtimes.base import decoder_of
 from components.core.runtimes.golden import Finding, Golden, Outputs
 
 # How far two faithful computations are apart can be measured on the simulator, which rounds in two ways, that of rk3588
@@ -58,7 +59,7 @@ def compare(bundle: Bundle, golden: Golden, outputs: Outputs) -> list[Finding]:
         found.append(_alive(golden, given, wanted, units))
     if found[-1].met:
         found.append(_differences(golden, given, wanted, units))
-        alike = bundle.head.alike(bundle, golden.outputs, outputs)
+        alike = decoder_of(bundle).alike(bundle, golden.outputs, outputs)
         found += [alike] if alike else []
     return found
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from starlette.concurrency import run_in_threadpool
 
+from components.core.runtimes.base import decoder_of
 from components.core.runtimes.letterbox import ImageArray
 from components.core.wire import Answer
 from components.serving.active_model import ActiveModel, LoadedModel
@@ -125,7 +126,7 @@ class CloudModel:
         if isinstance(seen, str):
             raise FailedInferenceError(seen)
         used = seen.model
-        boxes = used.detector.bundle.head.boxes(seen.found)
+        boxes = decoder_of(used.detector.bundle).boxes(seen.found)
         if boxes is None:
             raise FailedInferenceError(f"model {used.version} is for {used.detector.bundle.task} and gives no boxes")
         return Answer.of(boxes, image, used.version, used.cached.digest, used.detector.bundle.classes)

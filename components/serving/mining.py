@@ -24,6 +24,7 @@ from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.miners.rules import BoxRule
 from components.core.rate_limit import RateLimit
+from components.core.runtimes.base import decoder_of
 from components.core.runtimes.letterbox import ImageArray
 from components.serving.active_model import LoadedModel
 from components.serving.metrics import Metrics
@@ -69,7 +70,9 @@ class Inference:
         """
         if self.joint:
             return self.joint.final
-        return self.model.detector.bundle.head.boxes(self.found) if self.model and self.found is not None else None
+        if self.model is None or self.found is None:
+            return None
+        return decoder_of(self.model.detector.bundle).boxes(self.found)
 
     @property
     def has_result(self) -> bool:

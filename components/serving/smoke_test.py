@@ -21,7 +21,7 @@ import numpy as np
 from components.core import plugins
 from components.core.errors import InputError, NoRuntimeError
 from components.core.processes import module_command, module_environment
-from components.core.runtimes.base import Model, Network, open_model
+from components.core.runtimes.base import Model, Network, decoder_of, open_model
 from components.serving.board import compare_with_golden, find_golden
 from components.serving.memory import free_bytes, limit_to, resident_bytes
 from components.serving.model_cache import UnfitModelError
@@ -98,7 +98,7 @@ def warm_up(detector: Model[Any]) -> None:
     height, width = detector.bundle.image_size
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     (found,) = detector.predict([image], confidence=0.0)
-    fault = detector.bundle.head.blank_fault(found)
+    fault = decoder_of(detector.bundle).blank_fault(found)
     if fault:
         raise UnfitModelError(fault)
 
@@ -118,7 +118,7 @@ def check_board(detector: Model[Any], folder: Path) -> None:
 
 def check_numbers(model: Model[Any], found: Any) -> None:
     """Raise ``UnfitModelError`` where the numbers of a result cannot be right, such as NaN."""
-    fault = model.bundle.head.fault(found)
+    fault = decoder_of(model.bundle).fault(found)
     if fault:
         raise UnfitModelError(fault)
 

@@ -9,6 +9,7 @@ from components.core.bundle import Bundle
 from components.core.estimators.conformance import check_estimator
 from components.core.job.job import Job
 from components.core.reports.page import read_sections
+from components.core.runtimes.base import decoder_of
 from tests import classification  # noqa: F401 - registers the kind, its head and its estimator
 from tests.images import jpeg
 from tests.one_poll import poll
@@ -79,7 +80,7 @@ def test_a_bundle_of_a_kind_that_is_not_loaded_can_be_kept_and_passed_on(tmp_pat
     bundle.write(again)
     assert json.loads((again / "model.json").read_text()) == described
     with pytest.raises(Exception, match="unknown head 'unheard-of': name the module that registers it"):
-        bundle.head.network(bundle, None)
+        decoder_of(bundle).network(bundle, None)
 
 
 def test_its_estimator_can_be_examined(tmp_path):

@@ -27,6 +27,7 @@ from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.heads import BoxesHead
 from components.core.manifest import Manifest
+from components.core.runtimes.base import decoder_of
 from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets, rknn_file
 from components.core.tasks.base import LocalSamples, open_task
@@ -277,7 +278,7 @@ def test_a_detector_feeds_bytes_and_reads_split_outputs():
         outputs[1][0, 1, 2, 3] = 0.9
         return outputs
 
-    (found,) = BUNDLE.head.network(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
+    (found,) = decoder_of(BUNDLE).network(BUNDLE, infer).predict([np.full((64, 96, 3), 7, np.uint8)])
     assert (seen[0].shape, seen[0].dtype, seen[0].max()) == ((1, 64, 96, 3), np.uint8, 7)
     np.testing.assert_array_equal(found.boxes, [[24, 16, 32, 24]])
     assert (found.classes.tolist(), found.scores.tolist()) == ([1], [pytest.approx(0.9)])

@@ -59,14 +59,6 @@ def test_the_logic_of_a_phase_imports_core_and_itself_and_never_kfp():
     assert not wrong
 
 
-# What a head or a kind of task consists of is loaded when it is asked for, by the description that names it.
-LATE_CIRCLES = [
-    {"components.core.bundle", "components.core.heads", "components.core.runtimes.base",
-     "components.core.runtimes.decode", "components.core.runtimes.detector", "components.core.runtimes.segmenter"},
-    {"components.core.estimators.base", "components.core.estimators.examination", "components.core.tasks.base"},
-]  # fmt: skip
-
-
 def circles(uses: dict[str, set[str]]) -> list[set[str]]:
     """Groups of modules each of which imports every other one, by some way."""
     reached: dict[str, set[str]] = {}
@@ -96,4 +88,4 @@ def test_no_modules_import_each_other_in_a_circle():
         name: {found for found in imports(path) if found in paths and found not in (name, name.rpartition(".")[0])}
         for name, path in paths.items()
     }
-    assert [circle for circle in circles(uses) if circle not in LATE_CIRCLES] == []
+    assert circles(uses) == []

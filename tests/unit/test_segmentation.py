@@ -13,7 +13,7 @@ from components.core.heads import SemanticHead, SplitHead
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
 from components.core.reports.page import read_sections, write_page
-from components.core.runtimes.base import open_detector, open_model
+from components.core.runtimes.base import decoder_of, open_detector, open_model
 from components.core.runtimes.segmenter import classes_of
 from components.evaluate.evaluate import evaluate
 from components.evaluate.predictor import open_predictor
@@ -61,7 +61,7 @@ def test_a_map_has_the_size_of_its_image_and_lies_where_the_image_does(width, he
         bright = canvas[0, ::8, ::8, 0].astype(np.float32)  # the padding is 114: neither
         return [np.stack([100 - abs(bright - 114), 100 - bright, bright - 130])[None].astype(np.float32)]
 
-    (found,) = BUNDLE.head.network(BUNDLE, infer).predict([image])
+    (found,) = decoder_of(BUNDLE).network(BUNDLE, infer).predict([image])
     assert (found.shape, found.dtype) == ((height, width), np.uint8)
     assert (seen[0].shape, seen[0].dtype) == ((1, 64, 96, 3), np.uint8)
     if width >= 96:  # right and left half are told apart, but for a cell or two where they meet

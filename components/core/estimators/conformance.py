@@ -17,8 +17,8 @@ from components.core.errors import InputError
 from components.core.estimators.base import estimators
 from components.core.estimators.examination import (
     _digest,
+    examination_of,
 )
-from components.core.tasks.base import open_task
 
 
 def check_estimator(
@@ -52,7 +52,7 @@ def check_estimator(
     if any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty: name a new one")
     make = estimators.get(name)
-    kind = open_task(make.task).examination()
+    kind = examination_of(make.task)
     samples = kind.draw_samples(folder / "images")
     exam = kind(name, make, _local(base_model), image_size, dict(options or {}), folder, samples)
     with _enclosed(folder, exam.problems):

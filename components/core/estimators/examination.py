@@ -22,6 +22,7 @@ from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.estimators.base import Epoch, Estimator
 from components.core.manifest import Manifest
+from components.core.plugins import Registry
 from components.core.runtimes.base import open_model
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import LocalSamples
@@ -345,3 +346,13 @@ def _digest(path: Path) -> str:
 
 def _is_figure(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+examinations: Registry[type[Examination]] = Registry(
+    "examination", ["components.core.estimators.examination_boxes", "components.core.estimators.examination_masks"]
+)
+
+
+def examination_of(task: str) -> type[Examination]:
+    """The examination of estimators of a kind of task; the general one where the kind has none."""
+    return examinations.get(task) if task in examinations.names() else Examination

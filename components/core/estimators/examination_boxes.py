@@ -16,12 +16,14 @@ from components.core.estimators.examination import (
     SCORE_TOLERANCE,
     WIDTH,
     Examination,
+    examinations,
 )
 
 COMPARED = 50  # boxes of an image, best first
 PIXEL_TOLERANCE = 0.5
 
 
+@examinations.register("detection")
 class BoxExamination(Examination):
     """One estimator and what is wrong with it."""
 

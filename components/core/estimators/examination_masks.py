@@ -10,7 +10,7 @@ import numpy as np
 
 from components.core.estimators import examination
 from components.core.estimators.base import Estimator
-from components.core.estimators.examination import HEIGHT, WIDTH, Examination
+from components.core.estimators.examination import HEIGHT, WIDTH, Examination, examinations
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
 from components.core.tasks.base import LocalSamples
@@ -19,6 +19,7 @@ CLASSES = ("ground", *examination.CLASSES)
 SAME_PIXELS = 0.9  # share; where two classes meet, enlarging scores or classes makes a difference
 
 
+@examinations.register("segmentation")
 class MaskExamination(Examination):
     """One estimator and what is wrong with it."""
 

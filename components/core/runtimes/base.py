@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.heads import UnknownHead
 from components.core.masks import ClassMap
 from components.core.plugins import Registry
+from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray
 
 Canvas = NDArray[np.uint8]  # (1, height, width, 3) RGB, 0..255
@@ -72,6 +74,67 @@ class Network(ABC, Generic[Found]):
         self, images: Sequence[ImageArray], *, confidence: float | None = None, nms: float | None = None
     ) -> list[Found]:
         """Say what images show; see :class:`Model`."""
+
+
+class Decoder(ABC):
+    """Turns the outputs of networks with one kind of head into results, and says what can be said of a result.
+
+    Registered under the ``kind`` of the head.
+    """
+
+    @abstractmethod
+    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
+        """The model of a bundle.
+
+        Args:
+            bundle: what the model is.
+            infer: runs its network on one canvas.
+        """
+
+    def boxes(self, found: Any) -> Detections | None:
+        """The boxes of a result, by which miners evaluate an image; None where such a model gives none."""
+        return None
+
+    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """What a sink writes about a result without boxes, as a JSON object."""
+        return {}
+
+    def fault(self, found: Any) -> str:
+        """What is wrong with the numbers of a result, such as NaN; empty if nothing."""
+        return ""
+
+    def blank_fault(self, found: Any) -> str:
+        """What is wrong with the result for an image of noise at a confidence of 0; empty if nothing."""
+        return self.fault(found)
+
+    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding | None:
+        """Whether a board's results are those of the toolkit's simulator.
+
+        Args:
+            bundle: what the model is.
+            expected: outputs of the simulator.
+            given: outputs of the board for the same canvases.
+
+        Returns:
+            None where the numbers of the outputs alone decide.
+        """
+        return None
+
+
+decoders: Registry[type[Decoder]] = Registry(
+    "decoder", ["components.core.runtimes.detector", "components.core.runtimes.segmenter"]
+)
+
+
+def decoder_of(bundle: Bundle) -> Decoder:
+    """The decoder for the head of a bundle.
+
+    Raises:
+        InputError: the head or its decoder is of a plug-in that is not loaded.
+    """
+    if isinstance(bundle.head, UnknownHead):
+        raise bundle.head.unknown()
+    return decoders.get(bundle.head.kind)()
 
 
 runtimes: Registry[Callable[[Path, int], Model[Any]]] = Registry(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from components.core.bundle import Bundle
 from components.core.detections import Detections, iou
 from components.core.heads import BoxesHead, SplitHead
-from components.core.runtimes.base import Infer, Network
+from components.core.runtimes.base import Decoder, Infer, Network, decoders
 from components.core.runtimes.decode import candidates, decode
 from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox, undo
@@ -93,7 +94,40 @@ def _described(one: Detections, bundle: Bundle) -> str:
     return f"{bundle.classes[one.classes[0]]} {one.scores[0]:.2f} at {x1},{y1} to {x2},{y2}"
 
 
-def fault(found: Detections) -> str:
-    """What is wrong with the numbers of boxes; empty if nothing."""
-    right = np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()
-    return "" if right else "it gives boxes that are not finite, or scores outside 0..1"
+class BoxDecoder(Decoder):
+    """Of models that give boxes."""
+
+    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
+        """A detector."""
+        return NetworkDetector(bundle, infer, _head(bundle))
+
+    def boxes(self, found: Any) -> Detections:
+        """All of it."""
+        return cast(Detections, found)
+
+    def fault(self, found: Any) -> str:
+        """See :class:`Decoder`."""
+        right = np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()
+        return "" if right else "it gives boxes that are not finite, or scores outside 0..1"
+
+    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
+        """Whether the boxes are the same."""
+        return alike(bundle, _head(bundle), expected, given)
+
+
+decoders.register("boxes")(BoxDecoder)
+
+
+@decoders.register("split")
+class GridDecoder(BoxDecoder):
+    """Of models that give boxes for each cell of a grid."""
+
+    def blank_fault(self, found: Any) -> str:
+        """Every cell of the grid gives boxes of score 0 and above."""
+        if not len(found):
+            return "all its boxes lie beside the image, or its scores are below 0"
+        return self.fault(found)
+
+
+def _head(bundle: Bundle) -> SplitHead | BoxesHead:
+    return cast(SplitHead | BoxesHead, bundle.head)

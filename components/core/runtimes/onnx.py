@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.core.bundle import ONNX, Bundle
 from components.core.errors import InputError
 from components.core.heads import Shape
-from components.core.runtimes.base import Canvas, Network, runtimes
+from components.core.runtimes.base import Canvas, Network, decoder_of, runtimes
 
 FILE = ONNX
 INPUT = "images"
@@ -42,7 +42,7 @@ def open_onnx(folder: Path, threads: int = 0) -> Network[Any]:
         found: Sequence[NDArray[np.float32]] = session.run(outputs, {INPUT: pixels})
         return found
 
-    return bundle.head.network(bundle, infer)
+    return decoder_of(bundle).network(bundle, infer)
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.base import Canvas, Network, runtimes
+from components.core.runtimes.base import Canvas, Network, decoder_of, runtimes
 from components.core.runtimes.rockchip import TARGETS, rknn_file
 
 COMPATIBLE = Path("/proc/device-tree/compatible")  # what a board says it is, such as rockchip,rk3588s rockchip,rk3588
@@ -87,7 +87,9 @@ def open_on_board(folder: Path, threads: int = 0) -> Network[Any]:
     """
     bundle = Bundle.read(folder)
     target = this_board()
-    return bundle.head.network(bundle, BoardModel(bundle.file(folder, rknn_file(target)), toolkit_of(bundle, target)))
+    return decoder_of(bundle).network(
+        bundle, BoardModel(bundle.file(folder, rknn_file(target)), toolkit_of(bundle, target))
+    )
 
 
 def this_board() -> str:

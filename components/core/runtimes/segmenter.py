@@ -8,6 +8,7 @@ processor costs the NPU a sixth of the memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.masks import ClassMap
-from components.core.runtimes.base import Network
+from components.core.runtimes.base import Decoder, Infer, Network, decoders
 from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
 
@@ -93,3 +94,21 @@ def alike(bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
     place = int(np.argmin(shares))
     reason = f"{shares[place]:.1%} of them are of the same class in image {place + 1}, the least alike"
     return Finding("pixels", shares[place] >= MIN_SAME_PIXELS, f"{reason}; {MIN_SAME_PIXELS:.0%} are needed")
+
+
+@decoders.register("semantic")
+class ClassDecoder(Decoder):
+    """Of models that give each pixel a class."""
+
+    def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
+        """A segmenter."""
+        return NetworkSegmenter(bundle, infer)
+
+    def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
+        """The fraction of the pixels of each class."""
+        fractions = ((name, float((found == index).mean())) for index, name in enumerate(classes))
+        return {"pixels": {name: round(fraction, 4) for name, fraction in fractions if fraction}}
+
+    def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
+        """Whether the pixels have the same classes."""
+        return alike(bundle, expected, given)

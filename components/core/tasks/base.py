@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -34,9 +34,6 @@ from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.letterbox import ImageArray
 from components.core.tasks.arrays import ArrayFile
-
-if TYPE_CHECKING:
-    from components.core.estimators.examination import Examination
 
 Found = TypeVar("Found")
 Result = TypeVar("Result")
@@ -317,14 +314,6 @@ class Task(ABC, Generic[Found, Result]):
     def read(self, path: Path) -> Sequence[Found]:
         """Read what ``write`` wrote."""
         return ArrayFile(path)  # type: ignore[return-value]
-
-    # Estimators
-
-    def examination(self) -> type[Examination]:
-        """The examination of estimators of this kind."""
-        from components.core.estimators.examination import Examination  # which is made for every kind
-
-        return Examination
 
 
 def listed(counts: Mapping[str, int]) -> str:

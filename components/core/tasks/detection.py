@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.letterbox import ImageArray
 from components.core.tasks import detection_report as report
 from components.core.tasks.base import Figures, LocalSamples, Measurement, Task, listed, tasks
-
-if TYPE_CHECKING:
-    from components.core.estimators.examination import Examination
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # COCO's
 _BOXES_OF_CHANCE = 2  # so many boxes at the edge of the confidence are no evidence
@@ -140,12 +137,6 @@ class Detection(Task[Detections, Detections]):
             joined = Detections(arrays["boxes"], arrays["scores"], arrays["classes"])
             ends = np.cumsum(arrays["counts"])
         return [joined[slice(end - count, end)] for end, count in zip(ends, np.diff(ends, prepend=0), strict=True)]
-
-    def examination(self) -> type[Examination]:
-        """See :class:`Task`."""
-        from components.core.estimators.examination_boxes import BoxExamination  # nothing else needs it
-
-        return BoxExamination
 
 
 def _matches(measured: Measurement[Detections], iou_threshold: float = 0.5) -> Matches:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 from markupsafe import Markup
@@ -28,9 +28,6 @@ from components.core.reports.page import Section
 from components.core.runtimes.letterbox import ImageArray
 from components.core.tasks import segmentation_report as report
 from components.core.tasks.base import Figures, LocalSamples, Measurement, Task, tasks
-
-if TYPE_CHECKING:
-    from components.core.estimators.examination import Examination
 
 _MIN_IMAGES = 5  # the IoU of a class in fewer is that of a few objects
 
@@ -121,9 +118,3 @@ class Segmentation(Task[ClassMap, Counts]):
     def shown_classes(self, found: ClassMap, confidence: float) -> frozenset[int]:
         """See :class:`Task`."""
         return frozenset(np.unique(found).tolist())
-
-    def examination(self) -> type[Examination]:
-        """See :class:`Task`."""
-        from components.core.estimators.examination_masks import MaskExamination  # nothing else needs it
-
-        return MaskExamination

@@ -11,6 +11,7 @@ from typing import Self
 
 from components.core.backoff import Backoff
 from components.core.detections import Detections
+from components.core.runtimes.base import decoder_of
 from components.core.stores.addresses import shown
 from components.serving.mining import Inference
 from components.serving.sinks.base import Result, Sink, open_sink
@@ -146,7 +147,7 @@ class Outlets:
         shot, now = seen.shot, datetime.now(UTC)
         height, width = shot.image.shape[:2]
         bundle = seen.model.detector.bundle
-        summary = bundle.head.summary(seen.found, bundle.classes)
+        summary = decoder_of(bundle).summary(seen.found, bundle.classes)
         for needs_image, outlet in self._outlets:
             outlet.put(
                 Result(
