@@ -15,7 +15,7 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.parameters import all_wrong
 from pipelines.arguments import face_of, parse, problems
-from pipelines.interop.sedna_jobs import plans_of
+from pipelines.interop.sedna_jobs import JOBS, plans_of
 from pipelines.interop.sedna_plan import Plan
 from pipelines.interop.sedna_schema import read_files
 
@@ -36,6 +36,9 @@ def read(paths: Sequence[Path], pairs: Sequence[str] = (), *, strict: bool = Fal
     from pipelines.registry import PIPELINES
 
     plans = plans_of(read_files(list(paths)))
+    if not plans:
+        files = ", ".join(map(str, paths))
+        raise InputError(f"{files}: no document is a job: give a file with one of kind {', '.join(JOBS)}")
     for plan in plans:
         face = face_of(PIPELINES[plan.pipeline])
         given = parse(face, pairs, {})

@@ -46,12 +46,9 @@ def plans_of(resources: Sequence[Resource]) -> list[Plan]:
     """What each job is here, in the order of the files.
 
     Raises:
-        InputError: there is no job, or a job names a data set or a model that is in none of the files.
+        InputError: a job names a data set or a model that is in none of the files.
     """
-    plans = [_JOBS[one.kind](one, _Files(resources)) for one in resources if one.kind in _JOBS]
-    if not plans:
-        raise InputError(f"the files have no job: give one that has a document of kind {', '.join(_JOBS)}")
-    return plans
+    return [JOBS[one.kind](one, _Files(resources)) for one in resources if one.kind in JOBS]
 
 
 class _Files:
@@ -188,7 +185,7 @@ _OUTPUTS = (
     "hard_example_cloud_inference_output",
 )
 _SIZES = {"input_shape": "image_size", "imgsz": "image_size", "image_size": "image_size"}
-_JOBS: dict[str, Callable[[Resource, _Files], Plan]] = {
+JOBS: dict[str, Callable[[Resource, _Files], Plan]] = {
     "IncrementalLearningJob": _incremental,
     "JointInferenceService": _joint,
     "LifelongLearningJob": _lifelong,

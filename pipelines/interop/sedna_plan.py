@@ -83,11 +83,12 @@ class Plan:
         places: dict[tuple[str, str], list[str]] = {}
         for loss in self.losses:
             places.setdefault((loss.what, loss.reason), []).append(loss.place)
-        return [f"{', '.join(dict.fromkeys(where))}: {what}: {why}" for (what, why), where in places.items()]
+        lines = (f"{', '.join(dict.fromkeys(where))}: {what}: {why}" for (what, why), where in places.items())
+        return [" ".join(line.split()) for line in lines]
 
     def lines(self) -> Iterator[str]:
         """The job as a script of the shell, with comments."""
-        yield f"# {self.job.kind} {self.job.name} ({self.job.place})"
+        yield " ".join(f"# {self.job.kind} {self.job.name} ({self.job.place})".split())
         words = [f"{name}={as_text(value)}" for name, value in self.parameters.items()]
         every = ["--every", self.every] if self.every else []
         yield from _command(RUN, [self.pipeline, *every], [("-p", word) for word in words])
@@ -100,7 +101,7 @@ class Plan:
     def remarks(self) -> Iterator[str]:
         """What behaves otherwise here and what is lost, as comments of a script."""
         for note in self.notes:
-            yield f"# note: {note}"
+            yield f"# note: {' '.join(note.split())}"
         for line in self.lost():
             yield f"# not carried over: {line}"
 

@@ -74,7 +74,7 @@ class Worker:
         return inside
 
     def set_variables(self, also: dict[str, str] | None = None) -> None:
-        """Make parameters of the variables that are left.
+        """Make parameters of the variables that are left. The value of one that is lost may be a credential.
 
         Args:
             also: parameters by the names that this worker has for them.
@@ -85,7 +85,7 @@ class Worker:
             if parameter in self.plan.names:
                 self.plan.put(parameter, self.on_host(value), self.place, f"env {name}={value}")
             else:
-                self.plan.lose(self.place, f"env {name}={value}", _WHY_NOT.get(name, _READ_BY_CODE))
+                self.plan.lose(self.place, f"env {name}", _WHY_NOT.get(name, _READ_BY_CODE))
 
     def lose_variables(self, reason: str) -> None:
         """Take down the variables that are left, unless a parameter has the same value already."""
@@ -94,7 +94,7 @@ class Worker:
             parameter = _VARIABLES.get(name, name)
             if self.plan.parameters.get(parameter, None) != value:
                 self.on_host(value)
-                self.plan.lose(self.place, f"env {name}={value}", _WHY_NOT.get(name, reason))
+                self.plan.lose(self.place, f"env {name}", _WHY_NOT.get(name, reason))
 
     def set_resources(self, cpu: str, memory: str, gpus: str = "") -> None:
         """Make parameters of what the container may take, or else asks for."""

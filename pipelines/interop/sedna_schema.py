@@ -102,7 +102,7 @@ class Metadata(Fields):
 
     others = _METADATA
 
-    name: Text
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 
 
 class Named(Fields):

@@ -243,6 +243,7 @@ WRONG = {
     "number": (('value: "8"', 'value: "many"'), "batch='many'"),
     "list": (("        containers:", "        containers: []\n        volumes:"), "containers"),
     "nothing": (("spec:\n  initialModel:", "spec:\nextra:\n  initialModel:"), "unknown field 'extra'"),
+    "name": (("name: at-the-gate", 'name: "at\\nthe gate"'), "document 3: metadata.name"),
     "twice": (("name: at-the-gate", "name: start"), "document 2 has the same name"),
 }  # fmt: skip
 
@@ -281,6 +282,21 @@ def test_a_list_as_kubectl_prints_it_is_read_like_its_documents(tmp_path):
         document["status"] = {}
     (tmp_path / "list.yaml").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": documents}))
     assert read([tmp_path / "list.yaml"])[0].parameters == read([INCREMENTAL])[0].parameters
+
+
+def test_what_is_printed_runs_nothing_but_the_commands_and_tells_no_secret(tmp_path):
+    """A comment stays one line, whatever stands in a file; a variable without a place is named without its value."""
+    change = (
+        '              - name: "batch_size"\n                value: "8"',
+        '              - {name: "A\\ntouch x", value: "b\\ntouch y"}\n'
+        '              - {name: API_KEY, value: "hunter2"}',
+    )
+    done = CliRunner().invoke(app, ["sedna", str(changed(INCREMENTAL, tmp_path, change))])
+    assert done.exit_code == 0
+    assert "env A touch x: " in done.stdout
+    assert not [line for line in done.stdout.splitlines() if line.startswith("touch")]
+    assert "env API_KEY: " in done.stdout
+    assert "hunter2" not in done.stdout
 
 
 def test_only_one_thing_is_done_with_a_file():
