@@ -129,6 +129,20 @@ class Cluster:
         """The page of a recurring run."""
         return f"{self.ui}/#/recurringrun/details/{recurring_run_id}"
 
+    def run(self, run_id: str) -> Any:
+        """What the server knows of a run.
+
+        Raises:
+            InputError: what answers is not Kubeflow Pipelines.
+        """
+        try:
+            run = self.client.runs.run_service_get_run(run_id, _request_timeout=TIMEOUT)
+        except (TypeError, AttributeError):
+            run = None  # kfp's client takes what it can from any text
+        if run is None or run.run_id != run_id:
+            raise InputError(_STRANGER.format(host=self.host))
+        return run
+
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made if it is not there."""
         if not 0 < len(name) <= _LONGEST_NAME:
@@ -368,7 +382,7 @@ def describe(cluster: Cluster, run_id: str) -> Iterator[str]:
         InputError: there is no such run, or the server cannot be asked.
     """
     with cluster.explained():
-        run = _get_run(cluster, run_id)
+        run = cluster.run(run_id)
     yield from outcome(run, cluster.run_url(run_id), cluster.namespace)
 
 
@@ -537,26 +551,16 @@ def _look(cluster: Cluster, run_id: str, every: float) -> Any:
     """Ask for a run, through restarts of the server and of the network."""
     for _ in range(_PATIENCE - 1):
         try:
-            return _get_run(cluster, run_id)
+            return cluster.run(run_id)
         except (ApiException, urllib3.exceptions.HTTPError) as error:
             if isinstance(error, ApiException) and error.status < 500:
                 break
             time.sleep(every)
     try:
         with cluster.explained():
-            return _get_run(cluster, run_id)
+            return cluster.run(run_id)
     except InputError as error:
         raise InputError(f"{error}; if there is such a run, it goes on: {cluster.run_url(run_id)}") from None
-
-
-def _get_run(cluster: Cluster, run_id: str) -> Any:
-    try:
-        run = cluster.client.runs.run_service_get_run(run_id, _request_timeout=TIMEOUT)
-    except (TypeError, AttributeError):
-        run = None  # kfp's client takes what it can from any text
-    if run is None or run.run_id != run_id:
-        raise InputError(_STRANGER.format(host=cluster.host))
-    return run
 
 
 def _changes(run: Any, told: dict[str, str]) -> Iterator[str]:

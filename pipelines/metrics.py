@@ -63,10 +63,8 @@ def figures_of_run(cluster: Any, run_id: str) -> Figures:
     Raises:
         InputError: there is no such run, it names no job, or has no figures.
     """
-    from pipelines.client import TIMEOUT
-
     with cluster.explained():
-        run = cluster.client.runs.run_service_get_run(run_id, _request_timeout=TIMEOUT)
+        run = cluster.run(run_id)
     config = getattr(run, "runtime_config", None)
     job_root = ((config and config.parameters) or {}).get("job_root")
     if not job_root:
