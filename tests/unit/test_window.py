@@ -1,4 +1,3 @@
-import json
 import random
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -89,7 +88,7 @@ def test_24_hours_from_a_time_on_one_weekday():
 )
 def test_weekdays_are_names_and_ranges(written, days):
     window = Window.parse({"start": "01:00", "end": "02:00", "weekdays": written})
-    assert window.to_dict()["weekdays"] == days.split()
+    assert Window.parse(window.describe()) == window
     monday = utc("2025-06-02T01:30")
     names = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
     assert [names[day] for day in range(7) if window.contains(monday + timedelta(days=day))] == days.split()
@@ -210,7 +209,6 @@ def test_what_is_written_out_reads_the_same(value, text):
     window = Window.parse(value)
     assert window.describe() == text
     assert Window.parse(text) == window
-    assert Window.parse(json.loads(json.dumps(window.to_dict()))) == window
 
 
 @pytest.mark.parametrize(

@@ -109,15 +109,6 @@ class Window:
         days = "" if len(self.weekdays) == len(_WEEKDAYS) else " " + ",".join(self._days())
         return f"{_clock(self.start)}-{_clock(self.end)} {self.timezone.key}{days}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The window as a mapping for JSON, which ``parse`` reads."""
-        return {
-            "start": _clock(self.start),
-            "end": _clock(self.end),
-            "timezone": self.timezone.key,
-            "weekdays": self._days(),
-        }
-
     def _days(self) -> list[str]:
         return [_WEEKDAYS[day][:3] for day in sorted(self.weekdays)]
 
