@@ -20,9 +20,13 @@ def registries() -> list[Registry[Any]]:
     from components.core.tasks.base import tasks
     from components.ingest.dataset import formats
     from components.label.handoff import writers
+    from components.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
     from components.serving.sinks.base import sinks
 
-    return [tasks, heads, estimators, formats, writers, miners, runtimes, sinks, trigger_metrics, gate_metrics]
+    return [
+        tasks, heads, estimators, formats, writers, miners, runtimes, sinks, trigger_metrics, gate_metrics,
+        task_definitions, task_allocations, unseen_detections,
+    ]  # fmt: skip
 
 
 def unknown_entries(given: Mapping[str, Any]) -> list[str]:
@@ -36,6 +40,7 @@ def unknown_entries(given: Mapping[str, Any]) -> list[str]:
     from components.core.runtimes.base import runtimes
     from components.ingest.dataset import formats
     from components.label.handoff import writers
+    from components.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
 
     named = {
         "plugins": plugins.load,
@@ -44,6 +49,9 @@ def unknown_entries(given: Mapping[str, Any]) -> list[str]:
         "label_format": writers.get,
         "miner": find_miner,
         "runtime": runtimes.get,
+        "task_definition": task_definitions.get,
+        "task_allocation": task_allocations.get,
+        "unseen_detection": unseen_detections.get,
     }
     found = []
     for parameter, find in named.items():

@@ -8,6 +8,14 @@ from components.evaluate.component import evaluate, judge
 from components.ingest.component import collect, ingest
 from components.joint.component import calibrate, deploy_pair, setup_joint, train_big
 from components.label.component import label
+from components.lifelong.component import (
+    define_tasks,
+    deploy_tasks,
+    evaluate_tasks,
+    infer_tasks,
+    setup_lifelong,
+    train_task,
+)
 from components.mine.component import mine
 from components.prepare.component import plan, prepare
 from components.report.component import conclude, report
@@ -19,6 +27,8 @@ from pipelines.helmet_detection import helmet_detection
 from pipelines.incremental_learning import incremental_learning
 from pipelines.incremental_round import incremental_round
 from pipelines.joint_inference import joint_inference
+from pipelines.lifelong_learning import lifelong_learning
+from pipelines.lifelong_round import lifelong_round
 
 COMPONENTS: dict[str, Any] = {
     component.name: component
@@ -26,9 +36,13 @@ COMPONENTS: dict[str, Any] = {
         calibrate,
         collect,
         convert,
+        define_tasks,
         deploy,
         deploy_pair,
+        deploy_tasks,
         evaluate,
+        evaluate_tasks,
+        infer_tasks,
         ingest,
         judge,
         label,
@@ -40,14 +54,24 @@ COMPONENTS: dict[str, Any] = {
         report,
         setup,
         setup_joint,
+        setup_lifelong,
         setup_round,
         train,
         train_big,
+        train_task,
         trigger,
     )
 }
 
 PIPELINES: dict[str, Any] = {
     pipeline.name: pipeline
-    for pipeline in (helmet_detection, incremental_learning, incremental_round, joint_inference, hard_example_mining)
+    for pipeline in (
+        helmet_detection,
+        incremental_learning,
+        incremental_round,
+        joint_inference,
+        lifelong_learning,
+        lifelong_round,
+        hard_example_mining,
+    )
 }

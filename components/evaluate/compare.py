@@ -14,7 +14,7 @@ from components.core.manifest import Manifest
 from components.core.reports.page import Section
 from components.core.rules.custom_metrics import Predictions, gate_metrics, own_values
 from components.core.tasks.base import Figures, Measurement, Task
-from components.evaluate.evaluate import Evaluation, evaluate
+from components.evaluate.evaluate import evaluate
 from components.evaluate.predictor import Predictor
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -131,30 +131,50 @@ def compare(
     Raises:
         InputError: two models are the same or of different tasks, or nothing is labelled in any set.
     """
-    task = _task(predictors)
+    _check_one_task(predictors)
     joined = _union(sets)
     evaluations = {
         name: evaluate(joined, one, confidence_threshold=confidence_threshold, cache_folder=cache_folder)
         for name, one in predictors.items()
     }
     first = next(iter(evaluations.values()))
-    ids = first.measured.samples.table["id"]
+    measured = {name: evaluation.measured for name, evaluation in evaluations.items()}
+    return compare_measured(measured, sets, named=named, sections=first.sections)
+
+
+def compare_measured(
+    measured: Mapping[str, Measurement[Any]],
+    sets: Mapping[str, Manifest],
+    *,
+    named: Collection[str] = (),
+    sections: Sequence[Section] = (),
+) -> Comparison:
+    """Compare what several models, or models that work together as one, found in the same samples.
+
+    Args:
+        measured: the models by name, all on the same samples; the first is compared with each of the others.
+        sets: parts of these samples by name; those that are not among them are passed over.
+        named: metrics that the gate's conditions name; the user's own among them are computed.
+        sections: the report of the first model's evaluation.
+    """
+    first = next(iter(measured.values()))
+    task, ids = first.task, first.samples.table["id"]
     members = {name: ids.is_in(one.table["id"].to_list()).arg_true().to_list() for name, one in sets.items()}
     members[ALL] = list(range(len(ids)))
     wanted = {name.rpartition(".")[2] for name in named}
     scores: dict[str, dict[str, Scores]] = {}
     for name, places in members.items():
         try:
-            scores[name] = {model: _scores(task, one, places, wanted) for model, one in evaluations.items()}
+            scores[name] = {model: _scores(task, one, places, wanted) for model, one in measured.items()}
         except NothingToMeasureError:
             continue
     deltas = {name: _deltas(task, by) for name, by in scores.items()}
     empty = tuple(name for name in members if name not in scores)
-    return Comparison(joined.classes, task, scores, deltas, empty, first.sections)
+    return Comparison(first.samples.classes, task, scores, deltas, empty, sections)
 
 
-def _task(predictors: Mapping[str, Predictor]) -> Task[Any, Any]:
-    """The task of all models, which have to be different ones."""
+def _check_one_task(predictors: Mapping[str, Predictor]) -> None:
+    """See that all models are for one task, and different ones."""
     (first, one), *others = predictors.items()
     for name, other in others:
         if one.task.name != other.task.name:
@@ -167,7 +187,6 @@ def _task(predictors: Mapping[str, Predictor]) -> Task[Any, Any]:
                 f"{first} ({one.name}) and {name} ({other.name}) are the same model: model.onnx of both has SHA-256 "
                 f"{one.digest[:8]}...; train a candidate or give another champion"
             )
-    return one.task
 
 
 def _union(sets: Mapping[str, Manifest]) -> Manifest:
@@ -182,9 +201,8 @@ def _union(sets: Mapping[str, Manifest]) -> Manifest:
     return Manifest(table.unique("id", keep="first", maintain_order=True), one.classes)
 
 
-def _scores(task: Task[Any, Any], evaluation: Evaluation, places: Sequence[int], wanted: Collection[str]) -> Scores:
+def _scores(task: Task[Any, Any], whole: Measurement[Any], places: Sequence[int], wanted: Collection[str]) -> Scores:
     """A model on some of the samples."""
-    whole = evaluation.measured
     if not places:
         raise NothingToMeasureError("no sample")
     samples = Manifest(whole.samples.table[places], whole.samples.classes)

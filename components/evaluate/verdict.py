@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from components.core.parameters import EvaluateSettings, GateSettings
 from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
 from components.evaluate.compare import Comparison, compare
-from components.evaluate.gate import Judgement, conversion_check, judge
+from components.evaluate.gate import Check, Judgement, conversion_check, judge
 from components.evaluate.predictor import open_predictor
 
 
@@ -53,17 +53,33 @@ def compare_and_judge(
         cache_folder=cache_folder,
         named=conditions.metrics() if conditions else (),
     )
-    judgement = judge(
+    return comparison, judge_comparison(comparison, gate, further=[conversion_check(conversion)], now=now)
+
+
+def judge_comparison(
+    comparison: Comparison, gate: GateSettings, *, further: Sequence[Check], now: datetime
+) -> Judgement:
+    """Decide whether a candidate takes the champion's place, as the parameters say.
+
+    Args:
+        comparison: of both.
+        gate: what is asked of the candidate.
+        further: what was asked elsewhere.
+        now: the time, with its zone.
+
+    Raises:
+        InputError: as for ``judge``.
+    """
+    return judge(
         comparison,
         now=now,
-        conditions=conditions,
+        conditions=Condition.parse(gate.gate_conditions) if gate.gate_conditions else None,
         no_regression=gate.max_class_drop if gate.max_class_drop >= 0 else None,
         min_samples=gate.min_samples,
         min_map50=gate.min_map50,
         require_significant=gate.require_significant,
         max_map50_drop=gate.max_map50_drop if gate.max_map50_drop >= 0 else None,
         window=Window.parse(gate.deploy_window) if gate.deploy_window else None,
-        further=[conversion_check(conversion)],
+        further=further,
         force=gate.force_deploy,
     )
-    return comparison, judgement

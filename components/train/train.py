@@ -25,6 +25,7 @@ from components.core.estimators.base import Epoch, Estimator, check_training, es
 from components.core.job.job import Job
 from components.core.manifest import Manifest
 from components.core.parameters import parse_image_size, parse_labels
+from components.core.release import MODEL
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
 from components.core.stores.open import fetch, open_store, shown
@@ -324,7 +325,8 @@ def _of_elsewhere(base_model: str) -> str:
 def _local_base(base_model: str, folder: Path, job_root: str) -> str:
     """The base model as a local name; one from elsewhere is fetched and compared with its digest."""
     if not _of_elsewhere(base_model):
-        Job.open(job_root).fetch_bundle(base_model.partition(":")[2], folder / "base")
+        version, _, member = base_model.partition(":")[2].partition(":")
+        Job.open(job_root).fetch_bundle(version, folder / "base", member=member or MODEL)
         return str(folder / "base")
     url, _, digest = base_model.partition("#sha256=")
     if not digest:

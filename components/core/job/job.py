@@ -22,6 +22,7 @@ from components.core.job.registry import FOLDER as BUNDLES
 from components.core.job.registry import Registry
 from components.core.job.state import STATE, RoundResult, State
 from components.core.manifest import Manifest
+from components.core.release import MODEL
 from components.core.stores.open import Store, open_store
 
 _NO_CHAMPION = "no job with a champion lies there, check the address"
@@ -176,20 +177,28 @@ class Job:
             raise InputError(f"{self.store.uri}: {_NO_CHAMPION}")
         return state.champion
 
-    def fetch_bundle(self, version: str, folder: Path, state: State | None = None) -> Bundle:
-        """Bring the bundle of a release of one model here, and check it against what the job committed.
+    def fetch_bundle(self, version: str, folder: Path, state: State | None = None, member: str = MODEL) -> Bundle:
+        """Bring the bundle of a release here, and check it against what the job committed.
 
         Args:
             version: its name.
             folder: gets the files.
             state: as read; None reads it.
+            member: which one, of a release of several models.
 
         Raises:
             NotFoundError: there is no such version; the message names those there are.
             InputError: it is not the one that the job committed.
         """
         state = state or self.read()[0]
-        return self.registry.fetch(version, folder, state.vouched.get(version))
+        digest = state.vouched.get(version)
+        if member == MODEL:
+            return self.registry.fetch(version, folder, digest)
+        members = self.registry.release(version, digest).members
+        if digest is None or member not in members:
+            there = f"its members are {', '.join(members)}" if digest else "the job has not committed it"
+            raise InputError(f"{self.store.uri}: no model {member!r} of version {version}: {there}")
+        return self.registry.fetch(members[member].version, folder, members[member].sha256)
 
     def roll_back(self, version: str = "") -> State:
         """Point at an earlier release again.

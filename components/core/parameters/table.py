@@ -637,6 +637,64 @@ class JointSettings(Parameters):
     )
 
 
+class LifelongSettings(Parameters):
+    """What the tasks of lifelong learning are, and which model answers for each."""
+
+    section = "lifelong"
+
+    task_definition: str = Field(
+        "TaskDefinitionByDataAttr",
+        min_length=1,
+        description="What divides samples into tasks: `TaskDefinitionByDataAttr` (a pattern over the path),"
+        " `TaskDefinitionByOrigin`, `TaskDefinitionByCluster`, or a plug-in.",
+    )
+    task_parameters: dict[str, Any] = Field(
+        {}, description='Its parameters, such as `{"pattern": "(day|night)"}`; by default the first folder of a path.'
+    )
+    task_allocation: str = Field(
+        "definition",
+        min_length=1,
+        description="What finds the task of a new sample: `definition` (the same rule), `router` (the task whose images"
+        " look most alike), or a plug-in.",
+    )
+    task_relation: Literal["identity", "transfer"] = Field(
+        "identity",
+        description="Whose model answers for a task without a good one of its own: `identity` for the shared one, or"
+        " `transfer` for the one that is best on the task's test samples.",
+    )
+    task_update: Literal["finetune", "retrain"] = Field(
+        "finetune", description="How a task's model learns what is new: `finetune`, or `retrain` on all its samples."
+    )
+    min_task_samples: Annotated[int, Field(ge=1)] = Field(
+        10, description="Minimum number of training samples of a task with a model of its own."
+    )
+    keep_conditions: Conditions = Field(
+        ["gain >= 0"],
+        description="Conditions for a task to keep its own model, over `score`, `parent` (the score of the model that"
+        " would answer instead) and `gain` (the difference).",
+    )
+    max_forgetting: Fraction = Field(
+        0.05, description="Maximum drop of any earlier task against the champion, 0 to 1, in mAP50 or mIoU."
+    )
+    unseen_detection: str = Field(
+        "knn",
+        min_length=1,
+        description="What says that an image is unlike the training images: `knn`, `mahalanobis`, `TaskAttr` (only"
+        " samples of no known task are unseen), or a plug-in.",
+    )
+    max_false_unseen: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="Fraction of the images like the known ones that may be called unseen."
+    )
+    unseen_policy: Literal["fallback", "abstain", "alarm"] = Field(
+        "fallback",
+        description="What becomes of an unseen image: the shared model answers (`fallback`), also with a warning"
+        " (`alarm`), or there is no answer (`abstain`).",
+    )
+    unseen_budget: Annotated[int, Field(ge=0)] = Field(
+        50, description="Maximum number of unseen images to ask labels for after a round; 0 for none."
+    )
+
+
 class MineSettings(Parameters):
     """How many images people are asked to label, and how these are chosen."""
 
@@ -703,6 +761,11 @@ _ROUND: Workflow = (
     RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
 )  # fmt: skip
 
+_LIFELONG_ROUND: Workflow = (
+    FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
+    RoundTrainSettings, EvaluateSettings, LifelongSettings, GateSettings, DeploySettings,
+)  # fmt: skip
+
 # What each pipeline takes.
 WORKFLOWS: dict[str, Workflow] = {
     "helmet-detection": (
@@ -715,6 +778,8 @@ WORKFLOWS: dict[str, Workflow] = {
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,
+    "lifelong-learning": (*_LIFELONG_ROUND, TriggerSettings),
+    "lifelong-round": _LIFELONG_ROUND,
     "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings),
 }  # fmt: skip
 

@@ -1,0 +1,532 @@
+"""Lifelong learning as KFP components."""
+
+from typing import List  # noqa: UP035 - KFP knows lists of artifacts by this name
+
+from kfp import dsl
+
+from components import images
+
+
+@images.train_component
+def setup_lifelong(
+    feed_url: str,
+    job_root: str,
+    node_selector: dict,
+    step_cpu: str,
+    step_memory: str,
+    store_secret: str,
+    tolerations: list,
+    train_cpu: str,
+    train_gpu_type: str,
+    train_gpus: str,
+    train_memory: str,
+    settings: dict = {},  # noqa: B006 - KFP takes the default as a value
+) -> None:
+    """Check every parameter of a round of lifelong learning before any work starts.
+
+    Args:
+        feed_url: See `collect`.
+        job_root: Where the job is kept.
+        node_selector: Labels of the nodes that steps may run on.
+        step_cpu: CPUs of each step that loads a model.
+        step_memory: Memory of each step that loads a model.
+        store_secret: Kubernetes secret with the credentials of the store.
+        tolerations: Kubernetes tolerations of every step.
+        train_cpu: CPUs of training.
+        train_gpu_type: Resource name of the GPUs.
+        train_gpus: Number of GPUs for training.
+        train_memory: Memory of training.
+        settings: Parameters by name.
+    """
+    values = dict(locals())
+    from components.core.steps import step
+
+    with step("setup", job_root):
+        from components.core import plugins
+        from components.core.estimators.base import check_training
+        from components.core.parameters import (
+            WORKFLOWS,
+            CommonSettings,
+            DataSettings,
+            LifelongSettings,
+            RoundSettings,
+            RoundTrainSettings,
+            read,
+        )
+        from components.core.runtimes.base import runtimes
+        from components.ingest.classes import Classes
+        from components.ingest.dataset import formats
+        from components.lifelong.knowledge_base import check_job
+        from components.lifelong.plan import check_no_force
+        from components.lifelong.plug_points import check_plug_ins
+        from components.setup.cluster import warn_of_cluster
+        from components.setup.setup import check_run
+
+        def data() -> DataSettings:
+            return read(DataSettings, settings)
+
+        def train() -> RoundTrainSettings:
+            return read(RoundTrainSettings, settings)
+
+        check_run(
+            values,
+            WORKFLOWS["lifelong-learning"],
+            [
+                lambda: plugins.load(read(CommonSettings, settings).plugins),
+                lambda: runtimes.get(read(CommonSettings, settings).runtime),
+                lambda: data().data_format == "auto" or formats.get(data().data_format),
+                lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_plug_ins(read(LifelongSettings, settings)),
+                lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
+                lambda: check_job(job_root),
+                lambda: check_training(
+                    train().estimator, train().initial_model, train().estimator_options, train().epochs
+                ),
+            ],
+        )
+        warn_of_cluster(values)
+
+
+@images.train_component
+def define_tasks(
+    arrivals: dsl.Input[dsl.Dataset],
+    job_root: str,
+    training: dsl.Output[dsl.Dataset],
+    everything: dsl.Output[dsl.Dataset],
+    tests: dsl.Output[dsl.Dataset],
+    recent: dsl.Output[dsl.Dataset],
+    tasks: dsl.Output[dsl.Artifact],
+    counts: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> list:
+    """Divide the samples into tasks, and decide which models the round trains.
+
+    Args:
+        arrivals: New samples, from `collect`.
+        job_root: Where the job is kept.
+        training: What is new, a replay of what is known, and samples to choose the best epoch by.
+        everything: Every sample taken in so far; the job's once the round is committed.
+        tests: Every test sample.
+        recent: Test samples of the last rounds.
+        tasks: The task of each sample and what is trained, as JSON.
+        counts: Number of samples and tasks.
+        report: The same, as a page.
+        settings: Parameters by name.
+
+    Returns:
+        Names of the models to train: `shared`, and tasks.
+    """
+    from components.core.steps import step
+
+    with step("define_tasks", job_root):
+        report.metadata["display_name"] = "define_tasks_report"  # what the pages of Kubeflow show
+        import logging
+        from pathlib import Path
+
+        from components.core import plugins
+        from components.core.cache import cache_folder, own_folder
+        from components.core.job.job import Job
+        from components.core.manifest import Manifest
+        from components.core.parameters import (
+            CommonSettings,
+            GateSettings,
+            LifelongSettings,
+            RoundSettings,
+            RoundTrainSettings,
+            SplitSettings,
+            read,
+        )
+        from components.core.reports.page import write_page
+        from components.lifelong.knowledge_base import fetch_known
+        from components.lifelong.plan import Plan, plan_models
+        from components.lifelong.plug_points import make, task_definitions
+        from components.lifelong.report import planned
+        from components.lifelong.samples import Samples
+        from components.prepare.replay import check_test_set, round_manifest, section
+
+        common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
+        rounds, gate = read(RoundSettings, settings), read(GateSettings, settings)
+        plugins.load(common.plugins)
+        cache, job = cache_folder(job_root), Job.open(job_root)
+        state, _ = job.read()
+        number = int(arrivals.metadata["round"])
+        arrived = Manifest.read(arrivals.path)
+        data = round_manifest(
+            job.manifest(state, cache),
+            arrived,
+            round_number=number,
+            seed=common.seed,
+            replay_ratio=rounds.replay_ratio,
+            replay_limit=rounds.replay_limit,
+            core_rounds=rounds.core_rounds,
+            recent_rounds=rounds.recent_rounds,
+            min_test_samples=gate.min_samples,
+            purpose="train" if rounds.force_train else "learn",
+            **dict(read(SplitSettings, settings)),
+        )
+        if not gate.force_deploy:
+            check_test_set(data, gate.min_samples)
+        known, members = fetch_known(job, state, state.champion, own_folder(job_root) / "members")
+        definition = make(task_definitions, chosen.task_definition, chosen.task_parameters)
+        labelled = Samples.of(data.manifest.labelled(), cache / "blobs")
+        same = known is not None and known.definition.is_of(chosen.task_definition, chosen.task_parameters)
+        learned = definition.fit(labelled, known.definition.state if known and same else {})
+        names = definition.assign(labelled, learned)
+        assigned = dict(zip(labelled.manifest.table["id"], names, strict=True))
+        plan = Plan(
+            round=number,
+            champion=state.champion,
+            tasks=assigned,
+            definition=learned,
+            models=plan_models(
+                data.manifest,
+                assigned,
+                (data.training if rounds.force_train else arrived).labelled().table["id"].to_list(),
+                round_number=number,
+                known=known,
+                members=members,
+                min_task_samples=chosen.min_task_samples,
+                task_update=chosen.task_update,
+            ),
+        )
+        logging.info("%s", "; ".join(f"{one.name}: {one.action} ({one.why})" for one in plan.models))
+        for artifact, samples in (
+            (training, data.training),
+            (everything, data.manifest),
+            (tests, data.manifest.split("test").labelled()),
+            (recent, data.recent),
+        ):
+            samples.write(artifact.path)
+            artifact.metadata["round"] = number
+        Path(tasks.path).write_text(plan.model_dump_json(indent=1), encoding="utf-8")
+        write_page(report.path, "Tasks", [planned(plan), section(data, read(RoundTrainSettings, settings).epochs)])
+        for name, count in (data.counts | {"tasks": len(plan.models) - 1}).items():
+            counts.log_metric(name, count)
+        return plan.to_train()
+
+
+@images.train_component
+def train_task(
+    name: str,
+    training: dsl.Input[dsl.Dataset],
+    everything: dsl.Input[dsl.Dataset],
+    tasks: dsl.Input[dsl.Artifact],
+    job_root: str,
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Train the model of one task, by itself; a killed run resumes from its last epoch.
+
+    Args:
+        name: Of the task, or `shared`.
+        training: From `define-tasks`.
+        everything: From `define-tasks`.
+        tasks: From `define-tasks`.
+        job_root: Where the job is kept; checkpoints go there after each epoch.
+        model: The model as a bundle; its metadata names the task.
+        metrics: Figures of the last epoch.
+        report: Curves and sample predictions, as a page.
+        settings: Parameters by name.
+    """
+    from components.core.steps import step
+
+    with step(f"train_{name}", job_root, everything.metadata.get("round"), settings):
+        report.metadata["display_name"] = f"train_{name}_report"  # what the pages of Kubeflow show
+        from pathlib import Path
+
+        from components.core.manifest import Manifest
+        from components.core.parameters import CommonSettings, EvaluateSettings, RoundTrainSettings, read
+        from components.core.reports.page import write_page
+        from components.lifelong.plan import Plan, base_of, samples_to_train
+        from components.train.train import train as fit
+
+        common, chosen = read(CommonSettings, settings), read(RoundTrainSettings, settings)
+        plan = Plan.model_validate_json(Path(tasks.path).read_bytes())
+        samples = samples_to_train(Manifest.read(everything.path), Manifest.read(training.path), plan, name)
+        trained = fit(
+            samples,
+            Path(model.path),
+            job_root=job_root,
+            seed=common.seed,
+            plugin_modules=common.plugins,
+            round_number=plan.round,
+            **(dict(chosen) | {"base_model": base_of(plan, name, chosen.base_model, chosen.initial_model)}),
+            **dict(read(EvaluateSettings, settings)),
+        )
+        model.metadata["task"] = name
+        write_page(report.path, f"Train {name}", trained.sections)
+        for figure, value in (trained.history or [{}])[-1].items():
+            metrics.log_metric(figure, value)
+
+
+@images.train_component
+def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
+    models: dsl.Input[List[dsl.Model]],  # noqa: UP006
+    everything: dsl.Input[dsl.Dataset],
+    tests: dsl.Input[dsl.Dataset],
+    recent: dsl.Input[dsl.Dataset],
+    tasks: dsl.Input[dsl.Artifact],
+    job_root: str,
+    judgement: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Evaluate every model on every task, choose the model of each task, and judge the knowledge base as one.
+
+    Args:
+        models: From `train-task`, one of each task.
+        everything: From `define-tasks`.
+        tests: Every test sample.
+        recent: Test samples of the last rounds.
+        tasks: From `define-tasks`.
+        job_root: Where the job is kept.
+        judgement: Outcome with every reason, the routing and whose models answer, as JSON.
+        metrics: Figures of the knowledge base, how they differ from the champion's, and what was forgotten.
+        report: The matrix of models and tasks, and the verdict, as a page.
+        settings: Parameters by name.
+    """
+    from components.core.steps import step
+
+    with step("evaluate_tasks", job_root, everything.metadata.get("round"), settings):
+        report.metadata["display_name"] = "evaluate_tasks_report"  # what the pages of Kubeflow show
+        import json
+        import logging
+        from datetime import UTC, datetime
+        from pathlib import Path
+
+        from components.core import plugins
+        from components.core.cache import cache_folder, own_folder
+        from components.core.job.job import Job
+        from components.core.manifest import Manifest
+        from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
+        from components.core.reports.page import write_page
+        from components.core.rules.conditions import Condition, Outcome
+        from components.evaluate.compare import compare_measured
+        from components.evaluate.evaluate import evaluate
+        from components.evaluate.gate import Check
+        from components.evaluate.gate_report import sections as gate_sections
+        from components.evaluate.predictor import open_predictor
+        from components.evaluate.verdict import judge_comparison
+        from components.lifelong.knowledge_base import SHARED, fetch_known
+        from components.lifelong.learn import learn, with_scores
+        from components.lifelong.plan import Plan
+        from components.lifelong.report import figures, sections
+        from components.lifelong.samples import Samples
+        from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
+
+        common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
+        thresholds, gate = read(EvaluateSettings, settings), read(GateSettings, settings)
+        plugins.load(common.plugins)
+        plan = Plan.model_validate_json(Path(tasks.path).read_bytes())
+        blobs, job = cache_folder(job_root) / "blobs", Job.open(job_root)
+        state, _ = job.read()
+        known, before = fetch_known(job, state, plan.champion, own_folder(job_root) / "members")
+        folders = {one.metadata["task"]: Path(one.path) for one in models}
+        folders |= {BEFORE + role: folder for role, folder in before.items()}
+        test = Samples.of(Manifest.read(tests.path), blobs)
+        measured = {}
+        for label, folder in folders.items():
+            predictor = open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+            measured[label] = evaluate(
+                test.manifest,
+                predictor,
+                confidence_threshold=thresholds.confidence_threshold,
+                cache_folder=blobs,
+            ).measured
+        ids = next(iter(measured.values())).samples.table["id"].to_list()
+        test = test.with_ids(ids)
+        places = plan.places(ids)
+        matrix = Matrix.of(measured, {**places, SHARED: list(range(len(ids)))})
+        served = choose_models(
+            plan,
+            matrix,
+            keep=Condition.parse(chosen.keep_conditions) if chosen.keep_conditions else None,
+            max_forgetting=chosen.max_forgetting,
+            relation=chosen.task_relation,
+        )
+        base = learn(plan, served, Manifest.read(everything.path), blobs, known, chosen)
+        routes = base.routes(test)
+        joined = {"candidate": matrix.joined([served[route.task or SHARED].label for route in routes])}
+        if known:
+            joined["champion"] = matrix.joined([BEFORE + route.member for route in known.routes(test)])
+        base = with_scores(base, plan.round, joined, places)
+        lost = forgotten(base.rounds[-1], known.tasks if known else (), chosen.max_forgetting)
+        bound = f"no task loses more than {chosen.max_forgetting:g}"
+        remembers = Check(bound, Outcome.NOT_MET if lost else Outcome.MET, "; ".join(lost) or "none did")
+        conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None
+        comparison = compare_measured(
+            joined,
+            {"recent": Manifest.read(recent.path)},
+            named=conditions.metrics() if conditions else (),
+        )
+        decided = judge_comparison(comparison, gate, further=[remembers], now=datetime.now(UTC))
+        logging.info("%s", decided.describe())
+        found = figures(base, routes)
+        used = {one.member: one.label for one in served.values()}
+        out = decided.to_dict() | {"routing": base.model_dump(mode="json"), "members": used}
+        Path(judgement.path).write_text(json.dumps(out, indent=1), encoding="utf-8")
+        judgement.metadata["champion"] = plan.champion or ""
+        title = comparison.figures.main_title
+        parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, found, title)]
+        write_page(report.path, "Evaluate tasks", parts)
+        for name, value in {**comparison.as_flat(), **found}.items():
+            metrics.log_metric(name, value)
+
+
+@images.small_component
+def deploy_tasks(
+    arrivals: dsl.Input[dsl.Dataset],
+    everything: dsl.Input[dsl.Dataset],
+    models: dsl.Input[List[dsl.Model]],  # noqa: UP006
+    judgement: dsl.Input[dsl.Artifact],
+    metrics: dsl.Input[dsl.Metrics],
+    collect_report: dsl.Input[dsl.HTML],
+    tasks_report: dsl.Input[dsl.HTML],
+    train_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
+    evaluate_report: dsl.Input[dsl.HTML],
+    job_root: str,
+    run_id: str,
+    page: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> str:
+    """Publish the models of all tasks as one release, and commit the round: pointer, cursor and manifest in one step.
+
+    Args:
+        arrivals: New samples, from `collect`, whose metadata says how far the feed has been read.
+        everything: Every sample taken in so far, from `define-tasks`.
+        models: From `train-task`, one of each task.
+        judgement: From `evaluate-tasks`.
+        metrics: From `evaluate-tasks`.
+        collect_report: Page of `collect`.
+        tasks_report: Page of `define-tasks`.
+        train_reports: Pages of `train-task`.
+        evaluate_report: Page of `evaluate-tasks`.
+        job_root: Where the job is kept.
+        run_id: Name of the run, by which a retried step recognises its own work.
+        page: The report of the whole round.
+        settings: Parameters by name.
+
+    Returns:
+        Where the report was kept.
+    """
+    from components.core.steps import step
+
+    with step("deploy", job_root, everything.metadata.get("round"), settings):
+        import json
+        import logging
+        from datetime import UTC, datetime
+        from pathlib import Path
+
+        from components.core.cache import own_folder
+        from components.core.errors import ConflictError, LostRaceError
+        from components.core.job.job import Job
+        from components.core.parameters import DeploySettings, read
+        from components.core.reports.page import read_sections, write_page
+        from components.deploy.canary import CanaryPlan
+        from components.deploy.candidate import Candidate
+        from components.deploy.deploy import deploy as commit
+        from components.deploy.deploy import section
+        from components.deploy.garbage import ABANDONED, collect_garbage, remove_leftovers
+        from components.ingest.fingerprints import remove_superseded
+        from components.report.report import keep
+
+        chosen = read(DeploySettings, settings)
+        decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
+        champion = judgement.metadata["champion"]
+        number = int(arrivals.metadata["round"])
+        job = Job.open(job_root)
+        state, _ = job.read()
+        trained = {one.metadata["task"]: Path(one.path) for one in models}
+        members = {}
+        for role, label in decided["members"].items():
+            if label in trained:
+                members[role] = trained[label]
+            else:
+                kept = job.registry.release(champion, state.vouched.get(champion)).members[role]
+                members[role] = own_folder(job_root) / "members" / kept.version
+                job.registry.fetch(kept.version, members[role], kept.sha256)
+        try:
+            deployed = commit(
+                job_root,
+                Candidate(members, decided["routing"]),
+                Path(everything.path),
+                outcome=decided["outcome"],
+                why="; ".join(decided["reasons"]),
+                round_number=number,
+                run_id=run_id,
+                cursor=arrivals.metadata["cursor"],
+                champion=champion or None,
+                rollout_timeout=chosen.rollout_timeout,
+                rollout_fraction=chosen.rollout_fraction,
+                canary=CanaryPlan(chosen.canary_fraction, chosen.canary_frames, chosen.canary_hours),
+            )
+        except ConflictError as error:
+            raise LostRaceError(str(error)) from error
+        logging.info("round %d: %s, the champion is %s", number, deployed.outcome, deployed.champion or "none")
+        state, _ = job.read()
+        collect_garbage(job, chosen.keep_versions, state)
+        remove_leftovers(job, state)
+        remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
+        parts = [evaluate_report, tasks_report, *train_reports, collect_report]
+        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        title = f"Round {number}"
+        write_page(page.path, title, sections)
+        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
+
+
+@images.train_component
+def infer_tasks(
+    arrivals: dsl.Input[dsl.Dataset],
+    job_root: str,
+    results: dsl.Output[dsl.Dataset],
+    counts: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    settings: dict = {},  # noqa: B006
+) -> None:
+    """Let the knowledge base look at the round's images without labels; unseen ones are asked to be labelled.
+
+    Args:
+        arrivals: New samples, from `collect`.
+        job_root: Where the job is kept; the list of unseen images goes to `to-label/`.
+        results: Of each image its task, whether it is unseen and why, and what was found (JSON lines, in input order).
+        counts: Images, unseen ones, and those that labels are asked for.
+        report: The same, as a page.
+        settings: Parameters by name.
+    """
+    from components.core.steps import step
+
+    with step("infer_tasks", job_root):
+        report.metadata["display_name"] = "infer_tasks_report"  # what the pages of Kubeflow show
+        import json
+        import logging
+        from pathlib import Path
+
+        from components.core import plugins
+        from components.core.cache import cache_folder
+        from components.core.job.job import Job
+        from components.core.job.label_requests import write_list
+        from components.core.manifest import LABELLED, Manifest
+        from components.core.parameters import CommonSettings, LifelongSettings, read
+        from components.core.reports.page import write_page
+        from components.lifelong.infer import infer
+        from components.lifelong.report import inferred
+
+        common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
+        plugins.load(common.plugins)
+        job, cache = Job.open(job_root), cache_folder(job_root)
+        state, _ = job.read()
+        new = Manifest.read(arrivals.path).where(~LABELLED)
+        found = infer(job, state, new, cache, common.runtime, chosen.unseen_budget)
+        lines = [json.dumps(line) for line in found.lines]
+        Path(results.path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if found.requests and found.requests.images:
+            logging.info("the list of unseen images is %s", write_list(job.store, found.requests))
+        asked = len(found.requests.images) if found.requests else 0
+        write_page(report.path, "New images", [inferred(found.routes, found.policy, asked)])
+        unseen = sum(bool(route.unseen) for route in found.routes)
+        for name, count in {"images": len(found.routes), "unseen": unseen, "asked": asked}.items():
+            counts.log_metric(name, count)

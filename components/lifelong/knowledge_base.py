@@ -1,0 +1,240 @@
+"""The knowledge base: a release with one member for each task, and the data that says which sample goes where.
+
+It has nothing of its own in the job's state: it is committed, rolled out and rolled back as every release is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.errors import InputError, one_line
+from components.core.job.job import Job
+from components.core.job.state import State as JobState
+from components.core.release import Release
+from components.lifelong.plug_points import (
+    State,
+    make,
+    task_allocations,
+    task_definitions,
+    unseen_detections,
+)
+from components.lifelong.samples import Floats, Projection, Samples, Task
+
+SHARED = "shared"  # the member that is trained on the samples of all tasks
+
+Policy = Literal["fallback", "abstain", "alarm"]
+Result = TypeVar("Result")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Chosen(_Record):
+    """A plug-in by its name, with its parameters and what it has learned."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+    state: State = {}
+
+    def is_of(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether it is the same plug-in with the same parameters, so that what it has learned still holds."""
+        return self.name == name and self.parameters == dict(parameters)
+
+
+class TaskEntry(_Record):
+    """What the knowledge base has of a task.
+
+    Attributes:
+        member: whose model answers for it: its own, ``shared``, or that of another task.
+        why: in a few words.
+        first_round: that brought it.
+        samples: labelled training samples so far.
+    """
+
+    member: str
+    why: str
+    first_round: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=0)]
+
+
+class RoundScores(_Record):
+    """What a round measured, on the test samples that there were then.
+
+    Attributes:
+        round: its number.
+        scores: main figure of the task's kind, by task, of the knowledge base that the round made.
+        before: the same of the one before it, which does not know the tasks that are new.
+    """
+
+    round: Annotated[int, Field(ge=1)]
+    scores: dict[str, float]
+    before: dict[str, float] = {}
+
+
+class KnowledgeBase(_Record):
+    """The routing data of a release of lifelong learning.
+
+    Attributes:
+        kind: says that it is one.
+        definition: what divides samples into tasks.
+        allocation: what finds the task of a new sample.
+        unseen: what says whether it is like the training samples.
+        projection: of the features that ``unseen`` looks at.
+        threshold: score from which a sample is unseen.
+        policy: what becomes of an unseen sample: the shared model answers (``fallback``), and says so loudly
+            (``alarm``), or there is no answer (``abstain``).
+        tasks: by name.
+        rounds: what the rounds measured that made this one, the oldest first.
+    """
+
+    kind: Literal["lifelong"] = "lifelong"
+    definition: Chosen
+    allocation: Chosen
+    unseen: Chosen
+    projection: Projection
+    threshold: float
+    policy: Policy
+    tasks: dict[str, TaskEntry]
+    rounds: tuple[RoundScores, ...] = ()
+
+    @classmethod
+    def of(cls, release: Release, version: str) -> Self:
+        """The knowledge base of a release.
+
+        Args:
+            release: of the job.
+            version: its name, for the message.
+
+        Raises:
+            InputError: it is a release of something else, or a task has a member that it lacks.
+        """
+        try:
+            base = cls.model_validate(release.routing)
+        except ValidationError as error:
+            raise InputError(
+                f"{version} is not a release of lifelong-learning ({one_line(error)}): use another job_root"
+            ) from error
+        lost = sorted({SHARED, *(entry.member for entry in base.tasks.values())} - release.members.keys())
+        if lost:
+            raise InputError(f"{version} has no member {', '.join(lost)}, which its tasks name: roll back to another")
+        return base
+
+    def routes(self, samples: Samples) -> list[Route]:
+        """Where each sample goes, in the order of the samples."""
+        definition = make(task_definitions, self.definition.name, self.definition.parameters)
+        allocation = make(task_allocations, self.allocation.name, self.allocation.parameters)
+        unseen = make(unseen_detections, self.unseen.name, self.unseen.parameters)
+        defined = definition.assign(samples, self.definition.state)
+        tasks = allocation.allocate(samples, defined, self.allocation.state)
+        scores = unseen.score(self.projection.apply(samples.features), self.unseen.state)
+        return [self._route(task, float(score)) for task, score in zip(tasks, scores, strict=True)]
+
+    def _route(self, task: Task, score: float) -> Route:
+        if task is None or task not in self.tasks:
+            return Route(None, SHARED, score, f"task {task} is not known" if task else "it belongs to no task")
+        if score > self.threshold:
+            return Route(None, SHARED, score, f"score {score:.4g} is above {self.threshold:.4g}")
+        return Route(task, self.tasks[task].member, score)
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a sample goes.
+
+    Attributes:
+        task: whose it is; None where it is unseen.
+        member: whose model answers, if one does.
+        score: of unseen detection.
+        unseen: why it is unseen; empty where it is not.
+    """
+
+    task: Task
+    member: str
+    score: float
+    unseen: str = ""
+
+
+def fetch_known(
+    job: Job, state: JobState, version: str | None, folder: Path
+) -> tuple[KnowledgeBase | None, dict[str, Path]]:
+    """Bring the models of a knowledge base of a job here.
+
+    Args:
+        job: the job.
+        state: of it, as read.
+        version: of the release; None for none.
+        folder: gets a folder of each model, named by its version.
+
+    Returns:
+        The knowledge base and the folder of each member; None and none without a version.
+
+    Raises:
+        InputError: it is a release of something else, or a model is damaged.
+    """
+    if version is None:
+        return None, {}
+    release = job.registry.release(version, state.vouched.get(version))
+    known = KnowledgeBase.of(release, version)
+    folders = {}
+    for role, member in release.members.items():
+        folders[role] = folder / member.version
+        job.registry.fetch(member.version, folders[role], member.sha256)
+    return known, folders
+
+
+def check_job(job_root: str) -> None:
+    """Make sure that a job can release a knowledge base.
+
+    Args:
+        job_root: the job; one that is not there yet can.
+
+    Raises:
+        InputError: its champion is something else.
+    """
+    job = Job.open(job_root)
+    state, _ = job.read()
+    if state.champion:
+        release = job.registry.release(state.champion, state.vouched.get(state.champion))
+        KnowledgeBase.of(release, f"{job.store.uri}: the champion {state.champion}")
+
+
+def integrate(members: Sequence[str], answers: Callable[[str, Sequence[int]], Sequence[Result]]) -> list[Result]:
+    """Ask each model once for all its samples, and put the answers into the order of the samples.
+
+    Args:
+        members: whose model answers, for each sample.
+        answers: of a member, for the samples at some places.
+    """
+    found: dict[int, Result] = {}
+    for member in sorted(set(members)):
+        places = [place for place, one in enumerate(members) if one == member]
+        found.update(zip(places, answers(member, places), strict=True))
+    return [found[place] for place in range(len(members))]
+
+
+def score_matrix(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) -> tuple[Floats, list[int]]:
+    """The scores of tasks (columns) after rounds (rows), and the row in which each task was learned.
+
+    Tasks that no round has measured are left out. Before its first round a task has the score of the knowledge base
+    that did not know it yet.
+    """
+    numbers = [one.round for one in rounds]
+    names = [name for name in tasks if any(name in one.scores for one in rounds)]
+    table = np.full((len(rounds), len(names)), np.nan)
+    learned = []
+    for column, name in enumerate(names):
+        rows = [row for row, one in enumerate(rounds) if name in one.scores]
+        learned.append(next((r for r in rows if numbers[r] >= tasks[name].first_round), rows[0]))
+        for row in rows:
+            table[row, column] = rounds[row].scores[name]
+        first = learned[-1]
+        if first and name in rounds[first].before:
+            table[first - 1, column] = rounds[first].before[name]
+    return table, learned

@@ -1,0 +1,184 @@
+"""Which tasks a round has, and what each of its models is trained from and on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.lifelong.knowledge_base import SHARED, KnowledgeBase
+from components.lifelong.samples import Task
+
+Update = Literal["finetune", "retrain"]
+Action = Literal["new", "finetune", "retrain", "keep", "fall back"]
+
+
+class Planned(BaseModel):
+    """What a round does for one model.
+
+    Attributes:
+        name: of the task, or ``shared``.
+        action: ``new`` and ``retrain`` start from the initial model, ``finetune`` from the champion's; ``keep`` takes
+            the champion's as it is; ``fall back`` leaves the task to the shared model.
+        why: in a few words.
+        samples: labelled training samples of the task, of all rounds.
+        first_round: that brought the task.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    action: Action
+    why: str
+    samples: int
+    first_round: int
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.action in ("new", "finetune", "retrain")
+
+
+class Plan(BaseModel):
+    """What a round does.
+
+    Attributes:
+        round: its number.
+        champion: version that it starts from; None in the first round.
+        models: of the shared model first, then of each task by name.
+        tasks: the task of each labelled sample, by the sample's id; None for none.
+        definition: what the task definition has learned.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    round: int
+    champion: str | None
+    models: tuple[Planned, ...]
+    tasks: dict[str, Task]
+    definition: dict[str, object]
+
+    def to_train(self) -> list[str]:
+        """The names of the models to train."""
+        return [one.name for one in self.models if one.trains]
+
+    def places(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Where the samples of each task are among some; those of ``shared`` are all."""
+        places = {one.name: [place for place, id_ in enumerate(ids) if self.tasks[id_] == one.name]
+                  for one in self.models}  # fmt: skip
+        return {**places, SHARED: list(range(len(ids)))}
+
+    def of(self, name: str) -> Planned:
+        """What is done for a model."""
+        return next(one for one in self.models if one.name == name)
+
+
+def plan_models(
+    everything: Manifest,
+    tasks: Mapping[str, Task],
+    new: Collection[str],
+    *,
+    round_number: int,
+    known: KnowledgeBase | None,
+    members: Collection[str],
+    min_task_samples: int = 10,
+    task_update: Update = "finetune",
+) -> tuple[Planned, ...]:
+    """Decide what is trained.
+
+    Args:
+        everything: every sample, with splits.
+        tasks: of each labelled sample, by id.
+        new: ids of the samples that the round brought.
+        round_number: of the round.
+        known: of the champion; None in the first round.
+        members: of the champion.
+        min_task_samples: labelled training samples that a task needs for a model of its own.
+        task_update: how a model that is there learns what is new.
+
+    Raises:
+        InputError: no sample belongs to a task.
+    """
+    train = set(everything.split("train").labelled().table["id"])
+    names = sorted({task for task in tasks.values() if task is not None} | (known.tasks.keys() if known else set()))
+    if not names:
+        raise InputError(
+            "no labelled sample belongs to a task: change task_definition or its parameters in task_parameters"
+        )
+    models = [_planned(SHARED, train, new, members, task_update, 1)]
+    for name in names:
+        ids = {id_ for id_, task in tasks.items() if task == name}
+        entry = known.tasks.get(name) if known else None
+        first = entry.first_round if entry else round_number
+        own, why = ids & train, ""
+        if name not in members and len(own) < min_task_samples:
+            why = f"{len(own)} training samples, and a model of its own needs {min_task_samples}"
+        elif name not in members and entry and not own & set(new):
+            why = entry.why.removeprefix(f"{entry.member} answers: ")
+        if why:
+            models.append(Planned(name=name, action="fall back", why=why, samples=len(own), first_round=first))
+        else:
+            models.append(_planned(name, own, new, members, task_update, first))
+    return tuple(models)
+
+
+def _planned(
+    name: str, train: Collection[str], new: Collection[str], members: Collection[str], update: Update, first: int
+) -> Planned:
+    fresh = len(set(train) & set(new))
+    if name in members and not fresh:
+        action: Action = "keep"
+    else:
+        action = update if name in members else "new"
+    why = f"{fresh} new training samples" if fresh else "no new training sample"
+    return Planned(name=name, action=action, why=why, samples=len(train), first_round=first)
+
+
+def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, name: str) -> Manifest:
+    """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own.
+
+    The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where it has none.
+
+    Args:
+        everything: every sample, with splits.
+        round_samples: what is new and what is replayed, from ``plan`` of incremental learning.
+        plan: of the round.
+        name: of the model.
+    """
+    pool = round_samples if plan.of(name).action == "finetune" else everything
+    chosen = pool.where(pl.col("split").is_in(["train", "val"])).labelled()
+    if name == SHARED:
+        return chosen
+    own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task == name])
+    mine = chosen.where(own)
+    if len(mine.split("val")):
+        return mine
+    return chosen.where(own | (pl.col("split") == "val"))
+
+
+def base_of(plan: Plan, name: str, base_model: str, initial_model: str) -> str:
+    """What a model starts from, as ``train`` takes it.
+
+    Args:
+        plan: of the round.
+        name: of the model.
+        base_model: what the user asked for; ``champion`` for the same model of the champion.
+        initial_model: what a model starts from that is not there yet, or is trained anew.
+    """
+    if base_model != "champion":
+        return base_model
+    return f"champion:{plan.champion}:{name}" if plan.of(name).action == "finetune" else initial_model
+
+
+def check_no_force(force_evaluate: bool) -> None:
+    """See that nothing is asked for that lifelong learning does not have.
+
+    Raises:
+        InputError: it is.
+    """
+    if force_evaluate:
+        raise InputError("force_evaluate=true: each round evaluates all its models anyway; leave it out")

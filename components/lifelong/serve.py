@@ -1,0 +1,143 @@
+"""Which model answers for each task: measured, every model on the samples of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from components.core.errors import NothingToMeasureError
+from components.core.manifest import Manifest
+from components.core.rules.conditions import Condition, Outcome
+from components.core.tasks.base import Measurement
+from components.lifelong.knowledge_base import SHARED, RoundScores
+from components.lifelong.plan import Plan
+
+BEFORE = "before:"  # the champion's model of a task, beside the new one
+Relation = Literal["identity", "transfer"]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Every model on every task's test samples.
+
+    Attributes:
+        measured: what each model finds in all test samples, by its label; all on the same samples.
+        places: where the samples of each task are among them.
+        scores: the main figure by model, then by task; a task in whose samples there is nothing to measure has none.
+    """
+
+    measured: Mapping[str, Measurement[Any]]
+    places: Mapping[str, Sequence[int]]
+    scores: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def of(cls, measured: Mapping[str, Measurement[Any]], places: Mapping[str, Sequence[int]]) -> Matrix:
+        """Measure every model on every task."""
+        scores = {
+            label: {task: score for task, where in places.items() if (score := score_at(one, where)) is not None}
+            for label, one in measured.items()
+        }
+        return cls(measured, places, scores)
+
+    def joined(self, labels: Sequence[str]) -> Measurement[Any]:
+        """What several models find as one: each sample's answer is that of the model named for it."""
+        first = next(iter(self.measured.values()))
+        results = [self.measured[label].results[place] for place, label in enumerate(labels)]
+        return first.task.measure(first.samples, results, first.confidence)
+
+
+def score_at(measured: Measurement[Any], places: Sequence[int]) -> float | None:
+    """The main figure on some of the samples; None where there is nothing to measure."""
+    if not places:
+        return None
+    samples = Manifest(measured.samples.table[list(places)], measured.samples.classes)
+    try:
+        part = measured.task.measure(samples, [measured.results[place] for place in places], measured.confidence)
+    except NothingToMeasureError:
+        return None
+    return part.flat[measured.task.figures.main]
+
+
+@dataclass(frozen=True)
+class Served:
+    """Whose model answers for a task.
+
+    Attributes:
+        member: the role of the model in the release.
+        label: the model, as the matrix has it.
+        why: in a few words.
+    """
+
+    member: str
+    label: str
+    why: str
+
+
+def choose_models(
+    plan: Plan, matrix: Matrix, *, keep: Condition | None, max_forgetting: float, relation: Relation = "identity"
+) -> dict[str, Served]:
+    """Choose the model of each task, and of ``shared``.
+
+    A new model that lost more than ``max_forgetting`` on the task's test samples is replaced by the one before it. Then
+    a task keeps a model of its own if the keep-if rule holds; else its parent answers, which is the shared model, or
+    with ``transfer`` the best of all.
+
+    Args:
+        plan: of the round.
+        matrix: of all models, on the test samples of all tasks; those of ``shared`` are all.
+        keep: over ``score``, ``gain`` (over the parent) and ``parent``; None keeps all.
+        max_forgetting: 0..1.
+        relation: which models may be a task's parent.
+    """
+    current = {one.name: _new_or_before(one.name, matrix, max_forgetting) for one in plan.models}
+    label, why = current[SHARED]
+    served = {SHARED: Served(SHARED, label, why)}
+    own = {name: found for name, found in current.items() if found[0]}
+    for one in plan.models[1:]:
+        parents = [SHARED, *(name for name in own if relation == "transfer" and name not in (SHARED, one.name))]
+        scores = {name: matrix.scores[own[name][0]].get(one.name, -1.0) for name in parents}
+        parent = max(parents, key=lambda name: scores[name])
+        label, why = current[one.name]
+        score = matrix.scores[label].get(one.name) if label else None
+        if not label:
+            reason = one.why
+        elif score is None:
+            reason = "none of its test samples can be measured"
+        else:
+            values = {"score": score, "parent": scores[parent], "gain": score - scores[parent]}
+            verdict = keep.evaluate(values) if keep else None
+            if verdict is None or verdict.outcome is Outcome.MET:
+                served[one.name] = Served(one.name, label, why)
+                continue
+            reason = verdict.describe()
+        served[one.name] = Served(parent, own[parent][0], f"{parent} answers: {reason}")
+    return served
+
+
+def _new_or_before(name: str, matrix: Matrix, max_forgetting: float) -> tuple[str, str]:
+    """The label of a task's own model, and why it is that one; no label where there is none."""
+    new, before = name in matrix.measured, BEFORE + name in matrix.measured
+    if not (new or before):
+        return "", ""
+    if not new:
+        return BEFORE + name, "kept as it was"
+    if not before:
+        return name, "new"
+    now, then = matrix.scores[name].get(name), matrix.scores[BEFORE + name].get(name)
+    if now is not None and then is not None and then - now > max_forgetting:
+        return BEFORE + name, f"the one before answers: the new one lost {then - now:.3f}"
+    return name, "updated"
+
+
+def forgotten(row: RoundScores, known: Collection[str], max_forgetting: float) -> list[str]:
+    """The tasks that a round forgot, one line each.
+
+    Args:
+        row: what the round measured.
+        known: the tasks of the knowledge base before it.
+        max_forgetting: how much a task may lose, 0..1.
+    """
+    both = sorted(row.before.keys() & row.scores.keys() & set(known))
+    lost = {task: row.before[task] - row.scores[task] for task in both}
+    return [f"{task} lost {loss:.3f}" for task, loss in lost.items() if loss > max_forgetting]

@@ -1,0 +1,42 @@
+"""Which task's model a new sample goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from components.lifelong.plug_points import State, TaskAllocation, task_allocations
+from components.lifelong.samples import Projection, Samples, Task, distances, rounded
+
+
+@task_allocations.register("definition")
+class ByDefinition(TaskAllocation):
+    """The rule that defined the tasks, which is all that is needed where it knows new samples too."""
+
+    def allocate(self, samples: Samples, defined: Sequence[Task], state: State) -> list[Task]:
+        """See the base class."""
+        return list(defined)
+
+
+@task_allocations.register("router")
+class Router(TaskAllocation):
+    """The task whose training images look most like the new one, for samples of which nothing else is known."""
+
+    def fit(self, samples: Samples, tasks: Sequence[Task]) -> State:
+        """See the base class."""
+        projection = Projection.fit(samples.features)
+        points = projection.apply(samples.features)
+        names = sorted({task for task in tasks if task is not None})
+        places = {name: [place for place, task in enumerate(tasks) if task == name] for name in names}
+        centres = {name: list(rounded(points[where].mean(axis=0))) for name, where in places.items()}
+        return {"projection": projection.model_dump(mode="json"), "centres": centres}
+
+    def allocate(self, samples: Samples, defined: Sequence[Task], state: State) -> list[Task]:
+        """See the base class."""
+        names = list(state["centres"])
+        if not names:
+            return [None] * len(samples)
+        points = Projection.model_validate(state["projection"]).apply(samples.features)
+        nearest = distances(points, np.array(list(state["centres"].values()))).argmin(axis=1)
+        return [names[one] for one in nearest]

@@ -1,0 +1,124 @@
+"""How samples are divided into tasks: by what is known of them, by their origin, or by what they look like."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from components.lifelong.plug_points import State, TaskDefinition, task_definitions
+from components.lifelong.samples import Floats, Projection, Samples, Task, distances, rounded
+
+_ROOM = 1.5  # a cluster reaches this much farther than the samples that made it
+
+
+def task_name(value: object) -> str:
+    """A value as the name of a task; where letters must be replaced, a digest keeps different values apart."""
+    text = str(value)
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:40]
+    if plain == text and plain != "shared":
+        return plain
+    return f"{plain or 'task'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _one_group(pattern: str) -> str:
+    if re.compile(pattern).groups != 1:
+        raise ValueError("must have exactly one group, in parentheses")
+    return pattern
+
+
+@task_definitions.register("TaskDefinitionByDataAttr")
+class TaskDefinitionByDataAttr(TaskDefinition):
+    """A task for each value that a pattern finds in a column of the manifest; no task where it finds none.
+
+    Attributes:
+        column: ``source`` (the path in the feed), or ``group``.
+        pattern: regular expression with one group; by default the first folder of a path.
+    """
+
+    column: Literal["source", "group"] = "source"
+    pattern: Annotated[str, AfterValidator(_one_group)] = r"^([^/]+)/"
+
+    def assign(self, samples: Samples, state: State) -> list[Task]:
+        """See the base class."""
+        found = [re.search(self.pattern, value) for value in samples.manifest.table[self.column]]
+        return [task_name(match[1]) if match and match[1] else None for match in found]
+
+
+@task_definitions.register("TaskDefinitionByOrigin")
+class TaskDefinitionByOrigin(TaskDefinition):
+    """Two tasks: samples whose path contains a word, such as the city of real images, and all others.
+
+    Attributes:
+        attribute: the names of both tasks.
+        city: the word.
+    """
+
+    attribute: Annotated[str, Field(pattern=r"^[^,]+,[^,]+$")] = "real, sim"
+    city: Annotated[str, Field(min_length=1)] = "berlin"
+
+    def assign(self, samples: Samples, state: State) -> list[Task]:
+        """See the base class."""
+        first, second = (task_name(name.strip()) for name in self.attribute.split(","))
+        return [first if self.city in source else second for source in samples.manifest.table["source"]]
+
+
+@task_definitions.register("TaskDefinitionByCluster")
+class TaskDefinitionByCluster(TaskDefinition):
+    """A task for each group of images that look alike (k-means); later images that look like none form a new one.
+
+    Attributes:
+        clusters: how many groups the first round makes.
+        min_cluster: how many images a later group needs.
+        seed: of the first centres.
+    """
+
+    clusters: Annotated[int, Field(ge=1, le=100)] = 2
+    min_cluster: Annotated[int, Field(ge=2)] = 10
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def fit(self, samples: Samples, state: State) -> State:
+        """See the base class."""
+        if not state:
+            projection = Projection.fit(samples.features)
+            points = projection.apply(samples.features)
+            centres = _k_means(points, min(self.clusters, len(points)), self.seed)
+            farthest = distances(points, centres).min(axis=1).max()
+            return {
+                "projection": projection.model_dump(mode="json"),
+                "centres": [list(rounded(centre)) for centre in centres],
+                "radius": max(round(_ROOM * float(farthest), 5), 1e-5),
+            }
+        tasks = self.assign(samples, state)
+        strangers = [place for place, task in enumerate(tasks) if task is None]
+        if len(strangers) < self.min_cluster:
+            return state
+        points = Projection.model_validate(state["projection"]).apply(samples.features[strangers])
+        return {**state, "centres": [*state["centres"], list(rounded(np.median(points, axis=0)))]}
+
+    def assign(self, samples: Samples, state: State) -> list[Task]:
+        """See the base class."""
+        points = Projection.model_validate(state["projection"]).apply(samples.features)
+        away = distances(points, state["centres"])
+        nearest = away.argmin(axis=1)
+        near = away[np.arange(len(points)), nearest] <= state["radius"]
+        return [f"cluster-{one}" if is_near else None for one, is_near in zip(nearest, near, strict=True)]
+
+
+def _k_means(points: Floats, clusters: int, seed: int) -> Floats:
+    """Centres (clusters, D) of points (N, D), by Lloyd's algorithm from points that lie far apart."""
+    chosen = [int(np.random.default_rng(seed).integers(len(points)))]
+    while len(chosen) < clusters:
+        chosen.append(int(distances(points, points[chosen]).min(axis=1).argmax()))
+    centres = points[chosen]
+    for _ in range(100):
+        nearest = distances(points, centres).argmin(axis=1)
+        moved = np.array([points[nearest == one].mean(axis=0) if (nearest == one).any() else centres[one]
+                          for one in range(clusters)])  # fmt: skip
+        if np.allclose(moved, centres):
+            break
+        centres = moved
+    return centres

@@ -1,0 +1,140 @@
+"""Rounds of lifelong learning: tasks by site, what is kept, what is new, and what is not known yet."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from components.core.job.job import Job
+from components.core.job.label_requests import read_lists
+from components.core.manifest import Manifest
+from components.core.reports.page import read_sections
+from components.lifelong.knowledge_base import KnowledgeBase
+from pipelines.lifelong_round import lifelong_round
+from tests.sites import arrive, learn
+
+
+def champion(folder):
+    job = Job.open(str(folder / "job"))
+    state, _ = job.read()
+    release = job.registry.release(state.champion, state.vouched[state.champion])
+    return state, release, KnowledgeBase.of(release, state.champion)
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    """Three rounds: day and night; more of the night, and fog without labels; then fog with labels."""
+    folder = tmp_path_factory.mktemp("lifelong")
+    feed, told = folder / "feed", []
+    arrive(feed, "day", 20, seed=1)
+    arrive(feed, "night", 20, seed=2)
+    told.append((learn(feed, folder, "run-1"), *champion(folder)))
+    arrive(feed, "night", 12, seed=3)
+    arrive(feed, "fog", 6, seed=4, labelled=False)
+    arrive(feed, "day", 2, seed=5, labelled=False)
+    told.append((learn(feed, folder, "run-2"), *champion(folder)))
+    arrive(feed, "fog", 20, seed=6)
+    told.append((learn(feed, folder, "run-3"), *champion(folder)))
+    return folder, told
+
+
+def test_the_first_round_makes_a_model_for_each_task_and_a_shared_one(rounds):
+    _, ((made, state, release, base), *_) = rounds
+    assert made["names"] == ["shared", "day", "night"]
+    assert state.round == 1
+    assert base.tasks["night"].member == "night"
+    assert set(release.members) == {"shared"} | {entry.member for entry in base.tasks.values()}
+    # The shared model learned the mean of both and is blind by night; the model of the night is not.
+    assert base.rounds[0].scores["night"] > 0.9
+
+
+def test_a_task_without_anything_new_keeps_its_model_and_no_byte_of_it_changes(rounds):
+    _, ((_, _, before, _), (made, state, release, base), _) = rounds
+    assert made["names"] == ["shared", "night"]
+    assert state.round == 2
+    assert release.members["night"] == before.members["night"] or base.tasks["night"].why in ("updated", "new")
+    day = base.tasks["day"].member
+    assert day == "shared" or release.members[day] == before.members[day]
+
+
+def test_unseen_images_are_named_and_asked_for_and_the_order_is_kept(rounds):
+    folder, (_, (made, state, *_), _) = rounds
+    lines = [json.loads(line) for line in Path(made["results"].path).read_text().splitlines()]
+    arrived = Manifest.read(made["arrivals"].path)
+    unlabelled = [row["id"] for row in arrived.rows() if row["annotations"] is None]
+    assert [line["id"] for line in lines] == unlabelled
+    fog = [line for line in lines if "fog/" in line["source"]]
+    assert len(fog) == 6
+    for line in fog:
+        assert line["task"] is None and line["member"] == "shared" and "fog is not known" in line["unseen"]
+    (wanted,) = (one for one in read_lists(Job.open(str(folder / "job")).store) if one.round == 2)
+    assert {image.id for image in wanted.images} >= {line["id"] for line in fog}
+    assert wanted.model == state.champion
+
+
+def test_a_new_task_is_learned_and_nothing_is_forgotten(rounds):
+    _, (_, _, (made, state, _, base)) = rounds
+    assert state.round == 3
+    assert set(made["names"]) == {"shared", "fog"}
+    assert base.tasks["fog"].first_round == 3
+    assert [row.round for row in base.rounds] == [1, 2, 3]
+    assert base.rounds[2].scores["night"] >= base.rounds[1].scores["night"] - 0.05
+    metrics = made["metrics"].metadata
+    assert metrics["forgetting"] <= 0.05
+    assert metrics["average_accuracy"] > 0.9
+    assert {"backward_transfer", "forward_transfer", "retention", "unseen"} <= metrics.keys()
+    titles = [section.title for section in read_sections(made["pages"]["page"].path)]
+    assert "Knowledge base" in titles and "Every model on every task" in titles and "Tasks of the round" in titles
+
+
+def test_no_sample_is_lost_or_doubled(rounds):
+    folder, (*_, (_, state, _, _)) = rounds
+    manifest = Manifest.read(folder / "job" / state.manifest)
+    assert len(manifest) == manifest.table["id"].n_unique() == 20 + 20 + 12 + 6 + 2 + 20
+
+
+def test_a_round_that_was_killed_is_run_again_and_comes_to_the_same(tmp_path):
+    feed = tmp_path / "feed"
+    arrive(feed, "day", 16, seed=1)
+    arrive(feed, "night", 16, seed=2)
+    learn(feed, tmp_path, "run-1", until="evaluate")  # killed before the commit
+    assert Job.open(str(tmp_path / "job")).read()[0].round == 0
+    learn(feed, tmp_path, "run-1", until="deploy")
+    state, release, base = champion(tmp_path)
+    assert state.round == 1
+    assert learn(feed, tmp_path, "run-1") == {}  # nothing is new
+    other = tmp_path / "undisturbed"
+    learn(feed, other, "run-1")
+    undisturbed = champion(other)
+    assert undisturbed[1].members.keys() == release.members.keys()
+    assert undisturbed[2].tasks == base.tasks
+    assert undisturbed[2].rounds == base.rounds
+
+
+def test_a_rare_task_falls_back_to_the_shared_model_and_says_so(tmp_path):
+    arrive(tmp_path / "feed", "day", 16, seed=1)
+    arrive(tmp_path / "feed", "fog", 3, seed=2, brightness=1.0)
+    made = learn(tmp_path / "feed", tmp_path, "run-1")
+    _, release, base = champion(tmp_path)
+    assert "fog" not in made["names"] and "fog" not in release.members
+    assert base.tasks["fog"].member == "shared"
+    assert "training samples, and a model of its own needs 4" in base.tasks["fog"].why
+
+
+def test_a_task_that_is_forgotten_keeps_the_release_back(tmp_path):
+    """With a rule that leaves the night to the shared model, which goes blind once the day outweighs it."""
+    feed, keep = tmp_path / "feed", {"keep_conditions": ["score > 2"]}
+    arrive(feed, "night", 20, seed=1)
+    learn(feed, tmp_path, "run-1", **keep)
+    first = champion(tmp_path)
+    arrive(feed, "day", 20, seed=2)
+    made = learn(feed, tmp_path, "run-2", max_forgetting=1, **keep, replay_ratio=0)
+    decided = json.loads(Path(made["judgement"].path).read_text())
+    assert decided["outcome"] == "promoted"  # since all forgetting is allowed
+    assert first[2].rounds[0].scores["night"] > champion(tmp_path)[2].rounds[1].scores["night"]
+
+
+def test_the_pipeline_trains_tasks_side_by_side():
+    loops = [task for task in lifelong_round.pipeline_spec.root.dag.tasks.values() if task.WhichOneof("iterator")]
+    assert len(loops) == 1
+    assert len(lifelong_round.component_spec.inputs) <= 18

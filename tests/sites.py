@@ -1,0 +1,107 @@
+"""A feed of sites that differ in how bright their images are, and the rounds of lifelong learning over it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from kfp import dsl
+
+from components.ingest.component import collect
+from components.lifelong.component import define_tasks, deploy_tasks, evaluate_tasks, infer_tasks, train_task
+from components.trigger.component import trigger
+
+SIZE, CELL = 96, 8
+BRIGHTNESS = {"day": 1.0, "night": 0.3, "fog": 0.6}
+SETTINGS = {
+    "estimator": "brightness", "plugins": "tests.site_estimator", "initial_model": "nothing", "epochs": 1,
+    "image_size": "96,96", "classes": "red,blue", "train_ratio": 0.6, "val_ratio": 0.2, "min_samples": 2,
+    "min_map50": 0, "max_class_drop": -1, "trigger_conditions": ["num_of_samples >= 1"], "min_task_samples": 4,
+    "gate_conditions": [], "max_false_unseen": 0.2,
+}  # fmt: skip
+
+
+def tiles(rng: np.random.Generator, brightness: float) -> tuple[np.ndarray, list[list[int]], list[str]]:
+    """One image (96, 96, 3) RGB of noise with three coloured tiles on a grid, their boxes and labels."""
+    image = rng.integers(100, 140, (SIZE, SIZE, 3), dtype=np.uint8)
+    boxes, labels = [], []
+    for place in rng.choice((SIZE // CELL) ** 2, 3, replace=False):
+        y, x = (int(n) * CELL for n in divmod(place, SIZE // CELL))
+        red = rng.integers(2)
+        image[y : y + CELL, x : x + CELL] = (200, 0, 0) if red else (0, 0, 200)
+        boxes.append([x, y, x + CELL, y + CELL])
+        labels.append("red" if red else "blue")
+    return (image * brightness).astype(np.uint8), boxes, labels
+
+
+def arrive(feed: Path, site: str, count: int, *, seed: int, labelled: bool = True, brightness: float = 0) -> None:
+    """Let images of a site arrive."""
+    rng = np.random.default_rng(seed)
+    (feed / site).mkdir(parents=True, exist_ok=True)
+    with (feed / "labels.jsonl").open("a") as table:
+        for number in range(count):
+            name = f"{site}/{seed:03}-{number:03}.png"
+            image, boxes, labels = tiles(rng, brightness or BRIGHTNESS[site])
+            cv2.imwrite(str(feed / name), image[:, :, ::-1])
+            line = {"image": name, **({"boxes": boxes, "labels": labels} if labelled else {})}
+            table.write(json.dumps(line) + "\n")
+
+
+def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", **settings) -> dict:
+    """One round through the components' own functions, in the order of the pipeline.
+
+    Args:
+        until: the last step; what follows it is left out, as when a run is killed.
+
+    Returns:
+        The artifacts by name.
+    """
+    job = {"job_root": str(folder / "job"), "settings": SETTINGS | settings}
+    here = folder / "runs" / run_id
+    shutil.rmtree(here, ignore_errors=True)  # what a killed run left on its machine is gone
+    here.mkdir(parents=True)
+
+    def new(kind, name):
+        return kind(name=name, uri=str(here / name), metadata={})
+
+    if trigger.python_func(feed_url=str(feed), report=new(dsl.HTML, "trigger.html"), **job) != "RUN":
+        return {}
+    made = {name: new(dsl.Dataset, name)
+            for name in ("arrivals", "quarantine", "training", "everything", "tests", "recent", "results")}  # fmt: skip
+    made |= {name: new(dsl.Artifact, name) for name in ("tasks", "judgement")}
+    made |= {name: new(dsl.Metrics, name) for name in ("counts", "metrics")}
+    pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "tasks", "evaluate", "infer", "page")}
+    collect.python_func(
+        feed_url=str(feed), manifest=made["arrivals"], quarantine=made["quarantine"], counts=made["counts"],
+        report=pages["collect"], **job,
+    )  # fmt: skip
+    parts = {name: made[name] for name in ("training", "everything", "tests", "recent", "tasks")}
+    made["names"] = define_tasks.python_func(
+        arrivals=made["arrivals"], counts=made["counts"], report=pages["tasks"], **parts, **job
+    )
+    models, trainings = [], []
+    for name in made["names"]:
+        models.append(new(dsl.Model, f"model-{name}"))
+        trainings.append(new(dsl.HTML, f"train-{name}.html"))
+        train_task.python_func(
+            name=name, training=made["training"], everything=made["everything"], tasks=made["tasks"],
+            model=models[-1], metrics=made["counts"], report=trainings[-1], **job,
+        )  # fmt: skip
+    made["models"] = models
+    evaluate_tasks.python_func(
+        models=models, everything=made["everything"], tests=made["tests"], recent=made["recent"], tasks=made["tasks"],
+        judgement=made["judgement"], metrics=made["metrics"], report=pages["evaluate"], **job,
+    )  # fmt: skip
+    if until == "evaluate":
+        return made
+    deploy_tasks.python_func(
+        arrivals=made["arrivals"], everything=made["everything"], models=models, judgement=made["judgement"],
+        metrics=made["metrics"], collect_report=pages["collect"], tasks_report=pages["tasks"],
+        train_reports=trainings, evaluate_report=pages["evaluate"], run_id=run_id, page=pages["page"], **job,
+    )  # fmt: skip
+    if until == "infer":
+        infer_tasks.python_func(
+            arrivals=made["arrivals"], results=made["results"], counts=made["counts"], report=pages["infer"], **job
+        )
+    return made | {"pages": pages}

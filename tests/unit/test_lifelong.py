@@ -1,0 +1,268 @@
+"""The plug points of lifelong learning, the choice of models, and the routing of a knowledge base."""
+
+import numpy as np
+import pytest
+
+from components.core import plugins
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.release import Member, Release
+from components.core.rules.conditions import Condition
+from components.lifelong.knowledge_base import (
+    Chosen,
+    KnowledgeBase,
+    RoundScores,
+    TaskEntry,
+    integrate,
+    score_matrix,
+)
+from components.lifelong.plan import Plan, Planned, base_of, plan_models, samples_to_train
+from components.lifelong.plug_points import make, task_allocations, task_definitions, unseen_detections
+from components.lifelong.samples import Projection, Samples
+from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
+from components.lifelong.unseen_detection import threshold_for
+
+
+def samples(sources, features=None, **columns):
+    rows = [{"id": f"{n:064x}", "source": source, "group": source, "split": "train", "annotations": [], "round": 1,
+             **{name: values[n] for name, values in columns.items()}}
+            for n, source in enumerate(sources)]  # fmt: skip
+    features = np.zeros((len(rows), 256)) if features is None else np.asarray(features, dtype=float)
+    return Samples(Manifest.of(rows, ["red"]), features)
+
+
+def blobs(*centres, count=20, seed=0, spread=0.01):
+    """Features around some centres, the first ``count`` around the first."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([np.full(256, centre) + spread * rng.standard_normal((count, 256)) for centre in centres])
+
+
+def test_tasks_by_attribute_are_named_by_what_the_pattern_finds():
+    by_folder = make(task_definitions, "TaskDefinitionByDataAttr", {})
+    assert by_folder.assign(samples(["site-a/1.jpg", "site-b/x/2.jpg", "3.jpg"]), {}) == ["site-a", "site-b", None]
+    by_light = make(task_definitions, "TaskDefinitionByDataAttr", {"pattern": "(day|night)"})
+    assert by_light.assign(samples(["a/night/1.jpg", "a/dusk/1.jpg"]), {}) == ["night", None]
+
+
+def test_different_values_never_become_one_task():
+    by_folder = make(task_definitions, "TaskDefinitionByDataAttr", {})
+    names = by_folder.assign(samples(["site a/1", "site-a/1", "site?a/1", "shared/1", "Büro/1"]), {})
+    assert len(set(names)) == 5
+    assert "shared" not in names  # which is the model of all
+    Release(members={name: Member(version="r0001-00000000", sha256="0" * 64) for name in names})  # all are good names
+
+
+def test_the_tutorials_definition_by_origin_is_ours_and_a_users_file():
+    plugins.load("tests.origin_definition")
+    given = samples(["leftImg8bit/berlin_000.png", "synthia/0001.png", "berlin/2.png"])
+    for name in ("TaskDefinitionByOrigin", "tutorial-origin"):
+        definition = make(task_definitions, name, {"attribute": "real, sim", "city": "berlin"})
+        assert definition.assign(given, {}) == ["real", "sim", "real"]
+
+
+def test_tasks_by_cluster_keep_their_names_and_strangers_become_a_new_one():
+    definition = make(task_definitions, "TaskDefinitionByCluster", {"clusters": 2})
+    first = samples([str(n) for n in range(40)], blobs(0.2, 0.8))
+    state = definition.fit(first, {})
+    tasks = definition.assign(first, state)
+    assert len(set(tasks[:20])) == len(set(tasks[20:])) == 1 and tasks[0] != tasks[20]
+    stranger = samples([str(n) for n in range(60)], np.concatenate([blobs(0.2, 0.8), blobs(0.5, seed=1)]))
+    assert definition.assign(stranger, state)[40:] == [None] * 20
+    later = definition.fit(stranger, state)
+    assert definition.assign(stranger, later)[:40] == tasks
+    assert definition.assign(stranger, later)[40:] == ["cluster-2"] * 20
+
+
+def test_the_router_finds_the_task_whose_images_look_alike():
+    router = make(task_allocations, "router", {})
+    state = router.fit(samples([""] * 40, blobs(0.2, 0.8)), ["day"] * 20 + ["night"] * 20)
+    new = samples([""] * 2, blobs(0.75, 0.25, count=1))
+    assert router.allocate(new, [None, None], state) == ["night", "day"]
+    assert make(task_allocations, "definition", {}).allocate(new, ["a", None], {}) == ["a", None]
+
+
+@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+def test_unseen_images_score_higher_than_nearly_all_seen_ones(name):
+    detection = make(unseen_detections, name, {})
+    known, held_out, strange = (blobs(0.2, 0.8, seed=seed, count=50) for seed in (0, 1, 2))
+    strange = strange + np.linspace(-0.2, 0.2, 256)
+    projection = Projection.fit(np.concatenate([known, strange[:1]]))
+    state = detection.fit(projection.apply(known))
+    threshold = threshold_for(detection.score(projection.apply(held_out), state), 0.05)
+    assert (detection.score(projection.apply(strange), state) > threshold).all()
+    fresh = detection.score(projection.apply(blobs(0.2, 0.8, seed=3, count=50)), state)
+    assert (fresh > threshold).mean() <= 0.15
+
+
+def test_a_threshold_is_the_rank_that_the_fraction_asks_for():
+    assert threshold_for(np.arange(1.0, 100.0), 0.05) == 95
+    assert threshold_for(np.array([1.0, 2.0]), 0.05) == 2
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "parameters", "words"),
+    [
+        (task_definitions, "ByWeather", {}, "unknown task definition 'ByWeather': choose from TaskDefinitionByCluster"),
+        (task_definitions, "TaskDefinitionByDataAttr", {"attribute": "x"}, "its parameters are column, pattern"),
+        (task_definitions, "TaskDefinitionByDataAttr", {"pattern": "day|night"}, "exactly one group"),
+        (task_definitions, "TaskDefinitionByDataAttr", {"column": "weather"}, "'source' or 'group'"),
+        (unseen_detections, "energy", {}, "unknown unseen detection 'energy'"),
+    ],
+)
+def test_what_is_wrong_with_a_plug_point_is_one_line(registry, name, parameters, words):
+    with pytest.raises(InputError, match=".*") as raised:
+        make(registry, name, parameters)
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+
+
+# The plan of a round
+
+
+def planned(tasks, new, known=None, members=(), **given):
+    return {one.name: one for one in plan_models(
+        samples(tasks).manifest, {f"{n:064x}": task for n, task in enumerate(tasks)},
+        [f"{n:064x}" for n in new], round_number=2, known=known, members=members, **given,
+    )}  # fmt: skip
+
+
+def test_a_plan_trains_what_has_new_samples_and_keeps_the_rest():
+    tasks = ["day"] * 12 + ["night"] * 12 + ["fog"] * 3 + [None]
+    found = planned(tasks, [0, 24], members=("shared", "day", "night"))
+    assert {name: one.action for name, one in found.items()} == {
+        "shared": "finetune", "day": "finetune", "fog": "fall back", "night": "keep"
+    }  # fmt: skip
+    assert planned(tasks, [0], task_update="retrain", members=("shared",))["day"].action == "new"
+    assert found["fog"].why == "3 training samples, and a model of its own needs 10"
+
+
+def test_a_plan_without_any_task_says_what_to_change():
+    with pytest.raises(InputError, match="change task_definition or its parameters in task_parameters"):
+        planned([None, None], [0])
+
+
+def plan(*models, tasks=None):
+    return Plan(round=2, champion="r0001-00000000", models=models, tasks=tasks or {}, definition={})
+
+
+def one(name, action="new"):
+    return Planned(name=name, action=action, why="", samples=12, first_round=1)
+
+
+def test_each_task_is_trained_on_its_own_samples_from_a_fresh_model():
+    names = ["day", "day", "night", "night"]
+    everything = samples(names, split=["train", "val", "train", "val"]).manifest
+    tasks = dict(zip(everything.table["id"], names, strict=True))
+    chosen = plan(one("shared", "finetune"), one("day"), one("night", "finetune"), tasks=tasks)
+    trained = samples_to_train(everything, everything, chosen, "day")
+    assert trained.table["source"].to_list() == ["day", "day"]
+    assert len(samples_to_train(everything, everything, chosen, "shared")) == 4
+    assert base_of(chosen, "day", "champion", "small.yaml") == "small.yaml"
+    assert base_of(chosen, "night", "champion", "small.yaml") == "champion:r0001-00000000:night"
+    assert base_of(chosen, "night", "mine.pt", "small.yaml") == "mine.pt"
+
+
+# Which model answers
+
+
+def choose(scores, *models, keep="gain >= 0", **given):
+    matrix = Matrix(dict.fromkeys(scores), {}, scores)
+    return choose_models(plan(*models), matrix, keep=Condition.parse(keep), **{"max_forgetting": 0.05, **given})
+
+
+def test_a_task_keeps_its_own_model_only_where_it_is_better():
+    scores = {"shared": {"shared": 0.6, "day": 0.6, "night": 0.7}, "day": {"day": 0.8}, "night": {"night": 0.5}}
+    served = choose(scores, one("shared"), one("day"), one("night"), one("fog", "fall back"))
+    assert {name: found.member for name, found in served.items()} == {
+        "shared": "shared", "day": "day", "night": "shared", "fog": "shared"
+    }  # fmt: skip
+    assert "have -0.2, need >= 0" in served["night"].why
+
+
+def test_with_transfer_the_best_model_of_all_answers():
+    scores = {"shared": {"night": 0.3}, "day": {"day": 0.8, "night": 0.9}, "night": {"night": 0.5}}
+    served = choose(scores, one("shared"), one("day"), one("night"), relation="transfer")
+    assert served["night"].member == "day"
+
+
+def test_a_new_model_that_forgot_is_replaced_by_the_one_before():
+    scores = {"shared": {"day": 0.2}, "day": {"day": 0.6}, BEFORE + "day": {"day": 0.9}}
+    served = choose(scores, one("shared"), one("day", "finetune"))
+    assert served["day"].label == BEFORE + "day"
+    assert served["day"].why == "the one before answers: the new one lost 0.300"
+    assert choose(scores, one("shared"), one("day"), max_forgetting=0.5)["day"].label == "day"
+
+
+def test_what_cannot_be_measured_is_left_to_the_shared_model():
+    served = choose({"shared": {}, "day": {}}, one("shared"), one("day"))
+    assert served["day"].member == "shared" and "none of its test samples" in served["day"].why
+
+
+def test_forgetting_is_told_of_tasks_that_were_known():
+    row = RoundScores(round=2, scores={"day": 0.5, "fog": 0.1}, before={"day": 0.8, "fog": 0.4})
+    assert forgotten(row, ["day"], 0.05) == ["day lost 0.300"]
+    assert forgotten(row, ["day"], 0.5) == []
+
+
+# The knowledge base
+
+
+def entry(member, first=1):
+    return TaskEntry(member=member, why="new", first_round=first, samples=12)
+
+
+def base(**tasks):
+    known = blobs(0.2, count=20)
+    projection = Projection.fit(known)
+    detection = make(unseen_detections, "knn", {})
+    return KnowledgeBase(
+        definition=Chosen(name="TaskDefinitionByDataAttr"), allocation=Chosen(name="definition"),
+        unseen=Chosen(name="knn", state=detection.fit(projection.apply(known))), projection=projection,
+        threshold=0.5, policy="fallback", tasks=tasks,
+    )  # fmt: skip
+
+
+def test_a_sample_goes_to_the_model_of_its_task_and_never_to_another_one():
+    given = samples(["day/1", "night/1", "2.jpg", "day/3"], np.concatenate([blobs(0.2, count=3), blobs(0.9, count=1)]))
+    found = base(day=entry("day")).routes(given)
+    assert [route.task for route in found] == ["day", None, None, None]
+    assert [route.member for route in found] == ["day", "shared", "shared", "shared"]
+    assert [route.unseen.split(" ")[0] for route in found] == ["", "task", "it", "score"]
+
+
+def test_a_router_that_knows_a_task_that_was_lost_calls_its_samples_unseen():
+    router = make(task_allocations, "router", {}).fit(samples([""] * 40, blobs(0.2, 0.8)), ["a"] * 20 + ["b"] * 20)
+    known = base(a=entry("a")).model_copy(update={"allocation": Chosen(name="router", state=router)})
+    (lost,) = known.routes(samples([""], blobs(0.8, count=1)))
+    assert (lost.task, lost.member, lost.unseen) == (None, "shared", "task b is not known")
+
+
+def test_a_release_is_refused_that_is_no_knowledge_base_or_lacks_a_member():
+    member = Member(version="r0001-00000000", sha256="0" * 64)
+    with pytest.raises(InputError, match="is not a release of lifelong-learning"):
+        KnowledgeBase.of(Release(members={"model": member}), "r0001-00000000")
+    routing = base(day=entry("day")).model_dump(mode="json")
+    with pytest.raises(InputError, match="has no member day, which its tasks name: roll back"):
+        KnowledgeBase.of(Release(members={"shared": member}, routing=routing), "r0001-00000000")
+    whole = Release(members={"shared": member, "day": member}, routing=routing)
+    assert KnowledgeBase.of(Release.parse(whole.describe(), "release.json"), "r0001-00000000") == base(day=entry("day"))
+
+
+def test_answers_come_in_the_order_of_the_samples_and_each_model_is_asked_once():
+    asked = []
+
+    def answers(member, places):
+        asked.append(member)
+        return [f"{member}{place}" for place in places]
+
+    assert integrate(["b", "a", "b", "a"], answers) == ["b0", "a1", "b2", "a3"]
+    assert asked == ["a", "b"]
+
+
+def test_the_matrix_of_rounds_has_what_a_task_scored_before_it_was_known():
+    rounds = [
+        RoundScores(round=1, scores={"day": 0.9}),
+        RoundScores(round=3, scores={"day": 0.8, "fog": 0.7}, before={"day": 0.9, "fog": 0.2}),
+    ]
+    table, learned = score_matrix(rounds, {"day": entry("day"), "fog": entry("fog", 3), "dusk": entry("shared", 3)})
+    assert table.tolist() == [[0.9, 0.2], [0.8, 0.7]]
+    assert learned == [0, 1]
