@@ -134,7 +134,8 @@ def _lifelong(job: Resource, files: _Files) -> Plan:
     _set_steps(plan, train, evaluation)
     if spec.eval_spec.initial_eval_model:
         plan.lose("evalSpec", "initialEvalModel", "a candidate is compared with the champion of the job")
-    options = ["--job-root", spec.output_dir, *_node(edge)]
+    plan.notes.append("an edge worker runs one model of the release: --member names a task, or shared for all")
+    options = ["--job-root", spec.output_dir, "--member", "shared", *_node(edge)]
     options += ["--source", edge.on_host(edge.take("test_data", "video_url")) or "SOURCE"]
     _finish(plan, edge, [train, evaluation, edge], [EDGE_WORKER, *options])
     return plan

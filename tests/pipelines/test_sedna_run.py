@@ -1,23 +1,30 @@
-"""A file of Sedna's tutorial on incremental learning, run to the end."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The files of Sedna's tutorials, run to the end."""
 
 import numpy as np
 
 from components.core.job.job import Job
 from tests.images import jpeg, squares
+from tests.pipelines.test_helmet_detection import REPOSITORY, command, voc_zip
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-QUICK = {
-    "plugins": "tests.quick_estimator", "estimator": "quick", "initial_model": "nothing", "min_samples": 2,
-    "min_map50": 0,
-}  # fmt: skip
+FILES = REPOSITORY / "tests" / "sedna"
+QUICK = {"plugins": "tests.quick_estimator", "estimator": "quick"}
 
 
-def test_the_tutorials_job_makes_a_champion(tmp_path):
+def run(name, folder, changes, **parameters):
+    """Run a file with other texts in it, and give back what was printed and the job's state."""
+    text = (FILES / f"{name}.yaml").read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "job.yaml").write_text(text)
+    given = QUICK | parameters | {"job_root": f"{folder}/job"}
+    words = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    done = command("sedna", "job.yaml", "--run", *words, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, Job.open(str(folder / "job")).read()[0]
+
+
+def test_a_job_of_incremental_learning_makes_a_champion(tmp_path):
     feed = tmp_path / "feed"
     (feed / "images").mkdir(parents=True)
     lines = []
@@ -26,23 +33,22 @@ def test_the_tutorials_job_makes_a_champion(tmp_path):
         (feed / "images" / f"{number:02}.jpg").write_bytes(jpeg(image))
         lines.append(" ".join([f"images/{number:02}.jpg", *(f"{x},{y},{u},{v},{c + 2}" for c, (x, y, u, v) in boxes)]))
     (feed / "train_data.txt").write_text("\n".join(lines) + "\n")
-    text = (REPOSITORY / "tests" / "sedna" / "helmet_incremental.yaml").read_text()
-    for old, new in {
-        "/data/site/train_data.txt": f"{feed}/train_data.txt", '"/output"': f'"{tmp_path}/job"',
-        "01:00": "00:00", "23:00": "24:00", "352,640": "64,96",
+    changes = {
+        "/data/site/train_data.txt": f"{feed}/train_data.txt", "01:00": "00:00", "23:00": "24:00", "352,640": "64,96",
         "person,helmet,helmet-on,helmet-off": "person,helmet,red,blue",  # the quick estimator sees red and blue
-    }.items():  # fmt: skip
-        assert old in text
-        text = text.replace(old, new)
-    (tmp_path / "job.yaml").write_text(text)
-    words = [word for name, value in QUICK.items() for word in ("-p", f"{name}={value}")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "sedna", "job.yaml", "--run", *words],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    state, _ = Job.open(str(tmp_path / "job")).read()
+    }  # fmt: skip
+    said, state = run("helmet_incremental", tmp_path, changes, initial_model="nothing", min_samples=2, min_map50=0)
     assert state.round == 1
     assert state.champion
-    assert "# not carried over: " in done.stdout
+    assert "# not carried over: " in said
+
+
+def test_a_service_of_joint_inference_makes_a_pair(tmp_path):
+    parameters = {
+        "data_url": str(voc_zip(tmp_path / "data.zip")), "data_format": "voc", "base_model": "nothing",
+        "big_model": "nothing", "epochs": 1, "train_ratio": 0.3, "val_ratio": 0.4, "min_recall_of_cloud": 0,
+        "max_offload": 0.6, "confidence": 0.8, "offload_miner": "Threshold", "joint_conditions": '["gain >= -1"]',
+    }  # fmt: skip
+    changes = {"416,736": "64,96", "544,544": "96,96"}
+    _, state = run("helmet_joint", tmp_path, changes, **parameters)
+    assert state.champion
