@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def ended_well(process: subprocess.Popen, said: str = "") -> str:
 def ended_in_one_line(process: subprocess.Popen, said: str = "") -> str:
     """The one line in which a poll says why it failed."""
     said += process.communicate(timeout=120)[0]
-    errors = [line for line in said.splitlines() if " ! " in line]
+    errors = [line for line in said.splitlines() if re.match(r"[a-z_]+ error: ", line)]
     assert process.returncode == 1, said
     assert len(errors) == 1, said
     assert said.splitlines()[-1] == errors[0]
