@@ -129,7 +129,7 @@ def _built(request: Request, path: Path) -> Any:
         **({"quantized_algorithm": request.algorithm} if request.algorithm else {}),
     )
     outputs = list(Bundle.read(Path(request.bundle)).outputs)
-    _asked("loading the ONNX", rknn.load_onnx, str(Path(request.bundle) / "model.onnx"), outputs=outputs)
+    _asked("loading the ONNX model", rknn.load_onnx, str(Path(request.bundle) / "model.onnx"), outputs=outputs)
     quantise = {"dataset": request.calibration} if request.precision == "int8" else {}
     _asked("building", rknn.build, do_quantization=bool(quantise), **quantise)
     _asked("writing the file", rknn.export_rknn, str(path))

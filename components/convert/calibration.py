@@ -40,7 +40,7 @@ def calibration_samples(manifest: Manifest, count: int, seed: int, *, needed: bo
     if needed and len(chosen) < MIN_IMAGES:
         raise InputError(
             f"{len(chosen)} training images to calibrate int8 with, at least {MIN_IMAGES} are needed: "
-            "bring in more, raise calibration_size, or convert with quantization=fp16"
+            "add more, raise calibration_size, or convert with quantization=fp16"
         )
     return chosen
 

@@ -70,13 +70,13 @@ def convert(
     names, retries = parse_targets(targets), parse_retries(quantization_retries)
     bundle = Bundle.read(model_folder)
     if not names:
-        return _skipped(bundle, model_folder, output, "no targets are asked for")
+        return _skipped(bundle, model_folder, output, "no targets are given")
     check_precision(names, quantization)
     check_model(bundle, model_folder)
     network = open_onnx(model_folder, 0)
     toolkit = toolkit_version()
     if not toolkit:
-        why = f"{PACKAGE} is not installed here (it exists for Linux on x86-64): the model stays ONNX alone"
+        why = f"{PACKAGE} is not installed here (it exists for Linux on x86-64): only the ONNX model is kept"
         return _skipped(bundle, model_folder, output, why)
     samples = _check_samples(manifest, split, max_eval_images, seed, bundle)
     ways = _ways(quantization, retries)
@@ -102,7 +102,7 @@ def convert(
 
 
 def _skipped(bundle: Bundle, model_folder: Path, output: Path, why: str) -> Conversion:
-    log.info("skipped: %s", why)
+    log.info("conversion skipped: %s", why)
     _copy(bundle, model_folder, output)
     shutil.copyfile(model_folder / DESCRIPTION, output / DESCRIPTION)
     skipped = Conversion(Outcome.SKIPPED, (why,), bundle)
@@ -118,13 +118,13 @@ def _ways(quantization: str, retries: Sequence[str]) -> list[tuple[str, str]]:
 
 def _check_samples(manifest: Manifest, split: str, count: int, seed: int, bundle: Bundle) -> Manifest:
     if split == "train":
-        raise InputError("split='train' calibrates; measure the conversion on val or test")
+        raise InputError("split='train' is used for calibration: evaluate the conversion on val or test")
     task = open_task(bundle.task)
     samples = task.labelled(manifest.split(split))
     if not task.has_truth(samples):
         raise InputError(
             f"split {split!r} has {len(manifest.split(split).labelled())} labelled images and no "
-            f"{task.labels} in them: nothing can be measured; bring in more images or name another split"
+            f"{task.labels} in them: nothing to evaluate on; add more images or choose another split"
         )
     return draw_samples(samples, count, seed)
 
@@ -161,7 +161,7 @@ def _decide(bundle: Bundle, attempts: Sequence[Attempt], reference: Measurement[
     if lost:
         reasons = tuple(f"{attempt.target} {attempt.how}: {', '.join(attempt.reasons)}" for attempt in lost)
         return Conversion(Outcome.FAILED, reasons, bundle, attempts, reference)
-    reasons = tuple(f"{attempt.target} {attempt.how} keeps what the float model finds" for attempt in last.values())
+    reasons = tuple(f"{attempt.target} {attempt.how} matches the float model" for attempt in last.values())
     return Conversion(Outcome.CONVERTED, reasons, bundle, attempts, reference)
 
 

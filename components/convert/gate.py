@@ -53,7 +53,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 <= value <= 1:
-                raise InputError(f"{name}={value} is not between 0 and 1")
+                raise InputError(f"{name}={value} must be a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def _overall(converted: Measurement[Any], reference: Measurement[Any], max_drop:
     figures = task.figures
     for name, title in figures.overall.items():
         new, old = converted.flat[name], reference.flat[name]
-        yield Check(title, old - new <= max_drop, f"{old:.3f} -> {new:.3f}, may fall by {max_drop:g}")
+        yield Check(title, old - new <= max_drop, f"{old:.3f} -> {new:.3f}, allowed drop {max_drop:g}")
     low, high = task.delta_interval(figures.main, converted, reference)
     reason = (
-        f"the change in {figures.main_title} lies between {low:+.3f} and {high:+.3f}, its half width may be "
+        f"the change in {figures.main_title} is between {low:+.3f} and {high:+.3f}, the half-width must not exceed "
         f"{max_drop:g}"
     )
     yield Check("enough images", (high - low) / 2 <= max_drop, f"{converted.images} images: {reason}")
@@ -120,19 +120,19 @@ def _of_classes(converted: Measurement[Any], reference: Measurement[Any], max_dr
         old, allowed = reference.of_class(figure, name), reference.task.allowed_drop(name, reference, max_drop)
         if old is not None and allowed is not None:
             new = converted.of_class(figure, name) or 0.0
-            reason = f"{old:.3f} -> {new:.3f}, may fall by {allowed:.3g}"
+            reason = f"{old:.3f} -> {new:.3f}, allowed drop {allowed:.3g}"
             yield Check(f"{title} of {name}", old - new <= allowed, reason)
 
 
 def _highest_score(converted: Measurement[Any], reference: Measurement[Any], min_ratio: float) -> Iterator[Check]:
     new, old = (one.task.highest_score(one.results) for one in (converted, reference))
     if new is not None and old is not None:
-        reason = f"{old:.3f} -> {new:.3f}, may fall to {min_ratio:g} of it, {min_ratio * old:.3f}"
+        reason = f"{old:.3f} -> {new:.3f}, need >= {min_ratio * old:.3f} (min_score_ratio={min_ratio:g})"
         yield Check("highest score", new >= min_ratio * old, reason)
 
 
 def _steps(score_steps: Mapping[str, float]) -> Iterator[Check]:
     if score_steps:
         name, coarsest = max(score_steps.items(), key=lambda step: step[1])
-        reason = f"the coarsest is {coarsest:.4g} of {name}, may be 1/255"
+        reason = f"the coarsest is {coarsest:.4g} of {name}, need <= 1/255"
         yield Check("score steps", coarsest <= _COARSEST_STEP, reason)

@@ -28,6 +28,8 @@ def check_model(bundle: Bundle, folder: Path) -> None:
         raise InputError(f"model {path}: not an ONNX file ({error})") from error
     opset = max((one.version for one in graph.opset_import if one.domain in ("", "ai.onnx")), default=0)
     if opset > NEWEST_OPSET:
-        raise InputError(f"model {path}: its opset is {opset}, the toolkit reads up to {NEWEST_OPSET}: export it again")
+        raise InputError(
+            f"model {path}: opset {opset} is not supported by the toolkit: export it with opset {NEWEST_OPSET} or lower"
+        )
     if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in graph.graph.initializer):
         raise InputError(f"model {path}: its weights are float16, the toolkit needs float32: export it in float32")

@@ -8,7 +8,7 @@ from typing import Any
 from components.core.bundle import Bundle
 from components.core.tasks.base import LocalSamples, Measurement, open_task
 
-WITH_ITS_DATA = "convert with the data that the model was trained for"
+WITH_ITS_DATA = "use the data set that the model was trained on"
 
 
 def measure(samples: LocalSamples, predictions: Iterable[Any], bundle: Bundle) -> Measurement[Any]:

@@ -36,15 +36,13 @@ def _verdict(conversion: Conversion) -> Section:
             [one.target, one.how, "passed" if one.passed else "failed", "; ".join(one.reasons) or NONE]
             for one in conversion.attempts
         ]
-        body += reports.table(("target", "tried", "verdict", "reasons"), rows)
+        body += reports.table(("target", "settings", "result", "reasons"), rows)
         asked = [
             [one.target, one.how, check.question, "met" if check.met else "not met", check.reason]
             for one in conversion.attempts
             for check in one.checks
         ]
-        body += reports.folded(
-            "Every question and its answer", reports.table(("target", "tried", "question", "answer", "reason"), asked)
-        )
+        body += reports.folded("All checks", reports.table(("target", "settings", "check", "result", "reason"), asked))
     return Section("Conversion", body)
 
 
@@ -60,8 +58,8 @@ def _accuracy(reference: Measurement[Any], last: Sequence[Attempt], split: str, 
             rows.append(_row(f"{attempt.target} {attempt.how}", attempt.measured, titles, reference))
     caption = (
         f"On {reference.images} labelled images of the {split} split with {_total('truths', reference):,} "
-        f"{shown.truths}. What depends on a confidence is at the deployed one, {confidence:g}. Computed by the "
-        "toolkit's simulator, on no chip."
+        f"{shown.truths}. Confidence-dependent metrics use the deployed threshold, {confidence:g}. Computed by the "
+        "toolkit's simulator, not on a chip."
     )
     return Section("Accuracy on the simulator", reports.table(headers, rows, caption))
 
@@ -94,7 +92,7 @@ def _classes(reference: Measurement[Any], last: Sequence[Attempt]) -> Section:
         new = [_change(one.of_class(figure, name), old) for _, one in measured]
         rows.append([name, reference.of_class("truths", name), NONE if old is None else old, *new])
     where = " at the deployed confidence" if "max_score" in figures(reference) else ""
-    return Section(f"{title} of each class{where}", reports.table(headers, rows))
+    return Section(f"{title} per class{where}", reports.table(headers, rows))
 
 
 def _chips(last: Sequence[Attempt]) -> Section:
@@ -110,16 +108,16 @@ def _chips(last: Sequence[Attempt]) -> Section:
         for attempt in last
         if attempt.built
     ]
-    body = reports.table(headers, rows, "Cycles and memory are the compiler's estimates for one image.")
+    body = reports.table(headers, rows, "Cycles and memory are the compiler's estimates per image.")
     for attempt in last:
         capped = _capped(attempt)
         if capped:
             body += reports.note(
-                f"{attempt.target}: {capped}. The model found no object with these outputs in any calibration image, "
-                "enlarged objects included, so the toolkit left their scores little room: objects of such sizes cannot "
-                "score higher on the chip. Train with objects of such sizes if you expect them."
+                f"{attempt.target}: {capped}. These outputs detected nothing in any calibration image, "
+                "enlarged objects included, so their int8 range is narrow: objects of these sizes cannot "
+                "score higher on the chip. If you expect such objects, add training images that show them."
             )
-    return Section("On the chip", body)
+    return Section("Size and cost on the chip", body)
 
 
 def _capped(attempt: Attempt) -> str:

@@ -108,13 +108,13 @@ def build(request: Request, time_limit: float) -> None:
     printed = _printed(folder)
     reason = _COMPLAINT.findall(printed)[-1:]
     if code is None:
-        raise ToolkitError(f"the toolkit was ended after {time_limit:g} s for {request.target}: give it more time")
+        raise ToolkitError(f"the toolkit exceeded {time_limit:g} s for {request.target}: raise conversion_timeout")
     if code < 0:
         raise ToolkitError(describe_crash(signal.Signals(-code), request.target, *reason))
     if not (folder / FAILURE).is_file():
         raise RuntimeError(f"the conversion for {request.target} ended with {code}: {printed[-2000:]}")
     failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-    why = failure["reason"] or "".join(reason) or "it gives no reason"
+    why = failure["reason"] or "".join(reason) or "no reason given"
     raise ToolkitError(f"the toolkit failed while {failure['doing']} for {request.target}: {why}")
 
 
@@ -161,12 +161,12 @@ def parse_compiler(printed: str) -> str:
     return "".join(_COMPILER.findall(printed)[:1])
 
 
-def describe_crash(number: signal.Signals, target: str, reason: str = "it gives no reason") -> str:
+def describe_crash(number: signal.Signals, target: str, reason: str = "no reason given") -> str:
     """What a signal that ended the toolkit means, and its last complaint."""
     if number == signal.SIGKILL:
         return (
-            f"the toolkit was killed (SIGKILL) while converting for {target}, which is how the system ends a program "
-            "that takes too much memory: give the step more, or a smaller calibration_size"
+            f"the toolkit was killed (SIGKILL) while converting for {target}, probably because memory "
+            "ran out: give the step more memory, or lower calibration_size"
         )
     return f"the toolkit crashed ({number.name}) while converting for {target}: {reason}"
 

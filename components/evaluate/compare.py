@@ -179,13 +179,13 @@ def _check_one_task(predictors: Mapping[str, Predictor]) -> None:
     for name, other in others:
         if one.task.name != other.task.name:
             raise InputError(
-                f"the {first} is for {one.task.name}, the {name} for {other.task.name}: they cannot take each other's "
-                "place; use a different job_root for the new task"
+                f"the {first} is for {one.task.name}, the {name} for {other.task.name}: "
+                "use a different job_root for the new task"
             )
         if one.digest and one.digest == other.digest:
             raise InputError(
                 f"{first} ({one.name}) and {name} ({other.name}) are the same model: model.onnx of both has SHA-256 "
-                f"{one.digest[:8]}...; train a candidate or give another champion"
+                f"{one.digest[:8]}...; train a new candidate or choose another champion"
             )
 
 
@@ -195,7 +195,7 @@ def _union(sets: Mapping[str, Manifest]) -> Manifest:
         if other.classes != one.classes:
             raise InputError(
                 f"the {first} set has classes {', '.join(one.classes)}, the {name} set {', '.join(other.classes)}: "
-                "make both in one round"
+                "create both in the same round"
             )
     table = pl.concat([manifest.table for manifest in sets.values()])
     return Manifest(table.unique("id", keep="first", maintain_order=True), one.classes)

@@ -19,7 +19,7 @@ from components.evaluate.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
-_OTHER_DATA = "evaluate on data with the classes of the model"
+_OTHER_DATA = "use data with the classes of the model"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def evaluate(
     interval = task.interval(measured)
     main, title = task.figures.main, task.figures.main_title
     log.info("%s %.3f (95 %% interval %.3f to %.3f)", title, measured.flat[main], *interval)
-    facts = {"split": split, **predictor.facts, "milliseconds an image": round(1000 * seconds, 1)}
+    facts = {"split": split, **predictor.facts, "milliseconds per image": round(1000 * seconds, 1)}
     return Evaluation(measured, interval, task.sections(measured, samples, interval, facts, found), main)
 
 
@@ -104,14 +104,14 @@ def labelled_samples(manifest: Manifest, split: str, task: Task[Any, Any]) -> Ma
         counts = {name: len(manifest.split(name).labelled()) for name in (*SPLITS, "")}
         listed = ", ".join(f"{name or 'undecided'} {count}" for name, count in counts.items() if name or count)
         raise InputError(
-            f"split {split!r} has no labelled sample to evaluate on; labelled samples are {listed}: "
-            "bring in more images, change the ratios of the splits or name another split"
+            f"split {split!r} has no labelled samples (labelled samples: {listed}): "
+            "add more images, change the split ratios or choose another split"
         )
     samples = task.labelled(labelled)
     if len(samples) == 0:
         raise InputError(
-            f"split {split!r} has no {task.labels}, which a model for {task.name} is measured by: "
-            "evaluate it on data that is labelled for it"
+            f"split {split!r} has no {task.labels}, which {task.name} is evaluated on: "
+            "label the samples, or use another data set"
         )
     return samples
 
@@ -130,6 +130,6 @@ def _image(path: Path, width: int, height: int, source: str) -> ImageArray:
     if image.shape[:2] != (height, width):
         raise InputError(
             f"sample {source}: the image has {image.shape[1]}x{image.shape[0]} pixels, the manifest says "
-            f"{width}x{height}: its labels would be misplaced; ingest it again"
+            f"{width}x{height}: its labels would be misplaced: ingest the data set again"
         )
     return image

@@ -156,7 +156,7 @@ def _decide(checks: Sequence[Check], window: Check | None, force: bool) -> Judge
     if errors:
         return Judgement(Outcome.ERROR, errors, asked)
     if force:
-        stood = tuple(f"although {reason}" for reason in (*against, *closed))
+        stood = tuple(f"despite {reason}" for reason in (*against, *closed))
         return Judgement(Outcome.PROMOTED, ("forced", *stood), asked, forced=True)
     if against:
         return Judgement(Outcome.REJECTED, against, asked)
@@ -196,7 +196,7 @@ def _floor(comparison: Comparison, least: float) -> Check:
     have = (comparison.metrics(CANDIDATE) or {})[figures.main]
     reason = f"{figures.main_title} is {have:.3f}, need >= {least:g} (min_map50)"
     if have < least:
-        reason += ": the model finds next to nothing; train for more epochs, or start from a pretrained base_model"
+        reason += ": train for more epochs, or start from a pretrained base_model"
     return Check("good enough for a first champion", _met(have >= least), reason)
 
 
@@ -204,7 +204,7 @@ def _chance(comparison: Comparison, bound: float) -> Check:
     figures = comparison.figures
     delta = comparison.deltas[ALL][CHAMPION][figures.main]
     reason = (
-        f"the gain in {figures.main_title} is {delta.value:+.3f}, with 95 % confidence above {delta.low:+.3f}, "
+        f"the gain in {figures.main_title} is {delta.value:+.3f} with a 95 % lower bound of {delta.low:+.3f}, "
         f"need > {bound:g}"
     )
     return Check("beyond chance", _met(delta.low > bound), reason)

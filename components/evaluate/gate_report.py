@@ -26,7 +26,7 @@ def _verdict(judgement: Judgement) -> Section:
     body += Markup().join(reports.note(reason, kind) for reason in judgement.reasons)
     if judgement.checks:
         rows = [[check.question, check.outcome.replace("_", " "), check.reason] for check in judgement.checks]
-        body += reports.table(("question", "answer", "reason"), rows)
+        body += reports.table(("check", "result", "reason"), rows)
     return Section("Verdict", body)
 
 
@@ -43,10 +43,10 @@ def _models(comparison: Comparison) -> Section:
                 deltas[f"{title}, {name}"] = delta
                 difference = [_signed(delta.value), f"{_signed(delta.low)} to {_signed(delta.high)}"]
             rows.append([title, name, new.images, new.flat[figure], old, *difference])
-    caption = "core: the frozen samples of the first rounds. recent: those of the last rounds. all: both together."
+    caption = "core: frozen test samples of the first rounds. recent: test samples of the last rounds. all: both."
     body = reports.table(headers, rows, caption)
     for name in comparison.empty:
-        body += reports.note(f"The {name} set has no labels: nothing can be measured on it.", "warn")
+        body += reports.note(f"The {name} test set has no labels, so it was not evaluated.", "warn")
     if deltas:
         body += _intervals(deltas)
     return Section("Candidate and champion", body)
@@ -61,8 +61,8 @@ def _classes(comparison: Comparison) -> Section:
         [name, new.of_class("truths", name), *(_change(figure, name, new, old) for figure in figures.of_class)]
         for name in comparison.classes
     ]
-    caption = "Over all test samples: the candidate, and its difference from the champion."
-    return Section("Classes, candidate against champion", reports.table(headers, rows, caption))
+    caption = "Candidate on all test samples, with the difference from the champion in parentheses."
+    return Section("Per-class results", reports.table(headers, rows, caption))
 
 
 def _change(figure: str, name: str, ours: Measurement[Any], theirs: Measurement[Any] | None) -> str:
@@ -86,4 +86,4 @@ def _intervals(deltas: Mapping[str, Delta]) -> Markup:
     axes.set_yticks(range(len(deltas)), list(deltas))
     axes.invert_yaxis()
     axes.set_xlabel("candidate - champion")
-    return reports.figure(figure, "The difference, and the interval in which it lies with 95 % confidence.")
+    return reports.figure(figure, "Difference between candidate and champion with its 95 % confidence interval.")

@@ -66,19 +66,21 @@ def label(
     store = open_store(job_root)
     wanted = _list(store, round_number)
     if not wanted.images:
-        log.info("the list of round %d asks for nothing: there is nothing to hand over", wanted.round)
+        log.info("the label request of round %d is empty: nothing to export", wanted.round)
         return HandOff("", {"images": 0, "boxes": 0, "left_out": 0})
     wanted = _with_classes(wanted, classes)
     with tempfile.TemporaryDirectory(prefix=f"{RESERVED}label-") as temporary:
         found = _bring(wanted.images, Path(temporary))
         there = wanted.model_copy(update={"images": tuple(p for p in wanted.images if p.id in found)})
         if not there.images:
-            raise InputError(f"{store.uri}: none of the {len(wanted.images)} images of round {wanted.round} is there")
+            raise InputError(
+                f"{store.uri}: none of the {len(wanted.images)} images of round {wanted.round} can be read"
+            )
         hand_over = _as_zip if writer.packed else _as_folder
         uri = hand_over(store, f"{HAND_OFFS}r{wanted.round:04d}.{label_format}", writer, there, found)
     boxes = sum(len(list(prelabels(image))) for image in there.images)
     left_out = len(wanted.images) - len(there.images)
-    log.info("%d images with %d boxes for %s, %d left out: %s", len(found), boxes, label_format, left_out, uri)
+    log.info("exported %d images with %d boxes for %s, skipped %d: %s", len(found), boxes, label_format, left_out, uri)
     return HandOff(uri, {"images": len(found), "boxes": boxes, "left_out": left_out})
 
 
@@ -87,9 +89,9 @@ def _list(store: Store, round_number: int) -> LabelRequests:
     number = max(lists, default=LATEST) if round_number == LATEST else round_number
     if number not in lists:
         there = ", ".join(map(str, lists)) or "none"
-        wanted = "a list" if number == LATEST else f"the list of round {number}"
+        wanted = "no label request" if number == LATEST else f"no label request of round {number}"
         raise NotFoundError(
-            f"{store.uri_of(FOLDER.rstrip('/'))}: {wanted} is not there (lists: {there}): run mine first"
+            f"{store.uri_of(FOLDER.rstrip('/'))}: {wanted} found (rounds available: {there}): run mine first"
         )
     return lists[number]
 
@@ -97,7 +99,7 @@ def _list(store: Store, round_number: int) -> LabelRequests:
 def _with_classes(wanted: LabelRequests, classes: str) -> LabelRequests:
     names = tuple(dict.fromkeys((*wanted.classes, *parse_classes(classes).values())))
     if not names:
-        raise InputError(f"the list of round {wanted.round} has no class names: name them in classes")
+        raise InputError(f"the label request of round {wanted.round} has no class names: set classes")
     return wanted.model_copy(update={"classes": names})
 
 
@@ -115,14 +117,14 @@ def _file(image: LabelRequest, folder: Path, opened: Callable[[str], Store]) -> 
     try:
         opened(root).download(key, file, max_bytes=MAX_BLOB_BYTES)
     except NotFoundError:
-        log.warning("%s is gone: left out", image.uri)
+        log.warning("skipped %s: no longer in the store", image.uri)
         return None
     except TooLargeError as error:
-        log.warning("%s: left out", error)
+        log.warning("skipped: %s", error)
         return None
     if sha256_of(file) == image.id:
         return file
-    log.warning("%s is damaged, its content is not what its name says: left out", image.uri)
+    log.warning("skipped %s: its content does not match its digest", image.uri)
     return None
 
 

@@ -49,6 +49,6 @@ def mine(
         write_page(report.path, "Mine", mined.sections)
         for name, count in mined.counts.items():
             counts.log_metric(name, count)
-        logging.info("the list is %s", write_list(open_store(job_root), mined.wanted))
+        logging.info("label requests: %s", write_list(open_store(job_root), mined.wanted))
         if mined.wanted.images:
             logging.info("the images are shown in %s", keep(report.path, job_root, "Images to label", mined.counts))

@@ -142,9 +142,9 @@ def mine(
         images=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
     )
     counts = _counts(pool, view, selection)
-    no_ranking = "" if state.champion else "there is no champion yet"
+    no_ranking = "" if state.champion else "the job has no champion yet"
     if task and not champion:
-        no_ranking = f"the champion is for {task.name} and gives no boxes"
+        no_ranking = f"the champion is for {task.name}, which has no boxes"
     told = _told(counts, label_budget, miner, no_ranking)
     log.info("%s", told)
     settings = {
@@ -152,8 +152,8 @@ def mine(
         "champion": state.champion or "none",
         "miner": miner,
         **(miner_parameters or {}),
-        "least score": min_score,
-        **({"boxes to correct": f"found by {other.uri}"} if other else {}),
+        "minimum score": min_score,
+        **({"proposed boxes": f"from {other.uri}"} if other else {}),
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
@@ -216,15 +216,15 @@ def _counts(pool: Pool, view: View, selection: Selection) -> dict[str, int]:
 def _told(counts: Mapping[str, int], budget: int, miner: str, no_ranking: str) -> str:
     """What came of it, in one line; ``no_ranking`` is why nothing could be ranked, empty if it could."""
     if not budget:
-        return "label_budget=0: nothing is asked for"
+        return "label_budget=0: no images are requested"
     if not counts["pool"]:
         return (
-            f"no unlabelled image to ask for: {counts['labelled']} hard examples are labelled already, "
+            f"no unlabelled images: {counts['labelled']} hard examples are already labelled, "
             f"{counts['unreadable']} images are unreadable"
         )
     if no_ranking:
-        chosen = f"drawn at random since {no_ranking}"
+        chosen = f"drawn at random because {no_ranking}"
     else:
         chosen = f"{counts['hardest']} hardest by {miner}, {counts['empty']} empty, {counts['random']} random"
-    left_out = f"{counts['near_duplicates']} near-duplicates and {counts['unreadable']} unreadable left out"
-    return f"asking for {counts['asked']} of {counts['pool']} images: {chosen}; {left_out}"
+    left_out = f"{counts['near_duplicates']} near-duplicates and {counts['unreadable']} unreadable skipped"
+    return f"requested labels for {counts['asked']} of {counts['pool']} images: {chosen}; {left_out}"

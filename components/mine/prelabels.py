@@ -50,8 +50,8 @@ class Prelabeller:
         known = job.fetch_bundle(version, bundle).classes
         if classes and not set(classes) & set(known):
             raise InputError(
-                f"prelabel_job: {uri} finds {', '.join(known)}, and here the classes are {', '.join(classes)}: "
-                "give a job that has one of them"
+                f"prelabel_job: {uri} detects {', '.join(known)}, but this job has {', '.join(classes)}: "
+                "choose a job that shares a class"
             )
         return cls(uri, open_detector(runtime, bundle), classes or known)
 

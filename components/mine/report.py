@@ -31,22 +31,22 @@ def asked_for(
         if (image := read_candidate(pick.seen.candidate, cache_folder)) is not None
     ]
     if shown:
-        body += reports.note(f"The first {len(shown)} of {len(picks)}, with what the model found.")
+        body += reports.note(f"The first {len(shown)} of {len(picks)} images, with the model's predictions.")
         body += reports.images(shown)
-    return Section("To label", body)
+    return Section("Images to label", body)
 
 
 def answered(tally: Sequence[LabelFeedback]) -> list[Section]:
     """What the labels say that have come since; nothing while there are none."""
     if not tally:
         return []
-    headers = ("share", "asked for", "labelled since", "mistakes an image", "mean score")
+    headers = ("chosen by", "requested", "labelled", "errors per image", "mean score")
     caption = (
-        "Mistakes are boxes that the model of the time missed, or found where there is nothing, at the confidence it "
-        "was deployed with. The ranking is worth its labels where the hardest have more of them than the random ones."
+        "Errors are missed boxes and false positives of the model that made the request, at the confidence it "
+        "was deployed with. The ranking pays off if the hardest images have more errors than the random ones."
     )
     rows = [(one.share, one.asked, one.labelled, one.mistakes, one.score) for one in tally]
-    return [Section("Answers to earlier questions", reports.table(headers, rows, caption))]
+    return [Section("Labels received for earlier requests", reports.table(headers, rows, caption))]
 
 
 def _caption(rank: int, pick: Pick) -> str:

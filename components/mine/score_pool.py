@@ -120,14 +120,14 @@ def read_candidate(
     try:
         data = _content(store, key, cache_folder / candidate.id[:2], candidate.id)
     except NotFoundError:
-        log.warning("%s is missing: passed over", candidate.uri)
+        log.warning("skipped %s: not found", candidate.uri)
         return None
     except TooLargeError as error:
-        log.warning("%s: passed over", error)
+        log.warning("skipped: %s", error)
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
     if image is None:
-        log.warning("%s is damaged or no image: passed over", candidate.uri)
+        log.warning("skipped %s: damaged or not an image", candidate.uri)
         return None
     return np.asarray(image, dtype=np.uint8)
 
@@ -150,7 +150,7 @@ def _content(store: Store, key: str, folder: Path, digest: str) -> bytes:
         if not _holds(copy, digest):
             store.download(key, copy, max_bytes=MAX_BLOB_BYTES)
     elif not file.is_file():
-        raise NotFoundError(f"{store.uri_of(key)}: no such image")
+        raise NotFoundError(f"{store.uri_of(key)}: image not found")
     with os_errors(str(file)):
         data = file.read_bytes()
     return data if hashlib.sha256(data).hexdigest() == digest else b""

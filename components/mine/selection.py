@@ -94,7 +94,7 @@ class _Choice:
 
 
 def _reason(seen: Inference, share: Share) -> str:
-    reasons = {"hardest": seen.judgement.reason, "empty": "nothing was found", "random": "drawn at random"}
+    reasons = {"hardest": seen.judgement.reason, "empty": "no detections", "random": "drawn at random"}
     return reasons[share]
 
 

@@ -35,10 +35,10 @@ def class_warnings(manifest: Manifest) -> list[str]:
     for row in balance(manifest).iter_rows(named=True):
         name = manifest.classes[row["class_id"]]
         if row["train"] < FEW_BOXES:
-            found.append(f"class {name} has {row['train']} boxes to train on; a detector needs hundreds")
-        found += [f"class {name} has no box in {split}" for split in ("val", "test") if not row[split]]
+            found.append(f"class {name} has {row['train']} training boxes; a detector needs hundreds")
+        found += [f"class {name} has no boxes in {split}" for split in ("val", "test") if not row[split]]
         if 0 < row["test"] < FEW_TEST_BOXES:
-            found.append(f"class {name} has {row['test']} boxes in test, too few to tell a good model from a bad one")
+            found.append(f"class {name} has {row['test']} test boxes, too few for a reliable evaluation")
     return found
 
 

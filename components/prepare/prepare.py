@@ -62,7 +62,7 @@ class Prepared:
             shares = _shares({split: self.counts[split] for split in SPLITS})
             raise InputError(
                 f"no samples for {' and '.join(empty)}: {len(labelled)} labelled samples in "
-                f"{labelled['group'].n_unique()} groups were split {shares}; bring in more, or change train_ratio, "
+                f"{labelled['group'].n_unique()} groups were split {shares}; add more, or change train_ratio, "
                 "val_ratio, group_pattern or split_by"
             )
 
@@ -132,8 +132,10 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     for warning in prepared.warnings:
         body += reports.note(warning, "warn")
     if not has_only_masks(manifest):
-        body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "all"], rows)
-        body += reports.figure(_box_sizes(manifest), "Boxes by size; dashed: COCO's bounds of small, medium and large.")
+        body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "total"], rows)
+        body += reports.figure(
+            _box_sizes(manifest), "Box sizes; dashed lines: COCO's limits of small, medium and large."
+        )
     return [reports.Section("Data", body), reports.Section("Labelled images", _examples(manifest, cache_folder))]
 
 
@@ -156,7 +158,7 @@ def _box_sizes(manifest: Manifest) -> Figure:
     axes.hist(series, bins=40, stacked=True, label=list(manifest.classes), color=_colours(len(series)))
     for bound in (SMALL_AREA, LARGE_AREA):
         axes.axvline(bound**0.5, color="#6b7a85", linestyle="--", linewidth=0.8)
-    axes.set_xlabel("box side, square root of its area (pixels)")
+    axes.set_xlabel("square root of box area (pixels)")
     axes.set_ylabel("boxes")
     axes.legend(frameon=False)
     return figure

@@ -108,7 +108,7 @@ def round_manifest(
     last = before.table["round"].max()
     if isinstance(last, int) and round_number <= last:
         raise InputError(
-            f"round_number={round_number} does not follow round {last}, which has taken samples in already"
+            f"round_number={round_number} must be greater than {last}, the last round that took in samples"
         )
     renamed = _join_classes(before, new)
     fresh, relabelled = _sort_out(before, renamed, round_number)
@@ -159,7 +159,7 @@ def check_test_set(data: RoundData, min_samples: int) -> None:
     """
     have = len({*data.core.table["id"], *data.recent.table["id"]})
     if have < min_samples:
-        raise InputError(f"{too_few_tests(have, min_samples)}; nothing has been trained")
+        raise InputError(f"{too_few_tests(have, min_samples)}; training was not started")
 
 
 def with_run(known: Manifest | None, run: Manifest, round_number: int) -> Manifest:
@@ -224,8 +224,8 @@ def _join_classes(known: Manifest, new: Manifest) -> Manifest:
         return Manifest(new.table, classes)
     if new.has_masks:
         raise InputError(
-            f"the new masks number their classes {list(new.classes)}, and the job {list(known.classes)}: take them in "
-            "again through the job's feed, which gives them the job's numbers"
+            f"the new masks have the classes {list(new.classes)}, but the job has {list(known.classes)}: ingest them "
+            "again through the job's feed, which assigns the job's class ids"
         )
     rows = [{**row, "annotations": _renumbered(row["annotations"], places)} for row in new.rows()]
     return Manifest.of(rows, classes)
@@ -315,20 +315,20 @@ def _check(replay_ratio: float, replay_limit: int, val_limit: int, core: int, re
     bounds |= {"core_rounds": (core, 1), "recent_rounds": (recent, 1)}
     for name, (value, least) in bounds.items():
         if value < least:
-            raise InputError(f"{name}={value} is too small: give {least} or more")
+            raise InputError(f"{name}={value} must be >= {least}")
 
 
 def _check_enough(counts: Mapping[str, int], purpose: str) -> None:
     needs = {
-        "new_train": "new sample to train on",
-        "train": "sample to train on",
-        "val": "sample to choose the best epoch by",
-        "recent": "sample to test on",
+        "new_train": "new training sample",
+        "train": "training sample",
+        "val": "validation sample",
+        "recent": "test sample",
     }
     needed = {"learn": ("new_train", "val", "recent"), "train": ("train", "val", "recent"), "evaluate": ("recent",)}
     lacking = [needs[name] for name in needed[purpose] if not counts[name]]
     if lacking:
         raise InputError(
             f"no {' and no '.join(lacking)} among {counts['new_labels']} new labelled samples and "
-            f"{counts['all']} in all: the round cannot run; wait for more samples, or change the ratios of the splits"
+            f"{counts['all']} in total: wait for more samples, or change the split ratios"
         )

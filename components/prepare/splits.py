@@ -105,6 +105,6 @@ class Splits:
 def too_few_tests(have: int, need: int) -> str:
     """What a message says of a test set that is too small for the gate."""
     return (
-        f"test images: have {have}, need >= {need}, or the gate would reject the candidate: bring in more labelled "
+        f"test images: have {have}, need >= {need}, or the gate would reject the candidate: add more labelled "
         "images, lower min_samples, or train_ratio and val_ratio"
     )

@@ -40,7 +40,7 @@ def run_section(
         if name in ROWS and value != ROWS[name].get_default(call_default_factory=True)
     }
     facts = {
-        "model": shown(model) or "not kept with the job",
+        "model": shown(model) or "not stored",
         "data": shown(data),
         "job": shown(job_root),
         "run": run_id,
@@ -48,7 +48,7 @@ def run_section(
     }
     table = reports.table(["parameter", "value"], [[name, str(value)] for name, value in sorted(chosen.items())])
     body = reports.table(["", ""], [[title, value] for title, value in facts.items()])
-    return Section("Run", body + (table if chosen else reports.note("All parameters have their defaults.")))
+    return Section("Run", body + (table if chosen else reports.note("All parameters have their default values.")))
 
 
 def keep(page: str, job_root: str, title: str, figures: Mapping[str, Any], run_id: str = "") -> str:

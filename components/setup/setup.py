@@ -46,8 +46,8 @@ def check_run(values: Mapping[str, Any], phases: Iterable[type[Parameters]], mor
     if found:
         passes = len(complaints) == len(found) and all(passes for _, passes in complaints)
         kind = OutOfReachError if passes else InputError
-        raise kind(f"{'; '.join(found)} (nothing has been started)")
-    logger.info("all parameters are right, the data can be read and the store written")
+        raise kind(f"{'; '.join(found)} (nothing was started)")
+    logger.info("all checks passed: parameters, data source and store")
 
 
 def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:

@@ -24,9 +24,9 @@ def last_candidate(job_root: str, output: Path) -> Trained:
     job = Job.open(job_root)
     state, _ = job.read()
     if state.candidate is None:
-        raise InputError(f"{job.store.uri}: no round has made a candidate yet, so there is none to judge again")
+        raise InputError(f"{job.store.uri}: no round has trained a candidate yet: run without force_evaluate")
     if state.candidate == state.champion:
-        raise InputError(f"{job.store.uri}: the last candidate, {state.candidate}, is the champion already")
+        raise InputError(f"{job.store.uri}: the last candidate, {state.candidate}, is already the champion")
     bundle = job.fetch_bundle(state.candidate, output, state)
-    told = reports.note(f"Nothing was trained: {state.candidate}, the last round's candidate, is judged again.")
+    told = reports.note(f"Nothing was trained: the last round's candidate, {state.candidate}, is evaluated again.")
     return Trained(bundle, [], [reports.Section("Training", told)])

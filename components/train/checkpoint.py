@@ -92,7 +92,7 @@ class Checkpoints:
                 self._store.download(self._weights(digest), folder / f"{name}.pt", sha256=digest)
         except (InputError, ValidationError) as error:
             wrong = f"{self._store.uri_of(key)}: {one_line(error)}" if isinstance(error, ValidationError) else error
-            logger.warning("the checkpoint of an earlier run cannot be used, training starts from scratch: %s", wrong)
+            logger.warning("cannot use the checkpoint of an earlier run, starting from epoch 1: %s", wrong)
             return None
         self._kept = {record.last, record.best}
         return Checkpoint(record.history, folder / "last.pt", folder / "best.pt", record.finished)

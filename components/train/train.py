@@ -123,16 +123,14 @@ def train(
         if epochs:
             samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
             if not task.has_truth(samples["train"].manifest):
-                raise InputError(
-                    f"none of the {len(samples['train'].manifest)} training samples has any {task.labels} to learn from"
-                )
+                raise InputError(f"none of the {len(samples['train'].manifest)} training samples has any {task.labels}")
             history = _fit(model, samples, folder, checkpoints, settings, device, workers, job_root)
         else:
             check_training(estimator, _of_elsewhere(str(settings["base_model"])), estimator_options or {}, epochs)
             model.load(_local_base(str(settings["base_model"]), folder, job_root))
             shown = task.labelled(manifest.split("val").labelled())
             samples, history = ({"val": task.local(shown, blobs)} if len(shown) else {}), []
-            logger.info("epochs=0: the base model is taken as it is")
+            logger.info("epochs=0: the base model is used unchanged")
         lineage = {
             **settings,
             "base_model": _shown_base(str(settings["base_model"])),
@@ -171,7 +169,7 @@ class Progress:
         figures = "  ".join(f"{_short(name)} {value:.3f}" for name, value in shown.items())
         each = (time.monotonic() - self._began) / (len(self._history) - self._done_before)
         left = 0 if epoch.finished else (self._epochs - epoch.number) * each
-        logger.info("epoch %d/%d  %s  %.1f s each, %d s to go", epoch.number, self._epochs, figures, each, left)
+        logger.info("epoch %d/%d  %s  %.1f s/epoch, %d s left", epoch.number, self._epochs, figures, each, left)
 
 
 def check_classes(bundle: Bundle, manifest: Manifest) -> None:
@@ -180,11 +178,11 @@ def check_classes(bundle: Bundle, manifest: Manifest) -> None:
     Raises:
         InputError: the samples have no labels of a class of the model.
     """
-    advice = "rename classes of the data with classes, as in classes=hat:helmet, or give another base_model"
+    advice = "rename the data's classes, as in classes=hat:helmet, or give another base_model"
     manifest.class_numbers(bundle.classes, "the base model", advice)
     unknown = [name for name in manifest.classes if name not in bundle.classes]
     if unknown:
-        logger.warning("the model does not know %s: every one in the test samples counts as missed", ", ".join(unknown))
+        logger.warning("the model has no class %s: its labels in the test samples count as missed", ", ".join(unknown))
 
 
 def training_key(manifest: Manifest, settings: Mapping[str, Any], round_number: int | None = None) -> str:
@@ -220,9 +218,9 @@ def report(
     )
     if history:
         curves = _curves(history, task)
-        body += reports.figure(curves, "Losses on the training samples; scores on the validation split.")
+        body += reports.figure(curves, "Losses on the training split; metrics on the validation split.")
     else:
-        body += reports.note("Nothing was trained: the base model was taken as it is (epochs=0).")
+        body += reports.note("Nothing was trained: the base model is used unchanged (epochs=0).")
     if val is None:
         return [reports.Section("Training", body)]
     shown = val.manifest.table.sort("id").head(SHOWN_PREDICTIONS)["id"].to_list()
@@ -246,7 +244,7 @@ def _local(manifest: Manifest, split: str, folder: Path, task: Task[Any, Any]) -
         fitting = ", ".join(name for name, kind in estimators.items() if len(open_task(kind.task).labelled(labelled)))
         raise InputError(
             f"the labelled samples in split {split!r} have no {task.labels}, which {task.name} learns from: "
-            f"label them, or train with another estimator; those that can learn from these are {fitting or 'none'}"
+            f"label them, or choose an estimator that fits these labels: {fitting or 'none'}"
         )
     return task.local(samples, folder)
 
@@ -270,7 +268,7 @@ def _fit(
     history = checkpoint.history if checkpoint else []
     progress = Progress(open_task(model.task), settings["epochs"], history, checkpoints)
     if checkpoint and checkpoint.finished:
-        logger.info("an earlier run had finished after epoch %d; the model is made from its checkpoint", len(history))
+        logger.info("an earlier run finished training after epoch %d: using its checkpoint", len(history))
         model.load(checkpoint.best)
         return history
     if checkpoint:
@@ -295,7 +293,7 @@ def _fit(
         resume=checkpoint.last if checkpoint else None,
     )
     if progress.best is None:
-        raise RuntimeError("the trainer ended without one finished epoch")
+        raise RuntimeError("training ended without a finished epoch")
     model.load(progress.best)
     return history
 
@@ -312,7 +310,7 @@ def _resolved(base_model: str, initial_model: str, job_root: str) -> str:
     if version and version not in state.vouched:
         raise InputError(
             f"base_model={base_model}: the job's state has no digest of {version}, so its weights are not "
-            "unpickled; give the weights as a path, or as a URL that ends in #sha256=<digest>"
+            "loaded: give the weights as a path, or as a URL that ends in #sha256=<digest>"
         )
     return f"{base_model}:{version}" if version else initial_model
 
@@ -380,8 +378,8 @@ def _only_one(folder: Path) -> Iterator[Path]:
     with _locked(folder) as ours:
         if not ours:
             raise LostRaceError(
-                f"another run trains the same model from the same samples right now, in {folder}: "
-                "wait for it, or end it and run this again"
+                f"another run is training the same model on the same samples, in {folder}: "
+                "wait for it, or stop it and run this again"
             )
         for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
             with _locked(other) as abandoned:

@@ -8,8 +8,8 @@ from components.trigger.trigger import Arrived, Decision, Outcome, clauses
 
 _SAID = {
     Outcome.RUN: "A round runs.",
-    Outcome.WAIT: "Not yet: no round runs.",
-    Outcome.ERROR: "An error: no round runs.",
+    Outcome.WAIT: "Waiting: no round runs yet.",
+    Outcome.ERROR: "Error: no round runs.",
 }
 
 
@@ -27,4 +27,4 @@ def sections(arrived: Arrived, decision: Decision) -> list[Section]:
     decided += reports.table(["metric", "have", "need", "outcome"], clauses(decision), decision.verdict.condition)
     for reason in decision.reasons:
         decided += reports.note(reason)
-    return [Section("New in the feed", came), Section("Decision", decided)]
+    return [Section("New samples in the feed", came), Section("Decision", decided)]

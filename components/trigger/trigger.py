@@ -140,7 +140,7 @@ def decide(
         )
     over = bool(max_rounds) and state.round >= max_rounds
     if over:
-        reasons.append(f"the job has had {state.round} of at most {max_rounds} rounds")
+        reasons.append(f"the job has reached {state.round} of {max_rounds} rounds (max_rounds)")
     if lacks:
         reasons.append(lacks)
     if force:
@@ -154,7 +154,7 @@ def decide(
     rests_until = failed.rests_until(now) if failed and failed.is_of(state.round + 1, parameters) else None
     if failed and rests_until:
         outcome = Outcome.ERROR
-        again = f"it is tried again from {rests_until:%Y-%m-%d %H:%M UTC} on, or now with force_train"
+        again = f"it is retried from {rests_until:%Y-%m-%d %H:%M UTC}; force_train retries now"
         reasons.insert(0, f"{failed.describe()}; {again}")
     return Decision(outcome, tuple(reasons), verdict, metrics, opens)
 

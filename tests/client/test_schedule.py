@@ -268,7 +268,7 @@ def test_what_forces_a_round_is_not_for_every_poll(put, api):
     before = len(api.requests)
     given = {"feed_url": "s3://feed/a", "job_root": "s3://jobs/a", "force_train": True}
     with pytest.raises(
-        InputError, match="force_train would run a round at every poll, whatever trigger_conditions say"
+        InputError, match="force_train would run a round at every poll, regardless of trigger_conditions"
     ):
         put(given, pipeline="incremental-learning")
     assert len(api.requests) == before

@@ -93,7 +93,7 @@ def test_weights_of_ones_own_are_judged_against_the_champion(finished, tmp_path)
         "-p", f"base_model={weights}", "-p", "image_size=96", "-p", "min_samples=1", cwd=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "epochs=0: the base model is taken as it is" in done.stdout
+    assert "epochs=0: the base model is used unchanged" in done.stdout
     assert re.search(r"^champion: r0002-\w+, before: " + champion, done.stdout, re.MULTILINE)
 
 
@@ -175,7 +175,7 @@ def test_names_that_do_not_exist_are_told_before_any_work(finished, tmp_path):
              "-p", 'estimator_options={"mosaik": 0}', "-p", "plugins=not_mine"]  # fmt: skip
     done = command("run", "helmet-detection", *words, cwd=tmp_path)
     assert done.returncode == 1
-    for part in ("step setup failed", "'not_mine'", "unknown format 'vok'", "nothing is downloaded", "mosaic is"):
+    for part in ("step setup failed", "'not_mine'", "unknown format 'vok'", "models are not downloaded", "mosaic is"):
         assert part in done.stderr
     assert done.stderr.count("\n") == 1
     assert "ingest |" not in done.stdout

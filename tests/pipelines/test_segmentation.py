@@ -54,7 +54,8 @@ def test_masks_go_round_and_round(tmp_path):
     first = job.read()[0]
     assert first.champion == first.candidate
     assert "16 masks" in told and "mIoU" in told and "iou" in told
-    assert "asking for 4 of 4 images: drawn at random since the champion is for segmentation and gives no boxes" in told
+    unranked = "drawn at random because the champion is for segmentation, which has no boxes"
+    assert f"requested labels for 4 of 4 images: {unranked}" in told
     (wanted,) = read_lists(job.store)
     assert (wanted.model, wanted.classes, len(wanted.images)) == (None, CLASSES, 4)
 

@@ -166,9 +166,9 @@ def test_a_set_in_which_nobody_has_drawn_a_box_is_left_out(images, run, models):
     assert set(found.scores) == {"core", "all"}
     assert found.images == 10
     assert run(models["sees all"], None, images, []).empty == ("recent",)
-    with pytest.raises(InputError, match="no true boxes in 2 images"):
+    with pytest.raises(InputError, match="no labelled boxes in 2 images"):
         run(models["sees all"], models["blind to red"], empty, empty)
-    with pytest.raises(InputError, match="no labelled sample to evaluate on"):
+    with pytest.raises(InputError, match="no labelled samples"):
         run(models["sees all"], models["blind to red"], [], [])
 
 

@@ -125,10 +125,10 @@ def test_a_number_keeps_its_digits():
         ({"any": []}, ["condition.any: [] is not a list"]),
         ({"all": "a > 1"}, ["condition.all: 'a > 1' is not a list"]),
         ({"all": {"metric": "a"}}, ["condition.all", "is not a list"]),
-        ({"not": ["a > 1"]}, ["condition.not: a list can mean two things"]),
+        ({"not": ["a > 1"]}, ["condition.not: a list is ambiguous"]),
         ({"not": None}, ["condition.not: None is not a condition"]),
-        ({"all": ["a > 1"], "any": ["b > 1"]}, ["condition: 'all' must stand alone, but there is also any"]),
-        ({"not": "a > 1", "metric": "b"}, ["'not' must stand alone, but there is also metric"]),
+        ({"all": ["a > 1"], "any": ["b > 1"]}, ["condition: 'all' cannot be combined with any"]),
+        ({"not": "a > 1", "metric": "b"}, ["'not' cannot be combined with metric"]),
         ({}, ["metric is missing", "operator is missing", "threshold is missing"]),
         ({"metric": "a", "operator": ">"}, ["condition: threshold is missing"]),
         (
@@ -260,8 +260,8 @@ def test_a_metric_has_its_value(metric, value):
         ("precision", "has a value for each class: name one of helmet, head, hard hat, as in precision[helmet], or "),
         ("precision", "or write one of min(precision), max(precision), mean(precision)"),
         ("recall_delta", "as in recall_delta[helmet], or write one of min(recall_delta),"),
-        ("map50[helmet]", "map50 is one number, not one for each class: write map50"),
-        ("min(map50_delta)", "map50 is one number, not one for each class: write map50_delta"),
+        ("map50[helmet]", "map50 is a single number, not one per class: write map50"),
+        ("min(map50_delta)", "map50 is a single number, not one per class: write map50_delta"),
         ("broken", "broken is nan, not a finite number"),
         ("broken_delta", "broken is nan, not a finite number"),
         ("endless[helmet]", "endless[helmet] is inf, not a finite number"),
@@ -271,7 +271,7 @@ def test_a_metric_has_its_value(metric, value):
         ("nothing", "nothing is None, not a finite number"),
         ("huge", "not a finite number"),
         ("empty", "empty has 0 values for 3 classes"),
-        ("num_of_samples_rel", "the champion's num_of_samples is 0, and only to a number above 0"),
+        ("num_of_samples_rel", "the champion's num_of_samples is 0, and a relative change needs a number above 0"),
     ],
 )
 def test_a_metric_without_value_is_an_error_that_says_why(metric, words):
@@ -288,7 +288,7 @@ def test_a_metric_without_value_is_an_error_that_says_why(metric, words):
     [
         ("map50_delta", {}, "champion: no metric 'map50': choose from none"),
         ("map50_rel", {"map50": math.nan}, "champion: map50 is nan"),
-        ("map50_rel", {"map50": -0.5}, "the champion's map50 is -0.5, and only to a number above 0"),
+        ("map50_rel", {"map50": -0.5}, "the champion's map50 is -0.5, and a relative change needs a number above 0"),
         ("map50_rel", {"map50": 1e-320}, "map50_rel is too large"),
         ("map50_delta", {"map50": {"helmet": 1}}, "champion: map50 has a value for each class"),
         (
@@ -296,7 +296,7 @@ def test_a_metric_without_value_is_an_error_that_says_why(metric, words):
             {"precision": {"helmet": 1}},
             "champion: precision has no class 'head': choose from helmet",
         ),
-        ("precision_delta[head]", {"precision": 1}, "champion: precision is one number"),
+        ("precision_delta[head]", {"precision": 1}, "champion: precision is a single number"),
         ("recall_delta[head]", {"recall": [1.0, 1.0]}, "champion: recall has 2 values for 3 classes"),
         ("min(precision_delta)", {"precision": {"helmet": 1, "head": 1}}, "precision is of precision[helmet],"),
     ],
@@ -319,7 +319,7 @@ def test_a_class_named_by_a_number_goes_before_its_place():
 def test_without_class_names_lists_have_places_alone():
     assert single("recall[1] == 0.6", classes=()).outcome == MET
     assert "choose from 0, 1, 2" in single("recall[helmet] > 0", classes=()).reason
-    assert "a place needs class names" in single("precision[1] > 0", classes=()).reason
+    assert "an index needs class names" in single("precision[1] > 0", classes=()).reason
     assert single("empty > 0", classes=()).outcome == ERROR
     assert "has no value for any class" in single("min(empty) > 0", classes=()).reason
 

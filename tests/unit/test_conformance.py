@@ -242,29 +242,29 @@ class Raising(Quick):
 
 
 BROKEN = {
-    Forgetful: r"train with resume: reports epochs \[1, 2\], not \[2\]",
-    OffByOne: r"train: reports epochs \[0, 1\], not \[1, 2\]",
-    Early: "train: the checkpoint last of epoch 1 is not there",
-    Endless: r"train: finished is set at epochs \[\], not at the last alone",
-    Deaf: "train: continues after on_epoch has raised an error",
+    Forgetful: r"train with resume: reports epochs \[1, 2\], expected \[2\]",
+    OffByOne: r"train: reports epochs \[0, 1\], expected \[1, 2\]",
+    Early: "train: the checkpoint last of epoch 1 does not exist",
+    Endless: r"train: finished is set at epochs \[\], expected only at the last",
+    Deaf: "train: continues after on_epoch raised an error",
     Littering: "writes into the working directory: training.log",
-    AtHome: "writes into the user's home: .quick",
+    AtHome: "writes into the home directory: .quick",
     Wandering: "changes the working directory",
-    Repairing: "changes the images it was given",
+    Repairing: "modifies its input images",
     Talkative: "contacts usage.invalid",
     Direct: "contacts 192.0.2.1",
     Swapped: "predict: boxes reach beyond their image",
     OnCanvas: "predict: boxes reach beyond their image",
     Sure: "predict: scores are not in 0..1",
-    Generous: "predict: leaves boxes below the confidence",
+    Generous: "predict: returns boxes below the confidence threshold",
     Merging: "predict: 1 results for 4 images",
     Blind: "predict: no box with a score",
-    Different: "save: the runtime onnx finds something else than the estimator",
+    Different: "save: the onnx runtime gives results that differ from the estimator",
     Undescribed: "save: the bundle cannot be read: InputError: .*SHA-256",
-    Stubborn: "save: confidence_threshold in model.json is 0.9, not 0.3",
-    Careless: "train: takes the option no_such_option",
-    Trusting: "load: takes junk.pt, which is no model",
-    Complaining: "check: complains of what it is to be tried with: no",
+    Stubborn: "save: confidence_threshold in model.json is 0.9, expected 0.3",
+    Careless: "train: accepts the unknown option no_such_option",
+    Trusting: "load: accepts junk.pt, which is not a model",
+    Complaining: "check: rejects the test settings: no",
     Raising: "save: KeyError: 'weights'",
 }
 
@@ -282,12 +282,12 @@ def test_a_training_that_cannot_be_repeated_is_only_warned_of(examine, caplog):
             super().train(*samples, on_epoch=lambda epoch: on_epoch(replace(epoch, values=values)), **settings)
 
     assert examine(Moody) == []
-    assert "quick: the same seed does not give the same first epoch" in caplog.text
+    assert "quick: the same seed gives a different first epoch" in caplog.text
 
 
 def test_the_folder_must_be_new_and_the_name_known(tmp_path):
     (tmp_path / "x").touch()
-    with pytest.raises(InputError, match="is not empty: name a new one"):
+    with pytest.raises(InputError, match="is not empty: give a new one"):
         problems("quick", tmp_path)
     with pytest.raises(InputError, match="unknown estimator 'quik'"):
         problems("quik", tmp_path / "new")

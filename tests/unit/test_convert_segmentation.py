@@ -66,7 +66,7 @@ def test_int8_says_of_the_pixels_what_the_model_says(run, tmp_path):
     assert bundle.lineage["rknn"]["rk3588"]["simulated_miou"] == done.as_flat()["miou[rk3588]"]
     write_page(tmp_path / "page.html", "Convert", done.sections)
     titles = [section.title for section in read_sections(tmp_path / "page.html")]
-    assert titles == ["Conversion", "Accuracy on the simulator", "IoU of each class", "On the chip"]
+    assert titles == ["Conversion", "Accuracy on the simulator", "IoU per class", "Size and cost on the chip"]
 
 
 @pytest.mark.slow

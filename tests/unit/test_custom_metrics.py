@@ -93,9 +93,9 @@ def test_what_no_condition_names_is_not_computed(own):
 
 
 def test_one_that_fails_is_one_line(own):
-    with pytest.raises(InputError, match=r"^trigger metric 'fragile' fails with ZeroDivisionError: division by zero$"):
+    with pytest.raises(InputError, match=r"^trigger metric 'fragile' failed with ZeroDivisionError: division by zero$"):
         decide(State(), arrived(5, found=5), now=NOW, conditions=["fragile > 0"])
-    with pytest.raises(InputError, match=r"^gate metric 'nothing' gives nan for nothing: a finite number is needed$"):
+    with pytest.raises(InputError, match=r"^gate metric 'nothing' returned nan for nothing: return a finite number$"):
         own_values(gate_metrics, {"nothing"}, None)
 
 

@@ -98,7 +98,7 @@ def test_mistakes_cost_what_they_should_and_are_shown_worst_first(blobs, measure
     write_page(tmp_path / "page.html", "Evaluation", evaluation.sections)
     sections = {section.title: section.body for section in read_sections(tmp_path / "page.html")}
     worst = sections["Worst images"]
-    assert worst.index("worst.png: 3 of 3 missed, 1 false alarm<") < worst.index("alarm.png: 0 of 0 missed, 1 false")
+    assert worst.index("worst.png: 3 of 3 missed, 1 false positive<") < worst.index("alarm.png: 0 of 0 missed, 1 false")
     assert "good0.png" in sections["Images without mistakes"]
     assert "empty.png" not in worst + sections["Images without mistakes"]
     assert "<svg" in sections["Classes"]
@@ -110,7 +110,7 @@ def test_average_precision_sees_predictions_below_the_deployed_confidence(blobs,
     evaluation = measure(rows, confidence_threshold=0.5)
     assert evaluation.metrics.map50 == 1.0
     assert evaluation.metrics.recall_micro == 0.0
-    assert "finds nothing at this confidence" in evaluation.sections[0].body
+    assert "No detections at this confidence" in evaluation.sections[0].body
     assert "AP50" in evaluation.sections[1].body
 
 
@@ -129,12 +129,12 @@ def test_an_empty_split_says_what_there_is(blobs, measure):
         sample(blobs, [], split="train"),
         sample(blobs, [(3, 3, "red", "red")], labelled=False),
     ]
-    with pytest.raises(InputError, match="'test' has no labelled sample .* are train 2, val 0, test 0: "):
+    with pytest.raises(InputError, match="'test' has no labelled samples .labelled samples: train 2, val 0, test 0"):
         measure(rows)
 
 
 def test_a_split_without_boxes_cannot_be_measured(blobs, measure):
-    with pytest.raises(InputError, match="no true boxes in 1 images"):
+    with pytest.raises(InputError, match="no labelled boxes in 1 images"):
         measure([sample(blobs, [])])
 
 

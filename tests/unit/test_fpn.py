@@ -273,7 +273,7 @@ def test_what_cannot_be_trained_is_told(job, tmp_path):
     empty = Manifest.of([{**row, "annotations": []} for row in manifest.rows()], manifest.classes)
     with pytest.raises(InputError, match="none of the 4 validation samples has a box"):
         fit((root, empty), tmp_path / "t")
-    with pytest.raises(InputError, match="the loss became NaN or infinite in epoch 1: give a smaller lr"):
+    with pytest.raises(InputError, match="the loss became NaN or infinite in epoch 1: set a smaller lr"):
         fit(job, tmp_path / "t", options={**OPTIONS, "lr": 1e30, "warmup_epochs": 0})
     with pytest.raises(InputError, match="has no weights yet"):
         untrained = Fpn()
@@ -307,4 +307,4 @@ def test_a_base_of_another_kind_is_refused_and_never_executed(job, trained, tmp_
         with pytest.raises(InputError, match=words):
             Fpn().load(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
-    assert "those that train from nothing are" in Fpn().check("yolo11n.yaml", {})[0]
+    assert "to train from scratch, choose from" in Fpn().check("yolo11n.yaml", {})[0]

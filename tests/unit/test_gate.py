@@ -66,7 +66,7 @@ def test_a_better_candidate_is_promoted_and_every_reason_told():
     assert judgement.reasons[0] == "test images: have 40, need >= 30"
     assert judgement.reasons[1] == "conditions: map50_delta >= 0 (have 0.1, need >= 0)"
     assert judgement.reasons[3] == (
-        "beyond chance: the gain in mAP50 is +0.100, with 95 % confidence above +0.080, need > 0"
+        "beyond chance: the gain in mAP50 is +0.100 with a 95 % lower bound of +0.080, need > 0"
     )
 
 
@@ -127,7 +127,7 @@ def test_a_first_model_that_finds_nothing_is_rejected_and_told_what_to_do():
     nothing = judge(compared((0.0, 0.0), None), now=NOON, conditions=GAIN, min_map50=0.05)
     assert nothing.outcome == "rejected"
     assert nothing.reasons == (
-        "good enough for a first champion: mAP50 is 0.000, need >= 0.05 (min_map50): the model finds next to nothing; "
+        "good enough for a first champion: mAP50 is 0.000, need >= 0.05 (min_map50): "
         "train for more epochs, or start from a pretrained base_model",
     )
     assert judge(compared((0.05, 0.05), None), now=NOON, min_map50=0.05).outcome == "promoted"
@@ -169,9 +169,9 @@ def test_force_promotes_whatever_the_answers_and_says_what_they_were():
     assert judgement.forced
     assert judgement.reasons == (
         "forced",
-        "although test images: have 40, need >= 99",
-        "although conditions: map50_delta >= 0 (have -0.2, need >= 0)",
-        "although window open: 22:00-06:00 Europe/Berlin opens next at 2025-03-04T22:00+01:00",
+        "despite test images: have 40, need >= 99",
+        "despite conditions: map50_delta >= 0 (have -0.2, need >= 0)",
+        "despite window open: 22:00-06:00 Europe/Berlin opens next at 2025-03-04T22:00+01:00",
     )
     assert judge(BETTER, now=NOON, force=True).reasons == ("forced",)
     assert judge(BETTER, now=NOON, conditions=Condition.parse("nothing > 0"), force=True).outcome == "error"
@@ -222,11 +222,11 @@ def test_the_report_shows_the_verdict_the_sets_and_the_classes(tmp_path):
     assert both.count("<tr>") == 7
     assert "+0.025 to +0.065" in both
     assert "<svg" in both
-    assert "0.600 (-0.100)" in body["Classes, candidate against champion"]
+    assert "0.600 (-0.100)" in body["Per-class results"]
 
 
 def test_the_report_of_a_first_model():
     first = replace(FIRST, scores={"all": FIRST.scores["all"]}, empty=("recent",))
     both = sections(first, judge(first, now=NOON))[1].body
     assert "<svg" not in both
-    assert "The recent set has no labels" in both
+    assert "The recent test set has no labels" in both

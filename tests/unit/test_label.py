@@ -265,13 +265,13 @@ def test_images_that_are_gone_or_damaged_are_left_out(job, wanted, tmp_path, cap
         handed = label(str(job), label_format=label_format)
     assert (handed.counts["images"], handed.counts["left_out"]) == (4, 2)
     assert set(caplog.messages) == {
-        f"{gone.as_uri()} is gone: left out",
-        f"{damaged.as_uri()} is damaged, its content is not what its name says: left out",
+        f"skipped {gone.as_uri()}: no longer in the store",
+        f"skipped {damaged.as_uri()}: its content does not match its digest",
     }
     assert len(taken_in(handed.uri, tmp_path / "other", label_format)) == 4
     for image in wanted.images[2:]:
         Path(image.uri.removeprefix("file://")).unlink()
-    with pytest.raises(InputError, match="none of the 6 images of round 3 is there"):
+    with pytest.raises(InputError, match="none of the 6 images of round 3 can be read"):
         label(str(job), label_format=label_format)
 
 
@@ -280,13 +280,15 @@ def test_the_latest_list_or_the_one_that_is_named(job, wanted):
     assert label(str(job), label_format="yolo").uri == f"{job.as_uri()}/labelling/r0012.yolo.zip"
     assert label(str(job), label_format="yolo", round_number=3).counts["images"] == 6
     with pytest.raises(
-        NotFoundError, match="to-label: the list of round 4 is not there .lists: 3, 12.: run mine first"
+        NotFoundError, match="to-label: no label request of round 4 found .rounds available: 3, 12.: run mine first"
     ):
         label(str(job), round_number=4)
 
 
 def test_without_a_list(job):
-    with pytest.raises(NotFoundError, match="to-label: a list is not there .lists: none.: run mine first"):
+    with pytest.raises(
+        NotFoundError, match="to-label: no label request found .rounds available: none.: run mine first"
+    ):
         label(str(job))
     put_list(job, [], classes=())
     handed = label(str(job), classes="hat")
@@ -301,7 +303,7 @@ def test_a_list_that_asks_for_nothing_needs_no_class_names(job):
 
 def test_class_names_before_the_first_round(job):
     put_list(job, [asked(job, 4)], number=0, classes=(), model=None)
-    with pytest.raises(InputError, match="the list of round 0 has no class names: name them in classes"):
+    with pytest.raises(InputError, match="the label request of round 0 has no class names: set classes"):
         label(str(job))
     folder = Path(label(str(job), classes="hat:helmet,person:head").uri.removeprefix("file://"))
     names = [item.get("value") for item in ElementTree.parse(folder / "config.xml").getroot().iter("Label")]

@@ -250,8 +250,8 @@ def test_crowded_images_are_cut_where_asked():
         ([[1, 1, 9, 9]], [0], [np.nan], "not a finite number"),
         ([[1, 1, np.inf, 9]], [0], [0.5], "not a finite number"),
         ([[1, 1, 9, 9]], [3], [0.5], "class 3 has no name"),
-        ([[9, 1, 1, 9]], [0], [0.5], "ends before it begins"),
-        ([[1, 1, 640, 9]], [0], [0.5], "beyond the 200x150 pixels"),
+        ([[9, 1, 1, 9]], [0], [0.5], "has x2 < x1"),
+        ([[1, 1, 640, 9]], [0], [0.5], "exceeds the image of 200x150 pixels"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(boxes, classes, scores, complaint):
@@ -263,7 +263,7 @@ def test_what_cannot_be_measured_is_refused(boxes, classes, scores, complaint):
 
 
 def test_no_truth_is_refused():
-    with pytest.raises(InputError, match="no true boxes in 2 images"):
+    with pytest.raises(InputError, match="no labelled boxes in 2 images"):
         evaluate([Detections.none()] * 2, [Detections.none()] * 2)
 
 

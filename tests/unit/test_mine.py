@@ -219,8 +219,8 @@ def test_images_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_pa
     assert chosen(mined) == [good]
     assert mined.counts["unreadable"] == 3
     lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert sum("is damaged or no image: passed over" in line for line in lines) == 2
-    assert sum(f"{image_key(missing)} is missing: passed over" in line for line in lines) == 1
+    assert sum("damaged or not an image" in line for line in lines) == 2
+    assert sum(f"{image_key(missing)}: not found" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("budget", [0, 5])
@@ -233,9 +233,9 @@ def test_nothing_to_ask_for_is_an_empty_list_and_one_line(root, tmp_path, caplog
     mined = mine(root, label_budget=budget)
     assert chosen(mined) == []
     assert [record.message for record in caplog.records] == [
-        "no unlabelled image to ask for: 0 hard examples are labelled already, 0 images are unreadable"
+        "no unlabelled images: 0 hard examples are already labelled, 0 images are unreadable"
         if budget
-        else "label_budget=0: nothing is asked for"
+        else "label_budget=0: no images are requested"
     ]
     assert len(mined.manifest()) == mined.ranking().height == 0
     write_page(tmp_path / "page.html", "Mine", mined.sections)
@@ -255,7 +255,7 @@ def test_without_a_champion_images_are_drawn_at_random(root, tmp_path, caplog):
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert mined.wanted.model is None
-    assert "asking for 4 of 9 images: drawn at random since there is no champion yet" in caplog.text
+    assert "requested labels for 4 of 9 images: drawn at random because the job has no champion yet" in caplog.text
 
 
 def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path, caplog):
@@ -271,8 +271,8 @@ def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
-    reason = "the champion is for segmentation and gives no boxes"
-    assert f"asking for 4 of 9 images: drawn at random since {reason}" in caplog.text
+    reason = "the champion is for segmentation, which has no boxes"
+    assert f"requested labels for 4 of 9 images: drawn at random because {reason}" in caplog.text
 
 
 def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):
@@ -381,12 +381,12 @@ def test_the_report_shows_images_and_what_earlier_answers_say(root, tmp_path):
     mined = mine(root)
     write_page(tmp_path / "page.html", "Mine", mined.sections)
     page = Path(tmp_path / "page.html").read_text()
-    assert "asking for 1 of 1 images" in page
+    assert "requested labels for 1 of 1 images" in page
     assert page.count("<img") == 1
     assert "(unlabelled; 3.png)" in page
     share = {image.id: image.share for image in first.wanted.images}
     table = str(mined.sections[1].body)
-    assert mined.sections[1].title == "Answers to earlier questions"
+    assert mined.sections[1].title == "Labels received for earlier requests"
     for id_, mistakes in ((right, "0.000"), (wrong, "2.000")):
         assert f'<td class="text">{share[id_]}</td><td>1</td><td>1</td><td>{mistakes}</td>' in table
 
@@ -419,7 +419,7 @@ def test_the_champion_of_another_job_finds_the_boxes_that_people_correct(any_roo
     write_list(job.store, mined.wanted)
     assert list(read_lists(job.store)) == [mined.wanted]
     write_page(tmp_path / "page.html", "Mine", mined.sections)
-    assert "found by file://" in (tmp_path / "page.html").read_text()
+    assert "from file://" in (tmp_path / "page.html").read_text()
 
 
 def test_before_the_first_round_another_jobs_champion_names_the_classes(root, tmp_path):
@@ -439,7 +439,7 @@ def test_another_job_that_cannot_help_is_told(root, tmp_path):
     with pytest.raises(InputError, match="/nothing: no job with a champion lies there, check the address"):
         mine(root, prelabel_job=str(tmp_path / "nothing"))
     other = other_job(tmp_path, classes=("truck", "van"))
-    with pytest.raises(InputError, match=r"large finds truck, van, and here the classes are red, blue: give a job"):
+    with pytest.raises(InputError, match=r"large detects truck, van, but this job has red, blue: choose a job"):
         mine(root, prelabel_job=other)
 
 
@@ -460,7 +460,7 @@ def test_the_component_writes_every_output(root, tmp_path):
     component.python_func(root, **outputs, settings={"label_budget": 2.0})
     assert pl.read_csv(tmp_path / "ranking").height == len(Manifest.read(tmp_path / "to_label")) == 2
     assert outputs["counts"].metadata["asked"] == 2
-    assert "To label" in (tmp_path / "report").read_text()
+    assert "Images to label" in (tmp_path / "report").read_text()
     assert {image.id for image in next(read_lists(job.store)).images} < ids
 
 

@@ -42,7 +42,7 @@ def test_the_budget_is_shared_among_the_hardest_the_empty_and_the_random():
 def test_every_image_has_the_reason_of_its_share():
     selection = choose(pool_of(100, 50), 20, random_fraction=0.1, empty_fraction=0.2)
     reasons = {share: {p.reason for p in selection.picks if p.share == share} for share in ("empty", "random")}
-    assert reasons == {"empty": {"nothing was found"}, "random": {"drawn at random"}}
+    assert reasons == {"empty": {"no detections"}, "random": {"drawn at random"}}
     assert "judged 0.099" in {pick.reason for pick in selection.picks}
 
 

@@ -186,7 +186,7 @@ def test_the_worst_box_or_the_mean_of_all():
 
 def test_doubts_add_up_over_the_boxes():
     assert judge("entropy-sum", [0.5] * 3).score == 3 / 4
-    assert judge("entropy-sum", [0.5] * 2 + [0.0, 1.0]).reason == "the entropies of 4 boxes add up to 2.0, hard from 2"
+    assert judge("entropy-sum", [0.5] * 2 + [0.0, 1.0]).reason == "the entropies of 4 boxes sum to 2.0, hard from 2"
     assert judge("entropy-sum", [0.5] * 2).hard
     assert not judge("entropy-sum", [0.5] * 2, threshold_entropy_sum="2.1").hard
     assert judge("entropy-sum", [0.9] * 20).score > judge("entropy-sum", [0.5]).score
@@ -226,7 +226,7 @@ def test_probabilities_of_the_boxes_go_before_their_scores():
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.01, 1.5])
 def test_a_score_that_is_none_is_never_silently_easy(wrong):
-    with pytest.raises(InputError, match=r"1 of 2 scores outside 0\.\.1, such as"):
+    with pytest.raises(InputError, match=r"1 of 2 scores are outside 0\.\.1, such as"):
         frame([0.5, wrong])
     with pytest.raises(InputError, match=r"outside 0\.\.1"):
         image_frame([0.5, wrong])
@@ -239,7 +239,7 @@ def test_a_score_that_is_none_is_never_silently_easy(wrong):
 
 def test_probabilities_that_are_none_are_refused():
     for wrong in ([0.2, 0.3], [0.9, 0.9, 0.9], []):
-        with pytest.raises(InputError, match="sum to .*, not to 1"):
+        with pytest.raises(InputError, match="sum to .*, not 1"):
             image_frame(wrong)
     with pytest.raises(InputError, match="sum to"):
         SednaFilter("CrossEntropy")([0.2, 0.3])
@@ -328,7 +328,7 @@ def test_a_miner_of_ones_own(tmp_path, monkeypatch):
             make_miner("crowded-for-test", {"least": 2})
         with pytest.raises(InputError, match="many"):
             make_miner("crowded-for-test", {"most": "many"})
-        with pytest.raises(InputError, match="looks at more than scores"):
+        with pytest.raises(InputError, match="needs more than scores"):
             SednaFilter("crowded-for-test")
     finally:
         del miners._entries["crowded-for-test"]
@@ -351,7 +351,7 @@ def test_the_drop_in_takes_what_sedna_gives():
     for wrong in ([[0, 0, 10, 10]], [{"score": 0.5}], [[0, 0, 1, 1, "high", 0]], [0.5, 0.5], 7):
         with pytest.raises(InputError, match="not an inference result"):
             ours(wrong)
-    with pytest.raises(InputError, match="looks at more than scores"):
+    with pytest.raises(InputError, match="needs more than scores"):
         SednaFilter("temporal")
 
 
@@ -373,7 +373,7 @@ def test_boxes_that_flicker_are_hard():
     assert [one.hard for one in judged] == [False, False, True, True, True, True, False, True]
     assert [one.score for one in judged] == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 2, 1, 0, 1])
     assert judged[0].reason == "2 boxes in the first frame"
-    assert judged[4].reason == "1 box came, 1 went, 1 stayed"
+    assert judged[4].reason == "1 box appeared, 1 disappeared, 1 stayed"
 
 
 def test_how_far_a_box_may_move_is_a_parameter():
@@ -409,7 +409,7 @@ def test_images_unlike_all_before_are_novel():
     assert [one.hard for one in judged] == [True, False, False, True, False, False, False]
     assert judged[0].score == 1
     assert judged[3].score == pytest.approx(100 / 255 * math.sqrt(3 / 4), abs=0.02)
-    assert judged[3].reason.endswith("from the nearest of 1 images")
+    assert judged[3].reason.endswith("distance to the nearest of 1 images")
     again = make_miner("novelty", {"threshold_distance": "0.9"})
     assert [again.judge(Frame(Detections.none(), look(grey, rng))).hard for grey in greys] == [True] + [False] * 6
 
@@ -425,6 +425,6 @@ def test_the_memory_is_bounded_and_forgets_what_is_seen_no_more():
 
 
 def test_novelty_needs_a_image():
-    with pytest.raises(InputError, match="looks at images"):
+    with pytest.raises(InputError, match="needs images"):
         make_miner("novelty", {}).judge(frame([0.5]))
     assert embedding(np.full((7, 2000, 3), 255, np.uint8)) == pytest.approx([1, 1, 1, 0] * 64)

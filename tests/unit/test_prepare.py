@@ -91,16 +91,16 @@ def test_too_few_samples_are_an_error_that_says_so():
 
 def test_a_class_that_is_rare_or_missing_is_warned_of():
     prepared = prepare(Manifest.of([sample(n) for n in range(300)], CLASSES))
-    assert any("class head has 0 boxes to train on" in warning for warning in prepared.warnings)
-    assert any("class head has no box in test" in warning for warning in prepared.warnings)
+    assert any("class head has 0 training boxes" in warning for warning in prepared.warnings)
+    assert any("class head has no boxes in test" in warning for warning in prepared.warnings)
     assert not any("class helmet" in warning for warning in prepared.warnings)
 
 
 def test_a_class_with_few_boxes_to_test_on_is_warned_of(caplog):
     rows = [sample(n, class_id=int(n < 18), split=("train", "val", "test")[n % 3]) for n in range(180)]
     prepared = prepare(Manifest.of(rows, CLASSES), split_by="source")
-    few = "class head has 6 boxes in test, too few to tell a good model from a bad one"
-    assert prepared.warnings == ["class head has 6 boxes to train on; a detector needs hundreds", few]
+    few = "class head has 6 test boxes, too few for a reliable evaluation"
+    assert prepared.warnings == ["class head has 6 training boxes; a detector needs hundreds", few]
     assert few in caplog.text
     assert prepared.counts["warnings"] == 2
 
@@ -123,7 +123,7 @@ def test_masks_are_labels_and_nothing_is_said_of_boxes():
     assert sum(prepared.counts[split] for split in ("train", "val", "test")) == 100
     assert prepared.warnings == []
     mixed = prepare(Manifest.of([*(masked(n) for n in range(100)), *(sample(n) for n in range(100, 200))], CLASSES))
-    assert any("class head has 0 boxes to train on" in warning for warning in mixed.warnings)
+    assert any("class head has 0 training boxes" in warning for warning in mixed.warnings)
 
 
 @pytest.mark.parametrize("masks", [True, False])

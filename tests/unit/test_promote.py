@@ -19,7 +19,7 @@ from tests.images import CLASSES, job_with_images
 from tests.models import colour_model, write_bundle
 
 CHOSEN, GATE = read(PromoteSettings, {}), read(GateSettings, {})
-FINE = {"outcome": "skipped", "reasons": ["no targets are asked for"]}
+FINE = {"outcome": "skipped", "reasons": ["no targets are given"]}
 
 
 @pytest.fixture

@@ -244,11 +244,11 @@ def test_a_round_with_nothing_to_train_on_says_so():
     tests = [n for n in range(300) if assign(row(n)["id"], 0.8, 0.1, 0) == "test"]
     (first,) = rounds([batch(1000, 200)])
     new = Manifest.of([row(n) for n in tests[:5]], CLASSES)
-    with pytest.raises(InputError, match="no new sample to train on among 5 new labelled samples and 205 in all"):
+    with pytest.raises(InputError, match="no new training sample among 5 new labelled samples and 205 in total"):
         round_manifest(first.manifest, new, round_number=2)
-    with pytest.raises(InputError, match="no new sample to train on and no sample to choose the best epoch by among"):
+    with pytest.raises(InputError, match="no new training sample and no validation sample among"):
         round_manifest(None, new, round_number=1)
-    with pytest.raises(InputError, match="no sample to test on"):
+    with pytest.raises(InputError, match="no test sample"):
         round_manifest(None, batch(0, 100), round_number=1, train_ratio=0.5, val_ratio=0.5, min_test_samples=0)
 
 
@@ -257,10 +257,10 @@ def test_a_round_with_nothing_to_train_on_says_so():
     [
         ({"replay_ratio": -1}, "replay_ratio=-1 must be a number >= 0"),
         ({"replay_ratio": float("nan")}, "replay_ratio=nan must be"),
-        ({"replay_limit": -1}, "replay_limit=-1 is too small: give 0 or more"),
-        ({"core_rounds": 0}, "core_rounds=0 is too small: give 1 or more"),
-        ({"recent_rounds": 0}, "recent_rounds=0 is too small"),
-        ({"val_limit": 0}, "val_limit=0 is too small"),
+        ({"replay_limit": -1}, "replay_limit=-1 must be >= 0"),
+        ({"core_rounds": 0}, "core_rounds=0 must be >= 1"),
+        ({"recent_rounds": 0}, "recent_rounds=0 must be >= 1"),
+        ({"val_limit": 0}, "val_limit=0 must be >= 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -270,7 +270,7 @@ def test_settings_out_of_range_are_refused(options, message):
 
 def test_a_round_follows_the_known_ones():
     (first,) = rounds([batch(0, 200)])
-    with pytest.raises(InputError, match="round_number=1 does not follow round 1, which has taken samples in already"):
+    with pytest.raises(InputError, match="round_number=1 must be greater than 1, the last round that took in samples"):
         round_manifest(first.manifest, batch(200, 50), round_number=1)
 
 
@@ -284,9 +284,9 @@ def test_the_report_tells_the_counts():
 def test_a_class_without_boxes_is_warned_of_in_the_log_and_the_report(caplog):
     (data,) = rounds([batch(0, 200)])
     assert data.warnings == [
-        "class head has 0 boxes to train on; a detector needs hundreds",
-        "class head has no box in val",
-        "class head has no box in test",
+        "class head has 0 training boxes; a detector needs hundreds",
+        "class head has no boxes in val",
+        "class head has no boxes in test",
     ]
     body = section(data, epochs=1).body
     assert all(warning in caplog.text and warning in body for warning in data.warnings)
@@ -350,7 +350,7 @@ def test_a_mask_that_comes_later_labels_its_sample():
 
 def test_masks_with_other_numbers_for_the_jobs_classes_are_refused():
     first = round_manifest(None, masked(0, 100), round_number=1)
-    with pytest.raises(InputError, match=r"the new masks number their classes \['head', 'helmet'\], and the job"):
+    with pytest.raises(InputError, match=r"the new masks have the classes \['head', 'helmet'\], but the job"):
         round_manifest(first.manifest, masked(100, 60, classes=("head", "helmet")), round_number=2)
     more = round_manifest(first.manifest, masked(100, 60, classes=(*CLASSES, "vest")), round_number=2)
     assert more.manifest.classes == (*CLASSES, "vest")

@@ -83,7 +83,7 @@ def test_a_model_for_the_other_task_is_told(model, tmp_path, job):
     with pytest.raises(InputError, match="it is for segmentation, and here one for detection is needed"):
         open_detector("onnx", model)
     boxes = job_with_images(tmp_path / "boxes", {"test": 3})
-    with pytest.raises(InputError, match="split 'test' has no masks, which a model for segmentation"):
+    with pytest.raises(InputError, match="split 'test' has no masks, which segmentation is evaluated on"):
         measure(Manifest(boxes.table, CLASSES), model, cache_folder=tmp_path)
 
 

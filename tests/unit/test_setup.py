@@ -127,7 +127,5 @@ def test_a_store_that_would_lose_rounds_is_found_out(tmp_path, s3, monkeypatch):
     with odd_s3() as server:
         server.conditions = "ignored"
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        with pytest.raises(
-            InputError, match=r"job_root: s3://.* does not heed If-None-Match: .*nothing has been started"
-        ):
+        with pytest.raises(InputError, match=r"job_root: s3://.* does not heed If-None-Match: .*nothing was started"):
             check_run({"data_url": str(tmp_path), "job_root": s3}, PHASES)

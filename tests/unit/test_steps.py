@@ -55,7 +55,7 @@ def test_what_a_step_logs_bears_its_name():
         ("OSError(5, 'Input/output error', '/data')", "Input/output error: /data"),
         ("KeyError('gone')", "KeyError: 'gone'"),
         ("ConflictError('another run was first')", None),
-        ("LostRaceError('another run trains the same model')", None),
+        ("LostRaceError('another run is training the same model')", None),
         ("KeyboardInterrupt", None),
     ],
 )

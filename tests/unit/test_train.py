@@ -120,12 +120,12 @@ def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"base_model": "yolo11n.pt"}, "no such file; nothing is downloaded by name"),
+        ({"base_model": "yolo11n.pt"}, "no such file, and models are not downloaded by name"),
         ({"base_model": "yolo99n.yaml"}, "neither a file nor an architecture"),
         ({"base_model": "model.tflite"}, "expected .pt weights"),
         ({"estimator": "yollo"}, "unknown estimator 'yollo': choose from .*yolo"),
-        ({"device": "7"}, "device=7: there are 0 GPUs here; use auto or cpu"),
-        ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is no training setting.*epochs is set by epochs"),
+        ({"device": "7"}, "device=7: this machine has 0 GPUs: use auto or cpu"),
+        ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is not a training setting.*epochs is set by epochs"),
     ],
 )
 def test_what_cannot_be_trained_is_told(job, tmp_path, changed, words):
@@ -138,7 +138,7 @@ def test_what_cannot_be_trained_is_told(job, tmp_path, changed, words):
 def test_weights_that_are_none_are_told(job, tmp_path):
     root, manifest = job
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(InputError, match=r"half\.pt: not a model"):
+    with pytest.raises(InputError, match=r"half\.pt: ultralytics cannot read this model"):
         train(manifest, tmp_path / "m", job_root=str(root), **{**QUICK, "base_model": str(tmp_path / "half.pt")})
 
 
@@ -171,7 +171,7 @@ def test_no_epochs_take_the_base_model_as_it_is(job, trained, tmp_path, caplog):
     assert done.bundle.lineage["epochs"] == 0
     assert done.history == []
     assert "Nothing was trained" in done.sections[0].body
-    assert "the model does not know green" in caplog.text
+    assert "the model has no class green" in caplog.text
     before, after = weights_of(root / "model"), weights_of(tmp_path / "model")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not list((root / "checkpoints").rglob("*.json"))
@@ -188,17 +188,15 @@ def test_a_base_model_that_is_used_at_another_size_is_reported(job, trained, tmp
     root, manifest = job
     settings = QUICK | {"base_model": str(root / "model" / "model.pt"), "epochs": 0, "image_size": "64"}
     train(manifest, tmp_path / "model", job_root=str(root), **settings)
-    assert "was trained at 96 pixels and is exported for 64" in caplog.text
+    assert "was trained at 96 pixels and is exported at 64" in caplog.text
 
 
 def test_no_epochs_without_weights_or_with_other_classes_are_refused(job, trained, tmp_path):
     root, manifest = job
-    with pytest.raises(InputError, match="epochs=0 takes base_model as it is, and yolov8n.yaml has no trained weights"):
+    with pytest.raises(InputError, match="epochs=0 uses base_model unchanged, but yolov8n.yaml has no trained weights"):
         train(manifest, tmp_path / "model", job_root=str(root), **QUICK | {"epochs": 0})
     settings = QUICK | {"base_model": str(root / "model"), "epochs": 0}
-    with pytest.raises(
-        InputError, match="predicts blue, which has no labels .*: rename classes of the data with classes"
-    ):
+    with pytest.raises(InputError, match="predicts blue, which has no labels .*: rename the data's classes"):
         train(Manifest(manifest.table, ("red", "green")), tmp_path / "model", job_root=str(root), **settings)
 
 
@@ -236,7 +234,7 @@ def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
     folder.mkdir(parents=True)
     with folder.with_suffix(".lock").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another run trains the same model"):
+        with pytest.raises(InputError, match="another run is training the same model"):
             train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **QUICK, seed=9)
 
 
@@ -316,7 +314,7 @@ def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, cap
     (folder / "checkpoint.json").write_text(json.dumps(record))
     with caplog.at_level("WARNING"):
         result = train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **settings)
-    assert "the checkpoint of an earlier run cannot be used" in caplog.text
+    assert "cannot use the checkpoint of an earlier run" in caplog.text
     assert "train/box_loss" in result.history[0]
 
 

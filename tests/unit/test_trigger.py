@@ -59,8 +59,8 @@ def test_a_round_that_failed_too_often_rests_with_an_error_and_is_tried_again_la
     decision = decide(State(), arrived(50), now=NOW, failures=known)
     assert decision.outcome == Outcome.ERROR
     assert decision.reasons[0] == (
-        f"round 1 has failed 3 times, the last time in judge at {NOW:%Y-%m-%d %H:%M} UTC: no such class; it is tried "
-        f"again from {NOW + timedelta(minutes=10):%Y-%m-%d %H:%M} UTC on, or now with force_train"
+        f"round 1 has failed 3 times, the last time in judge at {NOW:%Y-%m-%d %H:%M} UTC: no such class; it is "
+        f"retried from {NOW + timedelta(minutes=10):%Y-%m-%d %H:%M} UTC; force_train retries now"
     )
     assert decide(State(), arrived(49), now=NOW, failures=known).outcome == Outcome.WAIT, "no round is due"
     assert decide(State(), arrived(50), now=NOW, failures=known, force=True).outcome == Outcome.RUN
@@ -213,15 +213,15 @@ def test_the_page_tells_what_came_what_is_needed_and_what_was_decided(tmp_path):
     write_page(tmp_path / "page.html", "Trigger", sections(what, decision))
     titles = [section.title for section in read_sections(tmp_path / "page.html")]
     text = (tmp_path / "page.html").read_text()
-    assert titles == ["New in the feed", "Decision"]
-    for part in ("Not yet", "num_of_samples", ">7<", "&gt;= 50", "opens at 2026-03-04 22:00 UTC", "helmet, head"):
+    assert titles == ["New samples in the feed", "Decision"]
+    for part in ("Waiting", "num_of_samples", ">7<", "&gt;= 50", "opens at 2026-03-04 22:00 UTC", "helmet, head"):
         assert part in text, part
 
 
 def test_a_job_that_has_had_its_rounds_runs_no_more_unless_it_is_forced():
     decision = decide(State(round=3), arrived(50), now=NOW, max_rounds=3)
     assert decision.outcome == Outcome.WAIT
-    assert decision.reasons[-1] == "the job has had 3 of at most 3 rounds"
+    assert decision.reasons[-1] == "the job has reached 3 of 3 rounds (max_rounds)"
     assert decide(State(round=2), arrived(50), now=NOW, max_rounds=3).outcome == Outcome.RUN
     assert decide(State(round=3), arrived(50), now=NOW, max_rounds=3, force=True).outcome == Outcome.RUN
 

@@ -177,10 +177,14 @@ def check_training(estimator: str, base_model: str, options: Mapping[str, Any], 
     """
     found = estimators.get(estimator)().check(base_model, options)
     if not epochs and not has_weights(base_model):
-        what = f"{base_model} has no trained weights" if base_model else "a model of the job would be its own candidate"
+        what = (
+            f"{base_model} has no trained weights"
+            if base_model
+            else "a model of the job is already its candidate or champion"
+        )
         found.append(
-            f"epochs=0 takes base_model as it is, and {what}: give a base_model of .pt weights or a bundle, "
-            "or epochs of 1 or more"
+            f"epochs=0 uses base_model unchanged, but {what}: give .pt weights or a bundle as base_model, "
+            "or set epochs >= 1"
         )
     if found:
         raise InputError("; ".join(found))

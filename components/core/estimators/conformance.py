@@ -50,7 +50,7 @@ def check_estimator(
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise InputError(f"folder {folder}: is not empty: name a new one")
+        raise InputError(f"folder {folder} is not empty: give a new one")
     make = estimators.get(name)
     kind = examination_of(make.task)
     samples = kind.draw_samples(folder / "images")
@@ -84,12 +84,12 @@ def _enclosed(folder: Path, problems: list[str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    for place, words in ((here, "the working directory"), (home, "the user's home")):
+    for place, words in ((here, "the working directory"), (home, "the home directory")):
         left = sorted(_contents(place))
         if left:
             problems.append(f"writes into {words}: {', '.join(left[:3])}")
     if _contents(folder / "images") != images:
-        problems.append("changes the images it was given, or writes beside them")
+        problems.append("modifies its input images or writes files next to them")
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _no_network(problems: list[str]) -> Iterator[None]:
         complaint = f"contacts {whom}"
         if complaint not in problems:
             problems.append(complaint)
-        raise OSError("no network while an estimator is examined")
+        raise OSError("network access is blocked during the conformance test")
 
     def refuse_lookup(host: Any, *_: Any, **__: Any) -> Any:
         refuse(host)

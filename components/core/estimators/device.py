@@ -23,7 +23,9 @@ def checked_device(name: str) -> str:
 
     there = torch.cuda.device_count()
     if max(map(int, numbers.split(","))) >= there:
-        raise InputError(f"device={name}: there are {there} GPUs here; use auto or cpu, or ask for more (train_gpus)")
+        raise InputError(
+            f"device={name}: this machine has {there} GPUs: use auto or cpu, or request more with train_gpus"
+        )
     return numbers
 
 

@@ -107,19 +107,19 @@ class Examination:
         """What is wrong must be said to be wrong, and what is right must not."""
         with self.step("check"):
             complaints = self.make().check(self.base_model, self.options)
-        self.expect(not complaints, f"check: complains of what it is to be tried with: {'; '.join(complaints)}")
+        self.expect(not complaints, f"check: rejects the test settings: {'; '.join(complaints)}")
         for name, content in (("missing.pt", None), ("junk.pt", b"PK\x03\x04 not a model")):
             path = self.folder / name
             if content:
                 path.write_bytes(content)
-            self._refuses(f"load: takes {name}, which is no model", partial(self.make().load, path))
+            self._refuses(f"load: accepts {name}, which is not a model", partial(self.make().load, path))
             path.unlink(missing_ok=True)
         unknown = {**self.options, "no_such_option": 1}
         with self.step("check"):
             complaints = self.make().check(self.base_model, unknown)
         if not complaints:
             self._refuses(
-                "train: takes the option no_such_option; raise InputError, or better tell it in check",
+                "train: accepts the unknown option no_such_option: report it in check, or raise InputError",
                 lambda: self._train("refused", _Recorder(self.folder / "refused", self.problems), options=unknown),
             )
 
@@ -133,15 +133,17 @@ class Examination:
     def _broken_off_training(self, whole: Sequence[Epoch]) -> None:
         """The same training ended after an epoch, as a failing store or a kill does, and resumed elsewhere."""
         recorder = _Recorder(self.folder / "begun", self.problems, keep=self.folder / "kept")
-        with self.step("train, broken off"):
+        with self.step("interrupted train"):
             try:
                 self._train("begun", recorder)
             except StopError:
                 pass
             else:
-                self.problems.append("train: continues after on_epoch has raised an error: let errors of on_epoch pass")
+                self.problems.append(
+                    "train: continues after on_epoch raised an error: let errors from on_epoch propagate"
+                )
         if recorder.epochs[0].values != whole[0].values:
-            logger.warning("%s: the same seed does not give the same first epoch", self.name)
+            logger.warning("%s: the same seed gives a different first epoch", self.name)
         again = _Recorder(self.folder / "resumed", self.problems)
         (self.folder / "kept").rename(self.folder / "resumed")
         with self.step("train with resume"):
@@ -161,7 +163,7 @@ class Examination:
         with self.step("predict"):
             none = model.predict([], confidence_threshold=0.5, nms_threshold=0.5)
             found = self.all_found(model)
-        self.expect(len(none) == 0, "predict: finds something on no images")
+        self.expect(len(none) == 0, "predict: returns results for an empty list of images")
         count = len(self.images())
         if not self.expect(len(found) == count, f"predict: {len(found)} results for {count} images"):
             raise StopError
@@ -182,22 +184,22 @@ class Examination:
             saved = model.save(folder, image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
         with self.step("save: the bundle cannot be read"):
             bundle = Bundle.read(folder)
-        self.expect(saved == bundle, "save: what it returns is not what model.json says")
+        self.expect(saved == bundle, "save: the returned bundle differs from model.json")
         expected = {"classes": self.classes, "image_size": self.image_size, "estimator": self.name, **THRESHOLDS}
         for name, value in expected.items():
             given = getattr(bundle, name)
-            self.expect(given == value, f"save: {name} in model.json is {given!r}, not {value!r}")
-        self.expect(LINEAGE.items() <= bundle.lineage.items(), "save: the lineage it was given is not in model.json")
-        self.expect("model.pt" in bundle.files, "save: writes no model.pt to train on from")
+            self.expect(given == value, f"save: {name} in model.json is {given!r}, expected {value!r}")
+        self.expect(LINEAGE.items() <= bundle.lineage.items(), "save: the given lineage is not in model.json")
+        self.expect("model.pt" in bundle.files, "save: writes no model.pt to resume training from")
         with self.step("predict after save"):
             found = self.all_found(model)
         with self.step("the bundle in the runtime onnx"):
             run = self.run_bundle(folder)
-        self.same("save: the runtime onnx finds something else than the estimator", found, run)
+        self.same("save: the onnx runtime gives results that differ from the estimator", found, run)
         again = self.loaded(folder)
         with self.step("predict after load of a bundle"):
             refound = self.all_found(again)
-        self.same("load: a model that was saved and loaded finds something else", found, refound)
+        self.same("load: predictions change after save and load", found, refound)
         with self.step("save after load of a bundle"):
             again.save(self.folder / "model-again", image_size=self.image_size, **THRESHOLDS, lineage=LINEAGE)
             Bundle.read(self.folder / "model-again")
@@ -223,9 +225,9 @@ class Examination:
     def _epochs(self, step: str, epochs: Sequence[Epoch], first: int) -> None:
         numbers = [epoch.number for epoch in epochs]
         expected = list(range(first, EPOCHS + 1))
-        self.expect(numbers == expected, f"{step}: reports epochs {numbers}, not {expected}")
+        self.expect(numbers == expected, f"{step}: reports epochs {numbers}, expected {expected}")
         ends = [epoch.number for epoch in epochs if epoch.finished]
-        self.expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, not at the last alone")
+        self.expect(ends == numbers[-1:], f"{step}: finished is set at epochs {ends}, expected only at the last")
         if not epochs:
             raise StopError
 
@@ -244,9 +246,9 @@ class Examination:
         """How two results for one image differ; empty if they are the same but for rounding."""
         one, other = np.asarray(expected), np.asarray(found)
         if one.shape != other.shape:
-            return f"{other.shape} numbers instead of {one.shape}"
+            return f"{other.shape} values instead of {one.shape}"
         apart = float(np.abs(one - other).max(initial=0.0))
-        return "" if apart < SCORE_TOLERANCE else f"numbers differ by {apart:.3f}"
+        return "" if apart < SCORE_TOLERANCE else f"values differ by {apart:.3f}"
 
     def run_bundle(self, folder: Path) -> list[Any]:
         """What a bundle finds in the runtime that runs everywhere."""
@@ -266,7 +268,7 @@ class Examination:
         except InputError:
             return
         except Exception as error:
-            self.problems.append(f"{complaint}: it ends with {type(error).__name__}, not with InputError")
+            self.problems.append(f"{complaint}: raises {type(error).__name__} instead of InputError")
         else:
             self.problems.append(complaint)
 
@@ -312,13 +314,13 @@ class _Recorder:
         self.epochs.append(epoch)
         for name, path in (("last", epoch.last), ("best", epoch.best)):
             if not path.is_file():
-                self._problems.append(f"train: the checkpoint {name} of epoch {epoch.number} is not there: {path}")
+                self._problems.append(f"train: the checkpoint {name} of epoch {epoch.number} does not exist: {path}")
                 raise StopError
             if self._folder not in path.resolve().parents:
-                self._problems.append(f"train: the checkpoint {name} lies outside the folder it was given: {path}")
+                self._problems.append(f"train: the checkpoint {name} is outside the given folder: {path}")
         wrong = [name for name, value in epoch.values.items() if not _is_figure(value)]
         if wrong:
-            self._problems.append(f"train: figures of epoch {epoch.number} are no numbers: {', '.join(wrong)}")
+            self._problems.append(f"train: figures of epoch {epoch.number} are not finite numbers: {', '.join(wrong)}")
         if self._keep:
             self._keep.mkdir()
             shutil.copy(epoch.last, self._keep / "last.pt")

@@ -36,16 +36,19 @@ class BoxExamination(Examination):
         boxes = np.concatenate([one.boxes for one in found])
         classes = np.concatenate([one.classes for one in found])
         limit = np.array([WIDTH, HEIGHT] * 2) + 1e-3
-        self.expect(bool(len(boxes)), f"predict: no box with a score of {LEAST_CONFIDENCE:g}: nothing can be compared")
+        self.expect(bool(len(boxes)), f"predict: no box with a score of {LEAST_CONFIDENCE:g}: nothing to compare")
         self.expect(
             bool(np.isfinite(boxes).all() and (boxes >= -1e-3).all() and (boxes <= limit).all()),
             f"predict: boxes reach beyond their image of {WIDTH} x {HEIGHT} pixels",
         )
-        self.expect(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "predict: boxes are not x1, y1, x2, y2")
+        self.expect(bool((boxes[:, 2:] >= boxes[:, :2]).all()), "predict: boxes are not in x1, y1, x2, y2 order")
         self.expect(bool(((scores >= 0) & (scores <= 1)).all()), "predict: scores are not in 0..1")
-        self.expect(bool(((classes >= 0) & (classes < len(CLASSES))).all()), "predict: classes that there are not")
         self.expect(
-            all((one.scores >= middle - 1e-6).all() for one in fewer), "predict: leaves boxes below the confidence"
+            bool(((classes >= 0) & (classes < len(CLASSES))).all()), "predict: class ids outside the model's classes"
+        )
+        self.expect(
+            all((one.scores >= middle - 1e-6).all() for one in fewer),
+            "predict: returns boxes below the confidence threshold",
         )
 
     def difference(self, expected: Any, found: Any) -> str:

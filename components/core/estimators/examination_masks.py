@@ -35,9 +35,11 @@ class MaskExamination(Examination):
         shapes = sorted({(one.shape, str(one.dtype)) for one in found})
         self.expect(
             shapes == [((HEIGHT, WIDTH), "uint8")],
-            f"predict: gives {shapes}, not ({HEIGHT}, {WIDTH}) uint8, the class of each pixel",
+            f"predict: returns {shapes}, expected ({HEIGHT}, {WIDTH}) uint8, the class of each pixel",
         )
-        self.expect(all(one.max(initial=0) < len(CLASSES) for one in found), "predict: classes that there are not")
+        self.expect(
+            all(one.max(initial=0) < len(CLASSES) for one in found), "predict: class ids outside the model's classes"
+        )
 
     def difference(self, expected: Any, found: Any) -> str:
         """How two class maps differ; empty if they are the same but where classes meet."""

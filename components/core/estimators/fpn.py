@@ -274,11 +274,12 @@ class Fpn(Estimator[Detections]):
         if anchors_given and chosen.anchor_sizes != self._description.anchor_sizes:
             raise InputError(
                 f"estimator_options: anchor_sizes={list(chosen.anchor_sizes)}, but the base model has "
-                f"{list(self._description.anchor_sizes)}, which its weights are for: leave the option out"
+                f"{list(self._description.anchor_sizes)}, which its weights require: leave the option out"
             )
         if classes != self._description.classes:
             logger.info(
-                "the base model knows %s: its class outputs start from scratch", ", ".join(self._description.classes)
+                "the base model has the classes %s: its class outputs are trained from scratch",
+                ", ".join(self._description.classes),
             )
             self._network.replace_classes(len(classes))
         self._description = replace(self._description, classes=classes, image_size=image_size)
@@ -321,7 +322,7 @@ class Fpn(Estimator[Detections]):
                 totals[name] = totals.get(name, 0.0) + value / len(loader)
             if not math.isfinite(sum(totals.values())):
                 raise InputError(
-                    f"the loss became NaN or infinite in epoch {number}: give a smaller lr than {chosen.lr:g} "
+                    f"the loss became NaN or infinite in epoch {number}: set a smaller lr than {chosen.lr:g} "
                     "in estimator_options"
                 )
             progress.advance()
@@ -350,7 +351,7 @@ class Fpn(Estimator[Detections]):
             network = FasterRcnn(described.architecture, len(described.classes), described.anchor_sizes)
             network.load_state_dict(content["weights"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise InputError(f"base_model={given}: damaged, or of another version of this estimator") from error
+            raise InputError(f"base_model={given}: damaged, or written by another version of this estimator") from error
         self._architecture, self._description, self._network = described.architecture, described, network
 
     def _ready(self) -> FasterRcnn:
@@ -372,7 +373,7 @@ def read_options(options: Mapping[str, Any], base_model: str) -> Options:
     """
     known = list(Options.__dataclass_fields__)
     wrong = [
-        f"{name} is not an option of {NAME}, choose from {', '.join(known)}" for name in options if name not in known
+        f"{name} is not an option of {NAME}: choose from {', '.join(known)}" for name in options if name not in known
     ]
     chosen = Options()
     try:
@@ -383,7 +384,7 @@ def read_options(options: Mapping[str, Any], base_model: str) -> Options:
         ]
     if base_model in ARCHITECTURES and "resnet" in base_model and len(chosen.anchor_sizes) != RESNET_SCALES:
         wrong.append(
-            f"anchor_sizes={list(chosen.anchor_sizes)}: a ResNet has {RESNET_SCALES} scales, give one for each"
+            f"anchor_sizes={list(chosen.anchor_sizes)}: a ResNet has {RESNET_SCALES} scales: give one size for each"
         )
     if wrong:
         raise InputError(f"estimator_options: {'; '.join(wrong)}")
@@ -404,9 +405,9 @@ def read_model(path: Path) -> dict[str, Any]:
             return dict(content)
     except Exception as error:  # zipfile's, pickle's, torch's: a file may be anything
         raise InputError(
-            f"base_model={path}: not a model of the estimator {NAME}: give one that it has saved"
+            f"base_model={path}: not a model of the estimator {NAME}: give one that {NAME} saved"
         ) from error
-    raise InputError(f"base_model={path}: a model of the estimator {content['estimator']}, not of {NAME}")
+    raise InputError(f"base_model={path}: a model of the estimator {content['estimator']}, not {NAME}")
 
 
 def learning_rate(epoch: float, epochs: int, warmup: float) -> float:
@@ -438,7 +439,7 @@ def _check_base(base_model: str) -> None:
     if path.suffix != ".pt" or not path.is_file():
         raise InputError(
             f"base_model={base_model}: neither a .pt file or bundle of the estimator {NAME} nor an architecture; "
-            f"those that train from nothing are {', '.join(ARCHITECTURES)}"
+            f"to train from scratch, choose from {', '.join(ARCHITECTURES)}"
         )
 
 
@@ -446,4 +447,4 @@ def _check_training(val: LocalSamples, image_size: tuple[int, int]) -> None:
     if min(image_size) < LEAST_SIDE:
         raise InputError(f"image_size={image_size[0]},{image_size[1]}: {NAME} needs sides of {LEAST_SIDE} or more")
     if not any(map(len, val.manifest.truths())):
-        raise InputError(f"none of the {len(val.manifest)} validation samples has a box to choose the best epoch by")
+        raise InputError(f"none of the {len(val.manifest)} validation samples has a box: label some of them")

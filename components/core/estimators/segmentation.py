@@ -44,7 +44,7 @@ class Segmentation(UltralyticsModel[ClassMap]):
         return [np.asarray(result.semantic_mask.data.cpu(), dtype=np.uint8).squeeze() for result in results]
 
     def _refuse(self, head: Any) -> str:
-        return "" if hasattr(head, "classifier") and hasattr(head, "aux_head") else "that does not segment semantically"
+        return "" if hasattr(head, "classifier") and hasattr(head, "aux_head") else "is not for semantic segmentation"
 
     def _lay_out(self, folder: Path, train: LocalSamples, val: LocalSamples) -> Path:
         classes = train.manifest.classes

@@ -174,7 +174,7 @@ class UltralyticsModel(Estimator[Found]):
         folder.mkdir(parents=True, exist_ok=True)
         trained_at = self._model.overrides.get("imgsz", max(image_size))
         if trained_at != max(image_size):
-            logger.warning("the model was trained at %s pixels and is exported for %s", trained_at, max(image_size))
+            logger.warning("the model was trained at %s pixels and is exported at %s", trained_at, max(image_size))
         self._image_size = image_size
         network = copy.deepcopy(self._model.model).float().cpu().eval()
         outputs = self._export(network, folder / "model.onnx", image_size)
@@ -200,7 +200,7 @@ class UltralyticsModel(Estimator[Found]):
         try:
             model = ultralytics_offline().YOLO(str(path), task=self.kind)
         except Exception as error:
-            raise InputError(f"base_model={given}: not a model that ultralytics can read ({error})") from error
+            raise InputError(f"base_model={given}: ultralytics cannot read this model ({error})") from error
         wrong = self._refuse(model.model.model[-1])
         if wrong:
             raise InputError(f"base_model={given}: a {model.task} model {wrong}")
@@ -217,10 +217,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     wrong = []
     for name in options:
         if name in _OWNED:
-            wrong.append(f"{name} is set by {_OWNED[name] or 'the step itself'}")
+            wrong.append(f"{name} is set by {_OWNED[name] or 'the pipeline'}")
         elif name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            wrong.append(f"{name} is no training setting of ultralytics" + (f", {close[0]} is" if close else ""))
+            wrong.append(f"{name} is not a training setting of ultralytics" + (f", {close[0]} is" if close else ""))
         else:
             try:
                 ultralytics_offline().cfg.check_cfg({name: options[name]})
@@ -296,7 +296,9 @@ def export_onnx(
     expected, found = export(network, path, image_size, outputs)
     error = max(float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True))
     if not error <= ONNX_TOLERANCE:  # NaN too
-        raise RuntimeError(f"the exported ONNX differs from the trained model by {error:g}, at most {ONNX_TOLERANCE:g}")
+        raise RuntimeError(
+            f"the exported ONNX differs from the trained model by {error:g} (tolerance {ONNX_TOLERANCE:g})"
+        )
 
 
 def _bring_best(best: Path, target: Path) -> None:
@@ -410,13 +412,13 @@ def _check_base(given: str, path: Path) -> None:
         return  # fetched, or a bundle with a check of its own
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file() and not _is_shipped_architecture(path.name):
-            raise InputError(f"base_model={given}: neither a file nor an architecture that ultralytics knows")
+            raise InputError(f"base_model={given}: neither a file nor an architecture known to ultralytics")
     elif path.suffix != ".pt":
         raise InputError(f"base_model={given}: expected .pt weights, a bundle folder or a model .yaml")
     elif not path.is_file():
         raise InputError(
-            f"base_model={given}: no such file; nothing is downloaded by name: give a path, a URL that ends in "
-            "#sha256=<digest>, or a model YAML such as yolo11n.yaml, which trains from nothing"
+            f"base_model={given}: no such file, and models are not downloaded by name: give a path, a URL that ends in "
+            "#sha256=<digest>, or a model YAML such as yolo11n.yaml, which trains from scratch"
         )
 
 

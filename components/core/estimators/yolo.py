@@ -44,7 +44,7 @@ class Yolo(UltralyticsModel[Detections]):
         ]
 
     def _refuse(self, head: Any) -> str:
-        return "" if hasattr(head, "reg_max") else "without a detection head; give a detector"
+        return "" if hasattr(head, "reg_max") else "has no detection head: give a detector"
 
     def _lay_out(self, folder: Path, train: LocalSamples, val: LocalSamples) -> Path:
         return lay_out(folder, train, val)

@@ -308,9 +308,7 @@ def _check(
     if not len(truths) == len(predictions) == len(sizes):
         raise InputError(f"{len(truths)} truths, {len(predictions)} predictions and {len(sizes)} sizes: lengths differ")
     if not any(len(truth) for truth in truths):
-        raise NothingToMeasureError(
-            f"no true boxes in {len(truths)} images: nothing can be measured; label some of them"
-        )
+        raise NothingToMeasureError(f"no labelled boxes in {len(truths)} images: label some of them")
     for kind, images in (("truth", truths), ("prediction", predictions)):
         for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
             wrong = _fault(image, len(class_names), size)
@@ -323,13 +321,13 @@ def _fault(image: Detections, classes: int, size: tuple[int, int]) -> str:
     if len(image) == 0:
         return ""
     if not (np.isfinite(image.scores).all() and np.isfinite(image.boxes).all()):
-        return "a score or coordinate is not a finite number; the model may have diverged in training"
+        return "a score or coordinate is not a finite number: the model may have diverged in training"
     if not 0 <= image.classes.min() <= image.classes.max() < classes:
-        return f"class {image.classes.max()} has no name; there are {classes} names"
+        return f"class {image.classes.max()} has no name: there are {classes} classes"
     if (image.boxes[:, 2:] < image.boxes[:, :2]).any():
-        return "a box ends before it begins; x1, y1, x2, y2 are expected"
+        return "a box has x2 < x1 or y2 < y1: boxes must be x1, y1, x2, y2"
     if image.boxes.min() < -PIXELS_BEYOND or (image.boxes[:, 2:] > np.array(size) + PIXELS_BEYOND).any():
-        return f"a box reaches beyond the {size[0]}x{size[1]} pixels; coordinates are those of the whole image"
+        return f"a box exceeds the image of {size[0]}x{size[1]} pixels: coordinates must be pixels of the whole image"
     return ""
 
 

@@ -92,7 +92,7 @@ def confusion(truth: ClassMap, found: ClassMap, classes: int) -> Counts:
     known = truth != VOID
     pairs = truth[known].astype(np.int64) * classes + found[known]
     if found[known].max(initial=0) >= classes or pairs.max(initial=0) >= classes * classes:
-        raise ValueError(f"a map holds a class beyond the {classes} there are")
+        raise ValueError(f"a class map contains an id outside the {classes} classes")
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 

@@ -209,7 +209,7 @@ def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
         wrong = "; ".join(f"{one['loc'][0]}={one['input']!r}: {one['msg']}" for one in error.errors())
         raise InputError(f"miner {name!r}: {wrong}") from None
     except (TypeError, ValueError) as error:
-        raise InputError(f"miner {name!r}: {error}; it was given {dict(parameters)}") from error
+        raise InputError(f"miner {name!r}: {error}; given: {dict(parameters)}") from error
 
 
 def checked_scores(scores: ArrayLike) -> NDArray[np.float64]:
@@ -222,8 +222,8 @@ def checked_scores(scores: ArrayLike) -> NDArray[np.float64]:
     if values.size and not (values.min() >= 0 and values.max() <= 1):
         wrong = values[~((values >= 0) & (values <= 1))]
         raise InputError(
-            f"the model gave {wrong.size} of {values.size} scores outside 0..1, such as {wrong[0]:g}: its weights are "
-            "broken, or the sigmoid or softmax at its end is missing"
+            f"{wrong.size} of {values.size} scores are outside 0..1, such as {wrong[0]:g}: the model's "
+            "weights are damaged, or its final sigmoid or softmax is missing"
         )
     return values
 
@@ -238,5 +238,7 @@ def checked_probabilities(rows: ArrayLike) -> NDArray[np.float64]:
     sums = values.sum(axis=1)
     if values.shape[1] != 1 and not np.allclose(sums, 1, rtol=0, atol=SUM_TOLERANCE):
         worst = sums[np.abs(sums - 1).argmax()]
-        raise InputError(f"class probabilities sum to {worst:g}, not to 1: give those of all classes, after softmax")
+        raise InputError(
+            f"class probabilities sum to {worst:g}, not 1: give the probabilities of all classes after softmax"
+        )
     return values

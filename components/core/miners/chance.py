@@ -16,6 +16,6 @@ def draw(key: str, purpose: str) -> float:
         ValueError: an empty key, by which all frames would be decided alike.
     """
     if not key:
-        raise ValueError(f"{purpose}: chance needs the frame's key, the digest of its image")
+        raise ValueError(f"{purpose}: a random choice needs the frame's key, the digest of its image")
     digest = hashlib.blake2b(f"{purpose}/{key}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) / 2**53

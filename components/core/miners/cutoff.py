@@ -38,7 +38,9 @@ class Cutoff(Rule):
         """Say whether a frame is hard."""
         judged = self._miner.judge(frame)
         hard = bool(np.float32(judged.score) >= np.float32(self.min_score))
-        return Judgement(hard, judged.score, f"{judged.reason}: {judged.score:.3f} of {self.min_score:.3f}")
+        return Judgement(
+            hard, judged.score, f"{judged.reason}: score {judged.score:.3f}, min_score {self.min_score:.3f}"
+        )
 
     def judge_many(
         self, scores: ArrayLike, counts: ArrayLike, keys: Sequence[str] = ()
@@ -51,5 +53,5 @@ class Cutoff(Rule):
     def _miner(self) -> PoolMiner:
         miner = make_miner(self.of, self.parameters)
         if not isinstance(miner, PoolMiner):
-            raise InputError(f"miner {self.of!r} looks at more than scores: choose one that looks at scores alone")
+            raise InputError(f"miner {self.of!r} needs more than scores: choose a miner that needs scores only")
         return miner

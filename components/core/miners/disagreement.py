@@ -34,5 +34,5 @@ class Disagreement(Rule):
         share = (boxes - 2 * alike) / boxes if boxes else 0.0
         hard = share > 0 and share >= self.threshold
         return Judgement(
-            hard, share, f"{alike} of {in_words(len(edge))} here and of {len(cloud)} in the cloud are the same"
+            hard, share, f"{alike} of {in_words(len(edge))} at the edge and of {len(cloud)} in the cloud match"
         )

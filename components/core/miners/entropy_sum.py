@@ -37,7 +37,7 @@ class EntropySum(ScoreRule):
 
     def _reason(self, rows: Floats) -> str:
         total = _entropies(rows).sum()
-        return f"the entropies of {in_words(len(rows))} add up to {total:.1f}, hard from {self.threshold_entropy_sum:g}"
+        return f"the entropies of {in_words(len(rows))} sum to {total:.1f}, hard from {self.threshold_entropy_sum:g}"
 
 
 def _entropies(scores: Floats) -> Floats:

@@ -48,7 +48,7 @@ class Novelty(Rule):
             InputError: the frame has no image.
         """
         if frame.image is None:
-            raise InputError("miner 'novelty' looks at images, and this frame came without one: use another miner")
+            raise InputError("miner 'novelty' needs images, but this frame has none: use another miner")
         numbers = embedding(frame.image)
         if not len(self._seen):
             self._seen = numbers[None]
@@ -58,7 +58,9 @@ class Novelty(Rule):
         distance = float(distances[nearest])
         novel = distance >= self.threshold_distance
         self._remember(numbers if novel else self._seen[nearest], None if novel else nearest)
-        return Judgement(novel, min(distance, 1.0), f"{distance:.3f} from the nearest of {len(distances)} images")
+        return Judgement(
+            novel, min(distance, 1.0), f"{distance:.3f} distance to the nearest of {len(distances)} images"
+        )
 
     def _remember(self, numbers: NDArray[np.float32], instead: int | None) -> None:
         others = self._seen if instead is None else np.delete(self._seen, instead, axis=0)

@@ -25,7 +25,7 @@ _ROUNDING = 1e-9  # far above what the order of a sum or another library's logar
 def _policy(text: str) -> str:
     sampled = re.fullmatch(r"sample:(1|1\.0*|0?\.\d+|0)", text)
     if text not in ("hard", "easy") and not sampled:
-        raise PydanticCustomError("on_empty", "write hard, easy or sample:0.1 (a share of 0 to 1)")
+        raise PydanticCustomError("on_empty", "write hard, easy or sample:0.1 (a fraction from 0 to 1)")
     return text
 
 

@@ -31,7 +31,7 @@ class SednaFilter:
     def __init__(self, name: str, **parameters: object) -> None:
         miner = make_miner(name, parameters)
         if not isinstance(miner, PoolMiner):
-            raise InputError(f"miner {name!r} looks at more than scores, which is all that Sedna's filters are given")
+            raise InputError(f"miner {name!r} needs more than scores, but Sedna's filters get scores only")
         self._miner: PoolMiner = miner
         self._calls = itertools.count()
 
@@ -50,7 +50,7 @@ class SednaFilter:
             hard, _ = self._miner.judge_many(scores, [len(scores)], [str(next(self._calls))])
         except (TypeError, ValueError, IndexError, KeyError) as error:
             raise InputError(
-                "not an inference result: give boxes [xmin, ymin, xmax, ymax, score, label] or, to a miner that takes "
+                "not an inference result: give boxes [xmin, ymin, xmax, ymax, score, label] or, for a miner that takes "
                 f"them, one flat row of class probabilities ({error})"
             ) from error
         return bool(hard[0])

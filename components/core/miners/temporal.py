@@ -46,7 +46,9 @@ class Temporal(BoxRule):
         came, went = len(now) - stayed, len(before) - stayed
         share = (came + went) / (len(now) + len(before))
         return Judgement(
-            share > 0 and share >= self.threshold_flicker, share, f"{in_words(came)} came, {went} went, {stayed} stayed"
+            share > 0 and share >= self.threshold_flicker,
+            share,
+            f"{in_words(came)} appeared, {went} disappeared, {stayed} stayed",
         )
 
 

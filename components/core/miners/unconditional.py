@@ -28,7 +28,7 @@ class Random(Rule):
         """Say whether a frame is hard."""
         drawn = draw(frame.key, self.name)
         hard = drawn < self.random_ratio
-        return Judgement(hard, 1 - drawn, f"{'' if hard else 'not '}drawn, a share of {self.random_ratio:g} is")
+        return Judgement(hard, 1 - drawn, f"{'' if hard else 'not '}drawn (random_ratio {self.random_ratio:g})")
 
     def judge_many(
         self, scores: ArrayLike, counts: ArrayLike, keys: Sequence[str] = ()

@@ -88,7 +88,7 @@ def spread(values: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, A
         members = ({} if value is None else _mapping(value, name)) if is_section else {name: value}
         for member, given in members.items():
             if not isinstance(member, str):
-                raise InputError(f"{shown(member)} is not a parameter: a name is text")
+                raise InputError(f"{shown(member)} is not a parameter name: names must be text")
             if member in own:
                 raise InputError(f"{member} is given twice")
             own[member] = given
@@ -97,7 +97,9 @@ def spread(values: Mapping[str, Any], kept: Collection[str] = ()) -> dict[str, A
 
 def renamed(values: Mapping[str, Any], kept: Collection[str] = ()) -> list[str]:
     """A line for each parameter that is given by its old name; ``kept`` is as in :func:`flat`."""
-    lines = [f"{name} is called {OLD_NAMES[name]} now" for name in values if name in OLD_NAMES and name not in kept]
+    lines = [
+        f"{name} has been renamed to {OLD_NAMES[name]}" for name in values if name in OLD_NAMES and name not in kept
+    ]
     for name in (SETTINGS, *SECTIONS):
         if isinstance(inside := values.get(name), Mapping):
             lines += renamed(inside, kept)
@@ -164,8 +166,8 @@ def check_repeated(values: Mapping[str, Any]) -> None:
     forced = [name for name in ("force_train", "force_evaluate") if getattr(chosen, name)]
     if forced:
         raise InputError(
-            f"{' and '.join(forced)} would run a round at every poll, whatever trigger_conditions say: "
-            "give it to a single run, with run or submit"
+            f"{' and '.join(forced)} would run a round at every poll, regardless of trigger_conditions: "
+            "set it on a single run, with run or submit"
         )
 
 

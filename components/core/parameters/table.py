@@ -105,9 +105,7 @@ def _matching(pattern: str, what: str) -> AfterValidator:
 
 def _model_reference(text: str) -> str:
     if re.match(r"^(https?|s3)://", text) and not re.search(r"#sha256=[0-9a-f]{64}$", text):
-        raise ValueError(
-            "a model from another place is only loaded when its digest is given: append #sha256=<64 hex digits>"
-        )
+        raise ValueError("a remote model needs a checksum: append #sha256=<64 hex digits>")
     return text
 
 

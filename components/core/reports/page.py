@@ -110,7 +110,7 @@ def read_sections(path: str | Path) -> list[Section]:
     text = Path(path).read_text(encoding="utf-8")
     sections = [Section(Markup(title).unescape(), Markup(body)) for title, body in _SECTION.findall(text)]
     if not sections:
-        raise InputError(f"report {path}: no sections found; it was not written by this suite")
+        raise InputError(f"report {path}: no sections found: it was not written by this project")
     return sections
 
 

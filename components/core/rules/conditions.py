@@ -256,8 +256,8 @@ class _Metric:
             return new - old
         if old <= 0:
             raise _UnknownError(
-                f"the champion's {self.name} is {_short(old)}, and only to a number above 0 is there a relative "
-                f"change: use {self.name}_delta"
+                f"the champion's {self.name} is {_short(old)}, and a relative change needs a number above 0: "
+                f"use {self.name}_delta"
             )
         return (new - old) / old
 
@@ -398,7 +398,7 @@ class _Scores:
             name = self.classes[int(name)]
         if name in by_class:
             return name
-        hint = " (a place needs class names)" if is_place and not self.classes else ""
+        hint = " (an index needs class names)" if is_place and not self.classes else ""
         raise self._unknown(f"{metric.name} has no class {name!r}: choose from {_listed(by_class)}{hint}")
 
     def _number(self, name: str, value: object) -> float:
@@ -413,7 +413,7 @@ class _Scores:
         if metric.name in self.metrics and _is_several(self.metrics[metric.name]):
             return self._unknown(f"{metric.name} has no value for any class")
         if metric.name in self.metrics:
-            return self._unknown(f"{metric.name} is one number, not one for each class: write {metric.written}")
+            return self._unknown(f"{metric.name} is a single number, not one per class: write {metric.written}")
         known = sorted({name.partition("[")[0] for name in self.metrics})
         return self._unknown(f"no metric {metric.name!r}: choose from {_listed(known)}")
 
@@ -435,7 +435,7 @@ def _read(value: object, where: str, problems: list[str], depth: int = 0) -> Con
         if how is None:
             return _read_comparison(value, where, problems)
         if others := [key for key in value if key != how]:
-            problems.append(f"{where}: {how!r} must stand alone, but there is also {_listed(others)}")
+            problems.append(f"{where}: {how!r} cannot be combined with {_listed(others)}")
         inner = value[how]
         if how == "not":
             return _read_not(inner, f"{where}.not", problems, depth)
@@ -459,7 +459,7 @@ def _read_list(
 
 def _read_not(value: object, where: str, problems: list[str], depth: int) -> Condition | None:
     if isinstance(value, list | tuple):
-        problems.append(f"{where}: a list can mean two things here: write {{all: [...]}} or {{any: [...]}} under not")
+        problems.append(f"{where}: a list is ambiguous here: write {{all: [...]}} or {{any: [...]}} under not")
         return None
     part = _read(value, where, problems, depth + 1)
     return part and _Joined("not", (part,))

@@ -83,7 +83,7 @@ def own_values(registry: Registry[Callable[[Given], Value]], named: Collection[s
         if name in named:
             for key, value in _each(name, _computed(registry, name, given)).items():
                 if not isinstance(value, Real) or not math.isfinite(value):
-                    raise InputError(f"{registry.kind} {name!r} gives {value!r} for {key}: a finite number is needed")
+                    raise InputError(f"{registry.kind} {name!r} returned {value!r} for {key}: return a finite number")
                 values[key] = float(value)
     return values
 
@@ -94,7 +94,7 @@ def _computed(registry: Registry[Callable[[Given], Value]], name: str, given: Gi
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{registry.kind} {name!r} fails with {type(error).__name__}: {error}") from error
+        raise InputError(f"{registry.kind} {name!r} failed with {type(error).__name__}: {error}") from error
 
 
 def _each(name: str, value: Any) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _unknown(key: object) -> str:
 def _start(value: object) -> int:
     minute = _minute(value)
     if minute == _DAY:
-        raise InputError('24:00 is an end only: write "00:00"')
+        raise InputError('24:00 is valid only as an end: write "00:00"')
     return minute
 
 
@@ -152,7 +152,7 @@ def _minute(value: object) -> int:
     """Minutes from midnight of ``HH:MM``."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value in range(_DAY + 1):
         clock = f"{int(value) // 60}:{int(value) % 60:02d}"
-        raise InputError(f'{value:g} is what YAML makes of {clock}: write "{clock}"')
+        raise InputError(f'{value:g} is how YAML reads {clock}: write "{clock}"')
     match = re.fullmatch(r"\s*([0-9]{1,2}):([0-5][0-9])\s*", value) if isinstance(value, str) else None
     minute = int(match[1]) * 60 + int(match[2]) if match else _DAY + 1
     if minute > _DAY:
@@ -166,7 +166,7 @@ def _timezone(value: object) -> ZoneInfo:
     except (KeyError, ValueError, OSError) as error:
         known = sorted(available_timezones())
         if not known:
-            raise InputError("this machine knows no time zones: install the package tzdata") from error
+            raise InputError("this machine has no time zone data: install the package tzdata") from error
         close = difflib.get_close_matches(str(value), known, n=1)
         hint = f"did you mean {close[0]}?" if close else "write an IANA name such as Europe/Berlin or UTC"
         raise InputError(f"unknown time zone {value!r}: {hint}") from error

@@ -34,7 +34,7 @@ class Detection(Task[Detections, Detections]):
     figures: ClassVar[Figures] = Figures(
         overall={"map50": "mAP50", "map50_95": "mAP50-95"},
         of_class={"ap50": "AP50", "ap50_95": "AP50-95", "precision": "precision", "recall": "recall"},
-        truths="true boxes",
+        truths="labelled boxes",
         converted=("f1", "F1"),
         converted_overall={"f1_macro": "F1"},
         predictions="boxes",

@@ -87,16 +87,16 @@ def summary(
         "precision": metrics.precision_micro,
         "recall": metrics.recall_micro,
         "F1": metrics.f1_micro,
-        "false positives an image": metrics.false_positives_per_image,
+        "false positives per image": metrics.false_positives_per_image,
         "images": metrics.images,
-        "true boxes": metrics.truths,
+        "labelled boxes": metrics.truths,
     }
     body = reports.facts(figures) + reports.facts(facts)
     if not any(one.predictions for one in metrics.per_class):
         best = max((float(found.scores.max()) for found in predictions if len(found)), default=0.0)
         body += reports.note(
-            f"The model finds nothing at this confidence in any image; its highest score is {best:.3f}. "
-            "It has not been trained enough, or the threshold is too high.",
+            f"No detections at this confidence in any image; the highest score is {best:.3f}. "
+            "Train longer, or lower the confidence threshold.",
             kind="warn",
         )
     return Section("Evaluation", body)
@@ -104,12 +104,22 @@ def summary(
 
 def classes(metrics: DetectionMetrics, confidence: float) -> Section:
     """Every class in a table, and its precision over recall as a curve."""
-    headers = ("class", "AP50", "AP50-95", "precision", "recall", "F1", "true boxes", "predictions", "false positives")
+    headers = (
+        "class",
+        "AP50",
+        "AP50-95",
+        "precision",
+        "recall",
+        "F1",
+        "labelled boxes",
+        "predictions",
+        "false positives",
+    )
     rows = [
         ["–" if value is None else value for value in vars(one).values()]  # noqa: RUF001
         for one in metrics.per_class
     ]
-    caption = f"Precision, recall, F1 and counts are at confidence {confidence:g}, a hit being an overlap of IoU 0.5."
+    caption = f"Precision, recall, F1 and counts at confidence {confidence:g} and IoU 0.5."
     return Section("Classes", reports.table(headers, rows, caption) + _curves(metrics, confidence))
 
 
@@ -117,7 +127,7 @@ def examples(images: Sequence[Example], names: Sequence[str]) -> list[Section]:
     """The images with the most mistakes, and some without any, with truth and predictions drawn."""
     worst = sorted((one for one in images if one.mistakes), key=lambda one: -one.mistakes)[:WORST]
     best = [one for one in images if not one.mistakes and len(one.truth)][:BEST]
-    legend = reports.note("White: the truth. Coloured: what the model found, with its score.")
+    legend = reports.note("White: labelled boxes. Coloured: predictions with their scores.")
     return [
         Section(title, legend + reports.images([(_drawn(one, names), _caption(one)) for one in shown]))
         for title, shown in (("Worst images", worst), ("Images without mistakes", best))
@@ -155,7 +165,9 @@ def _curves(metrics: DetectionMetrics, confidence: float) -> Markup:
     axes.grid(alpha=0.3)
     if len(metrics.curves) <= len(reports.PALETTE):  # more would hide the curves
         axes.legend()
-    return reports.figure(fig, f"Precision over recall at IoU 0.5; a dot is the deployed confidence, {confidence:g}.")
+    return reports.figure(
+        fig, f"Precision-recall curves at IoU 0.5; dots mark the deployed confidence threshold, {confidence:g}."
+    )
 
 
 def _drawn(example: Example, names: Sequence[str]) -> ImageArray:
@@ -163,5 +175,5 @@ def _drawn(example: Example, names: Sequence[str]) -> ImageArray:
 
 
 def _caption(example: Example) -> str:
-    alarms = "1 false alarm" if example.false_alarms == 1 else f"{example.false_alarms} false alarms"
+    alarms = "1 false positive" if example.false_alarms == 1 else f"{example.false_alarms} false positives"
     return f"{example.source}: {example.missed} of {len(example.truth)} missed, {alarms}"

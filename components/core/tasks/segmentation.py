@@ -42,7 +42,7 @@ class Segmentation(Task[ClassMap, Counts]):
     figures: ClassVar[Figures] = Figures(
         overall={"miou": "mIoU", "pixel_accuracy": "correct pixels"},
         of_class={"iou": "IoU", "precision": "precision", "recall": "recall"},
-        truths="true pixels",
+        truths="labelled pixels",
         converted=("iou", "IoU"),
     )
 
@@ -61,7 +61,7 @@ class Segmentation(Task[ClassMap, Counts]):
         try:
             return confusion(read_mask(mask), found, len(samples.manifest.classes))
         except ValueError as error:
-            raise InputError(f"mask {mask}: {error}: ingest the image again") from error
+            raise InputError(f"mask {mask}: {error}: ingest the data set again") from error
 
     def metrics(self, samples: Manifest, results: Sequence[Counts], confidence: float) -> SegmentationMetrics:
         """Over the labelled pixels; they have no confidence."""

@@ -89,7 +89,7 @@ def summary(metrics: SegmentationMetrics, interval: tuple[float, float], facts: 
         "mIoU, 95 % interval": f"{interval[0]:.3f} to {interval[1]:.3f}",
         "correct pixels": metrics.pixel_accuracy,
         "mean recall": metrics.mean_recall,
-        "IoU by frequency": metrics.fwiou,
+        "frequency-weighted IoU": metrics.fwiou,
         "images": metrics.images,
         "labelled pixels": metrics.pixels,
     }
@@ -98,7 +98,7 @@ def summary(metrics: SegmentationMetrics, interval: tuple[float, float], facts: 
 
 def classes(metrics: SegmentationMetrics, total: Counts) -> Section:
     """Every class in a table, and what each is taken for."""
-    headers = ("class", "IoU", "precision", "recall", "true pixels", "predicted pixels")
+    headers = ("class", "IoU", "precision", "recall", "labelled pixels", "predicted pixels")
     rows = [[_NONE if value is None else value for value in vars(one).values()] for one in metrics.per_class]
     return Section("Classes", reports.table(headers, rows) + _matrix(total, [one.name for one in metrics.per_class]))
 
@@ -121,9 +121,11 @@ def _matrix(total: Counts, names: Sequence[str]) -> Markup:
     if len(names) <= _MOST_NAMED:
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="taken for", ylabel="is")
+    axes.set(xlabel="predicted", ylabel="true")
     fig.colorbar(image)
-    return reports.figure(fig, "What the pixels of each class (rows) are taken for (columns), as shares of the row.")
+    return reports.figure(
+        fig, "Confusion matrix: true classes in rows, predicted classes in columns, normalised by row."
+    )
 
 
 def _drawn(example: Example) -> ImageArray:
@@ -132,4 +134,4 @@ def _drawn(example: Example) -> ImageArray:
 
 
 def _caption(example: Example) -> str:
-    return f"{example.source}: {example.correct:.1%} of the pixels correct"
+    return f"{example.source}: {example.correct:.1%} of pixels correct"
