@@ -85,7 +85,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("jobs/demo"),
     seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
 ) -> None:
-    """Play the loop: a detector of helmets that goes on learning while the world around its camera changes."""
+    """Run the demo: a helmet detector that keeps learning while the scenes around its camera change."""
     with one_line_errors("interrupted; the demo begins anew the next time"):
         from pipelines.demo.loop import play
 

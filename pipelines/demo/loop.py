@@ -4,7 +4,7 @@
 2. Night falls. An edge worker looks at a camera there and sends what it finds hard; the mining step ranks it, a
    stand-in labels it, and a round makes a better model, which the worker takes over while its video plays.
 3. Somebody is in a hurry and trains a candidate from nothing for a moment. The gate rejects it.
-4. The camera moves to other sites, in haze, and the loop turns once more.
+4. The camera moves to other sites in haze, and the loop turns once more.
 
 After each round every model is measured on held-out scenes of all three.
 """
@@ -141,13 +141,13 @@ def play(folder: Path, seed: int, size: Size | None = None) -> Path:
     """
     _clear(folder)
     story = _Story(folder, seed, size or Size())
-    _say("1. The first model, from nothing, on scenes by day")
+    _say("1. First model, trained from scratch on daytime scenes")
     story.begin(DAY)
-    _say("2. Night falls; the edge worker sends what it finds hard")
+    _say("2. Night falls: the edge worker uploads hard examples")
     story.learn_from(NIGHT)
-    _say("3. A candidate in a hurry, trained from nothing for a moment")
+    _say("3. A poorly trained candidate")
     story.hurry()
-    _say("4. The camera moves to other sites, in haze")
+    _say("4. The camera moves to other sites in haze")
     story.learn_from(HAZE)
     return story.report()
 
@@ -187,7 +187,7 @@ class _Story:
                 worker.await_examples(self._size.examples)
             self._run(hard_example_mining, label_budget=self._size.budget)
             labels = label(self._root, self._cameras, self._feed)
-            print(f"the stand-in has labelled {labels} of the images asked for", flush=True)
+            print(f"labelled {labels} of the requested images", flush=True)
             self._turn(scenery.name, labels, epochs=self._size.epochs)
             worker.await_model(self._champion())
             with self._watching(worker, watch):
@@ -202,7 +202,7 @@ class _Story:
         self._run(incremental_learning, **SETTINGS | settings)
         state, _ = self._job.read()
         if state.round == before.round or state.candidate is None:
-            raise InputError(f"no round was run for {title!r}: the lines of its trigger above say why")
+            raise InputError(f"no round ran for {title!r}: see the trigger's log lines above")
         promoted = state.champion != before.champion
         figures = {name: self._score(state.candidate, manifest) for name, manifest in self._tests.items()}
         made = Round(title, state.candidate, promoted, labels, figures, time.monotonic() - began)
@@ -215,9 +215,9 @@ class _Story:
         path = self._folder / "demo.html"
         sections = [
             self._curve(), self._table(), self._edge(), self._examples(),
-            reports.Section("The rounds, each with a report of its own", self._links()),
+            reports.Section("Reports of the rounds", self._links()),
         ]  # fmt: skip
-        reports.write_page(path, "A detector that goes on learning", sections)
+        reports.write_page(path, "A detector that keeps learning", sections)
         return path
 
     @contextmanager
@@ -272,8 +272,8 @@ class _Story:
         axes.set_ylim(0, 1)
         axes.set_ylabel("mAP50 on held-out scenes")
         axes.legend(frameon=False, loc="lower right")
-        caption = "The lines join the models that were deployed; a hollow circle is a candidate that the gate rejected."
-        return reports.Section("What the models can do, round by round", reports.figure(figure, caption))
+        caption = "Lines connect deployed models; hollow circles are candidates that the gate rejected."
+        return reports.Section("mAP50 per round", reports.figure(figure, caption))
 
     def _table(self) -> reports.Section:
         rows = [
@@ -282,7 +282,7 @@ class _Story:
             for number, made in enumerate(self._rounds, 1)
         ]  # fmt: skip
         headers = ["round", "what happened", "model", "outcome", "labels", *(s.name for s in SCENERIES), "took"]
-        return reports.Section("The rounds", reports.table(headers, rows))
+        return reports.Section("Rounds", reports.table(headers, rows))
 
     def _edge(self) -> reports.Section:
         rows = [
@@ -290,9 +290,9 @@ class _Story:
             for watch in self._watches
             for version, share in watch.shares.items()
         ]
-        body = reports.table(["the camera shows", "model", "images looked at", "of these hard"], rows)
+        body = reports.table(["the camera shows", "model", "frames processed", "hard"], rows)
         failed = sum(watch.failed for watch in self._watches)
-        told = f"The worker changed models between two images while its video played; {failed} images were lost."
+        told = f"The worker switched models between frames without stopping the video; {failed} frames failed."
         return reports.Section("The edge worker", body + reports.note(told, "warn" if failed else "info"))
 
     def _examples(self) -> reports.Section:
@@ -303,7 +303,7 @@ class _Story:
             assert path is not None
             drawn = reports.draw(read_image(path), sidecar.detections(), sidecar.classes)
             shown.append((drawn, f"{sidecar.model}: {sidecar.reason}"))
-        told = reports.note("What the worker sent, with the boxes that its model of the time found.")
+        told = reports.note("Images that the worker uploaded, with the predictions of the model it was running.")
         return reports.Section("Hard examples", told + reports.images(shown))
 
     def _links(self) -> Any:
@@ -315,7 +315,9 @@ def _clear(folder: Path) -> None:
     """Make a folder, or throw away what an earlier demo left there."""
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARK).exists():
-            raise InputError(f"{folder} holds something else than an earlier demo: name another folder with --folder")
+            raise InputError(
+                f"{folder} contains files that are not from an earlier demo: choose another folder with --folder"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()

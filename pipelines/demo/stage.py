@@ -140,11 +140,9 @@ class Worker:
         end = time.monotonic() + seconds
         while not reached():  # type: ignore[operator]
             if self._process.poll() is not None:
-                raise InputError(f"the edge worker has ended; what it said is in {self.log}")
+                raise InputError(f"the edge worker stopped: see {self.log}")
             if time.monotonic() > end:
-                raise InputError(
-                    f"the edge worker did not come to {what} in {seconds:g} s; what it said is in {self.log}"
-                )
+                raise InputError(f"the edge worker did not reach {what} within {seconds:g} s: see {self.log}")
             time.sleep(0.2)
 
     def _answer(self, path: str) -> str:

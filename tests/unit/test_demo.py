@@ -73,6 +73,6 @@ def test_the_demo_throws_away_an_earlier_demo_and_nothing_else(tmp_path):
     _clear(tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [MARK]
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="holds something else than an earlier demo"):
+    with pytest.raises(InputError, match="contains files that are not from an earlier demo"):
         _clear(tmp_path)
     assert (tmp_path / "mine.txt").exists()
