@@ -48,11 +48,12 @@ def arrive(feed: Path, site: str, count: int, *, seed: int, labelled: bool = Tru
             table.write(json.dumps(line) + "\n")
 
 
-def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", **settings) -> dict:
+def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwhile=None, **settings) -> dict:
     """One round through the components' own functions, in the order of the pipeline.
 
     Args:
         until: the last step; what follows it is left out, as when a run is killed.
+        meanwhile: what happens before this run commits.
 
     Returns:
         The artifacts by name.
@@ -95,6 +96,8 @@ def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", **sett
     )  # fmt: skip
     if until == "evaluate":
         return made
+    if meanwhile:
+        meanwhile()
     deploy_tasks.python_func(
         arrivals=made["arrivals"], everything=made["everything"], models=models, judgement=made["judgement"],
         metrics=made["metrics"], collect_report=pages["collect"], tasks_report=pages["tasks"],

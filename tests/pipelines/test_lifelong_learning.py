@@ -1,6 +1,7 @@
 """Rounds of lifelong learning: tasks by site, what is kept, what is new, and what is not known yet."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,22 @@ def test_the_pipeline_trains_tasks_side_by_side():
     loops = [task for task in lifelong_round.pipeline_spec.root.dag.tasks.values() if task.WhichOneof("iterator")]
     assert len(loops) == 1
     assert len(lifelong_round.component_spec.inputs) <= 18
+
+
+def test_of_two_rounds_at_once_one_is_committed_and_the_other_says_so(tmp_path, capsys):
+    feed = tmp_path / "feed"
+    arrive(feed, "day", 20, seed=1)
+    with pytest.raises(SystemExit):
+        learn(feed, tmp_path, "slow", meanwhile=lambda: learn(feed, tmp_path, "quick", until="deploy"))
+    assert "another run committed round 1 first" in capsys.readouterr().out
+    state, release, base = champion(tmp_path)
+    assert (state.round, state.runs) == (1, ("quick",))
+    # A member that was damaged in the store is noticed by the next round, and nothing is lost.
+    onnx = tmp_path / "job" / "bundles" / release.members[base.tasks["day"].member].version / "model.onnx"
+    onnx.write_bytes(b"damaged")
+    shutil.rmtree(tmp_path / "job" / "cache")
+    arrive(feed, "night", 20, seed=2)
+    with pytest.raises(SystemExit):
+        learn(feed, tmp_path, "third")
+    assert "model.onnx" in capsys.readouterr().out
+    assert champion(tmp_path)[0] == state

@@ -6,8 +6,10 @@ import pytest
 from components.core import plugins
 from components.core.errors import InputError
 from components.core.manifest import Manifest
+from components.core.masks import read_mask
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
+from components.core.tasks.base import open_task
 from components.lifelong.knowledge_base import (
     Chosen,
     KnowledgeBase,
@@ -21,6 +23,7 @@ from components.lifelong.plug_points import make, task_allocations, task_definit
 from components.lifelong.samples import Projection, Samples
 from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
 from components.lifelong.unseen_detection import threshold_for
+from tests.tiny_segmenter import job_with_masks
 
 
 def samples(sources, features=None, **columns):
@@ -195,6 +198,20 @@ def test_a_new_model_that_forgot_is_replaced_by_the_one_before():
 def test_what_cannot_be_measured_is_left_to_the_shared_model():
     served = choose({"shared": {}, "day": {}}, one("shared"), one("day"))
     assert served["day"].member == "shared" and "none of its test samples" in served["day"].why
+
+
+def test_models_of_a_segmentation_answer_as_one(tmp_path):
+    manifest, task = job_with_masks(tmp_path / "job", {"test": 4}), open_task("segmentation")
+    local = task.local(manifest, tmp_path / "cache")
+    truths = [read_mask(path) for path in local.masks]
+    found = {"shared": [np.zeros_like(truth) for truth in truths], "day": truths}
+    measured = {name: task.measure(manifest, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
+                for name, maps in found.items()}  # fmt: skip
+    matrix = Matrix.of(measured, {"day": [0, 1], "night": [2, 3], "fog": []})
+    assert matrix.scores["day"] == {"day": 1.0, "night": 1.0}
+    assert matrix.scores["shared"]["night"] < 0.5
+    assert matrix.joined(["day"] * 4).flat["miou"] == 1
+    assert matrix.scores["shared"]["day"] < matrix.joined(["day", "day", "shared", "shared"]).flat["miou"] < 1
 
 
 def test_forgetting_is_told_of_tasks_that_were_known():
