@@ -10,7 +10,7 @@ from typing import Any
 
 from components.core.errors import InputError
 from components.core.miners.base import find_miner
-from components.core.parameters import WORKFLOWS, ConvertSettings, GateSettings
+from components.core.parameters import ConvertSettings, GateSettings
 from components.core.runtimes.rockchip import parse_targets
 from components.core.stores.addresses import folder_at
 from pipelines.interop.sedna_plan import Plan, as_text
@@ -28,7 +28,6 @@ from pipelines.interop.sedna_schema import (
 
 EDGE_WORKER = "python -m components.serving.edge_worker"
 CLOUD_SERVER = "python -m components.serving.cloud_server"
-LIFELONG = "lifelong-learning"
 _POLL_SECONDS = 60  # that Sedna looks at a data set, where a trigger does not say otherwise
 _PORT = "5000"  # of the cloud worker
 _FORMATS = {"txt": "sedna", "csv": "csv"}
@@ -108,9 +107,7 @@ def _incremental(job: Resource, files: _Files) -> Plan:
 
 def _lifelong(job: Resource, files: _Files) -> Plan:
     spec: LifelongSpec = job.spec
-    if LIFELONG not in WORKFLOWS:
-        raise InputError(f"{job.title}: this version has no pipeline for lifelong learning")
-    plan = Plan(job, LIFELONG, parameters={"job_root": spec.output_dir})
+    plan = Plan(job, "lifelong-learning", parameters={"job_root": spec.output_dir})
     train, evaluation, edge = _workers(plan, spec)
     _set_feed(plan, spec.dataset, files)
     if plan.parameters["data_format"] == "sedna":

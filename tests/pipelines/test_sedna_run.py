@@ -3,10 +3,12 @@
 import numpy as np
 
 from components.core.job.job import Job
+from components.lifelong.knowledge_base import KnowledgeBase
 from tests.images import jpeg, squares
 from tests.pipelines.test_helmet_detection import REPOSITORY, command, voc_zip
 
 FILES = REPOSITORY / "tests" / "sedna"
+HEAD = "apiVersion: sedna.io/v1alpha1\nkind: L"
 QUICK = {"plugins": "tests.quick_estimator", "estimator": "quick"}
 
 
@@ -52,3 +54,29 @@ def test_a_service_of_joint_inference_makes_a_pair(tmp_path):
     changes = {"416,736": "64,96", "544,544": "96,96"}
     _, state = run("helmet_joint", tmp_path, changes, **parameters)
     assert state.champion
+
+
+def test_a_job_of_lifelong_learning_makes_a_model_for_real_and_one_for_sim(tmp_path):
+    feed = tmp_path / "feed"
+    lines = []
+    for number in range(48):
+        image, boxes = squares(np.random.default_rng(number), size=64)
+        path = feed / ("berlin", "drawn")[number % 2] / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(image))
+        lines.append(
+            " ".join([f"{path.parent.name}/{path.name}", *(f"{x},{y},{u},{v},{c}" for c, (x, y, u, v) in boxes)])
+        )
+    (feed / "data.txt").write_text("\n".join(lines) + "\n")
+    dataset = (FILES / "streets.yaml").read_text().replace("/data/segmentation_data", str(feed))
+    # The estimator of the tests is a detector: the index has boxes where that of the tutorial has masks.
+    _, state = run(
+        "robot_lifelong", tmp_path,
+        {"threshold: 100": "threshold: 40", HEAD: f"{dataset}---\n{HEAD}"},
+        data_format="sedna", classes="0:red,1:blue", image_size="64,96", initial_model="nothing", min_samples=2,
+        min_map50=0, gate_conditions='["map50 >= 0"]',
+    )  # fmt: skip
+    assert state.round == 1
+    job = Job.open(str(tmp_path / "job"))
+    base = KnowledgeBase.of(job.registry.release(state.champion, state.vouched[state.champion]), state.champion)
+    assert base.tasks.keys() == {"real", "sim"}

@@ -150,7 +150,6 @@ def test_a_model_of_the_web_needs_a_digest(tmp_path):
     assert "initial_model" not in plan.parameters
 
 
-@pytest.mark.skipif("lifelong-learning" not in PIPELINES, reason="there is no such pipeline")
 def test_the_tutorial_on_lifelong_learning_keeps_every_figure():
     (plan,) = read([LIFELONG, FILES / "streets.yaml"])
     assert (plan.pipeline, plan.every) == ("lifelong-learning", "30s")
