@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.job.label_requests import read_lists
 from components.core.manifest import Manifest
 from components.core.reports.page import read_sections
+from components.lifelong.component import setup_lifelong
 from components.lifelong.knowledge_base import KnowledgeBase
 from pipelines.lifelong_round import lifelong_round
-from tests.sites import arrive, learn
+from tests.edge import deploy
+from tests.sites import SETTINGS, arrive, learn
 
 
 def champion(folder):
@@ -122,17 +125,19 @@ def test_a_rare_task_falls_back_to_the_shared_model_and_says_so(tmp_path):
     assert "training samples, and a model of its own needs 4" in base.tasks["fog"].why
 
 
-def test_a_task_that_is_forgotten_keeps_the_release_back(tmp_path):
-    """With a rule that leaves the night to the shared model, which goes blind once the day outweighs it."""
-    feed, keep = tmp_path / "feed", {"keep_conditions": ["score > 2"]}
+@pytest.mark.parametrize(("bound", "forgets"), [(1, True), (0.05, False)])
+def test_a_shared_model_that_forgot_is_replaced_by_the_one_before(tmp_path, bound, forgets):
+    """All tasks are left to the shared model, which goes blind by night once it has seen the day."""
+    feed, given = tmp_path / "feed", {"keep_conditions": ["score > 2"], "replay_ratio": 0, "max_forgetting": bound}
     arrive(feed, "night", 20, seed=1)
-    learn(feed, tmp_path, "run-1", **keep)
-    first = champion(tmp_path)
+    learn(feed, tmp_path, "run-1", until="deploy", **given)
     arrive(feed, "day", 20, seed=2)
-    made = learn(feed, tmp_path, "run-2", max_forgetting=1, **keep, replay_ratio=0)
-    decided = json.loads(Path(made["judgement"].path).read_text())
-    assert decided["outcome"] == "promoted"  # since all forgetting is allowed
-    assert first[2].rounds[0].scores["night"] > champion(tmp_path)[2].rounds[1].scores["night"]
+    made = learn(feed, tmp_path, "run-2", until="deploy", **given)
+    _, release, base = champion(tmp_path)
+    assert set(release.members) == {"shared"}
+    assert base.rounds[0].scores["night"] > 0.9
+    assert (base.rounds[1].scores["night"] < 0.5) == forgets
+    assert (made["metrics"].metadata["forgetting"] > 0.4) == forgets
 
 
 def test_the_pipeline_trains_tasks_side_by_side():
@@ -158,3 +163,27 @@ def test_of_two_rounds_at_once_one_is_committed_and_the_other_says_so(tmp_path, 
         learn(feed, tmp_path, "third")
     assert "model.onnx" in capsys.readouterr().out
     assert champion(tmp_path)[0] == state
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task_definition": "ByWeather"}, "unknown task definition 'ByWeather': choose from"),
+        ({"task_parameters": {"pattern": "day"}}, "exactly one group"),
+        ({"force_evaluate": True}, "each round evaluates all its models anyway"),
+        ({"keep_conditions": ["gain => 0"]}, "keep_conditions"),
+        ({"max_false_unseen": 1}, "max_false_unseen"),
+        ({}, "is not a release of lifelong-learning"),
+    ],
+)
+def test_setup_tells_what_is_wrong_before_any_work(tmp_path, capsys, given, message):
+    arrive(tmp_path / "feed", "day", 1, seed=1)
+    if not given:  # a job that releases one model
+        deploy(Job.open(str(tmp_path / "job")), "r0001-00000000", tmp_path / "bundle")
+    with pytest.raises((SystemExit, InputError)):
+        setup_lifelong.python_func(
+            feed_url=str(tmp_path / "feed"), job_root=str(tmp_path / "job"), node_selector={}, store_secret="s",
+            tolerations=[], step_cpu="1", step_memory="1Gi", train_cpu="1", train_gpu_type="nvidia.com/gpu",
+            train_gpus="0", train_memory="1Gi", settings=SETTINGS | given,
+        )  # fmt: skip
+    assert message in capsys.readouterr().out
