@@ -54,14 +54,18 @@ def main(
 
 @app.command(cls=PipelineCommand)
 def run(
-    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline, such as helmet-detection.")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
+    pipeline: Annotated[str, typer.Argument(help="Pipeline to run, such as helmet-detection.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="YAML file with parameters.")] = None,
-    runner: Annotated[Runner, typer.Option(help="What runs a step: a process, or its image.")] = Runner.SUBPROCESS,
-    every: Annotated[str, typer.Option(help="Run again and again at this interval, such as 60s or 5m.")] = "",
+    runner: Annotated[
+        Runner, typer.Option(help="Run steps as processes, or in their container images.")
+    ] = Runner.SUBPROCESS,
+    every: Annotated[str, typer.Option(help="Run repeatedly at this interval, such as 60s or 5m.")] = "",
 ) -> None:
     """Run a pipeline on this machine, without a cluster."""
-    with one_line_errors("interrupted; run the same command again to continue: training resumes after its last epoch"):
+    with one_line_errors("interrupted; run the same command again to resume training from its last epoch"):
         from pipelines.arguments import face_of, parse
 
         face = face_of(_pipeline(pipeline))
@@ -82,11 +86,11 @@ def run(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("jobs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the drawn scenes, the split and the training.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("jobs/demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for scenes, splitting and training.")] = 0,
 ) -> None:
     """Run the demo: a helmet detector that keeps learning while the scenes around its camera change."""
-    with one_line_errors("interrupted; the demo begins anew the next time"):
+    with one_line_errors("interrupted; the next demo starts from the beginning"):
         from pipelines.demo.loop import play
 
         began = time.monotonic()
@@ -96,10 +100,12 @@ def demo(
 
 @app.command(name="compile")
 def compile_(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if what is there is stale.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail if the compiled files are out of date.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = COMPILED,
-    image_prefix: Annotated[str | None, typer.Option(help="Registry and folder of the images.")] = None,
-    image_tag: Annotated[str | None, typer.Option(help="Tag of the images.")] = None,
+    image_prefix: Annotated[str | None, typer.Option(help="Registry and path prefix of the container images.")] = None,
+    image_tag: Annotated[str | None, typer.Option(help="Tag of the container images.")] = None,
     shm_size: Annotated[str | None, typer.Option(help="Shared memory of the training step, such as 4Gi.")] = None,
     cache_pvc: Annotated[
         str | None, typer.Option(help="Claim of a volume for the cache; else each step has a folder that ends with it.")
@@ -121,9 +127,9 @@ def compile_(
         from pipelines.validate import problems
 
         if output == COMPILED and not (COMPILED.parent / "pyproject.toml").is_file():
-            raise InputError("give --output: the compiled files of an installed package stay as they are")
+            raise InputError("give --output: the compiled files of an installed package cannot be changed")
         if any(changes.values()) and output == COMPILED:
-            raise InputError("with other images or sizes, give --output: the committed files are for the defaults")
+            raise InputError("with other images or sizes, give --output: the committed files use the defaults")
         wrong = contract.problems(PIPELINES, COMPONENTS)
         made = pages(PIPELINES, COMPONENTS) if output == COMPILED else {}
         if check:
@@ -139,16 +145,16 @@ def compile_(
 
 @app.command(name="plugins")
 def plugins_(
-    modules: Annotated[str, typer.Argument(help="Modules of your own to load first, separated by commas.")] = "",
+    modules: Annotated[str, typer.Argument(help="Comma-separated Python modules with plug-ins to load.")] = "",
     parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="plugins=MODULES.")] = None,
 ) -> None:
-    """List what is known of each kind that plug-ins can add to: estimators, formats, miners, runtimes, sinks, ..."""
+    """List the available estimators, data formats, miners, runtimes, sinks and everything else plug-ins can add."""
     with one_line_errors():
         from pipelines.plugged import registries
 
         given = dict(word.partition("=")[::2] for word in parameter or [])
         if given.keys() - {"plugins"}:
-            raise InputError(f"{', '.join(sorted(given))}: only plugins=MODULES is taken here")
+            raise InputError(f"{', '.join(sorted(given))}: only plugins=MODULES is possible here")
         plugins.load(",".join(filter(None, (modules, given.get("plugins", "")))))
         for registry in registries():
             for name, entry in registry.items():
@@ -158,9 +164,10 @@ def plugins_(
 
 @app.command()
 def rollback(
-    job_root: Annotated[str, typer.Argument(help="Where the job's state lies.")],
+    job_root: Annotated[str, typer.Argument(help="Root of the job.")],
     to: Annotated[
-        str, typer.Option(help="Version to go back to, or the beginning of its name; else the one before the champion.")
+        str,
+        typer.Option(help="Version to roll back to, or the start of its name; by default the one before the champion."),
     ] = "",
 ) -> None:
     """Make an earlier model the champion of a job again.
@@ -168,24 +175,24 @@ def rollback(
     Without --to this undoes the last change of the champion: given twice, it returns to the model it came from. `jobs
     JOB_ROOT` lists the versions to choose from.
     """
-    with one_line_errors("interrupted; the same command completes what it began"):
+    with one_line_errors("interrupted; run the same command again to complete it"):
         from components.deploy.pointer import publish_pointer
 
         job = Job.open(job_root)
         before = job.read()[0].champion
         state = job.roll_back(to)
         publish_pointer(job, state)
-        print(f"{job.store.uri}: the champion is {state.champion}, it was {before}")
+        print(f"{job.store.uri}: the champion is {state.champion}, before it was {before}")
         others = [version for version in job.versions_to_choose(state) if version != state.champion]
-        print(f"to choose another one, give --to and one of {', '.join(others)}")
+        print(f"to choose another version, give --to with one of {', '.join(others)}")
 
 
 @app.command()
 def jobs(
-    job_root: Annotated[str, typer.Argument(help="Where the job is kept.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    job_root: Annotated[str, typer.Argument(help="Root of the job.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Show a job at a glance: releases with figures, what each worker runs, what waits, what failed."""
+    """Show the status of a job: releases with metrics, the model of each worker, pending work and failures."""
     with one_line_errors():
         from pipelines.jobs import Overview
 
@@ -198,20 +205,20 @@ def jobs(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A bundle's folder, .pt weights, or a job_root for its champion.")],
-    source: Annotated[list[str], typer.Argument(help="Images, folders of images, videos.")],
-    output: Annotated[Path, typer.Option(help="Folder for what is drawn.")] = Path("predictions"),
+    model: Annotated[str, typer.Argument(help="Folder of a bundle, .pt weights, or a job_root to use its champion.")],
+    source: Annotated[list[str], typer.Argument(help="Images, folders of images or videos.")],
+    output: Annotated[Path, typer.Option(help="Folder for the annotated images and videos.")] = Path("predictions"),
     confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least score of a box.", show_default="the model's own")
+        float | None, typer.Option(min=0, max=1, help="Minimum score of a box.", show_default="the model's own")
     ] = None,
-    estimator: Annotated[str, typer.Option(help="Kind of model, for .pt weights.")] = "yolo",
-    image_size: Annotated[str, typer.Option(help="Pixels, for .pt weights.")] = "640",
+    estimator: Annotated[str, typer.Option(help="Estimator of .pt weights.")] = "yolo",
+    image_size: Annotated[str, typer.Option(help="Image size in pixels for .pt weights.")] = "640",
     modules: Annotated[
-        str, typer.Option("--plugins", help="Modules of your own to load first, separated by commas.")
+        str, typer.Option("--plugins", help="Comma-separated Python modules with plug-ins to load.")
     ] = "",
 ) -> None:
-    """Draw what a model sees in images, folders and videos, and count it."""
-    with one_line_errors("interrupted; what was drawn so far stays"), tempfile.TemporaryDirectory() as scratch:
+    """Run a model on images, folders and videos: draw its predictions and count them."""
+    with one_line_errors("interrupted; the files drawn until now are kept"), tempfile.TemporaryDirectory() as scratch:
         from pipelines.predict import predict as look
 
         plugins.load(modules)
@@ -222,13 +229,15 @@ def predict(
         )  # fmt: skip
         for one in seen:
             print(one.describe(), flush=True)
-        print(f"\ndrawn in {output.resolve()}")
+        print(f"\nresults saved to {output.resolve()}")
 
 
 @app.command()
 def sedna(
     file: Annotated[list[Path], typer.Argument(help="YAML files with resources of KubeEdge Sedna.")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the same jobs as commands; this is the default.")] = False,
     run_: Annotated[bool, typer.Option("--run", help="Run each job's pipeline here, once.")] = False,
     schedule: Annotated[bool, typer.Option("--schedule", help="Schedule the jobs on a cluster.")] = False,
@@ -262,13 +271,13 @@ EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
 
 @app.command()
 def conformance(
-    estimator: Annotated[str, typer.Argument(help="Name of the estimator, such as yolo, fpn or one of your own.")],
+    estimator: Annotated[str, typer.Argument(help="Name of the estimator, such as yolo, fpn or your own.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help=f"A parameter: {', '.join(EXAMINED)}.")
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help=f"Set a parameter: {', '.join(EXAMINED)}.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="A new folder, to keep what comes of it.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="New folder in which to keep the results.")] = None,
 ) -> None:
-    """Try an estimator on drawn images, and tell which promises of its contract it does not keep."""
+    """Test an estimator on synthetic images and report every violation of its contract."""
     with one_line_errors("interrupted"), tempfile.TemporaryDirectory() as scratch:
         from components.core.estimators.conformance import check_estimator
         from pipelines import local
@@ -276,7 +285,7 @@ def conformance(
         given = local.parse_arguments(_pipeline("helmet-detection"), parameter or [], {})
         others = [name for name in given if name not in EXAMINED]
         if others:
-            raise InputError(f"{', '.join(others)}: an estimator is tried with {', '.join(EXAMINED)} alone")
+            raise InputError(f"{', '.join(others)}: an estimator is only tested with {', '.join(EXAMINED)}")
         trained_with = {"image_size": "96", **given}
         modules = trained_with.pop("plugins", "")
         parameters.check(trained_with, [parameters.TrainSettings])
@@ -290,8 +299,8 @@ def conformance(
             folder=folder or Path(scratch) / "exam",
         )
         if problems:
-            raise InputError("\n       ".join([f"{estimator} does not keep its contract:", *problems]))
-        print(f"{estimator} keeps its contract")
+            raise InputError("\n       ".join([f"{estimator} violates its contract:", *problems]))
+        print(f"{estimator} fulfils its contract")
 
 
 def _ready(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -343,7 +352,7 @@ def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, second
 def _seconds(every: str) -> int:
     found = re.fullmatch(r"(\d+)([smhd])", every)
     if not found or not int(found[1]):
-        raise InputError(f"--every {every}: write a number and its unit, such as 30s, 5m, 2h or 1d")
+        raise InputError(f"--every {every}: write a number with its unit, such as 30s, 5m, 2h or 1d")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
@@ -351,7 +360,7 @@ def _pipeline(name: str) -> Any:
     from pipelines.registry import PIPELINES
 
     if name not in PIPELINES:
-        raise InputError(f"no pipeline {name!r}: choose from {', '.join(PIPELINES)}")
+        raise InputError(f"unknown pipeline {name!r}: choose from {', '.join(PIPELINES)}")
     return PIPELINES[name]
 
 

@@ -146,10 +146,10 @@ class Cluster:
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made if it is not there."""
         if not 0 < len(name) <= _LONGEST_NAME:
-            raise InputError(f"experiment {name!r}: a name has 1 to {_LONGEST_NAME} characters")
+            raise InputError(f"experiment {name!r}: must have 1 to {_LONGEST_NAME} characters")
         found = self._find_experiment(name) or self._make_experiment(name)
         if found.storage_state == "ARCHIVED":
-            raise InputError(f"experiment {name!r} is archived: restore it, or name another one with --experiment")
+            raise InputError(f"experiment {name!r} is archived: restore it, or choose another one with --experiment")
         return str(found.experiment_id)
 
     def pages(self, request: Callable[..., Any], items: str, **query: Any) -> Iterator[Any]:
@@ -231,7 +231,7 @@ def connect(server: Server) -> Cluster:
         health = client.get_kfp_healthz()
         namespace = server.namespace or client.get_user_namespace() or None
     if health.get("multi_user") and not namespace:
-        raise InputError(f"{host} has several users, each with a namespace: name yours with --namespace")
+        raise InputError(f"{host} has several users with their own namespaces: give yours with --namespace")
     return Cluster(client, host, namespace, (server.ui_host or host).rstrip("/"))
 
 
@@ -249,7 +249,7 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
     path = Path(pipeline) if pipeline.endswith((".yaml", ".yml")) else known.get(pipeline)
     if path is None or not path.is_file():
         raise InputError(
-            f"no compiled pipeline {pipeline!r}: give the path of a .yaml file, or one of {', '.join(known)}"
+            f"unknown pipeline {pipeline!r}: give the path of a compiled .yaml file, or choose from {', '.join(known)}"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -257,12 +257,13 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
         raise InputError(f"{path}: cannot be read ({error})") from error
     wrong = problems(text)
     if wrong:
-        raise InputError(f"{path} is not a compiled pipeline that a server would run: {'; '.join(wrong)}")
+        raise InputError(f"{path} is not a valid compiled pipeline: {'; '.join(wrong)}")
     documents = read_yaml_documents(text, str(path))
     definitions = documents[0]["root"].get("inputDefinitions", {})
     if needed := [name for name, spec in definitions.get("artifacts", {}).items() if not spec.get("isOptional")]:
         raise InputError(
-            f"{path} cannot run by itself: another step must give it {', '.join(needed)}; use it in a pipeline"
+            f"{path} cannot run on its own: it needs the artifacts {', '.join(needed)} of other steps; "
+            "use it in a pipeline"
         )
     inputs = definitions.get("parameters", {})
     digest = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
@@ -294,7 +295,7 @@ def check_arguments(package: Package, given: Mapping[str, Any]) -> None:
         raise InputError(parameters.all_wrong(found))
     size = len(json.dumps(sort_into_place(package.face, given)).encode())
     if size > _PARAMETER_LIMIT:
-        raise InputError(f"the parameters take {size} bytes, and at most {_PARAMETER_LIMIT} fit: put lists into files")
+        raise InputError(f"the parameters take {size} bytes, but at most {_PARAMETER_LIMIT} fit: put lists into files")
 
 
 def submit(
@@ -449,7 +450,7 @@ class _TokenFile(TokenCredentialsBase):  # type: ignore[misc]  # kfp is untyped
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"token_file={self._path!r}: cannot be read ({type(error).__name__})") from None
         if not self._token:
-            raise InputError(f"token_file={self._path!r}: the file is empty: put the token there, or try again")
+            raise InputError(f"token_file={self._path!r}: the file is empty: write the token to it, or try again")
         config.api_key["authorization"] = self._token
 
 
@@ -457,21 +458,23 @@ def _bare(name: str, secret: str) -> str:
     """A token or cookies without blanks and line ends around; the message never shows it."""
     bare = secret.strip()
     if any(not " " <= letter <= "~" for letter in bare):
-        raise InputError(f"the {name} holds a line end or another letter that cannot be in a header: give it bare")
+        raise InputError(
+            f"the {name} contains a line break or a character that is not allowed in a header: give the bare value"
+        )
     return bare
 
 
 def _checked_host(server: Server) -> str:
     if not server.host:
-        raise InputError("no server is named: give --host, such as --host http://localhost:8080")
+        raise InputError("no server given: set --host, such as --host http://localhost:8080")
     parts = urlsplit(server.host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"host {server.host!r} is no address: write http://... or https://...")
+        raise InputError(f"host {server.host!r} is not a valid address: write http://... or https://...")
     if parts.username or parts.password:
-        raise InputError("the host holds a user name or password: give a token or cookies instead")
+        raise InputError("the host must not contain a user name or password: give a token or cookies instead")
     for option, path in (("ca_cert", server.ca_cert), ("token_file", server.token_file)):
         if path and not os.access(path, os.R_OK):
-            raise InputError(f"{option}={path!r}: no such file that can be read")
+            raise InputError(f"{option}={path!r}: no such file, or it cannot be read")
     return server.host.rstrip("/")
 
 
@@ -491,22 +494,20 @@ def _explained(host: str) -> Iterator[None]:
 def _refusal(host: str, error: Any) -> str:
     said = _said(error.body)
     if error.status == 401:
-        return (
-            f"{host} does not know who asks (401): set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES, or give a token file"
-        )
+        return f"{host} rejected the login (401): set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES, or give a token file"
     if error.status == 403:
-        return f"{host} forbids it (403): the user lacks permission, or --namespace is another's{said}"
+        return f"{host} denied access (403): the user lacks permission, or --namespace belongs to someone else{said}"
     if error.status == 404 and not said:
-        return f"{host} has no Kubeflow Pipelines API there (404): the path may be missing, such as /pipeline"
+        return f"{host} has no Kubeflow Pipelines API at this path (404): a path such as /pipeline may be missing"
     if not error.status:
         return f"{host}: no secure connection: {_line(error.reason)}"
-    return f"{host} refused it ({error.status} {error.reason}){said}"
+    return f"{host} refused the request ({error.status} {error.reason}){said}"
 
 
 def _silence(host: str, error: Any) -> str:
     reason = getattr(error, "reason", None) or error
     if "CERTIFICATE_VERIFY_FAILED" in str(reason):
-        return f"{host}: its certificate is not trusted: name the authority's file with --ca-cert"
+        return f"{host}: its certificate is not trusted: give its CA certificate with --ca-cert"
     return f"{host} cannot be reached: {_line(_URLLIB3_OBJECT.sub('', str(reason)))}"
 
 
@@ -533,15 +534,15 @@ def _line(text: object) -> str:
 
 _URLLIB3_OBJECT = re.compile(r"^(<.*?>|\w+\(host=.*?\)): ")  # that failed, before what failed
 _STRANGER = (
-    "{host} answers, but not as a Kubeflow Pipelines API; is it a login page? "
-    "Check the path, and set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"
+    "{host} does not answer like a Kubeflow Pipelines API (a login page?): "
+    "check the path, and set KF_PIPELINES_TOKEN or KF_PIPELINES_COOKIES"
 )
 
 
 def _lost_on_a_cluster(given: Mapping[str, Any]) -> list[str]:
     """A relative path means nothing in a pod: what is read is not there, what is written is lost with the pod."""
     return [
-        f"{name}={value!r} is a path of this machine: on a cluster write s3://bucket/prefix"
+        f"{name}={value!r} is a local path: on a cluster use s3://bucket/prefix"
         for name in ("data_url", "feed_url", "job_root", "prelabel_job")
         if isinstance(value := given.get(name), str) and value and "://" not in value and not value.startswith("/")
     ]
@@ -560,7 +561,7 @@ def _look(cluster: Cluster, run_id: str, every: float) -> Any:
         with cluster.explained():
             return cluster.run(run_id)
     except InputError as error:
-        raise InputError(f"{error}; if there is such a run, it goes on: {cluster.run_url(run_id)}") from None
+        raise InputError(f"{error}; if the run was created, it continues: {cluster.run_url(run_id)}") from None
 
 
 def _changes(run: Any, told: dict[str, str]) -> Iterator[str]:

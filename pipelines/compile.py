@@ -53,12 +53,14 @@ def stale(folder: Path, pipelines: Mapping[str, BaseComponent], components: Mapp
     """
     compiled = _compiled(pipelines, components)
     present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.yaml")}
-    lines = {name: f"{name}: nothing compiles to it; delete it" for name in present.keys() - compiled.keys()}
+    lines = {
+        name: f"{name}: no pipeline or component compiles to it; delete it" for name in present.keys() - compiled.keys()
+    }
     for name, content in compiled.items():
         if name not in present:
             lines[name] = f"{name}: is missing; run {_COMMAND}"
         elif present[name].read_bytes() != content:
-            lines[name] = f"{name}: is not what the code compiles to; run {_COMMAND}"
+            lines[name] = f"{name}: does not match the code; run {_COMMAND}"
     return [line for _, line in sorted(lines.items())]
 
 

@@ -61,9 +61,7 @@ def _bring_images(pipeline: Any) -> None:
         engine = docker.from_env()
         engine.ping()
     except DockerException as error:
-        raise InputError(
-            "--runner docker: no Docker engine answers here: start one, or leave the option out"
-        ) from error
+        raise InputError("--runner docker: no Docker engine is running: start one, or omit the option") from error
     executors = pipeline.pipeline_spec.deployment_spec["executors"]
     for image in sorted({executor["container"]["image"] for executor in executors.values()}):
         try:
@@ -72,7 +70,7 @@ def _bring_images(pipeline: Any) -> None:
             try:
                 engine.images.pull(image)
             except APIError as error:
-                reason = f"{image} is not here and cannot be pulled"
+                reason = f"{image} is not available locally and cannot be pulled"
                 raise InputError(f"--runner docker: {reason}: build it with images/build.sh") from error
 
 

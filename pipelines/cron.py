@@ -79,7 +79,7 @@ def parse_cron(text: str) -> Cron:
         raise InputError(f"cron {text!r} has {len(words)} fields, not 6: {_ORDER}, such as '0 */5 * * * *'")
     cron = _cron(text, words)
     if next(cron.after(_SOME_DAY), None) is None:
-        raise InputError(f"cron {text!r} never fires: no such day is in its months")
+        raise InputError(f"cron {text!r} never fires: its months have no such day")
     return cron
 
 
@@ -115,7 +115,7 @@ def _values(text: str, word: str, name: str, low: int, high: int, names: dict[st
     for part in word.split(","):
         match = _PART.fullmatch(part)
         if not match:
-            raise InputError(f"cron {text!r}: {part!r} is no {name}: write *, 5, 1-5, */5 or 1,3")
+            raise InputError(f"cron {text!r}: {part!r} is not a {name}: write *, 5, 1-5, */5 or 1,3")
         step = match["all_step"] or match["step"]
         first = low if match["all"] else _number(match["first"], names)
         single = high if match["all"] or step else first

@@ -165,7 +165,7 @@ class Overview(BaseModel):
 
     def _waiting(self) -> Iterator[str]:
         if self.pending:
-            yield f"{self.pending} waits for the deploy window"
+            yield f"{self.pending} waits for the deployment window"
         if self.canary:
             nodes = ", ".join(self.canary.nodes)
             yield (
@@ -175,7 +175,9 @@ class Overview(BaseModel):
         yield f"{self.label_requests} images to label (to-label/), {self.hard_examples} hard examples from workers"
         if self.failure:
             again = (
-                f"it rests until {_time(self.failure.rests_until)}" if self.failure.rests_until else "it is due again"
+                f"it will be retried after {_time(self.failure.rests_until)}"
+                if self.failure.rests_until
+                else "it will be retried at the next poll"
             )
             yield f"{self.failure.description}; {again}"
 

@@ -103,7 +103,7 @@ def run(
     from kfp import local
 
     placed = sort_into_place(pipeline, arguments)
-    with os_errors(f"{folder}, which job_root leads to, cannot be made or written"):
+    with os_errors(f"{folder}(from job_root) cannot be created or written"):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_old_polls(folder)
     containers = docker_runner(pipeline, flat(arguments), folder) if runner == Runner.DOCKER else None

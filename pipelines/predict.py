@@ -117,7 +117,7 @@ def bundle_of(model: str, work: Path, estimator: str = "yolo", image_size: tuple
         return folder
     if path.is_file():
         raise InputError(
-            f"model {model}: no {DESCRIPTION} beside it, which says how its outputs are read: give the folder of a "
+            f"model {model}: no {DESCRIPTION} beside it, which describes its outputs: give the folder of a "
             "bundle, .pt weights, or a job_root"
         )
     if not path.exists():
@@ -138,13 +138,13 @@ def _targets(sources: Sequence[str], output: Path) -> dict[str, Path]:
     targets: dict[str, Path] = {}
     for source in sources:
         if source.isdigit() or source.lower().startswith(("rtsp:", "rtsps:")):
-            raise InputError(f"source {source}: a camera never ends: the edge worker looks at cameras")
+            raise InputError(f"source {source}: cameras are not supported here: use the edge worker for cameras")
         path = folder_at(source)
         if not path.exists():
             raise InputError(f"source {source}: no such file or folder: give an image, a folder of images or a video")
         folder = path if path.is_dir() else path.parent
         if output.resolve().is_relative_to(path.resolve()) or output.resolve() == folder.resolve():
-            raise InputError(f"--output {output}: that is where {source} lies, and it is left as it is: give another")
+            raise InputError(f"--output {output}: this would overwrite {source}: give another folder")
         name = path.name if path.is_dir() or path.suffix.lower() in SUFFIXES else path.stem + VIDEO_SUFFIX
         target, number = output / name, 1
         while target in targets.values():

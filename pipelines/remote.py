@@ -18,18 +18,22 @@ _COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines; else $KF_PIPELINES_ENDPOINT.")]
-Namespace = Annotated[str, typer.Option(help="Yours, where Kubeflow has several users.")]
-TokenFile = Annotated[str, typer.Option(help="File with a token; else $KF_PIPELINES_TOKEN or $KF_PIPELINES_COOKIES.")]
-CaCert = Annotated[str, typer.Option(help="PEM file with the certificates to trust.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")]
-Experiment = Annotated[str, typer.Option(help="Group of runs; by default named like the pipeline.")]
+Host = Annotated[str, typer.Option(help="Address of Kubeflow Pipelines; default: $KF_PIPELINES_ENDPOINT.")]
+Namespace = Annotated[str, typer.Option(help="Your namespace, if Kubeflow has several users.")]
+TokenFile = Annotated[
+    str, typer.Option(help="File with a token; default: $KF_PIPELINES_TOKEN or $KF_PIPELINES_COOKIES.")
+]
+CaCert = Annotated[str, typer.Option(help="PEM file with trusted CA certificates.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Do not verify certificates.")]
+Experiment = Annotated[str, typer.Option(help="Experiment for the runs; by default named after the pipeline.")]
 Account = Annotated[str, typer.Option("--service-account", help="Kubernetes service account of the pods.")]
-Root = Annotated[str, typer.Option("--pipeline-root", help="Where KFP keeps artifacts.")]
-Parameter = Annotated[list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="A parameter.")]
+Root = Annotated[str, typer.Option("--pipeline-root", help="Address where KFP stores artifacts.")]
+Parameter = Annotated[
+    list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated.")
+]
 Params = Annotated[Path | None, typer.Option(help="YAML file with parameters.")]
 PackageDir = Annotated[Path, typer.Option(help="Folder that `compile --output` wrote; names are looked up there.")]
-Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or the path of a compiled .yaml file.")]
+Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or path of a compiled .yaml file.")]
 ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule, as `status` lists it.")]
 
 
@@ -38,7 +42,7 @@ def submit(
     pipeline: Compiled,
     parameter: Parameter = None,
     params: Params = None,
-    name: Annotated[str, typer.Option(help="Of the run; by default the pipeline's with the time.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run; default: pipeline name and time.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it succeeds.")] = False,
     package_dir: PackageDir = _COMPILED,
     experiment: Experiment = "",
@@ -51,7 +55,7 @@ def submit(
     insecure: Insecure = False,
 ) -> None:
     """Run a compiled pipeline on a cluster, once."""
-    with one_line_errors("interrupted; a run that was submitted goes on"):
+    with one_line_errors("interrupted; a submitted run continues"):
         from pipelines import client
 
         pipeline = _in_folder(pipeline, package_dir)
@@ -79,12 +83,14 @@ def schedule(
     pipeline: Compiled,
     parameter: Parameter = None,
     params: Params = None,
-    every: Annotated[str, typer.Option(help="30s, 5m, 2h or 1d.")] = "",
-    cron: Annotated[str, typer.Option(help="Six fields, seconds first: '0 */5 * * * *'.")] = "",
-    start: Annotated[str, typer.Option(help="Time with its zone, such as 2026-01-31T08:00:00Z.")] = "",
-    end: Annotated[str, typer.Option(help="The same.")] = "",
-    name: Annotated[str, typer.Option(help="Of the schedule; by default the pipeline's.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Let a run of what it replaces end first.")] = False,
+    every: Annotated[str, typer.Option(help="Interval, such as 30s, 5m, 2h or 1d.")] = "",
+    cron: Annotated[str, typer.Option(help="Cron expression of six fields, seconds first: '0 */5 * * * *'.")] = "",
+    start: Annotated[str, typer.Option(help="First run not before this time, such as 2026-01-31T08:00:00Z.")] = "",
+    end: Annotated[str, typer.Option(help="Last run not after this time, in the same format.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the schedule; default: the pipeline name.")] = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a run of the replaced schedule to finish first.")
+    ] = False,
     package_dir: PackageDir = _COMPILED,
     experiment: Experiment = "",
     service_account: Account = "",
@@ -95,8 +101,8 @@ def schedule(
     ca_cert: CaCert = "",
     insecure: Insecure = False,
 ) -> None:
-    """Run a compiled pipeline on a cluster again and again; the same name again replaces the schedule."""
-    with one_line_errors("interrupted; the same command completes what it began"):
+    """Run a compiled pipeline on a cluster on a schedule; an existing schedule of the same name is replaced."""
+    with one_line_errors("interrupted; run the same command again to complete it"):
         from pipelines import schedule as schedules
 
         pipeline = _in_folder(pipeline, package_dir)
@@ -167,7 +173,7 @@ def pause(
     ca_cert: CaCert = "",
     insecure: Insecure = False,
 ) -> None:
-    """Let a schedule start no more runs; one in progress goes on."""
+    """Pause a schedule; a run in progress continues."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
@@ -183,7 +189,7 @@ def resume(
     ca_cert: CaCert = "",
     insecure: Insecure = False,
 ) -> None:
-    """Let a paused schedule start runs again; what was missed is not made up for."""
+    """Resume a paused schedule; missed runs are not made up."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
@@ -199,7 +205,7 @@ def remove(
     ca_cert: CaCert = "",
     insecure: Insecure = False,
 ) -> None:
-    """Delete a schedule; while a run of it is in progress it is only disabled, with exit 1."""
+    """Delete a schedule; while one of its runs is in progress, it is only disabled and the exit code is 1."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
@@ -209,7 +215,7 @@ def remove(
 
 @app.command()
 def status(
-    name: Annotated[str, typer.Argument(help="Name of one; all without it.")] = "",
+    name: Annotated[str, typer.Argument(help="Name of a schedule; default: all.")] = "",
     host: Host = "",
     namespace: Namespace = "",
     token_file: TokenFile = "",

@@ -240,7 +240,7 @@ def pause(cluster: Cluster, name: str, *, tell: Tell = print) -> None:
     """
     with cluster.explained():
         disabled = _disable(cluster, _known(cluster, name))
-    tell(f"{name} is paused" if disabled else f"{name} was paused already")
+    tell(f"{name} is paused" if disabled else f"{name} was already paused")
 
 
 def resume(cluster: Cluster, name: str, *, tell: Tell = print) -> None:
@@ -254,7 +254,7 @@ def resume(cluster: Cluster, name: str, *, tell: Tell = print) -> None:
         _disable(cluster, older)
         if not newest.enabled:
             _switch(cluster, newest, "enable")
-    tell(f"{name} was enabled already" if newest.enabled else f"{name} is enabled: {newest.timing}")
+    tell(f"{name} was already enabled" if newest.enabled else f"{name} is enabled: {newest.timing}")
 
 
 def remove(cluster: Cluster, name: str, *, tell: Tell = print) -> bool:
@@ -275,7 +275,7 @@ def remove(cluster: Cluster, name: str, *, tell: Tell = print) -> bool:
             if one not in [busy for busy, _ in kept]:
                 _delete(cluster, one)
     for _, run in kept:
-        tell(f"{name} is disabled; remove it again when its run in progress has finished: {run.url}")
+        tell(f"{name} is disabled; run remove again when its run in progress has finished: {run.url}")
     if not kept:
         tell(f"{name} is removed")
     return not kept
@@ -328,7 +328,7 @@ def _now() -> datetime:
 def _seconds(every: str) -> int:
     match = re.fullmatch(r"(\d+)([smhd])", every.strip())
     if not match:
-        raise InputError(f"every={every!r} is no length of time: write 30s, 5m, 2h or 1d")
+        raise InputError(f"every={every!r} is not an interval: write 30s, 5m, 2h or 1d")
     seconds = int(match[1]) * _UNITS[match[2]]
     if seconds < SHORTEST.total_seconds():
         raise InputError(f"every={every!r} is too often: {_TOO_OFTEN}")
@@ -342,7 +342,7 @@ def _frequent(cron: str) -> str:
     return " ".join(cron.split())
 
 
-_TOO_OFTEN = f"the server's controller looks every {span(SHORTEST)}, so that is the least"
+_TOO_OFTEN = f"the server checks every {span(SHORTEST)}, which is the minimum"
 
 
 def _utc(text: str) -> str:
@@ -351,7 +351,7 @@ def _utc(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise InputError(f"{text!r} is no time: write 2026-01-31T08:00:00Z or 2026-01-31T08:00:00+01:00") from None
+        raise InputError(f"{text!r} is not a time: write 2026-01-31T08:00:00Z or 2026-01-31T08:00:00+01:00") from None
     if moment.tzinfo is None:
         raise InputError(f"{text!r} has no time zone: append Z for UTC, or an offset such as +01:00")
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -359,7 +359,7 @@ def _utc(text: str) -> str:
 
 def _checked_name(name: str) -> str:
     if name != name.strip() or not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
-        raise InputError(f"name {name!r}: a name has 1 to {_LONGEST_NAME} characters and no blanks around it")
+        raise InputError(f"name {name!r}: must have 1 to {_LONGEST_NAME} characters and no surrounding spaces")
     return name
 
 
@@ -367,8 +367,8 @@ def _refuse_strangers(cluster: Cluster, name: str) -> None:
     for one in _recurring_runs(cluster, filter=equals("display_name", name)):
         if not _MARK.search(one.description or ""):
             raise InputError(
-                f"a recurring run {name!r} was made elsewhere and is left alone: give another --name, or delete it "
-                f"there: {cluster.schedule_url(one.recurring_run_id)}"
+                f"a recurring run {name!r} was not created with this command and is left unchanged: "
+                f"give another --name, or delete it: {cluster.schedule_url(one.recurring_run_id)}"
             )
 
 
@@ -392,7 +392,9 @@ def _known(cluster: Cluster, name: str) -> list[Schedule]:
     found = _named(cluster, name)
     if not found:
         names = dict.fromkeys(one.name for one in _listed(cluster))
-        raise InputError(f"no schedule {name!r}: {'choose from ' + ', '.join(names) if names else 'there are none'}")
+        raise InputError(
+            f"unknown schedule {name!r}: {'choose from ' + ', '.join(names) if names else 'there are none'}"
+        )
     return found
 
 
@@ -453,13 +455,13 @@ def _settle(cluster: Cluster, order: _Order, wait: bool, tell: Tell) -> Schedule
         newest, *older = _known(cluster, order.name)
         changed = _disable(cluster, older)
         if newest.fingerprint != order.fingerprint:
-            raise InputError(f"{order.name} was replaced by somebody else at the same time: see what is there now")
+            raise InputError(f"{order.name} was replaced by another user at the same time: check its status")
         if newest.enabled:
             return newest
         if wait:
             _let_finish(cluster, older, changed, tell)
         _switch(cluster, newest, "enable")
-    raise InputError(f"{order.name} is being changed by somebody else: try again")
+    raise InputError(f"{order.name} is being changed by another user: try again")
 
 
 def _let_finish(cluster: Cluster, older: Iterable[Schedule], just_disabled: bool, tell: Tell) -> None:
@@ -520,5 +522,5 @@ def _change(before: list[Schedule], made: Schedule) -> str:
     if not before:
         return "is scheduled"
     if before[0].id != made.id:
-        return "is replaced; a run in progress goes on"
+        return "is replaced; a run in progress continues"
     return "is unchanged" if before[0].enabled else "is enabled again"

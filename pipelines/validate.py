@@ -128,11 +128,11 @@ def _read(text: str) -> _Package:
         place = f"document {number}"
         if "platforms" in document:
             if platform is not None:
-                raise _MalformedError(f"{place}: is a second platform spec; the server takes one")
+                raise _MalformedError(f"{place}: is a second platform spec; the server accepts one")
             platform = _parse(document, pipeline_spec_pb2.PlatformSpec(), place)
         elif document.keys() & {"pipelineInfo", "root", "components", "deploymentSpec", "schemaVersion"}:
             if pipeline is not None:
-                raise _MalformedError(f"{place}: is a second pipeline spec; the server takes one")
+                raise _MalformedError(f"{place}: is a second pipeline spec; the server accepts one")
             pipeline = _parse(document, pipeline_spec_pb2.PipelineSpec(), place)
         else:
             keys = ", ".join(sorted(map(str, document))) or "none"
@@ -164,7 +164,7 @@ def _executors(pipeline: Any) -> dict[str, Any]:
 def _kubernetes(platform: Any) -> dict[str, Any]:
     if set(platform.platforms) != {"kubernetes"}:
         names = ", ".join(sorted(platform.platforms)) or "none"
-        raise _MalformedError(f"platforms: {names}; Kubeflow Pipelines knows kubernetes alone")
+        raise _MalformedError(f"platforms: {names}; Kubeflow Pipelines only supports kubernetes")
     settings = {}
     for label, struct in sorted(platform.platforms["kubernetes"].deployment_spec.executors.items()):
         place = f"platforms.kubernetes.deploymentSpec.executors.{label}"
@@ -198,7 +198,7 @@ def _package_problems(package: _Package) -> Iterator[str]:
 
 def _header(spec: Any) -> Iterator[str]:
     if spec.schema_version != SCHEMA_VERSION:
-        yield f"schemaVersion: is {spec.schema_version or 'missing'}; the server takes {SCHEMA_VERSION} alone"
+        yield f"schemaVersion: is {spec.schema_version or 'missing'}; the server only accepts {SCHEMA_VERSION}"
     if not _NAME.fullmatch(spec.pipeline_info.name):
         yield (
             f"pipelineInfo.name: is {spec.pipeline_info.name!r}; it must be lower case letters, digits, '-' and '.', "
@@ -235,13 +235,13 @@ def _nesting(package: _Package) -> Iterator[str]:
     try:
         TopologicalSorter(runs).prepare()
     except CycleError as error:
-        yield f"components: run one another in a circle: {' -> '.join(error.args[1])}"
+        yield f"components: form a cycle: {' -> '.join(error.args[1])}"
 
 
 def _executor(place: str, executor: Any) -> Iterator[str]:
     kind = executor.WhichOneof("spec")
     if kind not in {"container", "importer"}:
-        yield f"{place}: is {kind or 'empty'}; Kubeflow Pipelines runs container and importer alone"
+        yield f"{place}: is {kind or 'empty'}; Kubeflow Pipelines only runs container and importer"
     if kind != "container":
         return
     container = executor.container
@@ -261,7 +261,7 @@ def _image(place: str, image: str) -> Iterator[str]:
         return
     _, _, tag = image.rpartition("/")[2].partition(":")
     if not tag or tag == "latest":
-        yield f"{place}: {image!r} has no tag of its own; name one other than latest"
+        yield f"{place}: {image!r} has no fixed tag; use one other than latest"
 
 
 def _argument(what: str, text: str) -> Iterator[str]:
@@ -273,11 +273,11 @@ def _argument(what: str, text: str) -> Iterator[str]:
 def _dag(package: _Package, place: str, component: Any) -> Iterator[str]:
     tasks = component.dag.tasks
     if all(task.trigger_policy.strategy == _EXIT for task in tasks.values()):
-        yield f"{place}.dag: has no task{' but exit tasks' if tasks else ''}"
+        yield f"{place}.dag: has no task{' except exit tasks' if tasks else ''}"
     try:
         TopologicalSorter({name: list(task.dependent_tasks) for name, task in tasks.items()}).prepare()
     except CycleError as error:
-        yield f"{place}.dag: tasks wait for one another in a circle: {' -> '.join(error.args[1])}"
+        yield f"{place}.dag: tasks form a cycle: {' -> '.join(error.args[1])}"
     for name, spec in sorted(tasks.items()):
         yield from _task(_Task(package, place, component, name, spec))
     yield from _dag_outputs(package, place, component)

@@ -37,7 +37,7 @@ class ScoresHead(Head):
     kind: Literal["scores"] = "scores"
 
     def problem(self, image_size, outputs):
-        return "" if len(outputs) == 1 else f"{len(outputs)} outputs: class scores need one"
+        return "" if len(outputs) == 1 else f"{len(outputs)} outputs: one is needed (class scores)"
 
     def ports(self, outputs, image_size, classes):
         return {outputs[0]: (1, classes)}

@@ -99,9 +99,9 @@ class Bundle:
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes {list(self.classes)} name one twice")
+            raise ValueError(f"classes {list(self.classes)} contain duplicates")
         if not isinstance(self.head, UnknownHead) and self.head.task != self.task:
-            raise ValueError(f"a model for {self.task} has no head of the kind {self.head.kind}")
+            raise ValueError(f"a model for {self.task} cannot have a head of kind {self.head.kind}")
         wrong = self.head.problem(self.image_size, self.outputs)
         if wrong:
             raise ValueError(wrong)
@@ -116,7 +116,7 @@ class Bundle:
         """
         path = folder / DESCRIPTION
         if not path.is_file():
-            raise NotFoundError(f"bundle {folder}: no {DESCRIPTION} in it: name the folder of one model version")
+            raise NotFoundError(f"bundle {folder}: no {DESCRIPTION} in it: give the folder of one model version")
         bundle = cls.parse(path.read_bytes(), f"bundle {folder}: {DESCRIPTION}")
         for name in bundle.files:
             bundle.file(folder, name)

@@ -48,7 +48,7 @@ def _writable(folder: Path) -> Path:
     if os.access(folder, os.W_OK | os.X_OK):
         return folder
     instead = Path(tempfile.gettempdir()) / "edge-learning-cache"
-    log.warning("the cache %s may not be written by user %d: using %s, which ends with this step",
+    log.warning("the cache %s is not writable for user %d: using %s for this step only",
                    folder, os.getuid(), instead)  # fmt: skip
     return instead
 
@@ -92,9 +92,7 @@ def local_file(store: Store, key: str, folder: Path) -> Path:
     copy = folder / key
     store.download(key, copy)
     if not _has_digest_of(copy, key):
-        raise InputError(
-            f"{store.uri_of(key)}: damaged, its content is not what its name says: put it back from a copy"
-        )
+        raise InputError(f"{store.uri_of(key)}: damaged, its content does not match its name: restore it from a backup")
     return copy
 
 
@@ -165,7 +163,7 @@ def _bring(digest: str, uri: str, folder: Path, opened: Callable[[str], Store]) 
     if source is not None:
         _link(source, file)
         if not _holds(file, digest):
-            raise InputError(f"{uri}: damaged, its content is not what its name says: put it back from a copy")
+            raise InputError(f"{uri}: damaged, its content does not match its name: restore it from a backup")
     elif not _holds(file, digest):
         store.download(key, file, sha256=digest, max_bytes=MAX_BLOB_BYTES)
     return file

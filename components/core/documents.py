@@ -65,7 +65,7 @@ class _TextLoader(_FastText):  # type: ignore[misc]
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = [key for key, count in Counter(keys).items() if count > 1]
         if twice:
-            raise yaml.MarkedYAMLError(problem=f"the key {twice[0]!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=f"duplicate key {twice[0]!r}", problem_mark=node.start_mark)
         found: dict[Any, Any] = super().construct_mapping(node, deep)
         return found
 
@@ -92,7 +92,7 @@ def read_yaml_documents(text: str, name: str) -> list[Any]:
 
 def _read_yaml(text: str, name: str, load: Callable[[], Any]) -> Any:
     if len(text) > MAX_YAML_CHARACTERS:
-        raise InputError(f"{name}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read")
+        raise InputError(f"{name}: {len(text):,} characters of YAML exceed the limit of {MAX_YAML_CHARACTERS:,}")
     try:
         _check_extent(text, name)
         return load()
@@ -100,12 +100,12 @@ def _read_yaml(text: str, name: str, load: Callable[[], Any]) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}" if mark else ""
         has_tab = mark and "\t" in "".join(text.split("\n")[mark.line : mark.line + 1])
-        hint = "; indent with blanks, not with tabs" if has_tab else ""
+        hint = "; indent with spaces, not tabs" if has_tab else ""
         raise InputError(f"{name}: not valid YAML{place} ({_brief(error.problem or error.context)}{hint})") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name}: not valid YAML ({_brief(error)})") from None
     except _WRONG_VALUES as error:
-        raise InputError(f"{name}: a value in it is not what its tag says ({_brief(error)})") from None
+        raise InputError(f"{name}: a value in it does not match its tag ({_brief(error)})") from None
 
 
 def read_json(text: str | bytes, name: str) -> Any:
@@ -155,5 +155,5 @@ def _check_extent(text: str, name: str) -> None:
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 place = f"*{event.anchor} in line {event.start_mark.line + 1}"
-                raise InputError(f"{name}: the alias {place} names nothing that is complete there")
+                raise InputError(f"{name}: the alias {place} refers to an unknown or unfinished anchor")
             close(None, sizes[event.anchor])

@@ -45,9 +45,9 @@ class Duplicates:
 
     def __init__(self, threshold: int = 4, window: int = 64, kept: Iterable[int] = ()) -> None:
         if not -1 <= threshold < BITS:
-            raise InputError(f"duplicate threshold {threshold}: give bits from 0 to {BITS - 1}, or -1 for no filter")
+            raise InputError(f"duplicate threshold {threshold}: must be 0 to {BITS - 1} bits, or -1 to disable")
         if window < 1:
-            raise InputError(f"duplicate window {window}: give at least 1 image")
+            raise InputError(f"duplicate window {window}: must be at least 1 image")
         self._threshold = threshold
         self._kept = deque(kept, maxlen=window)
 

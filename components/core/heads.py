@@ -90,8 +90,7 @@ class UnknownHead(Head):
     def unknown(self) -> InputError:
         """The error of whoever needs more of the head than its name."""
         return InputError(
-            f"the model ends in the unknown head {self.name!r}: name the module that registers it in the parameter "
-            "'plugins'"
+            f"unknown head {self.name!r} of the model: add the module that registers it to the parameter 'plugins'"
         )
 
     @model_serializer
@@ -116,7 +115,7 @@ class SplitHead(Head):
 
     task: ClassVar[str] = "detection"
     export_advice: ClassVar[str] = (
-        "no dynamic axes, and boxes and class scores of every scale as outputs of their own, not concatenated"
+        "without dynamic axes, with boxes and class scores of every scale as separate outputs"
     )
 
     strides: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -127,7 +126,7 @@ class SplitHead(Head):
     def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
         """See :class:`Head`."""
         if len(outputs) != 2 * len(self.strides):
-            return f"{len(outputs)} outputs for {len(self.strides)} strides: give two for each"
+            return f"{len(outputs)} outputs for {len(self.strides)} strides: two per stride are needed"
         if any(side % stride for side in image_size for stride in self.strides):
             return f"image_size {image_size} is not a multiple of the strides {self.strides}"
         return ""
@@ -152,9 +151,9 @@ class BoxesHead(Head):
     """
 
     task: ClassVar[str] = "detection"
-    export_advice: ClassVar[str] = "and the boxes, their scores and their classes as outputs"
+    export_advice: ClassVar[str] = "with boxes, scores and classes as outputs"
     conversion_problem: ClassVar[str] = (
-        "it gives finished boxes (an estimator such as fpn), which Rockchip's toolkit cannot convert: "
+        "it outputs decoded boxes (as fpn does), which Rockchip's toolkit cannot convert: "
         "train with estimator=yolo, or leave targets empty"
     )
 
@@ -163,7 +162,7 @@ class BoxesHead(Head):
 
     def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
         """See :class:`Head`."""
-        return "" if len(outputs) == 3 else f"{len(outputs)} outputs: boxes need three, boxes, scores and classes"
+        return "" if len(outputs) == 3 else f"{len(outputs)} outputs: three are needed (boxes, scores and classes)"
 
     def ports(self, outputs: tuple[str, ...], image_size: tuple[int, int], classes: int) -> dict[str, Shape]:
         """The boxes (N, 4), their scores (N,) and their classes (N,)."""
@@ -181,9 +180,7 @@ class SemanticHead(Head):
     """
 
     task: ClassVar[str] = "segmentation"
-    export_advice: ClassVar[str] = (
-        "no dynamic axes, and the logits of the classes as its one output, before they are enlarged"
-    )
+    export_advice: ClassVar[str] = "without dynamic axes, with the class logits before upsampling as its only output"
 
     stride: PositiveInt
     kind: Literal["semantic"] = "semantic"
@@ -191,7 +188,7 @@ class SemanticHead(Head):
     def problem(self, image_size: tuple[int, int], outputs: tuple[str, ...]) -> str:
         """See :class:`Head`."""
         if len(outputs) != 1:
-            return f"{len(outputs)} outputs: class scores need one"
+            return f"{len(outputs)} outputs: one is needed (class scores)"
         if any(side % self.stride for side in image_size):
             return f"image_size {image_size} is not a multiple of the stride {self.stride}"
         return ""

@@ -92,11 +92,11 @@ class Manifest:
             different = sorted(
                 name for name in {*table.schema, *SCHEMA} if dict(table.schema).get(name) != SCHEMA.get(name)
             )
-            raise InputError(f"manifest {path}: columns missing, unknown or of another type: {', '.join(different)}")
+            raise InputError(f"manifest {path}: columns missing, unknown or of a wrong type: {', '.join(different)}")
         manifest = cls(table, tuple(json.loads(metadata.get("classes", "[]"))))
         worst = manifest.boxes()["class_id"].max()
         if isinstance(worst, int) and worst >= len(manifest.classes):
-            raise InputError(f"manifest {path}: class {worst} has no name; named are {list(manifest.classes)}")
+            raise InputError(f"manifest {path}: class {worst} has no name; the classes are {list(manifest.classes)}")
         return manifest
 
     def write(self, path: str | Path) -> None:

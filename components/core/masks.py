@@ -37,7 +37,7 @@ def read_mask(path: Path) -> ClassMap:
     except Exception as error:  # a decoder may raise anything at all on a damaged file
         raise InputError(f"mask {path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
     if mode != "L":
-        raise InputError(f"mask {path}: not one channel of 8 bits, but {mode}")
+        raise InputError(f"mask {path}: must have one channel of 8 bits, not {mode}")
     return mask.astype(np.uint8, copy=False)
 
 

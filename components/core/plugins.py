@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise InputError(
                 f"unknown {self.kind} {name!r}: choose from {', '.join(sorted(self._entries)) or 'none'}; "
-                "name the module of your own in the parameter 'plugins'"
+                "to use your own, add its module to the parameter 'plugins'"
             )
         return self._entries[name]
 

@@ -84,19 +84,21 @@ def decode_image(data: bytes, limits: Limits) -> ImageArray:
         InputError: it is no JPEG or PNG, or its end is missing.
     """
     if len(data) > limits.max_bytes:
-        raise TooLargeError(f"the body has {len(data)} bytes, and {limits.max_bytes} are allowed: send a smaller image")
+        raise TooLargeError(
+            f"the body has {len(data)} bytes, but at most {limits.max_bytes} are allowed: send a smaller image"
+        )
     size = image_size(data)
     if size is None:
-        raise InputError(f"the body is no JPEG or PNG: it begins with {data[:8]!r}")
+        raise InputError(f"the body is not a JPEG or PNG: it begins with {data[:8]!r}")
     width, height = size
     if width * height > limits.max_pixels:
         raise TooLargeError(
-            f"the image has {width}x{height} pixels, and {limits.max_pixels} are allowed: send a smaller one"
+            f"the image has {width}x{height} pixels, but at most {limits.max_pixels} are allowed: send a smaller one"
         )
     end = _JPEG_END if data.startswith(_JPEG_START) else _PNG_END
     frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if end in data[-64:] else None
     if frame is None:
-        raise InputError(f"the image of {width}x{height} pixels is damaged or its end is missing: send it again")
+        raise InputError(f"the image of {width}x{height} pixels is damaged or truncated: send it again")
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
@@ -190,20 +192,20 @@ class Answer(BaseModel):
             answer = cls.model_validate(_PREDICTIONS.validate_json(data).predictions[0])
         except ValidationError as error:
             raise InputError(
-                f"this is no answer of a cloud server ({one_line(error)}); it begins with {data[:40]!r}"
+                f"this is not an answer of a cloud server ({one_line(error)}); it begins with {data[:40]!r}"
             ) from None
         wrong = answer._problem(width, height)
         if wrong:
-            raise InputError(f"the cloud server's answer cannot be right: {wrong}")
+            raise InputError(f"the cloud server's answer is invalid: {wrong}")
         return answer
 
     def _problem(self, width: int, height: int) -> str:
         if (self.width, self.height) != (width, height):
-            return f"it is for an image of {self.width}x{self.height} pixels, and one of {width}x{height} was sent"
+            return f"it is for an image of {self.width}x{self.height} pixels, but one of {width}x{height} was sent"
         if not len(self.boxes) == len(self.scores) == len(self.class_ids):
             return f"{len(self.boxes)} boxes, {len(self.scores)} scores and {len(self.class_ids)} class_ids"
         if any(index >= len(self.classes) for index in self.class_ids):
-            return f"class {max(self.class_ids)} has no name; named are {', '.join(self.classes)}"
+            return f"class {max(self.class_ids)} has no name; the classes are {', '.join(self.classes)}"
         low, right, bottom = -_BESIDE, width + _BESIDE, height + _BESIDE
         for x1, y1, x2, y2 in self.boxes:
             if not (low <= x1 <= x2 <= right and low <= y1 <= y2 <= bottom):
@@ -221,8 +223,8 @@ class Answer(BaseModel):
         """
         if set(classes) != set(self.classes):
             raise InputError(
-                f"the cloud's model {self.model} has classes {', '.join(self.classes)}, and the one here "
-                f"{', '.join(classes)}: deploy two models of the same classes"
+                f"the cloud's model {self.model} has classes {', '.join(self.classes)}, but the local model has "
+                f"{', '.join(classes)}: deploy two models with the same classes"
             )
         table = [list(classes).index(name) for name in self.classes]
         return Detections.of(self.boxes, [table[index] for index in self.class_ids], self.scores)
@@ -268,7 +270,7 @@ def read_sedna(body: bytes, limits: Limits) -> ImageArray:
         InputError: it is something else, or has a field that nothing here answers to.
     """
     if len(body) > limits.max_bytes:
-        raise TooLargeError(f"the body has {len(body)} bytes, and {limits.max_bytes} are allowed: send JPEG")
+        raise TooLargeError(f"the body has {len(body)} bytes, but at most {limits.max_bytes} are allowed: send JPEG")
     try:
         pixels = np.asarray(_SednaBody.model_validate_json(body).data)
     except ValidationError as error:
@@ -280,8 +282,8 @@ def read_sedna(body: bytes, limits: Limits) -> ImageArray:
     height, width = pixels.shape[:2]
     if width * height > limits.max_pixels:
         raise TooLargeError(
-            f"the image has {pixels.shape[1]}x{pixels.shape[0]} pixels: {limits.max_pixels} are allowed"
+            f"the image has {pixels.shape[1]}x{pixels.shape[0]} pixels, but at most {limits.max_pixels} are allowed"
         )
     if pixels.dtype.kind not in "if" or (pixels != np.rint(pixels)).any() or pixels.min() < 0 or pixels.max() > 255:
-        raise InputError("data holds something else than pixels: send whole numbers from 0 to 255")
+        raise InputError("data must hold pixels: send whole numbers from 0 to 255")
     return pixels.astype(np.uint8)

@@ -110,15 +110,13 @@ def _judge(job: Job, canary: Canary, now: datetime) -> CanaryResult:
     if failed:
         return CanaryResult("withdrawn", f"{len(failed)} of {len(canary.nodes)} workers failed ({'; '.join(failed)})")
     through = sum(report.frames >= canary.frames for report in mine.values())
-    reason = f"{through} of {len(canary.nodes)} workers have looked at {canary.frames} images with it"
+    reason = f"{through} of {len(canary.nodes)} workers have processed {canary.frames} images with it"
     if through == len(canary.nodes):
         return CanaryResult("promoted", reason)
-    return (
-        CanaryResult("withdrawn", f"in time only {reason}") if now >= canary.until else CanaryResult("canary", reason)
-    )
+    return CanaryResult("withdrawn", f"timed out: {reason}") if now >= canary.until else CanaryResult("canary", reason)
 
 
 def _after(state: State, canary: Canary, end: CanaryResult, now: datetime) -> State:
     if end.outcome == "promoted":
-        return state.pointing_at(canary.version, f"{canary.why}; tried: {end.reason}", now)
+        return state.pointing_at(canary.version, f"{canary.why}; canary: {end.reason}", now)
     return state.trying(None)

@@ -99,7 +99,7 @@ def _version_of_bundle(folder: Path, state: State, round_number: int) -> str:
     """Its round and the beginning of its model's digest."""
     digest = Bundle.read(folder).files.get(ONNX)
     if digest is None:
-        raise InputError(f"bundle {folder}: no {ONNX} in it: only a model that runs can be deployed")
+        raise InputError(f"bundle {folder}: no {ONNX} in it: convert the model before it is deployed")
     return _named(state, _description_of(folder), digest, round_number)
 
 

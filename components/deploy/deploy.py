@@ -87,9 +87,9 @@ def deploy(
         ConflictError: another run committed the round first, or the champion has changed; this one's work is dropped.
     """
     if outcome == "error":
-        raise InputError(f"round {round_number} is not committed, since the gate could not decide: {why}")
+        raise InputError(f"round {round_number} is not committed, because the gate could not decide: {why}")
     if not 0 < rollout_fraction <= 1:
-        raise InputError(f"rollout_fraction={rollout_fraction} is not above 0 and at most 1")
+        raise InputError(f"rollout_fraction={rollout_fraction}: must be above 0 and at most 1")
     job = Job.open(job_root)
     state, etag = job.read()
     if state.is_committed(round_number, run_id, job.store.uri):
@@ -158,7 +158,7 @@ def section(deployed: Deployed) -> reports.Section:
 def _check_cursor(job: Job, cursor: str) -> None:
     """Make sure that what the round has read of its feed is still known: a state must not name what is not there."""
     if cursor.startswith("feed/") and job.store.stat(cursor) is None:
-        raise InputError(f"{job.store.uri_of(cursor)} is gone since the round began: run the round again")
+        raise InputError(f"{job.store.uri_of(cursor)} was deleted after the round began: run the round again")
 
 
 def _keep_manifest(job: Job, manifest: Path, round_number: int) -> str:

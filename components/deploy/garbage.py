@@ -45,7 +45,7 @@ def collect_garbage(job: Job, keep: int, state: State | None = None) -> list[str
         The versions removed, oldest first.
     """
     if keep < 0:
-        raise InputError(f"keep={keep} is negative: give the number of rejected models to keep")
+        raise InputError(f"keep={keep} must be >= 0: give the number of rejected models to keep")
     state = state or job.read()[0]
     canary = state.canary.version if state.canary else None
     needed = {state.champion, state.pending, canary, *(change.version for change in state.history)}
@@ -55,7 +55,7 @@ def collect_garbage(job: Job, keep: int, state: State | None = None) -> list[str
     try:
         members = _members(job, state, [version for version in keys if f"{FOLDER}{version}/{RELEASE}" in keys[version]])
     except InputError as error:
-        log.warning("no old candidates are removed, since a release cannot be read: %s", error)
+        log.warning("old candidates are not removed, because a release cannot be read: %s", error)
         return []
     rounds = {version: int(found[1]) for version in keys if (found := _OF_A_ROUND.fullmatch(version))}
     ended = sorted((number, version) for version, number in rounds.items() if number <= state.round)

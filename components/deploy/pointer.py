@@ -67,7 +67,7 @@ def _contents(job: Job, state: State) -> dict[str, bytes]:
     if state.champion != last:
         raise InputError(
             f"{job.store.uri_of(STATE)} is damaged: the champion is {state.champion}, its history ends with {last}: "
-            "put it back from a copy"
+            "restore it from a backup"
         )
     if last is None:
         return {}

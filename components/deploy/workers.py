@@ -105,7 +105,7 @@ def roll_back_failed(job: Job, fraction: float, found: tuple[State, str | None] 
         except ConflictError:
             found = None  # look again at what it has become
             continue
-        log.warning("went back to %s, since %s failed: %s", before, version, said.describe())
+        log.warning("rolled back to %s, because %s failed: %s", before, version, said.describe())
         publish_pointer(job, made)
         return before
 
@@ -149,5 +149,5 @@ def _report(job: Job, key: str) -> WorkerStatus | None:
         found = job.store.read_versioned(key, max_bytes=MAX_STATUS_BYTES)
         return WorkerStatus.model_validate_json(found[0]) if found else None
     except (ValidationError, TooLargeError):
-        log.warning("%s is not the status of a worker; it counts as one that waits", job.store.uri_of(key))
+        log.warning("%s is not a valid worker status; the worker counts as waiting", job.store.uri_of(key))
         return None

@@ -73,7 +73,7 @@ class Limits:
         try:
             fetch(url, path, max_bytes=int(self.max_unpacked_gb * 1e9))
         except TooLargeError as error:
-            raise InputError(f"{error}: raise max_unpacked_gb if that is meant to be") from None
+            raise InputError(f"{error}: raise max_unpacked_gb if this is intended") from None
 
 
 class Meter:
@@ -102,7 +102,7 @@ class Meter:
         self.files += 1
         if self.files > self.limits.max_files:
             raise InputError(
-                f"{self.shown}: more than {self.limits.max_files} files: raise max_files if that is meant to be"
+                f"{self.shown}: more than {self.limits.max_files} files: raise max_files if this is intended"
             )
 
     def add_bytes(self, count: int) -> None:
@@ -115,12 +115,12 @@ class Meter:
         if self.bytes > self._most_bytes:
             raise InputError(
                 f"{self.shown}: unpacks to more than {self.limits.max_unpacked_gb:g} GB: "
-                "raise max_unpacked_gb if that is meant to be"
+                "raise max_unpacked_gb if this is intended"
             )
         if self.bytes > self._most_by_ratio:
             raise InputError(
                 f"{self.shown}: unpacks to more than {self.limits.max_compression_ratio:g} times its size, "
-                "as a decompression bomb does: raise max_compression_ratio if that is meant to be"
+                "as a decompression bomb does: raise max_compression_ratio if this is intended"
             )
 
 
@@ -161,12 +161,12 @@ def unpack(path: Path, folder: Path, limits: Limits, shown: str) -> None:
     except _DAMAGE as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{shown}: truncated, damaged or encrypted after member {name!r} ({detail}): make or fetch it again"
+            f"{shown}: truncated, damaged or encrypted after member {name!r} ({detail}): create or download it again"
         ) from error
     if garbled:
         logger.warning(
-            "%s: %d names are in an encoding that the archive does not tell, such as %r: what names these files from "
-            "outside will not find them; pack it again with names in UTF-8",
+            "%s: %d names have an unknown encoding, such as %r: references to these files will not be found; "
+            "repack the archive with UTF-8 names",
             shown,
             len(garbled),
             garbled[0],
@@ -182,8 +182,8 @@ def checked_name(name: str, shown: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or re.search(r"[\\\0]|^[A-Za-z]:", name):
         raise InputError(
-            f"{shown}: member {name!r} would lie outside the folder it is unpacked to: refused; "
-            "pack it again with relative names and no '..' or backslash"
+            f"{shown}: member {name!r} would be unpacked outside the target folder: "
+            "repack the archive with relative names, without '..' and backslashes"
         )
     return "/".join(parts)
 
@@ -316,5 +316,5 @@ def _write(path: Path, content: Iterator[bytes]) -> None:
 
 def _no_file(shown: str, name: str) -> InputError:
     return InputError(
-        f"{shown}: member {name!r} is a link or device: refused; pack it again with plain files only (tar -h)"
+        f"{shown}: member {name!r} is a link or device: repack the archive with plain files only (tar -h)"
     )

@@ -35,9 +35,9 @@ class Classes:
         self._met: Counter[str] = Counter()
         both = sorted(self._ignored & self._renamed.keys())
         if both:
-            raise InputError(f"{', '.join(both)}: named in classes and in ignore_classes; take it out of one of them")
+            raise InputError(f"{', '.join(both)}: in both classes and ignore_classes; remove it from one of them")
         if "*" in self._ignored and not self._renamed:
-            raise InputError("ignore_classes='*' leaves out all that classes does not name, and classes is empty")
+            raise InputError("ignore_classes='*' ignores all classes that are not in classes, but classes is empty")
 
     def declare(self, names: tuple[str, ...] | None) -> None:
         """Say which names the data set declares; None: it declares none."""
@@ -62,7 +62,7 @@ class Classes:
         return record._replace(labels=tuple(kept), left_out=left_out)
 
     def warnings(self) -> list[str]:
-        """What to do about classes that are unknown, and about names that differ by their letters' case alone."""
+        """What to do about classes that are unknown, and about names that differ only in upper and lower case."""
         found = []
         unknown = [
             name
@@ -74,18 +74,18 @@ class Classes:
             if self._renamed:
                 known = f"classes has {few(self._renamed)}"
                 target = next(iter(self._renamed.values()))
-                remedy = f"name it in classes, as {unknown[0]} or {unknown[0]}:{target}, or leave it out with "
-                remedy += f"ignore_classes={unknown[0]}, or all such with ignore_classes=*"
+                remedy = f"name it in classes, as {unknown[0]} or {unknown[0]}:{target}, or ignore it with "
+                remedy += f"ignore_classes={unknown[0]}, or ignore all unknown ones with ignore_classes=*"
             else:
-                known = f"the data set names {few(self._declared or ())}"
-                remedy = f"mend the names, or leave it out with ignore_classes={unknown[0]}"
+                known = f"the data set has {few(self._declared or ())}"
+                remedy = f"correct the names, or ignore it with ignore_classes={unknown[0]}"
             found.append(f"unknown class {counts}; {known}: {remedy}")
         if not self._renamed:
             alike: dict[str, list[str]] = {}
             for name in dict.fromkeys((*(self._declared or ()), *self._met)):
                 alike.setdefault(name.casefold(), []).append(name)
             found += [
-                f"classes {few(names)} differ by their letters' case alone" for names in alike.values() if names[1:]
+                f"classes {few(names)} differ only in upper and lower case" for names in alike.values() if names[1:]
             ]
         return found
 
@@ -98,7 +98,7 @@ class Classes:
         if self._renamed:
             absent = self._renamed.keys() - self._met.keys() - set(self._declared or ())
             if absent:
-                logger.warning("classes names %s, which the data set does not have", ", ".join(sorted(absent)))
+                logger.warning("classes contains %s, which the data set does not have", ", ".join(sorted(absent)))
         return self._order(found)
 
     def values(self, named: Mapping[int, str], known: Iterable[str] = ()) -> Values:
@@ -114,8 +114,8 @@ class Classes:
         if not named:
             if not self._renamed:
                 raise InputError(
-                    "what the values of the masks mean is not in the data: name them in classes, in order from 0, or "
-                    "put a classes.txt with one name a line beside the images"
+                    "the data does not say which classes the mask values are: list them in classes, in order from 0, "
+                    "or put a classes.txt with one name per line next to the images"
                 )
             named = dict(enumerate(self._renamed))
             self._declared = tuple(self._renamed)

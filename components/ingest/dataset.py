@@ -154,14 +154,14 @@ class Folder:
         """
         inside = PurePosixPath(data_path)
         if inside.is_absolute() or ".." in inside.parts:
-            raise InputError(f"data_path {data_path!r} leads out of the data: give a path inside it")
+            raise InputError(f"data_path {data_path!r} is outside the data: give a path inside it")
         target = root / inside
         if target.is_file():
             top = root if _points_up(target) else target.parent
             return cls(top, tuple(_walk(top)), target.relative_to(top).as_posix(), unusable)
         if not target.is_dir():
             there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
-            raise NotFoundError(f"data_path {data_path!r} is not in the data: at its top are {few(there)}")
+            raise NotFoundError(f"data_path {data_path!r} is not in the data: its top level has {few(there)}")
         return cls(target, tuple(_walk(target)), unusable=unusable)
 
     @cached_property

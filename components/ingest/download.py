@@ -97,7 +97,7 @@ def _bring_prefix(store: Store, folder: Path, meter: Meter) -> tuple[str, ...]:
         meter.add_bytes(found.size)
         (keys if is_plain(found.key) else unusable).append(found.key)
     if not keys and not unusable:
-        raise NotFoundError(f"{meter.shown}: no such object, and nothing below it")
+        raise NotFoundError(f"{meter.shown}: no such object or prefix")
     logger.info("downloading %d objects, %.1f MB, from %s", len(keys), meter.bytes / 1e6, meter.shown)
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         for _ in pool.map(lambda key: store.download(key, folder / key), keys):
@@ -108,5 +108,5 @@ def _bring_prefix(store: Store, folder: Path, meter: Meter) -> tuple[str, ...]:
 def only_index(name: str, data_path: str) -> str:
     """The name of the index that ``data_url`` ends with, beside which there can be no ``data_path``."""
     if data_path:
-        raise InputError(f"the address names the index file {name}, so data_path must be empty, not {data_path!r}")
+        raise InputError(f"the address is the index file {name}: data_path must be empty, not {data_path!r}")
     return name

@@ -193,7 +193,7 @@ def take_nothing(job_root: str) -> Arrivals:
     state, _ = job.read()
     known = job.manifest(state, cache_folder(job_root))
     if known is None:
-        raise InputError(f"{store.uri}: there has been no round yet, so there is no candidate to judge again")
+        raise InputError(f"{store.uri}: there has been no round yet, so there is no candidate to evaluate again")
     counts = dict.fromkeys(("found", "images", "duplicates", "quarantined"), 0)
     return Arrivals(Manifest.of([], known.classes), [], counts, state.cursor)
 
@@ -257,6 +257,6 @@ def _check_share(
     if bad >= FEW_BAD and bad > max_bad_fraction * found:
         raise InputError(
             f"{bad} of {found} new files are bad, max_bad_fraction allows {max_bad_fraction:g}: "
-            f"{'; '.join([*hints, lists.most_frequent(quarantined)])}; the whole list: {uri}; the next poll passes "
-            "over them until they change"
+            f"{'; '.join([*hints, lists.most_frequent(quarantined)])}; full list: {uri}; later polls skip "
+            "them until they change"
         )

@@ -133,7 +133,7 @@ class Fingerprints:
             parts = [_Part(key, rows, local_file(store, key, folder)) for key, rows in listed]
             return cls(cursor, [*parts, _Part(cursor, int(metadata["rows"]), path)], notes)
         except (pl.exceptions.PolarsError, KeyError, ValueError, TypeError, OSError) as error:
-            raise InputError(f"{store.uri_of(cursor)} is not a table of what a feed has shown ({error})") from error
+            raise InputError(f"{store.uri_of(cursor)} is not a valid table of feed fingerprints ({error})") from error
 
     def __bool__(self) -> bool:
         """Whether anything was seen."""

@@ -150,7 +150,7 @@ def take_in(
             yield from _finished(waiting)
     except BrokenProcessPool as error:
         raise InputError(
-            "a process that checks images was killed, most likely for want of memory: "
+            "a process that checks images was killed, probably out of memory: "
             f"give the step more memory (it runs {count} such processes)"
         ) from error
     finally:
@@ -188,7 +188,7 @@ def inspect(data: bytes) -> IngestedImage:
             if suffix != ".jpg" or not _is_whole_jpeg(data):
                 opened_image.load()
             if opened_image.mode in ("I", "F"):
-                raise ImageError("undecodable: 32 bits per value, which is a measurement rather than an image")
+                raise ImageError("undecodable: 32 bits per value, which is not an ordinary image")
             width, height = _displayed_size(opened_image)
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"too small: {width}x{height}, a side under {MIN_SIDE} pixels")
@@ -228,7 +228,7 @@ def _box_in_pixels(label: Label, width: int, height: int) -> tuple[float, float,
     if x2 <= x1 or y2 <= y1:
         raise LabelError(f"inverted or zero-area box: {shown}")
     if not label.normalised and max(x2, y2) <= 1:
-        raise LabelError(f"box in 0..1, which are no pixels: {shown}: multiply it by width and height")
+        raise LabelError(f"box in 0..1 instead of pixels: {shown}: multiply by width and height")
     if min(x1, y1) < -OUTSIDE_TOLERANCE or x2 > width + OUTSIDE_TOLERANCE or y2 > height + OUTSIDE_TOLERANCE:
         raise LabelError(f"box outside the image: {shown} in {width}x{height}")
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
@@ -284,7 +284,7 @@ def _mask(record: Record, image: IngestedImage, values: Values | None) -> tuple[
     if not record.mask or not Path(record.mask).is_file():
         return None
     if values is None:
-        raise InputError(f"{record.mask}: its data format does not say what the values of masks mean")
+        raise InputError(f"{record.mask}: its data format does not define the mask values")
     read = decode(_read(record.mask), Path(record.mask).name, (image.width, image.height))
     mask = values.apply(read)
     if (mask == VOID).all():

@@ -156,7 +156,7 @@ def choose(data: Folder, data_format: str) -> str:
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        raise InputError(f"the data could be {' or '.join(fitting)}: name one in data_format")
+        raise InputError(f"the data could be {' or '.join(fitting)}: choose one with data_format")
     if advice := foreign(data):
         raise InputError(advice)
     only_images = not any(
@@ -167,8 +167,8 @@ def choose(data: Folder, data_format: str) -> str:
     suffixes = Counter(suffix_of(name) or "without suffix" for name in data.files)
     there = few(f"{count} {suffix}" for suffix, count in suffixes.most_common())
     raise InputError(
-        f"the data is of no known format ({data.index or there}): choose from {', '.join(formats.names())}; name one "
-        "in data_format, or in data_path the sub-folder or index file where the data set lies"
+        f"unknown data format ({data.index or there}): choose from {', '.join(formats.names())} for "
+        "data_format, or set data_path to the sub-folder or index file of the data set"
     )
 
 
@@ -198,7 +198,7 @@ def workspace_of(store: Store) -> Path | None:
         blobs.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"job_root {store.uri}: cannot be made ({error.strerror}): name a folder that may be written"
+            f"job_root {store.uri}: cannot be created ({error.strerror}): give a writable folder"
         ) from error
     return blobs.parent
 
@@ -234,7 +234,7 @@ def _left_labels(left_out: list[Quarantined]) -> list[str]:
     if not labels:
         return []
     names = few((entry.source for entry in labels), EXAMPLES)
-    return [f"{len(labels)} files with labels are left out ({names}); {labels[0].source}: {labels[0].reason}"]
+    return [f"{len(labels)} files with labels are ignored ({names}); {labels[0].source}: {labels[0].reason}"]
 
 
 def _check_share(
@@ -250,10 +250,10 @@ def _check_share(
     if not found:
         raise InputError("no images in the data: check data_url, data_path and data_format")
     hints = [*(seen.warnings if seen.unlabelled else ()), *wanted.warnings()]
-    listed = [lists.most_frequent(quarantined), f"the whole list: {quarantine_uri}"] if bad else []
+    listed = [lists.most_frequent(quarantined), f"full list: {quarantine_uri}"] if bad else []
     faults = "; ".join([*hints, *listed])
     if not kept:
-        raise InputError(f"no image can be used, {bad} of {found} files are bad: {faults}")
+        raise InputError(f"no usable image, {bad} of {found} files are bad: {faults}")
     if bad + seen.unlabelled > max_bad_fraction * found:
         raise InputError(
             f"{bad + seen.unlabelled} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}"
@@ -269,8 +269,8 @@ def _check_masks(pixels: dict[str, int]) -> None:
     shown = [name for name, count in pixels.items() if count]
     if len(pixels) > 2 and len(shown) == 2 and pixels[VOID_NAME]:
         raise InputError(
-            f"the masks hold nothing but class {shown[0]} and 255, which is void: write the "
-            "object as 1, or say 'label_mapping: {255: 1}' in a data.yaml that names both classes"
+            f"the masks contain only class {shown[0]} and 255 (void): write the "
+            "object as 1, or set 'label_mapping: {255: 1}' in a data.yaml that names both classes"
         )
 
 

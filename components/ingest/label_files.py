@@ -100,7 +100,7 @@ def foreign(folder: Folder) -> str:
     for name in [folder.index] if folder.index else folder.named(".xml", ".json"):
         kind = kind_of(folder, name)
         if kind in ADVICE:
-            return f"{name} is {kind}, which is not read: {ADVICE[kind]}"
+            return f"{name} is {kind}, which is not supported: {ADVICE[kind]}"
     return ""
 
 

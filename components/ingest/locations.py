@@ -112,7 +112,7 @@ def location_of(feed_url: str, data_path: str, cache: Path) -> Iterator[FeedLoca
     """
     inside = PurePosixPath(data_path)
     if inside.is_absolute() or ".." in inside.parts:
-        raise InputError(f"data_path {data_path!r} leads out of the data: give a path inside it")
+        raise InputError(f"data_path {data_path!r} is outside the data: give a path inside it")
     if feed_url.lower().startswith(("http://", "https://")):
         yield None
     elif feed_url.startswith("s3://"):

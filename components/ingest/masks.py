@@ -68,9 +68,9 @@ def decode(data: bytes, name: str, size: tuple[int, int]) -> NDArray[np.unsigned
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             bits, kind = data[_BITS_AT], data[_KIND_AT]
             if kind not in (_GREY, _PALETTE):
-                raise LabelError(f"colour mask: {name} is {image.mode}, not one class number for each pixel")
+                raise LabelError(f"colour mask: {name} is {image.mode}, not one class number per pixel")
             if kind == _GREY and bits < 8:
-                raise LabelError(f"mask unreadable: {name} has {bits} bits a pixel: classes, or shades? give it 8")
+                raise LabelError(f"mask unreadable: {name} has {bits} bits per pixel: use 8 for class numbers")
             # Anything of another size is not worth unpacking.
             upright = ImageOps.exif_transpose(image) if sorted(image.size) == sorted(size) else image
             if upright.size != size:

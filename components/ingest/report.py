@@ -56,9 +56,9 @@ def sections(ingested: Intake) -> list[Section]:
     if ingested.pixels:
         everywhere = sum(ingested.pixels.values())
         shares = [[name, count / everywhere] for name, count in ingested.pixels.items()]
-        body += reports.table(["class", "share of the masks"], shares)
+        body += reports.table(["class", "fraction of the masks"], shares)
     if not ingested.quarantine:
-        return [Section("Ingest", body + reports.note("Every file came in."))]
+        return [Section("Ingest", body + reports.note("Every file was ingested."))]
     faults = Counter(entry.reason.partition(":")[0] for entry in ingested.quarantine if entry.kind == BAD)
     body += reports.table(["fault", "files"], faults.most_common())
     listed = ingested.quarantine[:MOST_LINES]
@@ -66,5 +66,5 @@ def sections(ingested: Intake) -> list[Section]:
     lines = reports.table(["file", "kind", "reason"], [[entry.source, entry.kind, entry.reason] for entry in listed])
     if rest:
         lines += reports.note(f"{rest:,} more are in {ingested.quarantine_uri}")
-    body += reports.folded(f"{len(ingested.quarantine):,} files that did not come in, line by line", lines)
+    body += reports.folded(f"{len(ingested.quarantine):,} files that were not ingested", lines)
     return [Section("Ingest", body)]

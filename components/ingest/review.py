@@ -68,19 +68,21 @@ def _negatives(kept: Pairs, data_format: str) -> tuple[list[str], int]:
             doubtful += len(own)
             sources = few((record.source for record, _ in own), 3)
             others_have = ", while others have labels" if rest else ""
-            folder = "" if rest else "; or name data_format=folder if they have no labels yet"
+            folder = "" if rest else "; or give data_format=folder if they are not labelled yet"
             warnings.append(
-                f"no label for any of the {len(own)} images of {shown} ({sources}){others_have}: give an empty label "
-                f"file to each image that shows nothing{folder}"
+                f"no label for any of the {len(own)} images of {shown} ({sources}){others_have}: add an empty "
+                f"label file for each image without objects{folder}"
             )
         elif split and rest and len(own) >= FEW and fraction >= 0.5 and fraction > MUCH_MORE * others:
-            warnings.append(f"{fraction:.0%} of {shown} show nothing, of the others {others:.0%}: are labels missing?")
+            warnings.append(
+                f"{fraction:.0%} of {shown} are without objects, but {others:.0%} of the others: are labels missing?"
+            )
     if labelled and not doubtful and sum(empty.values()) == len(labelled):
         warnings.append(f"none of the {len(labelled)} labelled images has a box")
     bare = [record.source for record, outcome in labelled if outcome.boxes == () and not record.label_file]
     if len(bare) > ODD_FRACTION * len(labelled) and not doubtful:
         warnings.append(
-            f"{len(bare)} of {len(labelled)} images have no label file and count as showing nothing: {few(bare, 3)}"
+            f"{len(bare)} of {len(labelled)} images have no label file and count as negatives: {few(bare, 3)}"
         )
     return warnings, doubtful
 
@@ -109,13 +111,13 @@ def _boxes(kept: Pairs) -> list[str]:
     warnings = []
     specks = sum(min(box[3] - box[1], box[4] - box[2]) < SPECK for box, _, _ in sized)
     if specks > ODD_FRACTION * len(sized):
-        warnings.append(f"{specks} of {len(sized)} boxes have a side under {SPECK:g} pixels: is their unit another?")
+        warnings.append(f"{specks} of {len(sized)} boxes have a side under {SPECK:g} pixels: are they in another unit?")
     whole = sum(_is_whole(*one) for one in sized)
     if whole > ODD_FRACTION * len(sized):
-        warnings.append(f"{whole} of {len(sized)} boxes are as large as their image: is that what they mark?")
+        warnings.append(f"{whole} of {len(sized)} boxes are as large as their image: is this intended?")
     ends = max(max(box[3], box[4]) for box, _, _ in sized)
     if len(sized) >= 20 and 50 < ends <= 100 and min(min(width, height) for _, width, height in sized) > 200:
-        warnings.append("all boxes end within the first 100 pixels of larger images: are they in percent?")
+        warnings.append("all boxes are within the first 100 pixels of larger images: are they in percent?")
     return warnings
 
 
@@ -125,4 +127,4 @@ def _is_whole(box: Box, width: int, height: int) -> bool:
 
 def _masks(kept: Pairs) -> list[str]:
     empty = [record.source for record, outcome in kept if record.mask and outcome.mask is None]
-    return [f"{len(empty)} masks are missing or say nothing of any pixel (255): of {few(empty, 3)}"] if empty else []
+    return [f"{len(empty)} masks are missing or entirely void (255): of {few(empty, 3)}"] if empty else []

@@ -70,9 +70,7 @@ class Goals:
         if not 0.5 <= self.confidence < 1:
             raise InputError(f"confidence {self.confidence}: must be a number from 0.5 to below 1, such as 0.95")
         if not (self.has_quality or self.has_traffic):
-            raise InputError(
-                "say what matters: max_offload, max_bytes_per_frame, min_map50 or min_recall_of_cloud is needed"
-            )
+            raise InputError("no goal given: set max_offload, max_bytes_per_frame, min_map50 or min_recall_of_cloud")
 
     @property
     def has_quality(self) -> bool:
@@ -198,7 +196,7 @@ def calibrate(pair: Pair, goals: Goals, miners: Sequence[str]) -> Choice:
     """
     delta = (1 - goals.confidence) / len(miners)
     if not len(pair):
-        raise InputError(f"there is no labelled frame to calibrate on: {_least(goals, delta)} are needed")
+        raise InputError(f"no labelled frames to calibrate on: at least {_least(goals, delta)} are needed")
     choices, problems = [], []
     for miner in miners:
         try:
@@ -237,15 +235,15 @@ def _calibrate(pair: Pair, goals: Goals, miner: str, delta: float) -> Choice:
     if lowest > highest:
         needed, allowed = sent(highest).mean(), sent(lowest).mean()
         raise InputError(
-            f"quality needs {needed:.0%} of the frames sent, and traffic allows {allowed:.0%}: "
-            "ask for less, train a better little model, or label more frames, which narrows the margin between the two"
+            f"the quality goals need {needed:.0%} of the frames sent, but the traffic goals allow {allowed:.0%}: "
+            "relax a goal, train a better little model, or label more frames to narrow the confidence margins"
         )
     index = highest if quality else lowest
     threshold = thresholds[index] if math.isfinite(thresholds[index]) else 1.0
     if not math.isfinite(thresholds[index]) and hardness.max() >= 1.0:
         raise InputError(
-            f"not even the frames that {miner} calls hardest, {(hardness >= 1).mean():.0%} of them, may be sent: "
-            "allow more traffic or choose another miner"
+            f"traffic goals do not allow sending even the {(hardness >= 1).mean():.0%} of frames that {miner} scores "
+            "hardest: allow more traffic or choose another miner"
         )
     return Choice(miner, threshold, pair.point(sent(index), threshold), _promises(goals))
 
@@ -281,10 +279,10 @@ def _quality_tests(pair: Pair, goals: Goals, delta: float) -> list[Callable[[Sen
         everything = np.ones(len(pair), dtype=bool)
         if not good(everything):
             found = pair.point(everything).map50
-            advice = "label more frames" if found > wanted else "train a better big model or ask for less"
+            advice = "label more frames" if found > wanted else "train a better big model or lower min_map50"
             raise InputError(
                 f"min_map50 {wanted:g}: the big model alone has mAP50 {found:.3f} on {len(pair)} labelled frames, "
-                f"which does not prove it: {advice}"
+                f"which is not enough evidence: {advice}"
             )
         tests.append(good)
     return tests
@@ -297,7 +295,7 @@ def _recall_test(pair: Pair, limit: float, delta: float) -> Callable[[Sent], boo
     if frames < needed:
         raise InputError(
             f"min_recall_of_cloud {1 - limit:g} with confidence {1 - delta:.3g} needs at least {needed} labelled "
-            f"frames in which the big model finds something, and there are {frames}: label more, or ask for less"
+            f"frames in which the big model finds something, but there are {frames}: label more or lower the goal"
         )
     drawn = np.array([draw(key, "recall of cloud") for key in pair.keys])
     lost = relevant & (drawn < pair.lost / np.maximum(pair.cloud_found, 1))
@@ -314,8 +312,8 @@ def _traffic_tests(pair: Pair, goals: Goals, delta: float) -> list[Callable[[Sen
         limit, needed = goals.max_offload, frames_needed(0.0, goals.max_offload, delta) or 1
         if len(pair) < needed:
             raise InputError(
-                f"max_offload {limit:g} with confidence {1 - delta:.3g} needs at least {needed} labelled frames, and "
-                f"there are {len(pair)}: label more, or allow more"
+                f"max_offload {limit:g} with confidence {1 - delta:.3g} needs at least {needed} labelled frames, but "
+                f"there are {len(pair)}: label more frames or raise max_offload"
             )
         tests.append(lambda sent: binomial_tail(int(sent.sum()), len(sent), limit) <= delta)
     if goals.max_bytes_per_frame is not None:
@@ -333,11 +331,11 @@ def _promises(goals: Goals) -> tuple[str, ...]:
     sure = f"with confidence {goals.confidence:g}"
     found = []
     if goals.min_recall_of_cloud is not None:
-        found.append(f"recall of what the cloud finds at least {goals.min_recall_of_cloud:g}, {sure} (exact)")
+        found.append(f"recall of the cloud's objects at least {goals.min_recall_of_cloud:g}, {sure} (exact)")
     if goals.max_offload is not None:
         found.append(f"at most {goals.max_offload:.0%} of the frames sent, {sure} (exact)")
     if goals.min_map50 is not None:
         found.append(f"mAP50 at least {goals.min_map50:g}, {sure} (bootstrap)")
     if goals.max_bytes_per_frame is not None:
-        found.append(f"at most {goals.max_bytes_per_frame:,.0f} bytes a frame, {sure} (bootstrap)")
+        found.append(f"at most {goals.max_bytes_per_frame:,.0f} bytes per frame, {sure} (bootstrap)")
     return tuple(found)

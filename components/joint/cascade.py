@@ -171,7 +171,7 @@ class Pair:
     def _judged(self, miner: str, parameters: Mapping[str, Any]) -> tuple[Sent, NDArray[np.float32]]:
         made = make_miner(miner, parameters)
         if not isinstance(made, PoolMiner):
-            raise InputError(f"miner {miner!r} looks at more than scores: choose from {', '.join(ranking_miners())}")
+            raise InputError(f"miner {miner!r} needs more than box scores: choose from {', '.join(ranking_miners())}")
         scores = np.concatenate([one.scores for one in self.shown]) if len(self) else np.empty(0)
         return made.judge_many(scores, [len(one) for one in self.shown], self.keys)
 

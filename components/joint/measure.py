@@ -34,7 +34,7 @@ def pair_of(little: Measurement[Any], big: Measurement[Any], cache_folder: Path)
         InputError: the models are not for detection.
     """
     if not (little.task.gives_boxes and big.task.gives_boxes):
-        raise InputError(f"joint inference is for models that find objects, and these are for {little.task.name}")
+        raise InputError(f"joint inference needs detection models, but these are for {little.task.name}")
     samples = little.samples
     paths = fetch_blobs(samples, cache_folder)
     return Pair(

@@ -13,7 +13,7 @@ from components.core.reports.page import Section
 from components.joint.calibrate import Choice
 from components.joint.cascade import Link, Pair, Point
 
-_HEADERS = ("", "frames sent", "bytes a frame", "mAP50", "objects found", "recall of the cloud's", "ms a frame")
+_HEADERS = ("", "frames sent", "bytes per frame", "mAP50", "objects found", "recall of cloud", "ms per frame")
 
 
 def tested(pair: Pair, routing: Mapping[str, Any]) -> dict[str, Point]:
@@ -72,20 +72,20 @@ def sections(
     """
     rows = [_row(name, point, link.latency_ms(point, little=name != "cloud only")) for name, point in points.items()]
     chosen = {
-        "frames go to the cloud where": f"{choice.miner} gives {choice.threshold:.4g} or more",
-        "promised": "; ".join(choice.promises),
+        "frames go to the cloud if": f"{choice.miner} score >= {choice.threshold:.4g}",
+        "guaranteed": "; ".join(choice.promises),
         "calibrated on": f"{frames[0]} frames of the split val",
         "tested on": f"{frames[1]} frames of the split test",
         "verdict": verdict,
     }
     assumed = (
-        f"ms a frame: {link.little_ms:.0f} ms of the little model and {link.big_ms:.0f} ms of the big one on this "
-        f"step's machine, {link.round_trip_ms:g} ms of a round trip, {link.uplink_mbit:g} Mbit/s upwards. The oracle "
-        "router knows the labels: no rule finds more objects with as many frames."
+        f"ms per frame: {link.little_ms:.0f} ms for the little model and {link.big_ms:.0f} ms for the big one on this "
+        f"step's machine, {link.round_trip_ms:g} ms round trip, {link.uplink_mbit:g} Mbit/s uplink. The oracle "
+        "router knows the labels: no miner finds more objects with as many frames."
     )
     return [
         Section("Joint inference", page.facts(chosen) + page.table(_HEADERS, rows, caption=assumed)),
-        Section("What each frame sent gains", _curves(curves, oracle) + _tables(curves, link)),
+        Section("Gain per frame sent", _curves(curves, oracle) + _tables(curves, link)),
     ]
 
 
@@ -105,7 +105,7 @@ def _curves(curves: Mapping[str, Sequence[Point]], oracle: Sequence[Point]) -> M
     axes.set_xlabel("frames sent, %")
     axes.set_ylabel("mAP50")
     axes.legend(fontsize="small")
-    return page.figure(figure, "mAP50 against the frames sent, on the frames of the calibration")
+    return page.figure(figure, "mAP50 over the fraction of frames sent, on the calibration frames")
 
 
 def _tables(curves: Mapping[str, Sequence[Point]], link: Link) -> Markup:

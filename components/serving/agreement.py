@@ -71,9 +71,9 @@ def _shapes(golden: Golden, outputs: Outputs) -> Finding:
     if given == [(shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape for shape in wanted]:
         why = "the board gives them channels last (NHWC), where the decoder needs channels first (NCHW)"
     elif sorted(given) == sorted(wanted):
-        why = "they come in another order: the .rknn on the board and model.json are of two conversions"
+        why = "they come in another order: the .rknn on the board and model.json come from different conversions"
     else:
-        why = "the .rknn on the board is of another model: fetch or convert it again"
+        why = "the .rknn on the board belongs to a different model: fetch or convert it again"
     return Finding("outputs", False, f"{why}; the board gives {_listed(given)}, the simulator gave {_listed(wanted)}")
 
 
@@ -87,15 +87,15 @@ def _alive(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, fl
     told = [name for name in golden.names if np.ptp(wanted[name]) > MAX_STEPS * units[name]]
     dead = [name for name in told if np.ptp(given[name]) == 0]
     if not dead:
-        return Finding("alive", True, "no output is the same everywhere")
+        return Finding("alive", True, "no output is constant")
     if dead == told:
-        why = f"every output is the same everywhere ({dead[0]}: {given[dead[0]].flat[0]:g}): the NPU computes nothing"
+        why = f"every output is constant ({dead[0]}: {given[dead[0]].flat[0]:g}): the NPU does not compute"
     else:
         why = "; ".join(
             f"{name} is {given[name].flat[0]:g} everywhere, the simulator's reaches {wanted[name].max():.3g}"
             for name in dead
         )
-    return Finding("alive", False, f"{why}; such a model finds nothing, or everything")
+    return Finding("alive", False, f"{why}; such a model finds nothing or everything")
 
 
 def _differences(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, float]) -> Finding:
@@ -104,7 +104,7 @@ def _differences(golden: Golden, given: ByName, wanted: ByName, units: Mapping[s
     largest = float(apart[worst].max())
     same = float(np.mean(np.concatenate([one.ravel() for one in apart.values()]) < 0.5))
     reason = (
-        f"at most {largest:.1f} steps of 8 bits, in {worst} (up to {MAX_STEPS:g} pass as rounding); "
+        f"at most {largest:.1f} steps of 8 bits, in {worst} (up to {MAX_STEPS:g} count as rounding); "
         f"{same:.1%} of the numbers are the same"
     )
     met = largest <= MAX_STEPS
@@ -128,14 +128,14 @@ def _guess(golden: Golden, given: ByName, wanted: ByName, units: Mapping[str, fl
         return same_shape and bool(np.abs(values - wanted[name]).max() <= MAX_STEPS * units[name])
 
     if len(golden.canvases) > 1 and all((values == values[:1]).all() for values in given.values()):
-        return "; the board gives the same for every image: the images do not reach the NPU"
+        return "; the board's outputs are the same for every image: the images do not reach the NPU"
     off = [name for name in golden.names if not fits(given[name], name)]
     if all(fits(_channels_first(given[name]), name) for name in off):
-        return f"; {', '.join(off)} would fit if read channels last: the board gives NHWC in the shape of NCHW"
+        return f"; {', '.join(off)} would match if read channels last: the board gives NHWC in the shape of NCHW"
     for order in permutations(off) if len(off) <= _MOST_ORDERED else ():
         if all(fits(given[other], name) for name, other in zip(off, order, strict=True)):
-            pairs = ", ".join(f"{name} comes in the place of {other}" for name, other in zip(off, order, strict=True))
-            return f"; they would fit in another order: {pairs}"
+            pairs = ", ".join(f"{name} takes the place of {other}" for name, other in zip(off, order, strict=True))
+            return f"; they would match in another order: {pairs}"
     return ""
 
 

@@ -45,7 +45,7 @@ class BoardCheck:
     def verdict(self) -> str:
         """One line, with what to do about it."""
         if self.passed:
-            return "the board computes what the simulator did, but for rounding"
+            return "the board matches the simulator up to rounding"
         reasons = "; ".join(f"{finding.question}: {finding.reason}" for finding in self.findings if not finding.met)
         if self.outdated:
             advice = (
@@ -79,7 +79,7 @@ def compare_with_golden(model: Network[Any], golden: Golden) -> BoardCheck:
     """
     if golden.names != model.bundle.outputs:
         raise InputError(
-            f"the golden tensors have the outputs {', '.join(golden.names)}, the model "
+            f"the golden tensors have outputs {', '.join(golden.names)}, the model "
             f"{', '.join(model.bundle.outputs)}: convert it again"
         )
     outputs = [list(model.infer(canvas[None])) for canvas in golden.canvases]

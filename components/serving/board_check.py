@@ -36,13 +36,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_
 @app.command()
 def main(
     bundle: Annotated[Path | None, typer.Option(help="Folder of the model to check.")] = None,
-    job_root: Annotated[str, typer.Option(help="The job's root: check its champion, where no folder is given.")] = "",
+    job_root: Annotated[str, typer.Option(help="Root of a job whose champion to check if --bundle is not given.")] = "",
     node: Annotated[
-        str, typer.Option(help="Name of this worker, for a model on trial.", show_default="host name")
+        str, typer.Option(help="Name of this worker, to check a canary it should run.", show_default="host name")
     ] = "",
-    runs: Annotated[int, typer.Option(min=1, help="How often to run the model for its time.")] = 50,
+    runs: Annotated[int, typer.Option(min=1, help="Number of runs for measuring the inference time.")] = 50,
 ) -> None:
-    """Compare what this board's NPU computes with what the toolkit's simulator did, and tell how long it takes."""
+    """Compare this board's NPU outputs with the toolkit's simulator, and measure the inference time."""
     os.environ.setdefault("EDGE_STORE_PATIENCE", "3")  # seconds, as in the edge worker
     try:
         if bundle is None and not job_root:
@@ -72,15 +72,15 @@ def run(folder: Path, runs: int) -> bool:
     golden = find_golden(model, folder)
     if golden is None or not isinstance(model, Network):
         raise InputError(
-            f"bundle {folder}: no {golden_file(this_board())} in it: it was converted before there were golden "
-            "tensors; convert it again"
+            f"bundle {folder}: no {golden_file(this_board())} in it: it was converted by an earlier version; "
+            "convert it again"
         )
     checked = compare_with_golden(model, golden)
     print(f"model: {folder} on {this_board()}, {len(golden.canvases)} images")
     print(f"{'ok  ' if not checked.outdated else 'note'}  versions: {_versions(checked)}")
     for finding in checked.findings:
         print(f"{'ok  ' if finding.met else 'FAIL'}  {finding.question}: {finding.reason}")
-    print(f"time: {milliseconds(model, golden, runs):.1f} ms an image on the NPU, median of {runs} runs")
+    print(f"time: {milliseconds(model, golden, runs):.1f} ms per image on the NPU, median of {runs} runs")
     print(f"verdict: {'passed' if checked.passed else 'FAILED'}: {checked.verdict}")
     return checked.passed
 
@@ -88,7 +88,7 @@ def run(folder: Path, runs: int) -> bool:
 def _champion(job_root: str, node: str, folder: Path) -> Path:
     order = JobPointer(open_store(job_root), node).read()
     if order is None:
-        raise InputError(f"job_root {job_root}: there is no champion in it yet")
+        raise InputError(f"job_root {job_root}: the job has no champion yet")
     return ModelCache(folder, "rknn").bring(order).folder
 
 

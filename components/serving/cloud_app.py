@@ -112,7 +112,9 @@ class _Routes:
             kind, _, given = request.headers.get("authorization", "").partition(" ")
             token = self._rules.token
             if token and not (kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())):
-                message = "the token is wrong" if given else "a token is needed: Authorization: Bearer TOKEN"
+                message = (
+                    "the token is wrong" if given else "token required: send the header Authorization: Bearer TOKEN"
+                )
                 raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
             return await endpoint(request)
 
@@ -159,7 +161,7 @@ class _Routes:
     def _check_name(self, request: Request) -> None:
         name = request.path_params["name"]
         if name != self._rules.name:
-            raise HTTPException(404, f"there is no model {name!r}; the one here is {self._rules.name!r}")
+            raise HTTPException(404, f"unknown model {name!r}: this server has {self._rules.name!r}")
 
     async def _counted(
         self, request: Request, types: tuple[str, ...], limits: Limits, read: Callable[[bytes, Limits], ImageArray]
@@ -176,7 +178,7 @@ class _Routes:
             raise
         except ClientDisconnect:
             code = _DISCONNECTED
-            raise HTTPException(_DISCONNECTED, "the client went away") from None
+            raise HTTPException(_DISCONNECTED, "the client disconnected") from None
         finally:
             self._metrics.count_request(code, len(body))
             self._metrics.answered.observe(time.monotonic() - started)
@@ -201,7 +203,7 @@ class _Routes:
         except BusyError as error:
             raise HTTPException(503, str(error), {"Retry-After": str(error.retry_after_s)}) from None
         except TimeoutError:
-            raise HTTPException(504, f"there was no answer within {deadline_s:g} s") from None
+            raise HTTPException(504, f"no result within {deadline_s:g} s") from None
         except FailedInferenceError as error:
             log.warning("%s", error)
             raise HTTPException(500, str(error)) from None
@@ -220,10 +222,12 @@ async def _receive(request: Request, body: bytearray, max_bytes: int) -> None:
     """Read a body, as far as it may go."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_bytes:
-        raise TooLargeError(f"the body has {announced} bytes, and {max_bytes} are allowed: send a smaller image")
+        raise TooLargeError(
+            f"the body has {announced} bytes, but at most {max_bytes} are allowed: send a smaller image"
+        )
     async for chunk in request.stream():
         if len(body) + len(chunk) > max_bytes:
-            raise TooLargeError(f"the body has more than the {max_bytes} bytes that are allowed: send a smaller image")
+            raise TooLargeError(f"the body exceeds the limit of {max_bytes} bytes: send a smaller image")
         body += chunk
 
 

@@ -121,7 +121,7 @@ class CloudClient:
             reason = reason_of(error) if isinstance(error, HTTPError) else str(error)
             self.circuit.failed(error.retry_after_s if isinstance(error, BusyError) else 0.0)
             if self._lines.allows(reason):
-                log.warning("cloud server %s: %s; the edge's result counts", self._name, reason)
+                log.warning("cloud server %s: %s; using the edge's result", self._name, reason)
             raise CloudError(reason) from error
         self.circuit.succeeded()
         return answer
@@ -143,7 +143,7 @@ class CloudClient:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise CloudError(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
                 if self._clock() > end:
-                    raise CloudError(f"there was no whole answer within {self._timeout_s:g} s")
+                    raise CloudError(f"no complete answer within {self._timeout_s:g} s")
         except BaseException:
             answer.close()
             raise
@@ -153,8 +153,8 @@ class CloudClient:
 
 def _refusal(status: int, body: bytes) -> str:
     if 300 <= status < 400:
-        return f"HTTP {status}, it sends elsewhere: give the address of the cloud server itself"
+        return f"HTTP {status}, a redirect: give the address of the cloud server itself"
     if status in (401, 403):
-        return f"HTTP {status}, it does not take the token: set EDGE_CLOUD_TOKEN to the server's CLOUD_TOKEN"
+        return f"HTTP {status}, the token was rejected: set EDGE_CLOUD_TOKEN to the server's CLOUD_TOKEN"
     said = " ".join(body[:200].decode("utf-8", "replace").split())
     return f"HTTP {status} ({said})" if said else f"HTTP {status}"

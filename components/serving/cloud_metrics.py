@@ -24,10 +24,10 @@ class CloudMetrics:
             "cloud_requests", "Requests for a prediction, by status", ["code"], registry=self.registry
         )
         self._bytes = Counter("cloud_received_bytes", "Bytes of the images received", registry=self.registry)
-        self._changes = Counter("cloud_model_changes", "Models in use and failed", ["event"], registry=self.registry)
+        self._changes = Counter("cloud_model_changes", "Models activated and failed", ["event"], registry=self.registry)
         self._model = Info("cloud_model", "The model in use", registry=self.registry)
         self.inference = Histogram(
-            "cloud_inference_seconds", "Time of the model for one image", buckets=_BUCKETS, registry=self.registry
+            "cloud_inference_seconds", "Inference time for one image", buckets=_BUCKETS, registry=self.registry
         )
         self.answered = Histogram(
             "cloud_request_seconds", "Time from a request to its answer", buckets=_BUCKETS, registry=self.registry

@@ -84,7 +84,7 @@ class CloudModel:
             raise BusyError("no model is loaded yet", 5)
         if self.under_way >= self.room:
             wait = max(1, math.ceil(self.room * self._mean_s))
-            raise BusyError(f"{self.under_way} requests are under way already", wait)
+            raise BusyError(f"{self.under_way} requests are already in progress", wait)
         self.under_way += 1
         try:
             yield
@@ -115,7 +115,7 @@ class CloudModel:
         try:
             model = self.active.next()
             if model is None:
-                raise BusyError("no model is loaded any more", 5)
+                raise BusyError("the model was unloaded", 5)
             if model.version != self._shown:
                 self._shown = model.version
                 self._metrics.show_model(model.version, model.cached.digest)

@@ -81,33 +81,35 @@ class Options:
 @app.command()
 @redacted_output()
 def main(
-    job_root: Annotated[str, typer.Option(help="The job's root; the model comes from there.")],
+    job_root: Annotated[str, typer.Option(help="Root of the job to load the model from.")],
     node: Annotated[str, typer.Option(help="Name of this server.", show_default="cloud-HOSTNAME")] = "",
-    folder: Annotated[Path, typer.Option(help="Folder for the models, which outlives the process.")] = Path(
+    folder: Annotated[Path, typer.Option(help="Folder for downloaded models, kept across restarts.")] = Path(
         "cloud-server"
     ),
-    member: Annotated[str, typer.Option(help="The model to run, where the job releases several together.")] = MODEL,
+    member: Annotated[
+        str, typer.Option(help="Member of the release to run, if the job releases several models together.")
+    ] = MODEL,
     name: Annotated[str, typer.Option(help="Name of the model in /v1/models/NAME:predict.")] = "model",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8080,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Answer requests without a token.")
     ] = False,
-    queue: Annotated[int, typer.Option(min=1, help="Requests under way; further ones get 503 and Retry-After.")] = 32,
-    deadline: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may take at most.")] = 10.0,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Bytes of an image at most.")] = Limits.max_bytes,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels of an image at most.")] = Limits.max_pixels,
+    queue: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests; more get 503 and Retry-After.")] = 32,
+    deadline: Annotated[float, typer.Option(min=0.01, help="Maximum seconds per request.")] = 10.0,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Maximum bytes per image.")] = Limits.max_bytes,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Maximum pixels per image.")] = Limits.max_pixels,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM), for https.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate (PEM).")] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="CA (PEM) that clients' certificates must be from.")
+        Path | None, typer.Option(help="CA (PEM) that must have issued the clients' certificates.")
     ] = None,
-    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks for a new model.")] = 10.0,
-    runtime: Annotated[str, typer.Option(help="What the model runs on.")] = "onnx",
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads of the model; 0: all.")] = 0,
-    plugins: Annotated[str, typer.Option(help="Modules of your own to load, separated by commas.")] = "",
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between checks for a new model.")] = 10.0,
+    runtime: Annotated[str, typer.Option(help="Runtime for the model, such as onnx or rknn.")] = "onnx",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for inference; 0: all.")] = 0,
+    plugins: Annotated[str, typer.Option(help="Comma-separated Python modules with plug-ins to load.")] = "",
 ) -> None:
-    """Answer edge workers with the job's model, and follow it as it changes."""
+    """Serve the job's champion to edge workers, and update it when the champion changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("EDGE_STORE_PATIENCE", _PATIENCE_SECONDS)
     try:
@@ -189,9 +191,9 @@ class CloudServer:
 def _token(options: Options) -> str:
     token = setting(TOKEN)
     if token and options.anonymous:
-        raise InputError(f"{TOKEN} is set, and --allow-anonymous asks for none: choose one")
+        raise InputError(f"{TOKEN} is set, but --allow-anonymous is given: use one of the two")
     if not token and not options.anonymous:
-        raise InputError(f"set the token that clients have to bring in {TOKEN}, or give --allow-anonymous")
+        raise InputError(f"no token: set {TOKEN} to the token clients must send, or give --allow-anonymous")
     return token
 
 
@@ -210,7 +212,7 @@ def _config(options: Options, app: Starlette) -> uvicorn.Config:
         raise InputError("--tls-client-ca needs --tls-cert and --tls-key")
     for path in (options.tls_cert, options.tls_key, options.tls_client_ca):
         if path and not path.is_file():
-            raise InputError(f"{path}: there is no such file; give the path of a PEM file")
+            raise InputError(f"{path}: no such file; give the path of a PEM file")
     config = uvicorn.Config(
         app, log_config=None, access_log=False, server_header=False, timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS, lifespan="off",

@@ -42,101 +42,127 @@ def main(
     source: Annotated[
         str, typer.Option(help="Video file, folder of images, camera (0, /dev/video0) or stream (rtsp://...).")
     ],
-    job_root: Annotated[str, typer.Option(help="The job's root; hard examples go there, models come from there.")] = "",
+    job_root: Annotated[
+        str, typer.Option(help="Root of the job to load models from and upload hard examples to.")
+    ] = "",
     bundle: Annotated[
         str,
         typer.Option(
             help="Folder of a model to run instead of a job's champion; without --job-root, hard examples stay in the "
-            "folder of --spool."
+            "--spool folder."
         ),
     ] = "",
     node: Annotated[str, typer.Option(help="Name of this worker.", show_default="host name")] = "",
     miner: Annotated[
-        str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="The rule that calls images hard.")
+        str, typer.Option(envvar=["EDGE_MINER", "HEM_NAME"], help="Miner that selects hard examples.")
     ] = "IBT",
     miner_parameter: Annotated[
-        list[str] | None, typer.Option("--miner-parameter", "-p", metavar="NAME=VALUE", help="A parameter of it.")
+        list[str] | None,
+        typer.Option("--miner-parameter", "-p", metavar="NAME=VALUE", help="Parameter of the miner; can be repeated."),
     ] = None,
-    audit_ratio: Annotated[float, typer.Option(min=0, max=1, help="Fraction of the easy images to keep, too.")] = 0.01,
-    every: Annotated[int, typer.Option(min=1, help="Look at each n-th image only.")] = 1,
-    max_fps: Annotated[float, typer.Option(min=0, help="Images per second at most; 0: no limit.")] = 0.0,
-    spool: Annotated[Path, typer.Option(help="Folder for what outlives the process.")] = Path("edge-worker"),
-    spool_bytes: Annotated[int, typer.Option(min=1, help="Disk that waiting examples may take.")] = 1 << 30,
-    bandwidth: Annotated[float, typer.Option(min=0, help="Bytes per second to upload at most; 0: no limit.")] = 0.0,
+    audit_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Fraction of easy images to keep as well, for auditing.")
+    ] = 0.01,
+    every: Annotated[int, typer.Option(min=1, help="Process every n-th image only.")] = 1,
+    max_fps: Annotated[float, typer.Option(min=0, help="Maximum images per second; 0: no limit.")] = 0.0,
+    spool: Annotated[Path, typer.Option(help="Folder for data kept across restarts.")] = Path("edge-worker"),
+    spool_bytes: Annotated[
+        int, typer.Option(min=1, help="Maximum disk space in bytes for examples waiting to be uploaded.")
+    ] = 1 << 30,
+    bandwidth: Annotated[
+        float, typer.Option(min=0, help="Maximum upload rate in bytes per second; 0: no limit.")
+    ] = 0.0,
     duplicate_bits: Annotated[
         int,
-        typer.Option(min=-1, max=63, help="Bits by which two near-duplicates differ at most; -1: keep all."),
+        typer.Option(min=-1, max=63, help="Maximum hash distance in bits of near-duplicates; -1: keep all."),
     ] = 4,
-    jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Of frames that have no file of their own.")] = 95,
+    jpeg_quality: Annotated[
+        int, typer.Option(min=1, max=100, help="JPEG quality of frames saved from videos and cameras.")
+    ] = 95,
     poll: Annotated[
         float,
-        typer.Option(min=0.1, envvar=["EDGE_POLL", "MODEL_POLL_PERIOD_SECONDS"], help="Seconds between two looks."),
+        typer.Option(
+            min=0.1, envvar=["EDGE_POLL", "MODEL_POLL_PERIOD_SECONDS"], help="Seconds between checks for a new model."
+        ),
     ] = 10.0,
     model_config: Annotated[
         str,
         typer.Option(
             envvar=["EDGE_MODEL_CONFIG", "MODEL_HOT_UPDATE_CONFIG"],
-            help="Sedna's model_config.json to follow, in place of the job's pointer.",
+            help="Sedna's model_config.json to follow instead of the job's pointer.",
         ),
     ] = "",
-    runtime: Annotated[str, typer.Option(help="What the models run on.")] = "onnx",
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads of the model; 0: all.")] = 0,
+    runtime: Annotated[str, typer.Option(help="Runtime for the models, such as onnx or rknn.")] = "onnx",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads for inference; 0: all.")] = 0,
     sink: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KIND:TARGET",
             help="Where detections go: jsonl:FILE, video:FILE.mp4, mqtt://HOST/TOPIC, webhook:URL or a plug-in; "
-            "may be given several times.",
+            "can be repeated.",
         ),
     ] = None,
     board_check: Annotated[
         bool,
-        typer.Option(help="With runtime rknn: refuse models that run here otherwise than simulated."),
+        typer.Option(help="With --runtime rknn: refuse models whose outputs differ from the simulator's."),
     ] = True,
-    plugins: Annotated[str, typer.Option(help="Modules of your own to load, separated by commas.")] = "",
+    plugins: Annotated[str, typer.Option(help="Comma-separated Python modules with plug-ins to load.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 or :: for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz and /metrics; 0: none.")] = 0,
-    loop: Annotated[bool, typer.Option("--loop/--once", help="At the end of a video or folder, begin again.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for /healthz, /readyz and /metrics; 0: none.")] = 0,
+    loop: Annotated[bool, typer.Option("--loop/--once", help="Restart a video or folder when it ends.")] = False,
     idle_at_end: Annotated[
         bool,
         typer.Option(
             "--idle-at-end/--exit-at-end",
-            help="At the end of a video or folder, stay: follow the champion and answer on the port. For Kubernetes, "
-            "which starts a program that ends again.",
+            help="When a video or folder ends, keep following the champion and serving the port. For Kubernetes, "
+            "which restarts a process that exits.",
         ),
     ] = False,
-    member: Annotated[str, typer.Option(help="The model to run, where the job releases several together.")] = MODEL,
+    member: Annotated[
+        str, typer.Option(help="Member of the release to run, if the job releases several models together.")
+    ] = MODEL,
     keep_miner: Annotated[
         str,
         typer.Option(
-            help="With a cloud: the rule that calls images hard examples, such as disagreement.",
-            show_default="what is sent to the cloud",
+            help="With --cloud-url: miner that selects hard examples, such as disagreement.",
+            show_default="frames sent to the cloud",
         ),
     ] = "",
     cloud_url: Annotated[
-        str, typer.Option(help="Cloud server that hard frames go to, http(s)://HOST:PORT; its token: EDGE_CLOUD_TOKEN.")
+        str,
+        typer.Option(
+            help="Cloud server for hard frames, http(s)://HOST:PORT; its token is read from EDGE_CLOUD_TOKEN."
+        ),
     ] = "",
-    cloud_model: Annotated[str, typer.Option(help="Name of the model there.")] = "model",
-    cloud_timeout: Annotated[
-        float, typer.Option(min=0.01, help="Seconds that an image and its answer may take.")
-    ] = 2.0,
+    cloud_model: Annotated[str, typer.Option(help="Name of the model on the cloud server.")] = "model",
+    cloud_timeout: Annotated[float, typer.Option(min=0.01, help="Maximum seconds per request to the cloud.")] = 2.0,
     mode: Annotated[
-        Mode, typer.Option(envvar=["EDGE_MODE", "MINING_MODE"], help="What comes first at a frame, with a cloud.")
+        Mode,
+        typer.Option(
+            envvar=["EDGE_MODE", "MINING_MODE"], help="With --cloud-url: whether inference or mining runs first."
+        ),
     ] = Mode.INFERENCE_THEN_MINING,
-    send: Annotated[Send, typer.Option(help="What of a hard frame goes to the cloud.")] = Send.FULL,
+    send: Annotated[Send, typer.Option(help="Part of a hard frame to send to the cloud.")] = Send.FULL,
     send_side: Annotated[int, typer.Option(min=16, help="Longer side of a resized frame, in pixels.")] = 640,
-    send_quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of what goes to the cloud.")] = 90,
-    cloud_bandwidth: Annotated[float, typer.Option(min=0, help="Bytes per second to the cloud; 0: no limit.")] = 0.0,
+    send_quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of images sent to the cloud.")] = 90,
+    cloud_bandwidth: Annotated[
+        float, typer.Option(min=0, help="Maximum bytes per second to the cloud; 0: no limit.")
+    ] = 0.0,
     unchanged_bits: Annotated[
-        int, typer.Option(min=-1, max=63, help="Bits by which a frame like the last one sent differs; -1: send all.")
+        int,
+        typer.Option(
+            min=-1,
+            max=63,
+            help="Maximum hash distance in bits to the last frame sent for a frame to be skipped; -1: send all.",
+        ),
     ] = -1,
 ) -> None:
-    """Run the job's champion on images, send the hard ones to the job, and follow the champion as it changes."""
+    """Run the job's champion on images, upload hard examples, and update the model when the champion changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     os.environ.setdefault("EDGE_STORE_PATIENCE", _PATIENCE_SECONDS)
     try:
         if not (job_root or bundle):
-            raise InputError("there is no model to run: give --job-root, or --bundle with the folder of a model")
+            raise InputError("no model to run: give --job-root, or --bundle with the folder of a model")
         options = Options(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,

@@ -59,7 +59,7 @@ class FrameQueue:
 
     @property
     def retries(self) -> int:
-        """How often the source was opened again."""
+        """Times the source was reopened."""
         return self._source.retries
 
     def close(self, timeout_s: float = 3.0) -> bool:

@@ -131,7 +131,7 @@ def _answer(path: str, metrics: Metrics, ready: Callable[[], bool]) -> tuple[int
         return 200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry)
     if path == "/healthz":
         silence = metrics.silence
-        well, text = silence < SILENT_SECONDS, f"last sign of life {silence:.0f} s ago\n"
+        well, text = silence < SILENT_SECONDS, f"last active {silence:.0f} s ago\n"
     elif path == "/readyz":
         well = ready()
         text = "a model is loaded\n" if well else "no model yet\n"

@@ -108,10 +108,10 @@ class HotUpdate:
             try:
                 self._slot.offer(self._loader.load(model, None))
             except UnfitModelError as error:
-                log.warning("model %s on this disk cannot be used any more: %s", model.version, error)
+                log.warning("cached model %s can no longer be used: %s", model.version, error)
                 self._cache.forget(model)
                 continue
-            log.info("model %s from this disk", model.version)
+            log.info("using cached model %s", model.version)
             return True
         return False
 
@@ -134,7 +134,7 @@ class HotUpdate:
                 self._complain(str(error))
             except Exception:
                 next_look = time.monotonic() + backoff.next()
-                log.exception("the model cannot be updated now; it is tried again")
+                log.exception("the model update failed; trying again")
             stop.wait(_TURN_SECONDS)
         self._end()
 
@@ -219,7 +219,7 @@ class HotUpdate:
             desired = self._request_for(model)
             self._cache.reject(desired, event.error)
             if self._slot.current is None and not self.start_from_disk():
-                log.error("there is no model left that works; the worker waits for another")
+                log.error("no working model left; waiting for another")
             self._fail(desired, event.error)
 
     def _request_for(self, model: LoadedModel) -> DesiredModel:
@@ -233,7 +233,7 @@ class HotUpdate:
         self._count("model_failures")
         self._handled = desired.version, desired.generation
         coming = self._slot.coming
-        goes_on = f"going on with {coming.version}" if coming else "and there is no other yet"
+        goes_on = f"continuing with {coming.version}" if coming else "and there is no other model yet"
         log.error("model %s cannot be used, %s: %s", desired.version, goes_on, reason)
         self._status.say(desired.version, "failed", reason)
 

@@ -57,7 +57,7 @@ class ModelRunner:
         if self._failures >= FAILURES:
             self._active.go_back(found)
             self._failures = 0
-        return f"model {model.version} cannot look at an image: {found}"
+        return f"model {model.version} inference failed: {found}"
 
     def _try(self, model: LoadedModel, image: ImageArray) -> Any:
         """What a model finds, or what is wrong with it as text, which no result is."""

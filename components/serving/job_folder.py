@@ -53,7 +53,7 @@ def take_over_models(folder: Path, own: Path, store: Store) -> None:
         store.stat(POINTER)
     except InputError as error:
         root = _root_of(others[0].parent / JOB)
-        log.warning("no model of this job is here, and %s: beginning with that of %s", error, root)
+        log.warning("no cached model of this job, and %s: starting with the model of %s", error, root)
         shutil.copytree(others[0], own / "models")
 
 

@@ -88,7 +88,7 @@ class EdgeLoop:
     def _next(self, feed: FrameQueue, stop: threading.Event) -> Shot | None:
         """The next image, once there is a model to look at it with."""
         if self._change_model() is None:
-            self._tell("no model yet", "the source waits until the job has a champion")
+            self._tell("no model yet", "waiting until the job has a champion")
             self._metrics.alive()
             stop.wait(_TURN_SECONDS)
             return None

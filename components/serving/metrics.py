@@ -33,7 +33,7 @@ class Metrics:
         }
         self._model = Info("edge_model", "The model in use", registry=self.registry)
         self._inference = self._timer("inference", "one inference")
-        self._cloud = self._timer("joint_cloud", "one question to the cloud and its answer")
+        self._cloud = self._timer("joint_cloud", "one request to the cloud")
 
     def count(self, name: str, amount: float = 1) -> None:
         """Add to a counter; its name is without ``edge_`` and ``_total``."""
@@ -77,7 +77,7 @@ class Metrics:
         histogram = Histogram(f"edge_{name}_seconds", f"Time of {what}", buckets=_BUCKETS, registry=self.registry)
         timer = _Timer(histogram)
         for percent in (50, 95):
-            text = f"{percent} of 100 of the last {LATENCIES_KEPT} took no longer: {what}"
+            text = f"{percent}th percentile of the last {LATENCIES_KEPT} times of {what}"
             self.show(f"{name}_p{percent}_seconds", text, partial(timer.percentile, percent))
         return timer
 
@@ -107,37 +107,37 @@ class _Timer:
 
 
 COUNTERS = {
-    "frames": "Frames with an inference",
-    "failed_frames": "Frames that no model could infer",
-    "easy": "Frames with an inference that are neither hard nor picked for auditing",
+    "frames": "Frames inferred",
+    "failed_frames": "Frames for which inference failed",
+    "easy": "Inferred frames that are neither hard nor picked for auditing",
     "hard": "Hard examples found",
     "audit": "Easy frames picked for auditing",
-    "unmined": "Frames with an inference that the miner failed on",
-    "duplicates": "Hard examples and audit frames left out since they look like one kept before",
-    "kept": "Hard examples and audit frames taken into the spool",
-    "known": "Hard examples and audit frames that the spool or the store had already",
+    "unmined": "Inferred frames that the miner failed on",
+    "duplicates": "Hard examples and audit frames skipped as near-duplicates",
+    "kept": "Hard examples and audit frames added to the spool",
+    "known": "Hard examples and audit frames already in the spool or the store",
     "full": "Hard examples and audit frames refused by a full spool or disk",
     "unkept": "Hard examples and audit frames that could not be encoded or written",
     "dropped": "Examples dropped from a full spool",
-    "damaged": "Examples whose files broke in the spool",
+    "damaged": "Examples whose files were damaged in the spool",
     "uploaded": "Examples uploaded to the store",
     "bytes_uploaded": "Bytes uploaded to the store",
     "retries": "Uploads that failed and were tried again",
-    "sink_written": "Results that a sink took",
-    "sink_failed": "Results that a sink failed on",
-    "sink_dropped": "Results dropped since a sink was too slow or failing",
+    "sink_written": "Results written to a sink",
+    "sink_failed": "Results a sink failed to write",
+    "sink_dropped": "Results dropped because a sink was too slow or failing",
     "joint_frames": "Frames of joint inference",
     "joint_easy": "Frames that the miner calls easy",
     "joint_hard": "Frames that the miner calls hard: sent or kept",
     "joint_sent": "Hard frames sent to the cloud: answered or failed",
     "joint_kept": "Hard frames not sent: unchanged, over budget, or with the circuit open",
-    "joint_unchanged": "Hard frames not sent since they look like the one sent last",
-    "joint_over_budget": "Hard frames not sent for want of bandwidth",
-    "joint_circuit_open": "Hard frames not sent since the cloud did not answer before",
+    "joint_unchanged": "Hard frames not sent because they look like the last one sent",
+    "joint_over_budget": "Hard frames not sent because of the bandwidth limit",
+    "joint_circuit_open": "Hard frames not sent because the circuit breaker is open",
     "joint_answered": "Hard frames that the cloud answered",
-    "joint_failed": "Hard frames sent without a usable answer",
+    "joint_failed": "Hard frames sent that got no usable answer",
     "joint_bytes_sent": "Bytes of images sent to the cloud",
-    "node_conflicts": "Other workers that turned out to use this worker's name",
-    "model_swaps": "Models that came into use",
-    "model_failures": "Models that could not be used",
+    "node_conflicts": "Other workers found to use this worker's name",
+    "model_swaps": "Models activated",
+    "model_failures": "Models that failed",
 }

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 Kind = Literal["hard", "audit"]
 
 # Most miners judge by boxes. Where the model gives none, frames are kept for these by chance alone.
-NO_BOXES = Judgement(False, 0.0, "the model gives no boxes to judge by")
+NO_BOXES = Judgement(False, 0.0, "the model gives no boxes to score")
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Keeper:
         if boxes is None and isinstance(miner, BoxRule):
             if self._lines.allows("no boxes"):
                 log.warning(
-                    "the model gives no boxes for the miner %s to judge by: only audit_ratio=%g of the frames are kept",
+                    "the model gives no boxes for the miner %s to score: only audit_ratio=%g of the frames are kept",
                     miner.name, self._mining.audit_ratio,
                 )  # fmt: skip
             return NO_BOXES, miner.name

@@ -136,7 +136,7 @@ class ModelCache:
         entry = _Entry(version=model.version, digest=model.digest)
         lives = self._state.lives + 1 if self._state.trying == entry else 1
         if lives > LIVES:
-            raise UnfitModelError(f"the worker ended without warning {LIVES} times while it tried this model")
+            raise UnfitModelError(f"the worker crashed {LIVES} times while testing this model")
         self._save(trying=entry, lives=lives)
 
     def accept(self, model: CachedModel) -> None:
@@ -173,7 +173,7 @@ class ModelCache:
         try:
             bundle = _DESCRIPTION.validate_json((folder / DESCRIPTION).read_bytes())
         except ValidationError as error:
-            raise UnfitModelError(f"{DESCRIPTION} describes no model: {one_line(error)}") from error
+            raise UnfitModelError(f"{DESCRIPTION} is not a valid model description: {one_line(error)}") from error
         for name in self._needed(bundle.files):
             if _fetch(desired, name, folder) != bundle.files[name]:
                 raise UnfitModelError(f"{name} does not have the SHA-256 that {DESCRIPTION} records")
@@ -184,7 +184,7 @@ class ModelCache:
         if not self._own_file:
             return [name for name in files if name not in TRAINERS_FILES]
         if self._own_file not in files:
-            raise UnfitModelError(f"there is no {self._own_file} in it, which the runtime {self._runtime!r} needs")
+            raise UnfitModelError(f"it has no {self._own_file}, which the runtime {self._runtime!r} needs")
         return [self._own_file, *(name for name in files if name == self._golden)]
 
     def _cached(self, entry: _Entry) -> CachedModel:
@@ -207,21 +207,21 @@ def _fetch(desired: DesiredModel, name: str, folder: Path) -> str:
     """Bring one file here and compare it with what the pointer says; its SHA-256."""
     published = desired.files.get(name)
     if desired.files and published is None:
-        raise UnfitModelError(f"the pointer names no {name}")
+        raise UnfitModelError(f"the pointer does not name {name}")
     path = folder / name
     allowed = MAX_DESCRIPTION_BYTES if name == DESCRIPTION else MAX_FILE_BYTES
     try:
         fetch(f"{desired.uri}/{name}", path, max_bytes=min(published.size, allowed) if published else allowed)
     except NotFoundError as error:
-        raise UnfitModelError(f"there is no {name}: {error}") from error
+        raise UnfitModelError(f"{name} is missing: {error}") from error
     except TooLargeError as error:
         raise UnfitModelError(f"{name} is too large: {error}") from error
     digest = sha256_of(path)
     size = path.stat().st_size
     if published and size != published.size:
-        raise UnfitModelError(f"{name} has {size} bytes, the pointer says {published.size}: it is not whole")
+        raise UnfitModelError(f"{name} has {size} bytes, but the pointer says {published.size}: it is incomplete")
     if published and digest != published.sha256:
-        raise UnfitModelError(f"{name} has SHA-256 {digest}, the pointer says {published.sha256}: it was changed")
+        raise UnfitModelError(f"{name} has SHA-256 {digest}, but the pointer says {published.sha256}: it was changed")
     return digest
 
 

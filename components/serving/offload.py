@@ -170,7 +170,7 @@ class JointInference:
                 self._miner = make_miner(rule.miner, rule.parameters)
         except (ValidationError, InputError) as error:
             reason = one_line(error) if isinstance(error, ValidationError) else error
-            log.warning("the release's routing cannot be used (%s): going on with miner %s", reason, self._miner.name)
+            log.warning("the release's routing cannot be used (%s): continuing with miner %s", reason, self._miner.name)
 
     def infer(
         self,

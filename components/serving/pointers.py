@@ -126,20 +126,18 @@ class JobPointer:
         seen += f"{pointer.generation} ({pointer.version})"
         since = now if self._older_since is None else self._older_since
         if pointer.updated > before.updated or now - since >= STALE_SECONDS:
-            log.warning("%s: following it, since the job was put back to an earlier state", seen)
+            log.warning("%s: following it, because the job was restored to an earlier state", seen)
             return True
         if self._older_since is None:
             self._older_since = now
-            log.warning("%s: a stale copy, or the job was put back; following it if it stays for %d s",
+            log.warning("%s: a stale copy, or the job was restored; following it if it stays for %d s",
                         seen, STALE_SECONDS)  # fmt: skip
         return False
 
     def _check_job(self) -> None:
         """Say so where there is no pointer because there is no job."""
         if self._store.stat(STATE) is None and self._lines.allows():
-            log.warning(
-                "no job lies at %s: check --job-root; the worker waits until there is one", shown(self._store.uri)
-            )
+            log.warning("no job at %s: check --job-root; waiting until there is one", shown(self._store.uri))
 
 
 class BundlePointer:
@@ -206,4 +204,4 @@ def _version(folder: str, time: str) -> str:
 
 def _not_a_pointer(name: str, error: Exception) -> InputError:
     reason = one_line(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
-    return InputError(f"{name} does not say which model to run ({reason}); the next deployment writes it again")
+    return InputError(f"{name} is not a valid pointer ({reason}); the next deployment rewrites it")

@@ -61,7 +61,7 @@ class Position:
             self._saved = self.place
         except OSError as error:
             log.warning(
-                "%s: cannot be written (%s); after a restart some images are looked at again", self._path, error
+                "%s: cannot be written (%s); after a restart some images are processed again", self._path, error
             )
         self._last_save = self._clock()
 
@@ -73,5 +73,5 @@ def _read(path: Path, identity: str) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        log.warning("%s: cannot be read; the source is read from its beginning", path)
+        log.warning("%s: cannot be read; starting from the beginning of the source", path)
         return ""

@@ -80,9 +80,9 @@ def run_smoke_test(
         assert process.stdout is not None
         said = _last_line(process.stdout)
     if code in _MEMORY_PRESSURE:
-        raise InputError("the system killed the smoke test of the model, most likely for want of memory; trying again")
+        raise InputError("the system killed the smoke test of the model, probably out of memory; trying again")
     if code < 0:
-        raise UnfitModelError(f"it brings down the process that runs it ({signal.Signals(-code).name})")
+        raise UnfitModelError(f"it crashes the process that runs it ({signal.Signals(-code).name})")
     if code == _NO_RUNTIME:
         raise NoRuntimeError(said)
     if code:
@@ -113,7 +113,7 @@ def check_board(detector: Model[Any], folder: Path) -> None:
     if golden is not None and isinstance(detector, Network):
         checked = compare_with_golden(detector, golden)
         if not checked.passed:
-            raise UnfitModelError(f"on this board it is not what was measured: {checked.verdict}")
+            raise UnfitModelError(f"on this board its outputs differ from those measured: {checked.verdict}")
 
 
 def check_numbers(model: Model[Any], found: Any) -> None:
@@ -153,9 +153,9 @@ def _wait(process: subprocess.Popen[str], stop: threading.Event, end: float, max
         if stop.wait(_TURN_SECONDS):
             raise InterruptedSmokeTestError
         if time.monotonic() > end:
-            raise UnfitModelError("its first inference did not end in the time that a smoke test may take")
+            raise UnfitModelError("its first inference exceeded the time limit of the smoke test")
         if resident_bytes(process.pid) > max_bytes:
-            raise UnfitModelError(f"it takes more memory than this machine has free for it, {max_bytes >> 20} MiB")
+            raise UnfitModelError(f"it needs more memory than is free on this machine, {max_bytes >> 20} MiB")
     return code
 
 

@@ -67,7 +67,7 @@ class Spool:
 
     def __init__(self, folder: Path, max_bytes: int, on_event: OnEvent = lambda name, amount: None) -> None:
         if max_bytes < LEAST_BYTES:
-            raise InputError(f"a spool of {max_bytes} bytes holds nothing: give at least {LEAST_BYTES}")
+            raise InputError(f"a spool of {max_bytes} bytes is too small: give at least {LEAST_BYTES}")
         ledger_bytes = min(_LEDGER_BYTES, max_bytes // 8)
         self.next_sequence = 1
         self._room = max_bytes - ledger_bytes
@@ -101,10 +101,10 @@ class Spool:
             worth more, or because the disk does not take it.
 
         Raises:
-            ValueError: the sidecar is that of another image.
+            ValueError: the sidecar belongs to a different image.
         """
         if hashlib.sha256(image).hexdigest() != sidecar.image:
-            raise ValueError(f"the sidecar names {sidecar.image}, which is another image")
+            raise ValueError(f"the sidecar names {sidecar.image}, which is a different image")
         with self._guard:
             outcome = self._add(image, sidecar, fingerprint)
         self._on_event(outcome, 1)
@@ -197,7 +197,7 @@ class Spool:
         text = sidecar.model_dump_json().encode()
         entry = Entry.of(sidecar, self.next_sequence, fingerprint, (len(image), len(text)), time.monotonic())
         if not self._make_room(entry):
-            self._said.add("refused, since all that is in the full spool is worth more")
+            self._said.add("refused, because the spool is full of more valuable ones")
             return "full"
         self.next_sequence += 1
         try:
@@ -303,6 +303,6 @@ def _only_user(folder: Path) -> BinaryIO:
     except BlockingIOError:
         lock.close()
         raise InputError(
-            f"spool folder {folder}: another process uses it; end that one, or give this one a folder of its own"
+            f"spool folder {folder}: another process uses it; stop that one, or give another folder"
         ) from None
     return lock

@@ -136,7 +136,7 @@ class PendingFiles:
         if hashlib.sha256(image).hexdigest() != entry.image:
             raise DamagedError("the image has changed")
         if sidecar.image != entry.image:
-            raise DamagedError("the sidecar is that of another image")
+            raise DamagedError("the sidecar belongs to a different image")
         return Example(image, text, sidecar)
 
     def sidecar(self, entry: Entry) -> Sidecar:
@@ -202,7 +202,7 @@ class PendingFiles:
         since = time.monotonic() - age
         entry = Entry.of(sidecar, record.sequence, record.fingerprint, [each.st_size for each in found], since)
         if entry.names != names:
-            raise DamagedError("the sidecar is that of another image")
+            raise DamagedError("the sidecar belongs to a different image")
         return entry
 
 

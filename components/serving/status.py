@@ -76,7 +76,7 @@ class StatusReport:
             self._etag = self._store.write(key, status.model_dump_json(indent=2).encode())
         except InputError as problem:
             if str(problem) != self._silenced:
-                log.warning("the status cannot be written and is tried again: %s", problem)
+                log.warning("the status cannot be written, trying again: %s", problem)
             self._silenced = str(problem)
             return False
         self._silenced, self._due = "", self._clock() + BEAT_SECONDS
@@ -94,6 +94,6 @@ class StatusReport:
         if other != self._instance and self._conflicts.allows(other):
             self._on_conflict()
             log.error(
-                "another worker (%s) also reports as node %s: give each worker a name of its own (--node), or the job "
+                "another worker (%s) also reports as node %s: give each worker its own name (--node), or the job "
                 "counts both as one", other or "of an earlier version", self._node,
             )  # fmt: skip

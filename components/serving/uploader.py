@@ -58,7 +58,7 @@ class Uploader:
         sleep: Sleep = threading.Event.wait,
     ) -> None:
         if bytes_per_s is not None and not bytes_per_s > 0:
-            raise InputError(f"bandwidth {bytes_per_s}: give bytes per second above 0")
+            raise InputError(f"bandwidth {bytes_per_s}: must be a number of bytes per second > 0")
         self._spool, self._store, self._on_event = spool, store, on_event
         self._bucket = _Bucket(bytes_per_s, clock)
         self._lines = RateLimit(_SECONDS_BETWEEN_LINES, clock)
@@ -128,7 +128,7 @@ class Uploader:
         except UnfitStoreError:
             raise
         except InputError as error:
-            log.debug("whether the store keeps its conditions is not known: %s", error)
+            log.debug("the store's conditional writes could not be checked: %s", error)
 
     def _missing(self, example: Example, *, doubtful: bool) -> dict[str, bytes]:
         """The objects that the store lacks, the sidecar last."""

@@ -159,7 +159,7 @@ class Worker:
         warn_of_other_jobs(options.folder, self.folder)
         if not is_set(datetime.now(UTC)):
             log.warning(
-                "this machine's clock is not set (%s): images are dated when they are uploaded",
+                "this machine's clock is not set (%s): images get their date when they are uploaded",
                 f"{datetime.now(UTC):%Y-%m-%d}",
             )
 
@@ -184,7 +184,7 @@ class Worker:
             if not stop.is_set():
                 self._await_uploads(stop)
             if self._options.idle_at_end and not stop.is_set():
-                log.info("the source has ended; idle until stopped")
+                log.info("the source has ended; idling until stopped")
                 self._loop.idle(stop)
         return self._feed_ended and not uploads.is_alive() and not updates.is_alive()
 
@@ -254,12 +254,12 @@ class Worker:
     def _show(self) -> None:
         """Show numbers that other objects keep among the metrics."""
         show = self.metrics.show
-        show("silence_seconds", "Seconds since the last sign of life of the loop", lambda: self.metrics.silence)
-        show("spool_bytes", "Bytes that the spool takes of the disk", lambda: self._spool.used_bytes)
-        show("spool_examples", "Examples that wait to be sent", lambda: len(self._spool))
-        show("spool_oldest_seconds", "For how long the oldest one has been waiting", lambda: self._spool.oldest_age)
-        show("source_retries", "How often the source was opened again", lambda: self._source.retries)
-        show("replaced_frames", "Images that a newer one replaced", lambda: self._feed.dropped if self._feed else 0)
+        show("silence_seconds", "Seconds since the loop was last active", lambda: self.metrics.silence)
+        show("spool_bytes", "Disk space used by the spool in bytes", lambda: self._spool.used_bytes)
+        show("spool_examples", "Examples waiting to be uploaded", lambda: len(self._spool))
+        show("spool_oldest_seconds", "Age of the oldest waiting example in seconds", lambda: self._spool.oldest_age)
+        show("source_retries", "Times the source was reopened", lambda: self._source.retries)
+        show("replaced_frames", "Images dropped for a newer one", lambda: self._feed.dropped if self._feed else 0)
 
 
 def _store(options: Options) -> Store:
@@ -267,7 +267,7 @@ def _store(options: Options) -> Store:
     try:
         store.uri_of(status_key(options.node))
     except InputError as error:
-        raise InputError(f"node {options.node!r} cannot name a file: {error}") from error
+        raise InputError(f"node {options.node!r} cannot be used in a file name: {error}") from error
     return store
 
 

@@ -71,13 +71,13 @@ def test_every(text, seconds):
 
 @pytest.mark.parametrize("text", ["5", "m", "-5m", "5 minutes", "1.5h", "5M", "1h30m"])
 def test_every_that_is_no_length_of_time(text):
-    with pytest.raises(InputError, match="is no length of time: write 30s, 5m, 2h or 1d"):
+    with pytest.raises(InputError, match="is not an interval: write 30s, 5m, 2h or 1d"):
         Timing.of(every=text)
 
 
 @pytest.mark.parametrize("text", ["0s", "1s", "29s", "0m"])
 def test_every_that_is_too_often(text):
-    with pytest.raises(InputError, match=f"'{text}' is too often: the server's controller looks every 30 seconds"):
+    with pytest.raises(InputError, match=f"'{text}' is too often: the server checks every 30 seconds"):
         Timing.of(every=text)
 
 
@@ -121,10 +121,10 @@ def test_cron_of_five_fields_is_told_with_what_it_would_do(text, meaning, right)
         ("0 */0 * * * *", "minute '\\*/0' has a step of 0"),
         ("0 0 0 L * *", "day of the month 'L' is not within 1-31"),
         ("0 0 0 * foo *", "month 'foo' is not within 1-12"),
-        ("0 1,,2 * * * *", "'' is no minute"),
-        ("0 -5 * * * *", "'-5' is no minute"),
+        ("0 1,,2 * * * *", "'' is not a minute"),
+        ("0 -5 * * * *", "'-5' is not a minute"),
         ("0 0 0 30 2 *", "never fires"),
-        ("*/10 * * * * *", "would run every 10 seconds: the server's controller looks every 30 seconds"),
+        ("*/10 * * * * *", "would run every 10 seconds: the server checks every 30 seconds"),
         ("0,59 * * * * *", "would run every 1 second: "),
     ],
 )
@@ -159,7 +159,7 @@ def test_start_and_end_are_taken_in_any_zone():
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"start": "tomorrow"}, "'tomorrow' is no time: write 2026-01-31T08:00:00Z"),
+        ({"start": "tomorrow"}, "'tomorrow' is not a time: write 2026-01-31T08:00:00Z"),
         ({"start": "2126-01-31T08:00:00"}, "has no time zone: append Z for UTC"),
         ({"start": "2126-01-31"}, "has no time zone"),
         ({"end": "2001-01-01T00:00:00Z"}, "the end 2001-01-01T00:00:00Z has passed"),
@@ -237,7 +237,7 @@ def test_the_same_again_does_nothing(api, put, said):
 def test_every_change_replaces(api, put, said, change):
     first = put()
     second = put(**change)
-    assert said[-1].startswith("helmet-detection is replaced; a run in progress goes on: ")
+    assert said[-1].startswith("helmet-detection is replaced; a run in progress continues: ")
     assert [one["recurring_run_id"] for one in api.enabled(NAME)] == [second.id] != [first.id]
     assert api.most_enabled == 1
 
@@ -252,7 +252,7 @@ def test_schedules_of_other_names_are_left_alone(api, put):
 @pytest.mark.parametrize("name", [" x", "x ", "x" * 129, "a\nb"])
 def test_a_name_that_is_refused(put, api, name):
     before = len(api.requests)
-    with pytest.raises(InputError, match="a name has 1 to 128 characters"):
+    with pytest.raises(InputError, match="must have 1 to 128 characters"):
         put(name=name)
     assert len(api.requests) == before
 
@@ -279,11 +279,12 @@ def test_what_was_made_elsewhere_is_left_alone(api, cluster, put):
     (found,) = api.named(NAME)
     found["description"] = "made by hand"
     with pytest.raises(
-        InputError, match="'helmet-detection' was made elsewhere and is left alone: give another --name"
+        InputError,
+        match="'helmet-detection' was not created with this command and is left unchanged: give another --name",
     ):
         put(CHANGED)
     for change in (pause, resume, remove):
-        with pytest.raises(InputError, match="no schedule 'helmet-detection': there are none"):
+        with pytest.raises(InputError, match="unknown schedule 'helmet-detection': there are none"):
             change(cluster, NAME)
     assert api.named(NAME) == [found]
 
@@ -353,9 +354,9 @@ def test_pause_and_resume_twice(cluster, put, said):
         change(cluster, NAME, tell=said.append)
     assert said[1:] == [
         "helmet-detection is paused",
-        "helmet-detection was paused already",
+        "helmet-detection was already paused",
         "helmet-detection is enabled: every 1 minute",
-        "helmet-detection was enabled already",
+        "helmet-detection was already enabled",
     ]
 
 
@@ -530,7 +531,7 @@ def test_a_removal_that_is_killed_anywhere(api, cluster, put, change, after):
 def test_a_replacement_that_the_server_refuses_leaves_the_old_one_on(api, put):
     made = put()
     api.refuse = ("POST", "/recurringruns$", 400, "Invalid input error: no")
-    with pytest.raises(InputError, match=r"refused it \(400 Bad Request\): Invalid input error: no$"):
+    with pytest.raises(InputError, match=r"refused the request \(400 Bad Request\): Invalid input error: no$"):
         put(CHANGED)
     assert [one["recurring_run_id"] for one in api.enabled(NAME)] == [made.id]
 
@@ -566,7 +567,7 @@ def test_removing(api, cluster, put, said):
     assert remove(cluster, NAME, tell=said.append)
     assert not api.named(NAME)
     assert said[-1] == "helmet-detection is removed"
-    with pytest.raises(InputError, match="no schedule 'helmet-detection': there are none"):
+    with pytest.raises(InputError, match="unknown schedule 'helmet-detection': there are none"):
         remove(cluster, NAME)
 
 
@@ -625,7 +626,7 @@ def test_status(api, cluster, package, put):
 
 def test_status_of_a_name_that_is_not_there(cluster, put):
     put(name="a")
-    with pytest.raises(InputError, match="no schedule 'b': choose from a$"):
+    with pytest.raises(InputError, match="unknown schedule 'b': choose from a$"):
         status(cluster, "b")
 
 

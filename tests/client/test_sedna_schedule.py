@@ -35,5 +35,5 @@ def test_nothing_is_sent_where_a_path_means_nothing(api):
     done = CliRunner().invoke(app, ["sedna", str(FILES / "helmet_joint.yaml"), "--schedule", "--host", api.url])
     assert done.exit_code == 1
     assert "data_url is required" in done.stderr
-    assert "job_root='jobs/helmets-of-two' is a path of this machine" in done.stderr
+    assert "job_root='jobs/helmets-of-two' is a local path" in done.stderr
     assert not api.runs

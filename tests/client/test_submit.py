@@ -141,9 +141,9 @@ def test_an_experiment_that_appears_meanwhile_is_used(api, cluster, monkeypatch)
             "batches is not a parameter of this pipeline: did you mean",
         ),
         ({"epoch": 3}, "epoch is not a parameter of this pipeline: did you mean epochs?"),
-        ({"data_url": "voc.zip"}, "data_url='voc.zip' is a path of this machine: on a cluster write s3://"),
-        ({"job_root": "jobs/x"}, "job_root='jobs/x' is a path of this machine"),
-        ({"experiment_labels": "a=" + "x" * 100_000}, "^the parameters take 100\\d+ bytes, and at most 98304 fit"),
+        ({"data_url": "voc.zip"}, "data_url='voc.zip' is a local path: on a cluster use s3://"),
+        ({"job_root": "jobs/x"}, "job_root='jobs/x' is a local path"),
+        ({"experiment_labels": "a=" + "x" * 100_000}, "^the parameters take 100\\d+ bytes, but at most 98304 fit"),
     ],
 )
 def test_a_wrong_parameter_is_told_before_anything_is_sent(api, cluster, given, complaint):
@@ -169,8 +169,8 @@ def test_paths_of_this_machine_are_refused_wherever_a_round_takes_an_address():
     with pytest.raises(InputError) as told:
         check_arguments(read_package("incremental-round"), given)
     assert str(told.value) == (
-        "2 parameters are wrong: feed_url='feed' is a path of this machine: on a cluster write s3://bucket/prefix; "
-        "prelabel_job='jobs/large' is a path of this machine: on a cluster write s3://bucket/prefix"
+        "2 parameters are wrong: feed_url='feed' is a local path: on a cluster use s3://bucket/prefix; "
+        "prelabel_job='jobs/large' is a local path: on a cluster use s3://bucket/prefix"
     )
     check_arguments(read_package("incremental-round"), given | {"feed_url": "/data/feed", "prelabel_job": ""})
 
@@ -205,7 +205,7 @@ def test_a_pipeline_without_our_parameters_is_checked_against_its_file(package):
 
 @pytest.mark.parametrize("pipeline", ["helmet", "nowhere/helmet-detection.yaml", "../components/train"])
 def test_an_unknown_pipeline_is_told_with_those_there_are(pipeline):
-    with pytest.raises(InputError, match=r"no compiled pipeline .*one of .*helmet-detection"):
+    with pytest.raises(InputError, match=r"unknown pipeline .*choose from .*helmet-detection"):
         read_package(pipeline)
 
 
@@ -213,7 +213,7 @@ def test_an_unknown_pipeline_is_told_with_those_there_are(pipeline):
 def test_a_file_that_is_no_pipeline_is_told(tmp_path, text):
     path = tmp_path / "x.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"x\.yaml is not a compiled pipeline that a server would run: "):
+    with pytest.raises(InputError, match=r"x\.yaml is not a valid compiled pipeline: "):
         read_package(str(path))
 
 
@@ -313,7 +313,7 @@ def test_waiting_gives_up_and_says_that_the_run_goes_on(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
     api.refuse = ("GET", "/runs/", 503, "upstream connect error")
     before = len(api.requests)
-    with pytest.raises(InputError, match=f"503.*upstream connect error; .*goes on: {run.url}"):
+    with pytest.raises(InputError, match=f"503.*upstream connect error; .*it continues: {run.url}"):
         follow(cluster, run.id, tell=len)
     assert len(api.requests) - before == 10
 
@@ -321,7 +321,7 @@ def test_waiting_gives_up_and_says_that_the_run_goes_on(api, cluster):
 def test_an_expired_session_is_told_and_not_waited_out(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
     api.login_page = True
-    with pytest.raises(InputError, match="answers, but not as a Kubeflow Pipelines API; is it a login page?"):
+    with pytest.raises(InputError, match="does not answer like a Kubeflow Pipelines API"):
         follow(cluster, run.id, tell=len)
 
 
@@ -342,12 +342,12 @@ def test_a_host_without_an_address():
 
 @pytest.mark.parametrize("host", ["localhost:8080", "kubeflow.example.com", "ftp://x", "http://"])
 def test_a_host_without_http(host):
-    with pytest.raises(InputError, match=r"is no address: write http://\.\.\. or https://\.\.\."):
+    with pytest.raises(InputError, match=r"is not a valid address: write http://\.\.\. or https://\.\.\."):
         connect(Server(host))
 
 
 def test_no_host():
-    with pytest.raises(InputError, match="no server is named: give --host"):
+    with pytest.raises(InputError, match="no server given: set --host"):
         connect(Server.from_environment())
 
 
@@ -358,19 +358,19 @@ def test_a_password_in_the_host_is_refused_and_not_repeated():
 
 
 def test_a_path_without_an_api(api):
-    with pytest.raises(InputError, match="has no Kubeflow Pipelines API there"):
+    with pytest.raises(InputError, match="has no Kubeflow Pipelines API at this path"):
         connect(Server(f"{api.url}/elsewhere"))
 
 
 def test_a_login_page(api):
     api.login_page = True
-    with pytest.raises(InputError, match="answers, but not as a Kubeflow Pipelines API; is it a login page?"):
+    with pytest.raises(InputError, match="does not answer like a Kubeflow Pipelines API"):
         connect(Server(api.url))
 
 
 def test_a_server_that_refuses_a_run(api, cluster):
     api.refuse = ("POST", "/runs", 400, "Invalid input error:\n  the   cause")
-    with pytest.raises(InputError, match=r"refused it \(400 Bad Request\): Invalid input error: the cause$"):
+    with pytest.raises(InputError, match=r"refused the request \(400 Bad Request\): Invalid input error: the cause$"):
         submit(cluster, "helmet-detection", ARGUMENTS)
 
 
@@ -383,7 +383,7 @@ def test_the_end_of_a_long_reason_is_told(api, cluster):
 
 def test_a_token_lets_in(monkeypatch):
     with FakeApi(token=SECRET) as api:
-        with pytest.raises(InputError, match=r"does not know who asks \(401\): set KF_PIPELINES_TOKEN"):
+        with pytest.raises(InputError, match=r"rejected the login \(401\): set KF_PIPELINES_TOKEN"):
             connect(Server(api.url))
         assert len(api.requests) == 1, "kfp would have asked five times"
         monkeypatch.setenv("KF_PIPELINES_TOKEN", f"{SECRET}\n")
@@ -415,7 +415,7 @@ def test_a_token_file_that_is_empty(tmp_path):
     path.write_text("\n")
     with FakeApi(token=SECRET) as api:
         server = Server(api.url, token_file=str(path))
-        with pytest.raises(InputError, match=r"token_file='.*token': the file is empty: put the token there"):
+        with pytest.raises(InputError, match=r"token_file='.*token': the file is empty: write the token to it"):
             connect(server)
         path.write_text(SECRET)
         cluster = connect(server)
@@ -428,7 +428,7 @@ def test_line_ends_of_a_secret(secret):
     value = SECRET if secret == "token" else f"authservice_session={SECRET}"
     with FakeApi(**{secret.removesuffix("s"): value}) as api:
         assert connect(Server(api.url, **{secret: f"{value}\n"})).namespace is None
-        with pytest.raises(InputError, match=f"the {secret} holds a line end") as told:
+        with pytest.raises(InputError, match=f"the {secret} contains a line break") as told:
             connect(Server(api.url, **{secret: f"{value}\nmore"}))
         assert SECRET not in str(told.value)
 
@@ -463,7 +463,9 @@ def test_secrets_are_in_no_message_and_no_log(caplog, capsys):
 
 def test_several_users_need_a_namespace():
     with FakeApi(namespaces=("ann",)) as api:
-        with pytest.raises(InputError, match="has several users, each with a namespace: name yours with --namespace"):
+        with pytest.raises(
+            InputError, match="has several users with their own namespaces: give yours with --namespace"
+        ):
             connect(Server(api.url))
         run = submit(connect(Server(api.url, namespace="ann")), "helmet-detection", ARGUMENTS, tell=len)
         assert api.experiments[api.runs[run.id]["experiment_id"]]["namespace"] == "ann"
@@ -471,7 +473,10 @@ def test_several_users_need_a_namespace():
 
 @pytest.mark.parametrize("namespace", ["bob", "kubeflow"])
 def test_a_namespace_of_somebody_else(namespace):
-    with FakeApi(namespaces=("ann",)) as api, pytest.raises(InputError, match=r"forbids it \(403\): .*not authorized"):
+    with (
+        FakeApi(namespaces=("ann",)) as api,
+        pytest.raises(InputError, match=r"denied access \(403\): .*not authorized"),
+    ):
         submit(connect(Server(api.url, namespace=namespace)), "helmet-detection", ARGUMENTS)
 
 
@@ -482,7 +487,7 @@ def test_a_certificate_has_to_be_trusted(tmp_path):
         context.load_cert_chain(path)
         api._server.socket = context.wrap_socket(api._server.socket, server_side=True)
         url = api.url.replace("http", "https")
-        with pytest.raises(InputError, match="its certificate is not trusted: name the authority's file"):
+        with pytest.raises(InputError, match="its certificate is not trusted: give its CA certificate"):
             connect(Server(url))
         connect(Server(url, ca_cert=str(path)))
         with pytest.warns(Warning, match="Unverified HTTPS request"):

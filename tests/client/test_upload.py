@@ -55,7 +55,7 @@ def test_every_pipeline_is_uploaded_once_with_its_description_and_version():
 
 
 def test_an_unknown_pipeline_is_not_uploaded():
-    with pytest.raises(InputError, match="no compiled pipeline 'helmets'"):
+    with pytest.raises(InputError, match="unknown pipeline 'helmets'"):
         list(upload(Cluster(Pipelines(), "http://host", None, "http://ui"), ["helmets"]))
 
 

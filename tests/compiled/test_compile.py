@@ -87,8 +87,8 @@ def test_stale_names_what_is_missing_what_differs_and_what_nothing_compiles_to(t
 
     assert stale(tmp_path, PIPELINES, COMPONENTS) == [
         "components/say.yaml: is missing; run python -m pipelines compile",
-        "pipelines/greeting.yaml: is not what the code compiles to; run python -m pipelines compile",
-        "pipelines/old.yaml: nothing compiles to it; delete it",
+        "pipelines/greeting.yaml: does not match the code; run python -m pipelines compile",
+        "pipelines/old.yaml: no pipeline or component compiles to it; delete it",
     ]
     assert contents(tmp_path) == before
 

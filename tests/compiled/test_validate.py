@@ -230,11 +230,11 @@ def parameter(documents: Documents, task_name: str, name: str, value: dict[str, 
 SEQUENTIAL = {
     "schema version": (
         lambda d: d[0].update(schemaVersion="2.0.0"),
-        "schemaVersion: is 2.0.0; the server takes 2.1.0 alone",
+        "schemaVersion: is 2.0.0; the server only accepts 2.1.0",
     ),
     "no schema version": (
         lambda d: d[0].pop("schemaVersion"),
-        "schemaVersion: is missing; the server takes 2.1.0 alone",
+        "schemaVersion: is missing; the server only accepts 2.1.0",
     ),
     "no name": (
         lambda d: d[0].pop("pipelineInfo"),
@@ -244,7 +244,7 @@ SEQUENTIAL = {
     "no root": (lambda d: d[0].pop("root"), "root: has no DAG"),
     "second pipeline": (
         lambda d: d.append(copy.deepcopy(d[0])),
-        "document 2: is a second pipeline spec; the server takes one",
+        "document 2: is a second pipeline spec; the server accepts one",
     ),
     "no pipeline": (lambda d: d.clear(), "no document is a pipeline spec"),
     "other document": (
@@ -274,7 +274,7 @@ SEQUENTIAL = {
     ),
     "dependency circle": (
         lambda d: task(d, "say").update(dependentTasks=["inspect"]),
-        "root.dag: tasks wait for one another in a circle: ",
+        "root.dag: tasks form a cycle: ",
     ),
     "producer renamed": (
         lambda d: d[0]["root"]["dag"]["tasks"].update(make=d[0]["root"]["dag"]["tasks"].pop("build")),
@@ -336,7 +336,7 @@ SEQUENTIAL = {
     ),
     "executor of another platform": (
         lambda d: d[0]["deploymentSpec"]["executors"].update({"exec-say": {"customJob": {}}}),
-        "deploymentSpec.executors.exec-say: is custom_job; Kubeflow Pipelines runs container and importer alone",
+        "deploymentSpec.executors.exec-say: is custom_job; Kubeflow Pipelines only runs container and importer",
     ),
     "output of the pipeline": (
         lambda d: d[0]["root"]["dag"]["outputs"]["parameters"]["Output"]["valueFromParameter"].update(
@@ -374,12 +374,12 @@ SEQUENTIAL = {
     ),
     "image without tag": (
         lambda d: container(d).update(image="localhost:5000/tool"),
-        "deploymentSpec.executors.exec-say.container.image: 'localhost:5000/tool' has no tag of its own; name one "
+        "deploymentSpec.executors.exec-say.container.image: 'localhost:5000/tool' has no fixed tag; use one "
         "other than latest",
     ),
     "image latest": (
         lambda d: container(d).update(image="example/tool:latest"),
-        "deploymentSpec.executors.exec-say.container.image: 'example/tool:latest' has no tag of its own; name one "
+        "deploymentSpec.executors.exec-say.container.image: 'example/tool:latest' has no fixed tag; use one "
         "other than latest",
     ),
 }
@@ -423,7 +423,7 @@ LOOP = {
         lambda d: d[0]["components"]["comp-for-loop-1"]["dag"]["tasks"]["say"]["componentRef"].update(
             name="comp-for-loop-1"
         ),
-        "components: run one another in a circle: comp-for-loop-1 -> comp-for-loop-1",
+        "components: form a cycle: comp-for-loop-1 -> comp-for-loop-1",
     ),
 }
 CONDITIONAL = {
@@ -444,7 +444,7 @@ WITH_EXIT = {
     ),
     "exit task alone": (
         lambda d: d[0]["root"]["dag"]["tasks"].pop("exit-handler-1"),
-        "root.dag: has no task but exit tasks",
+        "root.dag: has no task except exit tasks",
     ),
 }
 SETTINGS = "platforms.kubernetes.deploymentSpec.executors"
@@ -492,7 +492,7 @@ ON_KUBERNETES = {
     ),
     "second settings": (
         lambda d: d.append(copy.deepcopy(d[1])),
-        "document 3: is a second platform spec; the server takes one",
+        "document 3: is a second platform spec; the server accepts one",
     ),
     "unknown field beside the settings": (
         lambda d: d[1]["platforms"]["kubernetes"].update(colour="red"),
@@ -500,7 +500,7 @@ ON_KUBERNETES = {
     ),
     "other platform": (
         lambda d: d[1]["platforms"].update(cloud=d[1]["platforms"].pop("kubernetes")),
-        "platforms: cloud; Kubeflow Pipelines knows kubernetes alone",
+        "platforms: cloud; Kubeflow Pipelines only supports kubernetes",
     ),
 }
 FAULTS = [

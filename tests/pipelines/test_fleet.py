@@ -77,7 +77,7 @@ def test_a_good_candidate_is_tried_by_half_of_the_workers_and_then_runs_on_all(f
     ended = end_round(2, canary=CanaryPlan(fraction=0.5, frames=15, hours=1))
     assert (ended.outcome, ended.champion) == ("deployed", ended.version)
     assert ended.version != first
-    assert ended.canary == "2 of 2 workers have looked at 15 images with it"
+    assert ended.canary == "2 of 2 workers have processed 15 images with it"
     assert ended.workers.outcome == "confirmed"
     assert set(versions(fleet).values()) == {ended.version}
 

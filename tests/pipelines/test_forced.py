@@ -86,7 +86,7 @@ def test_a_candidate_that_was_changed_in_the_store_is_not_judged_again(run, tmp_
     path.write_text(json.dumps(described))
     with pytest.raises(SystemExit):
         run(force="evaluate")
-    assert "is not the description that the job committed" in capsys.readouterr().out
+    assert "was changed in the store" in capsys.readouterr().out
     assert Job.open(root(tmp_path)).read()[0] == state
 
 

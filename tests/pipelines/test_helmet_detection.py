@@ -228,4 +228,4 @@ def test_a_job_root_that_cannot_be_made_is_one_line(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
-    assert "which job_root leads to, cannot be made" in done.stderr
+    assert "(from job_root) cannot be created" in done.stderr

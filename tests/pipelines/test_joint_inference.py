@@ -87,9 +87,9 @@ def test_the_report_has_edge_cloud_joint_and_oracle_and_the_curve(finished):
     assert metrics["gain"] == pytest.approx(metrics["map50"] - metrics["edge.map50"])
     assert 0 <= metrics["fraction"] <= 1
     titles = [section.title for section in read_sections(page)]
-    assert titles[1:3] == ["Joint inference", "What each frame sent gains"]
+    assert titles[1:3] == ["Joint inference", "Gain per frame sent"]
     text = page.read_text()
-    for words in ("edge only", "cloud only", "joint", "oracle router", "Mbit/s upwards"):
+    for words in ("edge only", "cloud only", "joint", "oracle router", "Mbit/s uplink"):
         assert words in text
 
 
@@ -157,7 +157,7 @@ def test_a_job_of_one_model_is_not_made_one_of_a_pair(finished, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"min_recall_of_cloud": 0}, "say what matters"),
+        ({"min_recall_of_cloud": 0}, "no goal given"),
         ({"min_recall_of_cloud": 97}, "min_recall_of_cloud"),
         ({"offload_miner": "novelty"}, "unknown offload_miner 'novelty': choose from"),
         ({"big_model": "nowhere.pt", "estimator": "yolo", "base_model": "yolo11n.yaml"}, "nowhere.pt"),

@@ -508,10 +508,10 @@ def test_rounds_on_ceph(undisturbed, ceph, tmp_path, monkeypatch):
         assert site.essence() == undisturbed[number]
     site.environment = {"AWS_SECRET_ACCESS_KEY": SECRET_KEY[::-1]}
     line = site.fail()
-    assert "access refused (SignatureDoesNotMatch): check AWS_ACCESS_KEY_ID" in line
+    assert "access denied (SignatureDoesNotMatch): check AWS_ACCESS_KEY_ID" in line
     assert SECRET_KEY[::-1] not in line
     site.environment = jumped(tmp_path, DAY)
-    assert "this machine's clock and the server's differ" in site.fail()
+    assert "this machine's clock differs from the server's" in site.fail()
 
 
 def has_replaced(store: Store, etag: str, number: int) -> bool:

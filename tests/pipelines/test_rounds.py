@@ -170,5 +170,5 @@ def test_a_champion_that_was_swapped_in_the_store_is_not_unpickled(tmp_path):
     process = start(tmp_path / "feed", tmp_path, "two")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "is not the description that the job committed" in output
+    assert "was changed in the store" in output
     assert job.read()[0].round == 1

@@ -79,7 +79,7 @@ def test_a_bundle_of_a_kind_that_is_not_loaded_can_be_kept_and_passed_on(tmp_pat
         (again / name).write_bytes((folder / name).read_bytes())
     bundle.write(again)
     assert json.loads((again / "model.json").read_text()) == described
-    with pytest.raises(Exception, match="unknown head 'unheard-of': name the module that registers it"):
+    with pytest.raises(Exception, match="unknown head 'unheard-of' of the model: add the module that registers it"):
         decoder_of(bundle).network(bundle, None)
 
 

@@ -339,4 +339,4 @@ def test_plugins_lists_every_kind_and_takes_modules_as_a_parameter():
     assert {"estimator", "miner", "runtime"} <= kinds
     assert "label-studio" in done.output
     refused = CliRunner().invoke(app, ["plugins", "-p", "epochs=3"])
-    assert (refused.exit_code, refused.output) == (1, "error: epochs: only plugins=MODULES is taken here\n")
+    assert (refused.exit_code, refused.output) == (1, "error: epochs: only plugins=MODULES is possible here\n")

@@ -145,7 +145,7 @@ def test_a_box_that_is_lost_fails_although_its_score_changed_by_few_steps():
 
     (reason,) = unmet(compare(BUNDLE, golden, changed(golden, lower))).values()
     assert "0.80 at " in reason
-    assert "of image 1 has no like on the board, and 23 more; the simulator finds 12" in reason
+    assert "of image 1 has no match on the board, and 23 more; the simulator finds 12" in reason
 
 
 def test_a_box_at_the_edge_of_the_confidence_may_go():
@@ -186,7 +186,7 @@ def test_outputs_of_one_shape_in_another_order_are_told_apart():
     golden = scenes(four)
     swapped = [[one[1], one[0], *one[2:]] for one in golden.outputs]
     reason = unmet(compare(four, golden, swapped))["differences"]
-    assert "another order: box0 comes in the place of cls0, cls0 comes in the place of box0" in reason
+    assert "another order: box0 takes the place of cls0, cls0 takes the place of box0" in reason
 
 
 # The program
@@ -195,14 +195,14 @@ FAULTS = {
     "": "",
     "rounding": "",
     "noise": "differences: at most",
-    "zeros": "alive: every output is the same everywhere (box0: 0): the NPU computes nothing",
+    "zeros": "alive: every output is constant (box0: 0): the NPU does not compute",
     "blind": "alive: cls0 is 0 everywhere, the simulator's reaches 0.8; cls1 is 0 everywhere",
-    "capped": "has no like on the board",
+    "capped": "has no match on the board",
     "nan": "numbers: box0, cls0, box1, cls1: NaN or infinite",
     "nhwc": "outputs: the board gives them channels last (NHWC)",
     "mixed": "read channels last: the board gives NHWC in the shape of NCHW",
     "swapped": "outputs: they come in another order",
-    "stuck": "the board gives the same for every image: the images do not reach the NPU",
+    "stuck": "the board's outputs are the same for every image: the images do not reach the NPU",
     "old noise": "librknnrt.so 2.3.0 is older than the toolkit 2.5.0 that made the model: update it first",
 }
 
@@ -217,14 +217,14 @@ def test_the_program_tells_what_is_wrong_with_a_board(board, tmp_path, faults, s
     result = program("--bundle", folder, "--runs", 3)
     lines = result.output.splitlines()
     assert lines[0] == f"model: {folder} on rk3588, 3 images"
-    assert lines[-2].endswith(" ms an image on the NPU, median of 3 runs")
+    assert lines[-2].endswith(" ms per image on the NPU, median of 3 runs")
     if says:
         assert (result.exit_code, lines[-1].split(":")[1]) == (1, " FAILED")
         assert says in lines[-1]
         assert [line for line in lines if line.startswith("FAIL")]
     else:
         assert (result.exit_code, lines[-1]) == (
-            0, "verdict: passed: the board computes what the simulator did, but for rounding"
+            0, "verdict: passed: the board matches the simulator up to rounding"
         )  # fmt: skip
         assert not [line for line in lines if line.startswith("FAIL")]
 
@@ -238,8 +238,8 @@ def test_an_old_runtime_that_agrees_is_noted(board, tmp_path):
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
-        ("refuses", "must be as new as the toolkit that the model was converted with, 2.5.0"),
-        ("silent", "error: the NPU's runtime gave no outputs"),
+        ("refuses", "must be at least as new as the toolkit that converted the model, 2.5.0"),
+        ("silent", "error: the NPU runtime gave no outputs"),
     ],
 )
 def test_a_runtime_that_gives_nothing_is_one_line(board, tmp_path, faults, says):
@@ -251,7 +251,7 @@ def test_a_runtime_that_gives_nothing_is_one_line(board, tmp_path, faults, says)
 
 def test_the_champion_of_a_job_is_checked_by_the_workers_own_variables(board, tmp_path):
     job = Job.open(str(tmp_path / "job"))
-    assert "there is no champion in it yet" in program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job")}).output
+    assert "the job has no champion yet" in program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job")}).output
     job.registry.publish(write_board_bundle(tmp_path / "model", "zeros"), "v1")
     point_at(job, "v1")
     result = program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job"), "EDGE_RUNS": "2"})
@@ -272,7 +272,7 @@ def test_a_bundle_from_before_there_were_golden_tensors_is_told(board, tmp_path,
     monkeypatch.setattr(Lite, "load_rknn", lambda *_: 0)
     result = program("--bundle", write_board_bundle(tmp_path / "model", golden=False))
     assert result.exit_code == 1
-    assert "no model.rk3588.golden.npz in it: it was converted before there were golden tensors" in result.output
+    assert "no model.rk3588.golden.npz in it: it was converted by an earlier version" in result.output
 
 
 def test_golden_tensors_of_another_model_are_told(board, tmp_path):
@@ -280,7 +280,7 @@ def test_golden_tensors_of_another_model_are_told(board, tmp_path):
     replace(scenes(), names=("a", "b", "c", "d")).write(folder / golden_file("rk3588"))
     BUNDLE.write(folder)
     detector = open_detector("rknn", folder)
-    with pytest.raises(InputError, match="the golden tensors have the outputs a, b, c, d, the model box0"):
+    with pytest.raises(InputError, match="the golden tensors have outputs a, b, c, d, the model box0"):
         compare_with_golden(detector, find_golden(detector, folder))
 
 
@@ -339,7 +339,7 @@ def test_a_model_that_the_board_computes_otherwise_is_refused(board, job, tmp_pa
     assert site.turn().version == "v1"
     told = status(job)
     assert (told.version, told.state) == ("v2", "failed")
-    assert told.error.startswith("on this board it is not what was measured: alive: cls0 is 0 everywhere")
+    assert told.error.startswith("on this board its outputs differ from those measured: alive: cls0 is 0 everywhere")
     assert "such a model finds nothing" in told.error
     deploy(job, "v3", tmp_path / "v3", "rounding")
     assert site.turn().version == "v3"
@@ -351,7 +351,7 @@ def test_a_runtime_that_is_too_old_is_told_to_the_job(board, job, tmp_path):
     site.turn()
     deploy(job, "v2", tmp_path / "v2", "refuses")
     assert site.turn().version == "v1"
-    assert status(job).error.endswith("that the model was converted with, 2.5.0")
+    assert status(job).error.endswith("that converted the model, 2.5.0")
 
 
 def test_who_does_not_want_the_check_does_not_pay_for_it(board, job, tmp_path):
@@ -364,7 +364,7 @@ def test_who_does_not_want_the_check_does_not_pay_for_it(board, job, tmp_path):
 def test_a_check_that_is_not_wanted_refuses_nothing(board, tmp_path):
     folder = write_board_bundle(tmp_path / "model", "noise")
     options = {"threads": 1, "modules": "tests.fake_board", "stop": threading.Event()}
-    with pytest.raises(UnfitModelError, match="not what was measured: differences"):
+    with pytest.raises(UnfitModelError, match="its outputs differ from those measured: differences"):
         run_smoke_test(folder, "rknn", **options)
     run_smoke_test(folder, "rknn", **options, board_check=False)
 

@@ -60,7 +60,7 @@ def test_a_bundle_with_boxes_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"outputs": ["boxes", "scores"]}, "2 outputs: boxes need three"),
+        ({"outputs": ["boxes", "scores"]}, "2 outputs: three are needed"),
         ({"head": {"kind": "boxes", "strides": [8]}}, "head: a head of kind boxes: strides: Unexpected"),
         ({"head": {"end_to_end": False}}, "head: a head of kind split: strides: Field required"),
     ],
@@ -110,5 +110,5 @@ def test_boxes_are_in_pixels_of_each_image_whatever_their_number(tmp_path):
 
 def test_a_model_with_other_outputs_than_boxes_is_refused(tmp_path):
     described = replace(BOXES, outputs=("boxes", "scores", "classes"))
-    with pytest.raises(InputError, match=r"labels \('N',\), but .*classes.* are needed: .*the boxes, their scores"):
+    with pytest.raises(InputError, match=r"labels \('N',\), but .*classes.* are needed: .*boxes, scores and classes"):
         open_detector("onnx", write_bundle(tmp_path / "version", answer(), described))

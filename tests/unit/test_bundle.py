@@ -81,7 +81,7 @@ def test_a_folder_without_description_is_no_bundle(tmp_path):
     ("values", "complaint"),
     [
         ({"classes": []}, "classes: "),
-        ({"classes": ["helmet", "helmet"]}, "name one twice"),
+        ({"classes": ["helmet", "helmet"]}, "contain duplicates"),
         ({"image_size": [640]}, "image_size.1: "),
         ({"image_size": [640, 650]}, "not a multiple of the strides"),
         ({"outputs": ["output0"]}, "1 outputs for 3 strides"),

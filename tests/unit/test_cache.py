@@ -187,7 +187,7 @@ def test_a_cache_that_may_not_be_written_is_replaced_with_one_line(tmp_path, mon
     first, second = cache_folder(str(tmp_path / "job")), cache_folder(str(tmp_path / "job"))
     assert first == second != locked
     (line,) = caplog.messages
-    assert line.startswith(f"the cache {locked} may not be written by user")
+    assert line.startswith(f"the cache {locked} is not writable for user")
 
 
 def with_masks_in(manifest, root):

@@ -39,7 +39,7 @@ def job(root, end_round) -> Job:
     for node in NODES:
         say(opened, node, name(1), frames=1000)
     assert end_round(root, 2, canary=PLAN) == Deployed(
-        "canary", name(2), name(1), canary="0 of 2 workers have looked at 10 images with it"
+        "canary", name(2), name(1), canary="0 of 2 workers have processed 10 images with it"
     )
     return opened
 
@@ -69,7 +69,7 @@ def test_it_is_promoted_once_each_of_them_has_looked_at_enough_images(job):
     assert settle_canary(job, now()).outcome == "promoted"
     state, _ = job.read()
     assert (state.champion, state.canary) == (name(2), None)
-    assert "2 of 2 workers have looked at 10 images" in state.history[-1].why
+    assert "2 of 2 workers have processed 10 images" in state.history[-1].why
     assert {pointer(job).for_node(node).version for node in NODES} == {name(2)}
     assert pointer(job).generation == move + 1
     assert settle_canary(job, now()) is None

@@ -85,11 +85,11 @@ def test_health_readiness_and_models(server):
 @pytest.mark.parametrize(
     ("path", "data", "kind", "code", "message"),
     [
-        ("/v1/models/other:predict", DATA, "image/jpeg", 404, "the one here is 'model'"),
+        ("/v1/models/other:predict", DATA, "image/jpeg", 404, "this server has 'model'"),
         ("/nothing", None, "", 404, "Not Found"),
         ("/sedna/predict", None, "", 405, "Method Not Allowed"),
-        (PREDICT, b"<html>", "image/jpeg", 400, "no JPEG or PNG"),
-        (PREDICT, DATA[:-200], "image/jpeg", 400, "its end is missing"),
+        (PREDICT, b"<html>", "image/jpeg", 400, "not a JPEG or PNG"),
+        (PREDICT, DATA[:-200], "image/jpeg", 400, "truncated"),
         (PREDICT, DATA, "video/mp4", 415, "image/jpeg or image/png"),
         (PREDICT, b"{}", "application/json", 415, "image/jpeg or image/png"),
         ("/sedna/predict", b"{}", "application/json", 400, "data"),
@@ -105,9 +105,9 @@ def test_a_request_that_cannot_be_answered_is_told_why(server, path, data, kind,
 def test_too_many_bytes_or_pixels_are_not_read(job, tmp_path):
     with serving(options(tmp_path, max_bytes=2000, max_pixels=96 * 95)) as server:
         code, _, body = ask(server.port, PREDICT, b"x" * 5000)
-        assert (code, "5000 bytes, and 2000 are allowed" in body["error"]) == (413, True)
+        assert (code, "5000 bytes, but at most 2000 are allowed" in body["error"]) == (413, True)
         code, _, body = ask(server.port, PREDICT, encode_image(IMAGE, 20))
-        assert (code, "96x96 pixels, and 9120 are allowed" in body["error"]) == (413, True)
+        assert (code, "96x96 pixels, but at most 9120 are allowed" in body["error"]) == (413, True)
 
 
 def test_a_body_that_does_not_say_how_long_it_is_is_limited_too(job, tmp_path):
@@ -159,7 +159,7 @@ def test_a_request_ends_at_its_deadline_or_at_the_client_s_if_that_is_sooner(job
     with serving(options(tmp_path, deadline_s=5)) as server:
         held_up(server, 0.6)
         code, _, body = ask(server.port, PREDICT, DATA, X_Timeout_Ms="100")
-        assert (code, body["error"]) == (504, "there was no answer within 0.1 s")
+        assert (code, body["error"]) == (504, "no result within 0.1 s")
         assert ask(server.port, PREDICT, DATA, X_Timeout_Ms="soon")[0] == 400
         assert ask(server.port, PREDICT, DATA, X_Timeout_Ms="99999")[0] == 200
 

@@ -64,5 +64,5 @@ def test_containers_run_as_who_started_them_and_get_what_stores_need_alone(runne
 
 def test_without_an_engine_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
-    with pytest.raises(InputError, match="no Docker engine answers here: start one"):
+    with pytest.raises(InputError, match="no Docker engine is running: start one"):
         containers.docker_runner(PIPELINES["helmet-detection"], {"job_root": str(tmp_path)}, tmp_path)

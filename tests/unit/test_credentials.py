@@ -86,17 +86,17 @@ def test_a_service_accounts_role(server, role):
 def test_a_role_that_is_refused(server, role):
     body = error("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
     server.services["/"] = lambda handler: (403, body, {})
-    assert f"STS at {server.address} refuses (HTTP 403: AccessDenied Not authorized" in refusal()
+    assert f"STS at {server.address} refused the request (HTTP 403: AccessDenied Not authorized" in refusal()
 
 
 def test_a_page_in_place_of_sts(server, role):
     server.services["/"] = lambda handler: (200, b"<html>log in</html>", {"Content-Type": "text/html"})
-    assert "does not answer as one" in refusal()
+    assert "gave an invalid answer" in refusal()
 
 
 def test_an_sts_that_is_out_of_reach(server, role, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")
-    assert "STS at http://127.0.0.1:1 is out of reach (" in refusal()
+    assert "STS at http://127.0.0.1:1 cannot be reached (" in refusal()
 
 
 def test_a_store_with_an_sts_of_its_own(server, role, monkeypatch):
@@ -150,7 +150,7 @@ def test_a_profile(server, monkeypatch, tmp_path):
     assert server.askers == [("one", None), ("two", "session")]
     monkeypatch.setenv("AWS_PROFILE", "home")
     assert "AWS_PROFILE=home: no such profile in " in (message := refusal())
-    assert message.endswith("it has default, work, assumed")
+    assert message.endswith("choose from default, work, assumed")
     monkeypatch.setenv("AWS_PROFILE", "assumed")
     assert "has no aws_access_key_id: only profiles with keys can be used" in refusal()
 
@@ -159,7 +159,7 @@ def test_a_file_of_profiles_that_is_none(server, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_PROFILE", "work")
     assert "no such file" in refusal()
     (tmp_path / "credentials").write_text(f"[work\naws_session_token = {TOKEN}\n")
-    assert "cannot be read as a file of AWS credentials" in refusal()
+    assert "is not a readable AWS credentials file" in refusal()
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])

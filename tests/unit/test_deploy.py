@@ -127,7 +127,7 @@ def test_a_pending_candidate_waits_for_its_window_and_no_older_one_comes_after_a
 
 
 def test_an_error_of_the_gate_commits_nothing(root, end_round):
-    with pytest.raises(InputError, match="round 1 is not committed, since the gate could not decide: no metric"):
+    with pytest.raises(InputError, match="round 1 is not committed, because the gate could not decide: no metric"):
         end_round(root, 1, outcome="error", why="no metric 'x'")
     assert list(Job.open(root).store.list()) == []
 
@@ -145,7 +145,9 @@ def test_the_same_run_again_does_nothing_twice(root, end_round):
 
 def test_another_run_of_the_same_round_is_told_that_it_lost(root, end_round):
     end_round(root, 1)
-    with pytest.raises(ConflictError, match="another run committed round 1 first; this one's work is dropped"):
+    with pytest.raises(
+        ConflictError, match="another run committed round 1 first; the results of this run are discarded"
+    ):
         end_round(root, 1, run_id="other", content="other", champion=None)
     assert Job.open(root).registry.versions() == [name(1)]
 
@@ -427,14 +429,14 @@ def test_a_bundle_half_removed_is_not_there(root, end_round, monkeypatch):
 def test_what_cannot_be_deployed_is_refused_before_anything_is_written(tmp_path, end_round):
     job = Job.open(str(tmp_path / "job"))
     root = str(tmp_path / "job")
-    with pytest.raises(InputError, match="rollout_fraction=0 is not above 0"):
+    with pytest.raises(InputError, match="rollout_fraction=0: must be above 0"):
         end_round(root, 1, rollout_fraction=0)
     with pytest.raises(NotFoundError, match=r"no model\.json in it"):
         publish(Candidate.of_one(tmp_path), job, State(), 1)
     folder = bundle(tmp_path, "x")
     (folder / "model.onnx").unlink()
     replace(Bundle.read(bundle(tmp_path, "y"))).write(folder)
-    with pytest.raises(InputError, match=r"no model\.onnx in it: only a model that runs can be deployed"):
+    with pytest.raises(InputError, match=r"no model\.onnx in it: convert the model before it is deployed"):
         publish(Candidate.of_one(folder), job, State(), 1)
     settings = {"outcome": "promoted", "why": "", "run_id": "r", "cursor": "", "champion": None}
     with pytest.raises(InputError, match=r"manifest .*nothing: no such file"):

@@ -69,8 +69,8 @@ def test_a_miner_that_judges_by_boxes_keeps_frames_by_chance_alone(job, tmp_path
     kept = list(read_sidecars(job.store))
     assert 4 < len(kept) < 22
     assert {one.kind for one in kept} == {"audit"}
-    assert {one.reason for one in kept} == {"the model gives no boxes to judge by"}
-    assert "gives no boxes for the miner entropy-sum to judge by: only audit_ratio=0.3" in caplog.text
+    assert {one.reason for one in kept} == {"the model gives no boxes to score"}
+    assert "gives no boxes for the miner entropy-sum to score: only audit_ratio=0.3" in caplog.text
 
 
 def test_a_model_whose_logits_are_not_numbers_fails_its_smoke_test(tmp_path):

@@ -220,15 +220,15 @@ def test_a_job_whose_new_address_is_out_of_reach_goes_on_with_its_model(job, tmp
     worker = Worker(moved)
     worker.run(threading.Event())
     assert worker.metrics.value("kept") == 3
-    assert f"beginning with that of {job.store.uri}" in caplog.text
+    assert f"starting with the model of {job.store.uri}" in caplog.text
 
 
 def test_a_mistyped_job_root_is_told(tmp_path, caplog):
     with running(options(tmp_path, video(tmp_path / "v.avi", 6), job_root=str(tmp_path / "jbo"))) as worker:
-        until(lambda: "no job lies at" in caplog.text)
+        until(lambda: "no job at" in caplog.text)
         deploy(Job.open(str(tmp_path / "jbo")), "v1", tmp_path / "bundle")  # it was not mistyped after all
         until(lambda: worker.metrics.value("frames") == 6)
-    assert caplog.text.count("no job lies at") == 1
+    assert caplog.text.count("no job at") == 1
 
 
 def test_two_workers_of_one_name_are_reported(job, tmp_path, caplog, monkeypatch):
@@ -242,7 +242,7 @@ def test_two_workers_of_one_name_are_reported(job, tmp_path, caplog, monkeypatch
     ]
     with running(chosen[0]) as one, running(chosen[1]) as two:
         until(lambda: one.metrics.value("node_conflicts") and two.metrics.value("node_conflicts"))
-    assert "also reports as node edge-1: give each worker a name of its own (--node)" in caplog.text
+    assert "also reports as node edge-1: give each worker its own name (--node)" in caplog.text
 
 
 def test_a_worker_that_starts_again_is_no_other_worker(job, tmp_path, caplog, monkeypatch):
@@ -501,8 +501,8 @@ def test_a_port_in_use_is_refused_in_one_line():
         ({"miner": "IBTT"}, "unknown miner"),
         ({"miner": "IBT", "miner_parameters": {"threshold": "1"}}, "threshold"),
         ({"runtime": "tpu"}, "unknown runtime"),
-        ({"node": "../secrets"}, "cannot name a file"),
-        ({"spool_bytes": 10}, "holds nothing"),
+        ({"node": "../secrets"}, "cannot be used in a file name"),
+        ({"spool_bytes": 10}, "is too small"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_done(job, tmp_path, others, message):

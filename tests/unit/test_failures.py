@@ -70,7 +70,7 @@ def test_a_damaged_record_is_none(tmp_path, caplog):
     store = open_store(str(tmp_path / "job"))
     store.write(FAILURES, b'{"round": 0}')
     assert read_failures(store) is None
-    assert "failures.json is damaged and not looked at" in caplog.text
+    assert "failures.json is damaged and ignored" in caplog.text
     note_failure(store.uri, 1, "train", "out of memory")
     assert read_failures(store).count == 1
 

@@ -102,4 +102,4 @@ def test_what_is_no_sidecar_is_passed_over_and_named(store, caplog):
     good = write(store)
     store.write("hard-examples/2026/11/20/14/broken.json", b'{"image": 1}')
     assert list(read_sidecars(store)) == [good]
-    assert "14/broken.json is not the sidecar of a hard example" in caplog.text
+    assert "14/broken.json is not a valid sidecar of a hard example" in caplog.text

@@ -284,13 +284,13 @@ def test_a_declared_class_list_makes_other_numbers_unknown(tmp_path, job):
 def test_a_class_the_data_does_not_have_is_kept_and_told(tmp_path, job, caplog):
     ingested = bring(tmp_path, job, people(), classes="hat,vest", ignore_classes="*")
     assert ingested.manifest.classes == ("hat", "vest")
-    assert "classes names vest, which the data set does not have" in caplog.text
+    assert "classes contains vest, which the data set does not have" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("classes", "ignore_classes", "message"),
     [
-        ("hat", "hat", "named in classes and in ignore_classes"),
+        ("hat", "hat", "in both classes and ignore_classes"),
         ("", "*", "classes is empty"),
         (":x", "", "not a name"),
         ("a:x,a:y", "", "given twice"),
@@ -422,7 +422,7 @@ def test_too_many_bad_files_stop_it_with_the_reasons_and_the_list(tmp_path, job)
 
 
 def test_no_usable_image_is_always_an_error(tmp_path, job):
-    with pytest.raises(InputError, match="no image can be used, 1 of 1 files are bad: not an image"):
+    with pytest.raises(InputError, match="no usable image, 1 of 1 files are bad: not an image"):
         bring(tmp_path, job, {"a.jpg": b"no"}, max_bad_fraction=1)
     empty = as_folder(tmp_path / "empty", {"data.json": b'{"images": [], "annotations": [], "categories": []}'})
     with pytest.raises(InputError, match="no images in the data"):
@@ -442,7 +442,7 @@ def test_nothing_is_left_of_an_archive_that_fails(tmp_path, job, make):
 
 
 def test_nothing_is_left_of_an_archive_of_no_known_format(tmp_path, job):
-    with pytest.raises(InputError, match="no known format"):
+    with pytest.raises(InputError, match="unknown data format"):
         ingest(str(as_zip(tmp_path / "x.zip", {"a.csv": b"1"})), str(job))
     assert list(job.iterdir()) == []
 
@@ -518,7 +518,7 @@ def test_archive_prefix_and_index_in_s3_into_s3(tmp_path, s3):
     for row in archive.manifest.rows():
         assert row["uri"] == f"{s3}/job/blobs/{row['id'][:2]}/{row['id']}.jpg"
         assert hashlib.sha256(store.read(row["uri"].removeprefix(f"{s3}/"))).hexdigest() == row["id"]
-    with pytest.raises(NotFoundError, match="no such object, and nothing below it"):
+    with pytest.raises(NotFoundError, match="no such object or prefix"):
         ingest(f"{s3}/nowhere", f"{s3}/job")
     with pytest.raises(InputError, match="raise max_files"):
         ingest(f"{s3}/prefix", f"{s3}/job", max_files=5)

@@ -179,4 +179,4 @@ def test_masks_beside_boxes_are_no_images_of_nothing(tmp_path):
     found = ingest(str(tmp_path / "data"), str(tmp_path / "job"), data_format="yolo")
     assert (found.counts["images"], found.counts["negatives"]) == (COUNT, 0)
     assert sum(entry.kind == LEFT_OUT for entry in found.quarantine) == COUNT
-    assert found.warnings[0].startswith("20 files with labels are left out (masks/a0.png, ")
+    assert found.warnings[0].startswith("20 files with labels are ignored (masks/a0.png, ")

@@ -149,16 +149,16 @@ def test_a_split_without_any_label_counts_as_bad(bring):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: images\nnames:\n\t- hat\n", "data.yaml cannot be read: .*indent with blanks, not with tabs"),
+        ("train: images\nnames:\n\t- hat\n", "data.yaml cannot be read: .*indent with spaces, not tabs"),
         ("train: images\nnames: [Größe]\n".encode("latin-1"), "data.yaml cannot be read: .*not UTF-8 text"),
         ("train: images\nnames: [hat\n", "data.yaml cannot be read"),
         (
             "train: images\nnames: [hat]\nnames: [cap]\n",
-            "data.yaml cannot be read: .*the key 'names' is there twice",
+            "data.yaml cannot be read: .*duplicate key 'names'",
         ),
-        ("train: images\nnc: 3\nnames: [hat, person]\n", "nc says 3 classes, names has 2"),
-        ("", "data.yaml is empty: it must name the classes"),
-        ("train: images\nval: images\nnc: 1\n", "'names' must list the classes"),
+        ("train: images\nnc: 3\nnames: [hat, person]\n", "nc says 3 classes, but names has 2"),
+        ("", "data.yaml is empty: it must list the classes"),
+        ("train: images\nval: images\nnc: 1\n", "'names' must be a list of class names"),
         ("train: images\nnames: [hat, ' ']\n", "'names' must be text by number; it has '1'"),
         ("train: images\nnames: [" + "a, " * 100_000 + "b]\n", "data.yaml cannot be read: .*larger than 256 KiB"),
         ("train: images\nnames: " + "[" * 100_000, "data.yaml cannot be read: .*nested more than 50 deep"),
@@ -200,7 +200,7 @@ def test_of_key_points_the_box_before_them_is_taken(bring):
 
 
 def test_key_points_that_nothing_announces_are_not_taken_for_an_outline(bring):
-    with pytest.raises(InputError, match="13 columns may be an outline or a box with key points"):
+    with pytest.raises(InputError, match="13 columns can be an outline or a box with key points"):
         bring(images(3) | labels(3, text=POSE) | {"data.yaml": YAML})
 
 
@@ -258,7 +258,7 @@ def test_entries_that_name_the_folder_of_the_data_set_are_followed(bring, entrie
 def test_an_entry_that_is_not_there_is_an_error_while_labelled_images_are_in_none(bring):
     files = images(3, "train/images/a{}.jpg") | labels(3, "train/labels/a{}.txt")
     files |= {f"eval/images/b{n}.jpg": jpeg(f"b{n}") for n in range(3)} | labels(3, "eval/labels/b{}.txt")
-    with pytest.raises(InputError, match="names validation/images, which is not in the data, while 3 labelled images"):
+    with pytest.raises(InputError, match="lists validation/images, which is not in the data, while 3 labelled images"):
         bring(files | {"data.yaml": "train: train/images\nval: validation/images\nnames: [hat]\n"})
 
 
@@ -269,7 +269,7 @@ def test_labels_of_images_that_are_not_listed_are_left_out_by_name(bring):
     assert {entry.source for entry in found.quarantine} == {
         "images/a2.jpg", "labels/a2.txt", "images/a3.jpg", "labels/a3.txt",
     }  # fmt: skip
-    assert any("2 files with labels are left out" in warning for warning in found.warnings)
+    assert any("2 files with labels are ignored" in warning for warning in found.warnings)
 
 
 def test_a_data_set_that_begins_with_images_of_nothing_is_known(bring):
@@ -350,7 +350,7 @@ def test_zip_names_in_an_unknown_encoding_are_told(tmp_path, caplog):
     packed = zipped(tmp_path / "x.zip", files, lambda name: name.encode("gbk"))
     with pytest.raises(InputError, match=r"label without image \(3\)"):
         ingest(str(packed), str(tmp_path / "job"))
-    assert "3 names are in an encoding that the archive does not tell" in caplog.text
+    assert "3 names have an unknown encoding" in caplog.text
 
 
 # --- COCO ---
@@ -373,7 +373,7 @@ def test_boxes_in_0_to_1_are_refused(bring):
     content = coco(3)
     for annotation in content["annotations"]:
         annotation["bbox"] = [0.1, 0.1, 0.5, 0.5]
-    with pytest.raises(InputError, match=r"box in 0..1, which are no pixels \(3\)"):
+    with pytest.raises(InputError, match=r"box in 0..1 instead of pixels \(3\)"):
         bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)})
 
 
@@ -385,7 +385,7 @@ def test_boxes_in_0_to_1_are_refused_in_every_format_of_pixels(bring, name):
         "csv": {"x.csv": "image,x1,y1,x2,y2,class\n" + "".join(f"a{n}.jpg,.1,.1,.5,.5,hat\n" for n in range(3))},
         "sedna": {"train.txt": "".join(f"a{n}.jpg 0.1,0.1,0.5,0.5,0\n" for n in range(3))},
     }[name]
-    with pytest.raises(InputError, match=r"box in 0..1, which are no pixels \(3\)"):
+    with pytest.raises(InputError, match=r"box in 0..1 instead of pixels \(3\)"):
         bring(images(3, "a{}.jpg") | files)
 
 
@@ -441,7 +441,7 @@ def test_turned_coco_boxes_are_refused(bring, turned):
     content = coco(3)
     content["annotations"][0] |= turned
     found = bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)}, max_bad_fraction=0.4)
-    assert bad(found) == {"a0.jpg": "turned box: annotation 0 is turned by 45 degrees: draw it upright"}
+    assert bad(found) == {"a0.jpg": "turned box: annotation 0 is rotated by 45 degrees: draw it upright"}
 
 
 @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ def test_turned_voc_boxes_are_refused(bring):
     turned = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
     files = images(3, "a{}.jpg") | {f"a{n}.xml": voc(voc_object(turned if n == 0 else "")) for n in range(3)}
     found = bring(files, max_bad_fraction=0.4)
-    assert bad(found) == {"a0.jpg": "turned box: hat is turned by 90 degrees: draw it upright"}
+    assert bad(found) == {"a0.jpg": "turned box: hat is rotated by 90 degrees: draw it upright"}
 
 
 def test_voc_lists_may_name_images_with_spaces_and_have_numbers_behind_them(bring):
@@ -556,22 +556,22 @@ def test_voc_lists_may_name_files(bring, line):
                 "annotations.xml": "<annotations><version>1.1</version><image id='0' name='a0.jpg' "
                 "width='80' height='60'><box label='hat' xtl='1' ytl='1' xbr='40' ybr='40'></box></image></annotations>"
             },
-            "annotations.xml is CVAT's XML, which is not read: export from",
+            "annotations.xml is CVAT's XML, which is not supported: export from",
         ),
         (
             {
                 f"a{n}.json": json.dumps({"version": "5.0", "shapes": [{"label": "hat", "points": []}]})
                 for n in range(3)
             },
-            "a0.json is LabelMe's JSON, which is not read: convert it to COCO",
+            "a0.json is LabelMe's JSON, which is not supported: convert it to COCO",
         ),
         (
             {"annotations/train.json": json.dumps({"info": {}, "categories": {}, "items": [{"annotations": []}]})},
-            "train.json is Datumaro's JSON, which is not read",
+            "train.json is Datumaro's JSON, which is not supported",
         ),
         (
             {"via.json": json.dumps({"a0.jpg1": {"filename": "a0.jpg", "regions": []}})},
-            "via.json is VIA's JSON, which is not read",
+            "via.json is VIA's JSON, which is not supported",
         ),
     ],
 )
@@ -599,7 +599,7 @@ def halves(left, right):
 
 def test_masks_of_0_and_255_are_not_taken_for_background_and_nothing(bring):
     files = images(3) | {f"masks/a{n}.png": halves(0, 255) for n in range(3)}
-    with pytest.raises(InputError, match="the masks hold nothing but class background and 255"):
+    with pytest.raises(InputError, match="the masks contain only class background and 255"):
         bring(files | {"classes.txt": "background\nobject\n"})
     found = bring(files | {"data.yaml": "names: [background, object]\nlabel_mapping: {255: 1}\n"})
     assert found.pixels == {"background": 7200, "object": 7200, "void (255)": 0}
@@ -645,7 +645,7 @@ def test_tasks_and_lines_that_say_that_nothing_is_to_be_seen_are_believed(bring)
 def test_a_mask_that_lies_elsewhere_is_no_image(bring):
     files = images(4) | {f"masks/a{n}.png": halves(0, 1) for n in range(3)} | {"old/a3.png": halves(1, 0)}
     found = bring(files | {"classes.txt": "sky\nroad\n"}, max_bad_fraction=0.3)
-    assert bad(found) == {"old/a3.png": "label not read: by its name and kind it may be the mask of images/a3.jpg"}
+    assert bad(found) == {"old/a3.png": "label not read: judging by its name, it may be the mask of images/a3.jpg"}
 
 
 def test_a_class_without_pixels_is_told(bring):
@@ -675,7 +675,7 @@ def test_an_unknown_class_is_told_with_the_classes_there_are_and_what_to_do(brin
         "unknown class hat (3 images); classes has hardhat, person: name it in classes, as hat or hat:hardhat"
         in message
     )
-    assert "or all such with ignore_classes=*" in message
+    assert "or ignore all unknown ones with ignore_classes=*" in message
 
 
 # --- one look at the whole ---
@@ -686,8 +686,8 @@ def test_boxes_that_cannot_be_meant_are_told(bring):
     whole = {f"labels/a{n}.txt": "0 0.5 0.5 1 1\n" for n in range(3, 6)}
     warnings = bring(images(6) | specks | whole | {"data.yaml": YAML.replace(", person", "")}).warnings
     assert warnings == (
-        "3 of 6 boxes have a side under 2 pixels: is their unit another?",
-        "3 of 6 boxes are as large as their image: is that what they mark?",
+        "3 of 6 boxes have a side under 2 pixels: are they in another unit?",
+        "3 of 6 boxes are as large as their image: is this intended?",
     )
 
 
@@ -696,7 +696,9 @@ def test_a_split_with_many_more_images_of_nothing_is_told(bring):
     for part, empty in (("train", 1), ("val", 8)):
         files |= {f"images/{part}/{part}{n}.jpg": jpeg(f"{part}{n}") for n in range(10)}
         files |= {f"labels/{part}/{part}{n}.txt": "" if n < empty else LINE for n in range(10)}
-    assert bring(files).warnings == ("80% of split val show nothing, of the others 10%: are labels missing?",)
+    assert bring(files).warnings == (
+        "80% of split val are without objects, but 10% of the others: are labels missing?",
+    )
 
 
 def test_a_class_without_a_box_is_told(bring):

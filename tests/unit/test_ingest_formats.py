@@ -63,12 +63,12 @@ def test_a_link_that_leads_upwards_does_not_go_round(data, tmp_path):
 
 @pytest.mark.parametrize("path", ["../x", "/etc", "a/../../x"])
 def test_a_data_path_that_leads_out_is_refused(data, path):
-    with pytest.raises(InputError, match="leads out of the data"):
+    with pytest.raises(InputError, match="is outside the data"):
         data({"a/b.jpg": ""}, path)
 
 
 def test_a_data_path_that_is_not_there_names_what_is(data):
-    with pytest.raises(NotFoundError, match="data_path 'x' is not in the data: at its top are a, c.txt"):
+    with pytest.raises(NotFoundError, match="data_path 'x' is not in the data: its top level has a, c.txt"):
         data({"a/b.jpg": "", "c.txt": ""}, "x")
 
 
@@ -146,7 +146,7 @@ def test_an_index_that_is_named_decides(data, files, index, name):
 
 
 def test_several_formats_are_not_guessed_at(data):
-    with pytest.raises(InputError, match="could be voc or yolo: name one in data_format"):
+    with pytest.raises(InputError, match="could be voc or yolo: choose one with data_format"):
         choose(data(VOC | YOLO), "auto")
     assert choose(data({}), "voc") == "voc"
 
@@ -165,19 +165,19 @@ def test_several_formats_are_not_guessed_at(data):
     ],
 )
 def test_several_indexes_are_not_guessed_at(data, files, names):
-    with pytest.raises(InputError, match=f"could be {names}: name one in data_format"):
+    with pytest.raises(InputError, match=f"could be {names}: choose one with data_format"):
         choose(data(files), "auto")
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
 def test_labels_that_nobody_knows_do_not_make_their_images_unlabelled(data, name):
-    with pytest.raises(InputError, match="the data is of no known format"):
+    with pytest.raises(InputError, match="unknown data format"):
         choose(data({"a.jpg": "", name: "who, knows"}), "auto")
 
 
 def test_no_format_says_what_is_there_and_what_is_known(data):
     known = "coco, csv, folder, jsonl, label-studio, masks, sedna, voc, yolo"
-    with pytest.raises(InputError, match=rf"no known format \(2 .jpg, 1 .csv\): choose from {known}"):
+    with pytest.raises(InputError, match=rf"unknown data format \(2 .jpg, 1 .csv\): choose from {known}"):
         choose(data({"a.jpg": "", "b.jpg": "", "labels.csv": "a,b"}), "auto")
     with pytest.raises(InputError, match="nothing"):
         choose(Folder(data({}).root, ()), "auto")
@@ -381,7 +381,7 @@ def test_yolo_outlines_become_boxes(data):
         ("0 0.5 0.5 0.1", "annotation unreadable: line 2 has 4 columns"),
         ("0 0.5 0.5 0.1 0.1 0.9", "annotation unreadable: line 2 has 6 columns"),
         ("hat 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: "),
-        ("0.5 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: the class 0.5 is no whole number"),
+        ("0.5 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: the class 0.5 is not a whole number"),
         ("0 0.5 0.5 nan 0.1", "NaN or infinite: line 2"),
         ("inf 0.5 0.5 0.1 0.1", "NaN or infinite: line 2"),
         (b"\xff\xfe\x00", "annotation unreadable: labels/a.txt: not UTF-8 text"),
@@ -414,12 +414,12 @@ def test_yolo_labels_and_images_that_do_not_match(data):
     [
         (
             "names: [hat]\ntrain: nowhere",
-            "no images where it says they are .nowhere.; in the data are data.yaml, images",
+            "no images at the given paths .nowhere.; the data has data.yaml, images",
         ),
-        ("names: [hat]\ntrain: /etc", "no images where it says they are"),
-        ("names: [hat]\ntrain: ../..", "no images where it says they are"),
-        ("names: hat\ntrain: images", "'names' must list the classes"),
-        ("names: []\ntrain: images", "'names' must list the classes"),
+        ("names: [hat]\ntrain: /etc", "no images at the given paths"),
+        ("names: [hat]\ntrain: ../..", "no images at the given paths"),
+        ("names: hat\ntrain: images", "'names' must be a list of class names"),
+        ("names: []\ntrain: images", "'names' must be a list of class names"),
         ("names: {hat: 0}\ntrain: images", "'names' must be text by number"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images", "'names' must be text by number"),
     ],
@@ -430,7 +430,7 @@ def test_yolo_descriptions_that_cannot_be_used(data, text, message):
 
 
 def test_yolo_several_descriptions_are_not_guessed_at(data):
-    with pytest.raises(InputError, match="several YOLO data sets.*a/data.yaml, b/data.yaml in data_path"):
+    with pytest.raises(InputError, match="several YOLO data sets.*data_path to one of a/data.yaml, b/data.yaml"):
         read(data({f"{site}/{name}": text for site in "ab" for name, text in DESCRIBED.items()}), "yolo")
 
 
@@ -621,7 +621,7 @@ def test_masks_in_folders(data):
     assert records["train/a.png"].mask.endswith("/trainannot/a.png")
     assert (records["test/c.png"].mask, records["test/c.png"].labels) == ("", None)
     assert reasons(records) == {
-        "testannot/d.png": "label without image: no image has the place and the name of this mask"
+        "testannot/d.png": "label without image: no image matches the path and name of this mask"
     }
 
 
@@ -655,7 +655,7 @@ def test_an_index_of_masks(data):
     }  # fmt: skip
     assert reasons(records) == {
         "../x.png": "label without image: all.txt lists it; no image is called x.png",
-        "rgb/d.png": "mask unreadable: all.txt lists 'gt/d.png', which is not there",
+        "rgb/d.png": "mask unreadable: all.txt lists 'gt/d.png', which does not exist",
     }
 
 
@@ -692,6 +692,6 @@ def test_names_of_values(data, files, classes, values):
 
 def test_several_descriptions_of_masks_are_not_guessed_at(data):
     files = MASKS | {"a.yaml": "names: [sky]", "b.yaml": "names: [road]"}
-    with pytest.raises(InputError, match=r"several data sets in the data: name one of a.yaml, b.yaml in data_path"):
+    with pytest.raises(InputError, match=r"several data sets in the data: set data_path to one of a.yaml, b.yaml"):
         read(data(files), "masks")
     assert read(data(files, "b.yaml"), "masks")[0] == ("road",)

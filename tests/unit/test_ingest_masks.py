@@ -96,12 +96,12 @@ def test_camvid_comes_in_with_its_splits_and_its_unlabelled_pixels_void(tmp_path
     assert ingested.pixels["void (255)"] == 6 * WIDTH * HEIGHT / 2
     assert ingested.pixels["building"] == WIDTH * HEIGHT / 2
     (section,) = sections(ingested)
-    assert "share of the masks" in section.body
+    assert "fraction of the masks" in section.body
     assert "0.500" in section.body
 
 
 def test_what_is_not_selected_is_quarantined_unless_it_is_ignored(tmp_path):
-    with pytest.raises(InputError, match=r"no image can be used, 6 of 6 files are bad: unknown class \(6\)"):
+    with pytest.raises(InputError, match=r"no usable image, 6 of 6 files are bad: unknown class \(6\)"):
         bring(tmp_path, camvid(), classes=CAMVID_CLASSES)
     ingested = bring(tmp_path, camvid(), classes=CAMVID_CLASSES, ignore_classes="number 11")
     assert ingested.counts["masks"] == 6, "a number without a name can be ignored as one"
@@ -236,10 +236,10 @@ def colours(**options):
 @pytest.mark.parametrize(
     ("mask", "reason"),
     [
-        (colours(mode="RGB"), "colour mask: x.png is RGB, not one class number for each pixel"),
-        (colours(mode="RGBA"), "colour mask: x.png is RGBA, not one class number for each pixel"),
-        (colours(mode="LA"), "colour mask: x.png is LA, not one class number for each pixel"),
-        (colours(mode="1"), "mask unreadable: x.png has 1 bits a pixel: classes, or shades? give it 8"),
+        (colours(mode="RGB"), "colour mask: x.png is RGB, not one class number per pixel"),
+        (colours(mode="RGBA"), "colour mask: x.png is RGBA, not one class number per pixel"),
+        (colours(mode="LA"), "colour mask: x.png is LA, not one class number per pixel"),
+        (colours(mode="1"), "mask unreadable: x.png has 1 bits per pixel: use 8 for class numbers"),
         (mask_png(halves(size=(WIDTH // 2, HEIGHT // 2))), "size contradicts the image: 30x20 in the mask, 60x40"),
         (mask_png(halves(size=(HEIGHT, WIDTH))), "size contradicts the image: 40x60 in the mask, 60x40"),
         (mask_png(halves(0, 3)), "unknown class: number 3"),
@@ -283,7 +283,7 @@ def test_a_listed_mask_that_is_missing_or_is_the_image_is_never_the_images_own_p
     ingested = bring(tmp_path, data, max_bad_fraction=0.7)
     assert {row["source"]: row["mask"] is None for row in ingested.manifest.rows()} == {"rgb/c.png": False}
     assert listed(ingested) == {
-        "a.png": "mask unreadable: all.txt lists 'gt/a.png', which is not there",
+        "a.png": "mask unreadable: all.txt lists 'gt/a.png', which does not exist",
         "b.png": "annotation unreadable: all.txt gives the image itself as its mask",
     }
 
@@ -310,7 +310,7 @@ def test_copies_with_different_masks_are_ambiguous(tmp_path):
 def test_values_without_names_are_an_error_that_says_where_to_give_them(tmp_path):
     data = files()
     del data["classes.txt"]
-    with pytest.raises(InputError, match="name them in classes, in order from 0"):
+    with pytest.raises(InputError, match="list them in classes, in order from 0"):
         bring(tmp_path, data)
     assert bring(tmp_path, data, classes="sky,road").counts["masks"] == 1
 
@@ -340,7 +340,7 @@ def test_a_plug_in_must_say_what_values_mean(tmp_path):
             return DataSet((), [Record("a.jpg", folder.path("a.jpg"), mask=folder.path("a.mask"))])
 
     try:
-        with pytest.raises(InputError, match="does not say what the values of masks mean"):
+        with pytest.raises(InputError, match="does not define the mask values"):
             bring(tmp_path, {"a.jpg": image(), "a.mask": mask_png(halves()), "names.here": b""})
     finally:
         del formats._entries["silent"]

@@ -87,7 +87,7 @@ def test_a_bundle_is_there_only_when_it_is_whole(job, tmp_path):
     bundle = bundle_in(tmp_path / "b")
     job.store.upload(tmp_path / "b" / "model.onnx", "bundles/half/model.onnx")
     assert job.registry.versions() == []
-    with pytest.raises(NotFoundError, match="no model version 'half'; there are none"):
+    with pytest.raises(NotFoundError, match="unknown model version 'half'; choose from none"):
         job.fetch_bundle("half", tmp_path / "half")
     job.registry.publish(tmp_path / "b", "v1")
     assert job.registry.versions() == ["v1"]
@@ -114,7 +114,7 @@ def test_the_pointer_moves_and_goes_back_with_its_history(job, tmp_path):
     assert [(change.before, change.version) for change in history] == [
         (None, "v1"), ("v1", "v2"), ("v2", "v3"), ("v3", "v2"), ("v2", "v1"),
     ]  # fmt: skip
-    with pytest.raises(NotFoundError, match="no model version 'v9'; choose from v1, v2, v3"):
+    with pytest.raises(NotFoundError, match="unknown model version 'v9'; choose from v1, v2, v3"):
         job.roll_back("v9")
 
 
@@ -149,5 +149,5 @@ def test_a_job_whose_state_is_gone_is_not_begun_anew(job, tmp_path):
     job.registry.publish(tmp_path / "b", "r0001-aaaaaaaa")
     assert job.read() == (State(), None), "a first round that was killed before its commit leaves this"
     job.registry.publish(tmp_path / "b", "r0002-bbbbbbbb")
-    with pytest.raises(InputError, match=r"state\.json is gone, although this job has had rounds: put it back"):
+    with pytest.raises(InputError, match=r"state\.json is gone, although this job has had rounds: restore it"):
         job.read()

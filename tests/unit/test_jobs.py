@@ -89,7 +89,7 @@ def test_a_job_is_shown_in_lines_and_as_json(job):
 def test_an_address_without_a_job_is_refused_by_name(tmp_path):
     shown = CliRunner().invoke(app, ["jobs", str(tmp_path / "nosuch")])
     assert shown.exit_code == 1
-    assert "nosuch: no job lies there, it has neither rounds nor hard examples" in shown.output
+    assert "nosuch: no job found (neither rounds nor hard examples)" in shown.output
     assert not (tmp_path / "nosuch").exists()
 
 
@@ -103,21 +103,21 @@ def test_a_damaged_report_costs_its_figures_alone(job):
 def test_a_version_may_be_given_by_the_beginning_of_its_name(job):
     shown = CliRunner().invoke(app, ["rollback", job.store.uri, "--to", "r0001"])
     assert shown.exit_code == 0, shown.output
-    assert f"the champion is {name(1)}, it was {name(3)}" in shown.stdout
-    assert f"give --to and one of {name(2)}, {name(3)}, {name(4)}" in shown.stdout
+    assert f"the champion is {name(1)}, before it was {name(3)}" in shown.stdout
+    assert f"give --to with one of {name(2)}, {name(3)}, {name(4)}" in shown.stdout
     assert json.loads(job.store.read(POINTER))["version"] == name(1)
 
 
 def test_a_beginning_that_is_no_versions_or_several_ones_is_refused_with_those_there_are(job):
-    with pytest.raises(InputError, match=f"'r000' is the beginning of {name(1)}, {name(2)}, .*: give more of it"):
+    with pytest.raises(InputError, match=f"'r000' is ambiguous: {name(1)}, {name(2)}, .* start with it"):
         job.roll_back("r000")
-    with pytest.raises(NotFoundError, match=f"no model version 'r0009'; choose from {name(1)}, {name(2)}"):
+    with pytest.raises(NotFoundError, match=f"unknown model version 'r0009'; choose from {name(1)}, {name(2)}"):
         job.roll_back("r0009")
 
 
 def test_a_bundle_that_lies_there_and_was_made_by_no_round_cannot_become_the_champion(job, tmp_path):
     job.registry.publish(bundle(tmp_path, "foreign"), "r0009-ffffffff")
-    with pytest.raises(NotFoundError, match="no model version 'r0009-ffffffff'"):
+    with pytest.raises(NotFoundError, match="unknown model version 'r0009-ffffffff'"):
         job.roll_back("r0009-ffffffff")
 
 

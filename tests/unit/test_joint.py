@@ -114,7 +114,7 @@ def test_the_threshold_that_is_chosen_meets_the_goal_on_the_frames_it_was_chosen
     choice = calibrate(PAIR, Goals(min_recall_of_cloud=0.9), ["Threshold"])
     assert choice.point.recall_of_cloud > 0.9
     assert choice.point.fraction < 1
-    assert choice.promises == ("recall of what the cloud finds at least 0.9, with confidence 0.95 (exact)",)
+    assert choice.promises == ("recall of the cloud's objects at least 0.9, with confidence 0.95 (exact)",)
 
 
 def test_more_is_sent_for_a_higher_recall():
@@ -152,11 +152,11 @@ def test_of_several_miners_the_one_that_sends_least_is_chosen():
 @pytest.mark.parametrize(
     ("frames", "goals", "message"),
     [
-        (0, Goals(min_recall_of_cloud=0.97), "no labelled frame to calibrate on: 99 are needed"),
+        (0, Goals(min_recall_of_cloud=0.97), "no labelled frames to calibrate on: at least 99 are needed"),
         (50, Goals(min_recall_of_cloud=0.97), "needs at least 99 labelled frames .* label more"),
-        (20, Goals(max_offload=0.1), "needs at least 29 labelled frames, and there are 20"),
+        (20, Goals(max_offload=0.1), "needs at least 29 labelled frames, but there are 20"),
         (200, Goals(min_map50=0.999), "the big model alone has mAP50 .* train a better big model"),
-        (200, Goals(min_recall_of_cloud=0.95, max_offload=0.05), "quality needs .* and traffic allows"),
+        (200, Goals(min_recall_of_cloud=0.95, max_offload=0.05), "quality goals need .* but the traffic goals allow"),
     ],
 )
 def test_what_cannot_be_promised_is_refused_with_what_it_would_take(frames, goals, message):
@@ -167,7 +167,7 @@ def test_what_cannot_be_promised_is_refused_with_what_it_would_take(frames, goal
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "say what matters"),
+        ({}, "no goal given"),
         ({"max_offload": 1.5}, "max_offload 1.5: must be a number above 0 and below 1"),
         ({"min_recall_of_cloud": 97}, "below 1"),
         ({"max_bytes_per_frame": 0}, "max_bytes_per_frame 0"),

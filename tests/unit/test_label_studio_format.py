@@ -164,21 +164,27 @@ def test_images_that_are_not_there_or_not_one(data, address, source, reason):
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (box(rotation=30), "turned box: x.json task 7: hat is turned by 30 degrees: draw it upright"),
-        (box(image_rotation=90), "turned image: x.json task 7: labelled when turned by 90 degrees"),
+        (box(rotation=30), "turned box: x.json task 7: hat is rotated by 30 degrees: draw it upright"),
+        (box(image_rotation=90), "turned image: x.json task 7: labelled when rotated by 90 degrees"),
         (box(x=float("nan")), "NaN or infinite: x.json task 7: hat"),
-        (box(x="left"), "annotation unreadable: x.json task 7: no box in percent with one label"),
-        (box() | {"value": {"x": 1, "y": 1, "width": 2, "height": 2}}, "annotation unreadable: x.json task 7: no box"),
+        (box(x="left"), "annotation unreadable: x.json task 7: not a box in percent with one label"),
+        (
+            box() | {"value": {"x": 1, "y": 1, "width": 2, "height": 2}},
+            "annotation unreadable: x.json task 7: not a box",
+        ),
         (
             box() | {"value": box()["value"] | {"rectanglelabels": ["hat", "head"]}},
             "annotation unreadable: x.json task",
         ),
-        (box() | {"value": box()["value"] | {"rectanglelabels": []}}, "annotation unreadable: x.json task 7: no box"),
-        (box(name=3), "annotation unreadable: x.json task 7: the label is no text"),
-        (box(name=" "), "annotation unreadable: x.json task 7: the label is no text"),
+        (
+            box() | {"value": box()["value"] | {"rectanglelabels": []}},
+            "annotation unreadable: x.json task 7: not a box",
+        ),
+        (box(name=3), "annotation unreadable: x.json task 7: the label is not text"),
+        (box(name=" "), "annotation unreadable: x.json task 7: the label is not text"),
         (box(kind="polygonlabels"), "annotation unreadable: x.json task 7: a mark of type 'polygonlabels'"),
         (box(original_width=480), "ambiguous: x.json task 7 gives the image different sizes"),
-        ("box", "annotation unreadable: x.json task 7: its result is no list of objects"),
+        ("box", "annotation unreadable: x.json task 7: result is not a list of objects"),
     ],
 )
 def test_a_bad_box_keeps_its_image_out_and_nothing_else(data, result, reason):
@@ -191,7 +197,7 @@ def test_a_bad_box_keeps_its_image_out_and_nothing_else(data, result, reason):
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        (7, "annotation unreadable: x.json#1 is no task"),
+        (7, "annotation unreadable: x.json#1 is not a task"),
         ({"id": 3, "annotations": []}, "annotation unreadable: x.json task 3 names 0 images in its data"),
         (
             {"id": 3, "data": {"left": "a.jpg", "right": "b.jpg"}},
@@ -220,7 +226,7 @@ def test_remarks_are_passed_over_and_told(data, caplog):
     with caplog.at_level(logging.WARNING):
         records = read(data({"x.json": [task("a.jpg", annotation(*results))], "a.jpg": ""}))
     assert len(records["a.jpg"].labels) == 1
-    assert caplog.messages == ["x.json: what is no box is passed over: 1 choices, 1 textarea"]
+    assert caplog.messages == ["x.json: ignoring everything that is not a box: 1 choices, 1 textarea"]
 
 
 def test_annotations_that_differ_are_not_chosen_from(data):

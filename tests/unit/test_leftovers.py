@@ -117,7 +117,7 @@ def test_a_blob_that_was_changed_on_this_disk_is_not_trained_on(tmp_path):
     manifest = Manifest.of([row], ["helmet"])
     assert fetch_blobs(manifest, tmp_path / "cache")[0].read_bytes() == data
     store.local_path(key).write_bytes(data[:-2] + b"\0\0")
-    with pytest.raises(InputError, match=rf"{digest}\.jpg: damaged, its content is not what its name says"):
+    with pytest.raises(InputError, match=rf"{digest}\.jpg: damaged, its content does not match its name"):
         fetch_blobs(manifest, tmp_path / "cache")
 
 

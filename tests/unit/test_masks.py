@@ -29,9 +29,9 @@ def test_a_mask_is_read_as_it_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
-        (png(Image.fromarray(MASK).convert("RGB")), "not one channel of 8 bits, but RGB"),
-        (png(Image.fromarray(MASK).convert("P")), "not one channel of 8 bits, but P"),
-        (png(Image.fromarray(MASK.astype(np.uint16))), "not one channel of 8 bits, but I;16"),
+        (png(Image.fromarray(MASK).convert("RGB")), "must have one channel of 8 bits, not RGB"),
+        (png(Image.fromarray(MASK).convert("P")), "must have one channel of 8 bits, not P"),
+        (png(Image.fromarray(MASK.astype(np.uint16))), "must have one channel of 8 bits, not I;16"),
         (encode_mask(MASK)[:45], "cannot be read"),
         (b"", "cannot be read"),
     ],

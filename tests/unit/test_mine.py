@@ -431,12 +431,12 @@ def test_before_the_first_round_another_jobs_champion_names_the_classes(root, tm
 
 
 def test_another_job_that_cannot_help_is_told(root, tmp_path):
-    with pytest.raises(InputError, match="/nothing: no job with a champion lies there"):
+    with pytest.raises(InputError, match="/nothing: the job has no champion"):
         mine(root, prelabel_job=str(tmp_path / "nothing"))  # though there is nothing to ask for yet
     job = Job.open(root)
     hard(job, 1)
     commit(job, tmp_path)
-    with pytest.raises(InputError, match="/nothing: no job with a champion lies there, check the address"):
+    with pytest.raises(InputError, match="/nothing: the job has no champion: check the address"):
         mine(root, prelabel_job=str(tmp_path / "nothing"))
     other = other_job(tmp_path, classes=("truck", "van"))
     with pytest.raises(InputError, match=r"large detects truck, van, but this job has red, blue: choose a job"):
@@ -447,7 +447,7 @@ def test_a_list_that_is_none_is_told(root, tmp_path):
     job = Job.open(root)
     commit(job, tmp_path, [sample(job, 1)])
     job.store.write(list_key(1), b'{"round": 1}')
-    with pytest.raises(InputError, match=r"r0001\.json is not a list of what to label .*: remove it"):
+    with pytest.raises(InputError, match=r"r0001\.json is not a valid list of label requests .*: remove it"):
         mine(root)
 
 

@@ -158,7 +158,7 @@ def test_the_edge_s_model_is_not_asked_where_the_cloud_answers_first(fake):
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        ({"body": b"<html>please log in</html>"}, "no answer of a cloud server"),
+        ({"body": b"<html>please log in</html>"}, "not an answer of a cloud server"),
         ({"status": 302, "extra": {"Location": "http://127.0.0.1:1/login"}}, "the address of the cloud server itself"),
         ({"status": 401}, "set EDGE_CLOUD_TOKEN"),
         ({"status": 413, "body": b'{"error": "too large"}'}, "HTTP 413 .*too large"),
@@ -182,7 +182,7 @@ def test_an_answer_of_other_classes_is_not_used(fake, caplog):
     result = made.infer(IMAGE, "", ("red", "green"), lambda: EDGE)
     assert tuple(result) == (True, EDGE, EDGE, None)
     assert adds_up(counts)["failed"] == 1
-    assert "deploy two models of the same classes" in caplog.text
+    assert "deploy two models with the same classes" in caplog.text
 
 
 def test_a_model_that_fails_here_counts_as_no_frame(fake):
@@ -339,7 +339,7 @@ def test_a_release_brings_its_miner_along(fake, caplog):
     made.route({"miner": "IBT", "parameters": {"threshold_img": 0.5, "threshold_box": 0.5}})
     assert look(made).is_hard
     made.route({"miner": "nobody"})
-    assert "going on with miner IBT" in caplog.text
+    assert "continuing with miner IBT" in caplog.text
     assert look(made).is_hard
     assert counts["joint_answered"] == 2
 

@@ -120,8 +120,8 @@ def test_a_model_that_segments_paints_and_counts_pixels(look, tmp_path):
     ("model", "words"),
     [
         ("nothing", "no such file or folder: give a bundle, .pt weights, or a job_root"),
-        ("alone/model.onnx", "no model.json beside it, which says how its outputs are read"),
-        ("empty", "no job with a champion lies there"),
+        ("alone/model.onnx", "no model.json beside it, which describes its outputs"),
+        ("empty", "the job has no champion"),
     ],
 )
 def test_what_is_no_model_is_told(look, tmp_path, model, words):
@@ -134,7 +134,11 @@ def test_what_is_no_model_is_told(look, tmp_path, model, words):
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("0", "a camera never ends"), ("rtsp://gate/stream", "a camera never ends"), ("no.png", "no such file or folder")],
+    [
+        ("0", "cameras are not supported here"),
+        ("rtsp://gate/stream", "cameras are not supported here"),
+        ("no.png", "no such file or folder"),
+    ],
 )
 def test_what_is_no_source_is_told(look, source, words):
     with pytest.raises(InputError, match=words):

@@ -194,7 +194,7 @@ def test_garbage_leaves_every_member_of_what_may_be_rolled_back_to(job, end_roun
     state, _ = job.read()
     for end in (ends[0], ends[2], ends[3]):
         assert job.registry.published(end.version, state.vouched[end.version])[1].keys() == {"little", "big"}
-    with pytest.raises(NotFoundError, match="no model version"):
+    with pytest.raises(NotFoundError, match="unknown model version"):
         job.registry.release(ends[1].version, state.vouched[ends[1].version])
     assert job.roll_back().champion == ends[0].version
     removed = collect_garbage(job, keep=0)
@@ -210,12 +210,12 @@ def test_garbage_is_left_where_a_release_cannot_be_read(job, end_round, caplog):
     second = end_round(2, little="l2", big="b2", outcome="rejected")
     job.store.write(f"bundles/{second.version}/{RELEASE}", b"{")
     assert collect_garbage(job, keep=0) == []
-    assert "no old candidates are removed, since a release cannot be read" in caplog.text
+    assert "old candidates are not removed, because a release cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(("file", "said"), [
-    (RELEASE, "release.json is not the description that the job committed"),
-    ("model.json", "model.json is not the description that the job committed"),
+    (RELEASE, "release.json was changed in the store"),
+    ("model.json", "model.json was changed in the store"),
 ])  # fmt: skip
 def test_a_release_that_was_changed_in_the_store_is_not_published(job, end_round, file, said):
     ended = end_round(1, little="l1", big="b1")
@@ -323,7 +323,7 @@ def test_a_pointer_of_a_job_that_was_put_back_and_goes_on_is_followed_at_once(jo
     again = end_round(2, model="other")
     assert reader.read().version == again.version
     assert "went back from generation 3" in caplog.text
-    assert "following it, since the job was put back to an earlier state" in caplog.text
+    assert "following it, because the job was restored to an earlier state" in caplog.text
 
 
 def test_a_stale_pointer_is_reported_and_followed_only_when_it_stays(job, end_round, caplog):
@@ -336,7 +336,7 @@ def test_a_stale_pointer_is_reported_and_followed_only_when_it_stays(job, end_ro
     fresh = job.store.read(POINTER)
     job.store.write(POINTER, stale)
     assert reader.read() is None
-    assert caplog.text.count("a stale copy, or the job was put back") == 1
+    assert caplog.text.count("a stale copy, or the job was restored") == 1
     job.store.write(POINTER, fresh)
     assert reader.read() == newest
     job.store.write(POINTER, stale)

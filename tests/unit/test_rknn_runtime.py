@@ -85,7 +85,7 @@ def test_another_machine_is_told(folder, tmp_path, monkeypatch):
 
 def test_a_library_that_is_missing_or_too_old_is_told(folder, board, monkeypatch):
     monkeypatch.setattr(board, "code", -1)
-    with pytest.raises(InputError, match=r"librknnrt\.so on the board must be as new as the toolkit"):
+    with pytest.raises(InputError, match=r"librknnrt\.so on the board must be at least as new as the toolkit"):
         open_detector("rknn", folder)
     monkeypatch.setattr(board, "code", 0)
     monkeypatch.setattr(board, "started", RuntimeError("rknn_init\nfailed"))
@@ -104,5 +104,5 @@ def test_what_is_missing_for_the_npu_is_named_in_one_line(folder, board, monkeyp
     with pytest.raises(NoRuntimeError) as told:
         open_detector("rknn", folder)
     named = " and ".join(str(rknn.NEEDED[place]) for place in missing)
-    assert f"there is no {named} here; a container of Docker needs --device /dev/dri " in str(told.value)
+    assert f"{named} not found; a container of Docker needs --device /dev/dri " in str(told.value)
     assert "\n" not in str(told.value)

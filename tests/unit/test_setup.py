@@ -96,7 +96,7 @@ def test_everything_wrong_is_told_at_once(tmp_path):
 def test_a_job_that_is_to_prelabel_must_have_a_champion(tmp_path):
     (tmp_path / "one.jpg").write_bytes(b"x")
     values = {"data_url": str(tmp_path), "job_root": str(tmp_path / "job")}
-    with pytest.raises(InputError, match=r"prelabel_job: .*other: no job with a champion lies there"):
+    with pytest.raises(InputError, match=r"prelabel_job: .*other: the job has no champion"):
         check_run({**values, "prelabel_job": str(tmp_path / "other")}, [*PHASES, parameters.MineSettings])
     check_run({**values, "prelabel_job": ""}, [*PHASES, parameters.MineSettings])
 
@@ -127,5 +127,5 @@ def test_a_store_that_would_lose_rounds_is_found_out(tmp_path, s3, monkeypatch):
     with odd_s3() as server:
         server.conditions = "ignored"
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        with pytest.raises(InputError, match=r"job_root: s3://.* does not heed If-None-Match: .*nothing was started"):
+        with pytest.raises(InputError, match=r"job_root: s3://.* ignores If-None-Match: .*nothing was started"):
             check_run({"data_url": str(tmp_path), "job_root": s3}, PHASES)

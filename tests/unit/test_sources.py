@@ -46,8 +46,8 @@ def test_an_image_that_cannot_be_read_is_passed_over_and_said(tmp_path, caplog):
     (folder / "0001.jpg").write_bytes((folder / "0001.jpg").read_bytes()[:40])
     (folder / "0002.jpg").write_bytes(b"")
     assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
-    assert "0001.jpg: not an image" in caplog.text
-    assert "0002.jpg: not an image" in caplog.text
+    assert "0001.jpg: not a readable image" in caplog.text
+    assert "0002.jpg: not a readable image" in caplog.text
 
 
 def test_an_image_that_is_too_large_for_a_board_is_passed_over(tmp_path, caplog):
@@ -55,7 +55,7 @@ def test_an_image_that_is_too_large_for_a_board_is_passed_over(tmp_path, caplog)
     with (folder / "0001.jpg").open("ab") as file:
         file.truncate(folder_source.MAX_BYTES + 1)  # takes no room on the disk
     assert [shot.place for shot in shots(folder)] == ["0000.jpg"]
-    assert "0001.jpg: not an image that can be read, or too large" in caplog.text
+    assert "0001.jpg: not a readable image, or too large" in caplog.text
 
 
 def test_a_video_gives_its_frames_in_order_and_in_rgb(tmp_path):
@@ -83,12 +83,12 @@ def test_of_a_video_that_was_cut_off_what_is_there_is_used_and_said(tmp_path, ca
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     found = shots(path)
     assert 10 < len(found) < 30
-    assert f"says 40 frames, {len(found)} could be read" in caplog.text
+    assert f"has 40 frames by its header, {len(found)} could be read" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("empty.mp4", b"", "is empty"), ("text.mp4", b"this is no video" * 100, "not a video")],
+    [("empty.mp4", b"", "is empty"), ("text.mp4", b"this is no video" * 100, "not a readable video")],
 )
 def test_what_is_no_video_is_refused_in_one_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
@@ -184,7 +184,7 @@ def test_a_progressive_video_is_not_refused_even_if_nothing_in_it_moves(tmp_path
 def test_a_codec_without_a_decoder_is_named(tmp_path):
     path = video(tmp_path / "v.avi", 2)
     path.write_bytes(path.read_bytes().replace(b"MJPG", b"XXXX"))
-    with pytest.raises(InputError, match="no decoder for its codec XXXX|not a video that can be read"):
+    with pytest.raises(InputError, match="no decoder for its codec XXXX|not a readable video"):
         open_source(str(path))
 
 
@@ -268,7 +268,7 @@ def test_a_device_that_is_not_there_is_tried_again_and_told(caplog):
     source, stop = CameraSource("/dev/video77", pause_s=0.01), threading.Event()
     threading.Timer(0.5, stop.set).start()
     assert list(source.shots(stop)) == []
-    assert "/dev/video77 is not there, is in use, or gives no video; opening it again" in caplog.text
+    assert "/dev/video77 does not exist, is in use, or gives no video; opening it again" in caplog.text
 
 
 class Numbers:
@@ -346,4 +346,4 @@ def test_a_broken_position_begins_anew_and_says_so(tmp_path, caplog):
     (tmp_path / "position.json").write_bytes(b'{"source": "a", "pla')
     with caplog.at_level(logging.WARNING):
         assert Position(tmp_path / "position.json", "a").place == ""
-    assert "read from its beginning" in caplog.text
+    assert "starting from the beginning" in caplog.text

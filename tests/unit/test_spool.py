@@ -94,7 +94,7 @@ def test_sequence_numbers_are_not_given_twice(folder):
 
 
 def test_a_sidecar_of_another_image_is_a_mistake(folder):
-    with open_spool(folder) as spool, pytest.raises(ValueError, match="another image"):
+    with open_spool(folder) as spool, pytest.raises(ValueError, match="a different image"):
         spool.add(b"other bytes", example(1)[1])
 
 

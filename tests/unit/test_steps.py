@@ -34,7 +34,7 @@ def test_a_full_disk_is_the_users_to_empty():
     done = run("with step('train'):\n    raise OSError(28, 'No space left on device', '/data/best.pt')")
     assert done.returncode == 1
     assert done.stdout == (
-        "train error: /data/best.pt: no space left (No space left on device): make room, or choose another disk\n"
+        "train error: /data/best.pt: no space left (No space left on device): free some space, or use another disk\n"
     )
     assert done.stderr == ""
 

@@ -384,7 +384,7 @@ def test_no_space_left_leaves_the_old_content(folder, tmp_path):
     folder.write("state", b"old")
     (tmp_path / "large").write_bytes(bytes(300_000))
     with files_no_larger_than(100_000):
-        with pytest.raises(InputError, match=r"state: no space left .* make room"):
+        with pytest.raises(InputError, match=r"state: no space left .* free some space"):
             folder.write("state", bytes(300_000))
         with pytest.raises(InputError, match=r"blob: no space left"):
             folder.upload(tmp_path / "large", "blob")
@@ -396,7 +396,7 @@ def test_a_root_that_cannot_be_written(tmp_path):
     root = Path("/sys/edge-tests")  # nobody may make a folder here, not even root
     if not root.parent.is_dir():
         pytest.skip("no /sys on this system")
-    with pytest.raises(InputError, match=r"/sys/edge-tests.*not permitted"):
+    with pytest.raises(InputError, match=r"/sys/edge-tests.*permission denied"):
         open_store(str(root)).write("a", b"1")
 
 
@@ -471,14 +471,14 @@ def test_a_missing_bucket(s3, monkeypatch, region):
     monkeypatch.setenv("AWS_REGION", region)
     for message in refusals(open_store("s3://no-such-bucket/job")):
         assert message.startswith("s3://no-such-bucket")
-        assert "there is no such bucket" in message
+        assert "no such bucket" in message
 
 
 def test_a_wrong_key(s3, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONGWRONGWRONGW")
     for message in refusals(open_store(s3)):
         assert message.startswith(s3)
-        assert "access refused" in message
+        assert "access denied" in message
         assert "AWS_SECRET_ACCESS_KEY" in message
         assert "a-secret" not in message
 
@@ -523,7 +523,7 @@ def test_a_server_that_is_not_there(s3, monkeypatch):
 
 def test_patience_that_is_no_number(s3, monkeypatch):
     monkeypatch.setenv("EDGE_STORE_PATIENCE", "long")
-    with pytest.raises(InputError, match=r"EDGE_STORE_PATIENCE is 'long'"):
+    with pytest.raises(InputError, match=r"EDGE_STORE_PATIENCE='long'"):
         open_store(s3)
 
 
@@ -755,7 +755,7 @@ def test_silence_has_an_end(between, s3, monkeypatch):
     between.faults[:] = ["silence"] * 100
     store = open_store(s3)
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"out of reach \(.*[Tt]imed out"):
+    with pytest.raises(InputError, match=r"cannot be reached \(.*[Tt]imed out"):
         store.read("a")
     assert time.monotonic() - started < 3
 
@@ -773,7 +773,7 @@ def test_a_body_that_is_always_cut(between, s3, monkeypatch, tmp_path):
 def test_a_server_that_is_not_s3(s3, monkeypatch):
     with serving(lambda *_: (404, {"Content-Type": "text/html"}, b"<html>console</html>")) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
-        with pytest.raises(InputError, match=r"what answers at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3"):
+        with pytest.raises(InputError, match=r"the server at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3"):
             open_store(s3).read("a")
 
 
@@ -829,7 +829,7 @@ def test_user_and_password(site, tmp_path):
     check_readable(with_login)
     fetch(with_login, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == site.content
-    with pytest.raises(InputError, match=r"private: access refused \(HTTP 401") as caught:
+    with pytest.raises(InputError, match=r"private: access denied \(HTTP 401") as caught:
         fetch(site.address.replace("://", "://me:wrongpw@") + "/private", tmp_path / "target")
     assert "wrongpw" not in str(caught.value)
 
@@ -875,7 +875,7 @@ def test_what_the_web_does_not_have(site, tmp_path, monkeypatch):
             use(site.address + "/nothing")
         monkeypatch.setenv("EDGE_STORE_PATIENCE", "0.2")
         site.faults[:] = [500] * 1000
-        with pytest.raises(InputError, match=r"data\?\.\.\.: out of reach \(HTTP 500") as caught:
+        with pytest.raises(InputError, match=r"data\?\.\.\.: cannot be reached \(HTTP 500") as caught:
             use(site.address + "/data?token=secret")
         assert "secret" not in str(caught.value)
         site.faults.clear()
@@ -901,7 +901,7 @@ def test_a_file_that_is_not_the_expected_one(site, tmp_path):
 
 def test_circles_end(tmp_path):
     circle = serving(lambda *_: (302, {"Location": "/again"}, b""))
-    with circle as server, pytest.raises(InputError, match=r"does not give the file \(HTTP 302"):
+    with circle as server, pytest.raises(InputError, match=r"did not return the file \(HTTP 302"):
         fetch(server.address + "/start", tmp_path / "target")
 
 
@@ -940,7 +940,7 @@ def test_addresses_are_shown_without_secrets(uri, safe):
 
 def test_stores_that_speak_s3_under_another_scheme_are_told_how():
     with pytest.raises(
-        InputError, match=r"write s3://bucket/job and let AWS_ENDPOINT_URL be https://storage.googleapis"
+        InputError, match=r"write s3://bucket/job and set AWS_ENDPOINT_URL to https://storage.googleapis"
     ):
         open_store("gs://bucket/job")
 
@@ -952,5 +952,7 @@ def test_a_file_is_shown_as_a_path_that_opens(tmp_path):
 
 
 def test_an_address_in_s3_holds_no_key(s3):
-    with pytest.raises(InputError, match=r"s3://bucket/job: an address in S3 holds no key: set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        InputError, match=r"s3://bucket/job: an S3 address must not contain credentials: set AWS_ACCESS_KEY_ID"
+    ):
         open_store("s3://key:secret@bucket/job")

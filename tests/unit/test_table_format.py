@@ -98,7 +98,7 @@ def test_csv_columns_in_another_order_with_the_size(data, caplog):
     with caplog.at_level(logging.WARNING):
         record = read(folder, "csv")["a.jpg"]
     assert (record.labels, record.size) == ((HAT,), (640, 480))
-    assert caplog.messages == ["x.csv: the columns depth are passed over"]
+    assert caplog.messages == ["x.csv: ignoring the columns depth"]
 
 
 def test_csv_tables_of_splits_beside_their_images(data):
@@ -134,7 +134,7 @@ def test_csv_lines_of_one_image_count_together_by_whatever_name(data):
         ("a.jpg,1,2,inf,40,hat", "NaN or infinite: x.csv line 4"),
         ("a.jpg,30,2,1,40,hat", "inverted or zero-area box: x.csv line 4: 'hat' 30,2,1,40"),
         ("a.jpg,1,2,1,40,hat", "inverted or zero-area box: x.csv line 4"),
-        ("a.jpg,,,,,", "ambiguous: x.csv lines 2, 4 have boxes and say that nothing is to be seen"),
+        ("a.jpg,,,,,", "ambiguous: x.csv lines 2, 4 have boxes but are also marked as empty"),
     ],
 )
 def test_csv_a_bad_line_keeps_its_image_out_and_nothing_else(data, line, reason):
@@ -181,7 +181,7 @@ def test_csv_contradicting_sizes(data):
 def test_csv_with_another_separator_is_told_and_refused(data, separator, name):
     folder = data({"x.csv": csv_of("a.jpg,1,2,3,4,hat").replace(",", separator), "a.jpg": ""})
     assert detected(folder) == {"csv"}
-    with pytest.raises(InputError, match=f"x.csv: its columns are separated by {name}: separate them by commas"):
+    with pytest.raises(InputError, match=f"x.csv: columns are separated by {name}: use commas"):
         read(folder, "csv")
 
 
@@ -218,7 +218,7 @@ def test_other_tables_are_not_taken_for_boxes(data, text):
 def test_a_table_that_is_named_is_the_only_one(data):
     files = {"x.csv": csv_of("a.jpg,1,2,30.5,40,hat"), "y.csv": csv_of("a.jpg,5,6,7,8,head"), "a.jpg": ""}
     assert read(data(files, "y.csv"), "csv")["a.jpg"].labels == (HEAD,)
-    with pytest.raises(InputError, match="no JSON Lines table of boxes in the data: there are a.jpg, x.csv, y.csv"):
+    with pytest.raises(InputError, match="no JSON Lines table of boxes in the data: found a.jpg, x.csv, y.csv"):
         read(data(files), "jsonl")
 
 
@@ -251,20 +251,23 @@ def test_json_lines(data):
 @pytest.mark.parametrize(
     ("item", "reason"),
     [
-        ('{"image": "a.jpg", "boxes": [', "annotation unreadable: x.jsonl line 2 is no JSON"),
-        ("[1]", "annotation unreadable: x.jsonl line 2: 1 is no object"),
+        ('{"image": "a.jpg", "boxes": [', "annotation unreadable: x.jsonl line 2 is not valid JSON"),
+        ("[1]", "annotation unreadable: x.jsonl line 2: 1 is not an object"),
         ({"boxes": []}, "annotation unreadable: x.jsonl line 2 names no image"),
         ({"image": 3, "boxes": []}, "annotation unreadable: x.jsonl line 2 names no image"),
         ({"image": "a.jpg", "path": "b.jpg"}, "ambiguous: x.jsonl line 2 gives the image twice, once as 'path'"),
         ({"image": "a.jpg", "boxes": [[1, 2, 3, 4]]}, "annotation unreadable: x.jsonl line 2 has 1 boxes and 0 labels"),
-        ({"image": "a.jpg", "boxes": {}, "labels": []}, "annotation unreadable: x.jsonl line 2: boxes is no list: {}"),
+        (
+            {"image": "a.jpg", "boxes": {}, "labels": []},
+            "annotation unreadable: x.jsonl line 2: boxes is not a list: {}",
+        ),
         (
             {"image": "a.jpg", "boxes": [[1, 2, 3]], "labels": ["hat"]},
             "annotation unreadable: x.jsonl line 2: not four",
         ),
         (
             {"image": "a.jpg", "boxes": ["1234"], "labels": ["hat"]},
-            "annotation unreadable: x.jsonl line 2: a box is no list",
+            "annotation unreadable: x.jsonl line 2: a box is not a list",
         ),
         ({"image": "a.jpg", "boxes": [None], "labels": ["hat"]}, "annotation unreadable: x.jsonl line 2: a box is no"),
         (
@@ -278,7 +281,7 @@ def test_json_lines(data):
             {"image": "a.jpg", "objects": [{"bbox": [1, 2, 3, 4], "class": "x"}]},
             "ambiguous: x.jsonl line 2: bbox may be",
         ),
-        ({"image": "a.jpg", "objects": [7]}, "annotation unreadable: x.jsonl line 2: 7 is no object"),
+        ({"image": "a.jpg", "objects": [7]}, "annotation unreadable: x.jsonl line 2: 7 is not an object"),
         ({"image": "a.jpg", "bboxes": [[1, 2, 3, 4]]}, "annotation unreadable: x.jsonl line 2 has bboxes, but neither"),
         ({"image": "a.jpg", "x1": 1, "label": "hat"}, "annotation unreadable: x.jsonl line 2 has x1, but neither"),
         ({"image": "b.jpg", "boxes": []}, "ambiguous: x.jsonl lines 1, 2 label it differently"),

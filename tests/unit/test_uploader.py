@@ -201,7 +201,7 @@ def test_a_day_without_network(spool, folder_store, caplog):
 
     def cut(_):
         if moment.now < back:
-            raise InputError("s3://job/a.jpg: the store is out of reach (timed out): check the network")
+            raise InputError("s3://job/a.jpg: the store cannot be reached (timed out): check the network")
 
     watched = Watched(folder_store, before=cut)
     upload(spool, watched, moment, on_event=lambda name, amount: counts.update({name: amount}))
@@ -224,7 +224,7 @@ def test_a_bad_credential_is_told_once_an_hour(spool, s3, monkeypatch, caplog):
     assert len(spool) == 2
     lines = [record.getMessage() for record in caplog.records if record.name == uploader.log.name]
     assert len(lines) == 3
-    assert all("access refused" in line and "check AWS_ACCESS_KEY_ID" in line for line in lines)
+    assert all("access denied" in line and "check AWS_ACCESS_KEY_ID" in line for line in lines)
     assert "not-the-secret" not in caplog.text
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-that-no-message-may-show")
     drain(spool, open_store(s3))

@@ -62,11 +62,11 @@ def test_a_header_after_a_long_comment_is_found():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "no JPEG or PNG"),
-        (b"<html>please log in</html>", "no JPEG or PNG"),
-        (b"\xff\xd8\xff", "no JPEG or PNG"),
-        (encode_image(gradient(), 90)[:-300], "its end is missing"),
-        (png(gradient())[:-30], "its end is missing"),
+        (b"", "not a JPEG or PNG"),
+        (b"<html>please log in</html>", "not a JPEG or PNG"),
+        (b"\xff\xd8\xff", "not a JPEG or PNG"),
+        (encode_image(gradient(), 90)[:-300], "truncated"),
+        (png(gradient())[:-30], "truncated"),
         (png(gradient())[:60] + b"\0" * 40 + png(gradient())[100:], "damaged"),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_is_no_whole_image_is_refused(data, message):
 def test_a_small_file_that_unfolds_to_many_pixels_is_refused_by_its_header():
     bomb = png(np.zeros((2000, 2000, 3), np.uint8))
     assert len(bomb) < 100_000
-    with pytest.raises(TooLargeError, match="2000x2000 pixels, and 1000000 are allowed"):
+    with pytest.raises(TooLargeError, match="2000x2000 pixels, but at most 1000000 are allowed"):
         decode_image(bomb, Limits(max_pixels=1_000_000))
     with pytest.raises(TooLargeError, match="bytes"):
         decode_image(bomb, Limits(max_bytes=100))
@@ -98,23 +98,23 @@ def test_an_answer_without_boxes():
 
 
 def test_models_of_other_classes_do_not_answer_for_each_other():
-    with pytest.raises(InputError, match="classes red, blue, and the one here red, green"):
+    with pytest.raises(InputError, match="classes red, blue, but the local model has red, green"):
         answer().detections(["red", "green"])
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"<html>please log in</html>", "no answer of a cloud server"),
-        (b'{"predictions": []}', "no answer of a cloud server"),
-        (b'{"predictions": [{"boxes": []}]}', "no answer of a cloud server"),
-        (body().replace(b"0.9", b"1.9"), "no answer of a cloud server"),
-        (body().replace(b"0.9", b"NaN"), "no answer of a cloud server"),
+        (b"<html>please log in</html>", "not an answer of a cloud server"),
+        (b'{"predictions": []}', "not an answer of a cloud server"),
+        (b'{"predictions": [{"boxes": []}]}', "not an answer of a cloud server"),
+        (body().replace(b"0.9", b"1.9"), "not an answer of a cloud server"),
+        (body().replace(b"0.9", b"NaN"), "not an answer of a cloud server"),
         (body(scores=(0.5,)), "2 boxes, 1 scores"),
         (body(class_ids=(0, 2)), "class 2 has no name"),
         (body(boxes=((1, 2, 300, 40), (5, 5, 9, 9))), "not within the image"),
         (body(boxes=((30, 2, 1, 40), (5, 5, 9, 9))), "not within the image"),
-        (body(width=640), "for an image of 640x48 pixels, and one of 64x48 was sent"),
+        (body(width=640), "for an image of 640x48 pixels, but one of 64x48 was sent"),
     ],
 )
 def test_a_lying_cloud_is_not_believed(data, message):

@@ -85,7 +85,7 @@ def read_failures(store: Store) -> Failures | None:
     try:
         return Failures.model_validate_json(found[0])
     except ValidationError:
-        log.warning("%s is damaged and not looked at", store.uri_of(FAILURES))
+        log.warning("%s is damaged and ignored", store.uri_of(FAILURES))
         return None
 
 

@@ -110,7 +110,7 @@ class Sidecar(BaseModel):
                 f"{len(self.boxes)} boxes, {len(self.scores)} scores, {len(self.class_ids)} class_ids: lengths differ"
             )
         if any(index >= len(self.classes) for index in self.class_ids):
-            raise ValueError(f"class {max(self.class_ids)} has no name; named are {list(self.classes)}")
+            raise ValueError(f"class {max(self.class_ids)} has no name; the classes are {list(self.classes)}")
         return self
 
     def detections(self) -> Detections:
@@ -182,12 +182,12 @@ def _read(store: Store, key: str) -> Sidecar | None:
     try:
         found = store.read_versioned(key, max_bytes=MAX_SIDECAR_BYTES)
     except TooLargeError as error:
-        log.warning("%s: passed over", error)
+        log.warning("%s: skipped", error)
         return None
     if found is None:  # removed since the listing
         return None
     try:
         return Sidecar.model_validate_json(found[0])
     except ValidationError as error:
-        log.warning("%s is not the sidecar of a hard example (%s): passed over", store.uri_of(key), one_line(error))
+        log.warning("%s is not a valid sidecar of a hard example (%s): skipped", store.uri_of(key), one_line(error))
         return None

@@ -25,7 +25,7 @@ from components.core.manifest import Manifest
 from components.core.release import MODEL
 from components.core.stores.open import Store, open_store
 
-_NO_CHAMPION = "no job with a champion lies there, check the address"
+_NO_CHAMPION = "the job has no champion: check the address"
 _OF_A_ROUND = re.compile(r"[a-z]+/r(\d+)-")
 
 
@@ -54,7 +54,7 @@ class Job:
         if found is None:
             if self._has_lost_its_state():
                 raise InputError(
-                    f"{self.store.uri_of(STATE)} is gone, although this job has had rounds: put it back from a copy; "
+                    f"{self.store.uri_of(STATE)} is gone, although this job has had rounds: restore it from a backup; "
                     "to begin a new job, give another job_root or empty this one"
                 )
             return State(), None
@@ -62,7 +62,9 @@ class Job:
             return State.model_validate_json(found[0]), found[1]
         except ValidationError as error:
             name = self.store.uri_of(STATE)
-            raise InputError(f"{name} is not the state of a job: {one_line(error)}; put it back from a copy") from error
+            raise InputError(
+                f"{name} is not the state of a job: {one_line(error)}; restore it from a backup"
+            ) from error
 
     def read_existing(self) -> State:
         """The state of a job that is there: it has had a round, or its workers have sent hard examples.
@@ -72,9 +74,7 @@ class Job:
         """
         state, etag = self.read()
         if etag is None and next(self.store.list(HARD_EXAMPLES), None) is None:
-            raise InputError(
-                f"{self.store.uri}: no job lies there, it has neither rounds nor hard examples: check job_root"
-            )
+            raise InputError(f"{self.store.uri}: no job found (neither rounds nor hard examples): check job_root")
         return state
 
     @property
@@ -145,12 +145,12 @@ class Job:
         if state.round != number - 1:
             raise InputError(
                 f"{self.store.uri}: round {number} cannot follow round {state.round}: the job's state was "
-                "put back or belongs to another job; run the round again"
+                "restored or belongs to another job; run the round again"
             )
         if state.champion != champion:
             raise ConflictError(
-                f"{self.store.uri}: the champion became {state.champion} while round {number} was judged "
-                f"against {champion}; this one's work is dropped, the next run does the round again"
+                f"{self.store.uri}: the champion became {state.champion} while round {number} was evaluated "
+                f"against {champion}; its results are discarded, and the next run repeats the round"
             )
 
     def manifest(self, state: State, folder: Path) -> Manifest | None:
@@ -218,13 +218,13 @@ class Job:
             target = state.history[-1].before
         else:
             hint = "" if state.champion else f": {_NO_CHAMPION}"
-            raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to go back to{hint}")
+            raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to roll back to{hint}")
         self.registry.published(target, state.vouched.get(target))  # a damaged one is refused
         try:
             return self.commit(state.pointing_at(target, "rolled back"), etag)
         except ConflictError as error:
             raise InputError(
-                f"{self.store.uri}: the job's state changed meanwhile; nothing was done, try again"
+                f"{self.store.uri}: the job's state changed in the meantime; nothing was done, try again"
             ) from error
 
     def versions_to_choose(self, state: State) -> list[str]:
@@ -245,9 +245,9 @@ class Job:
         if len(found) == 1:
             return found[0]
         if found:
-            raise InputError(f"{self.store.uri}: {beginning!r} is the beginning of {', '.join(found)}: give more of it")
+            raise InputError(f"{self.store.uri}: {beginning!r} is ambiguous: {', '.join(found)} start with it")
         raise NotFoundError(
-            f"{self.store.uri}: no model version {beginning!r}; choose from {', '.join(known) or 'none'}"
+            f"{self.store.uri}: unknown model version {beginning!r}; choose from {', '.join(known) or 'none'}"
         )
 
     def _has_lost_its_state(self) -> bool:

@@ -130,7 +130,7 @@ class LabelRequests(BaseModel):
         found = [*self.images, *(image.prelabels for image in self.images if image.prelabels)]
         highest = max((index for one in found for index in one.class_ids), default=-1)
         if highest >= len(self.classes):
-            raise ValueError(f"class {highest} has no name; named are {list(self.classes)}")
+            raise ValueError(f"class {highest} has no name; the classes are {list(self.classes)}")
         return self
 
 
@@ -157,5 +157,5 @@ def read_lists(store: Store) -> Iterator[LabelRequests]:
             yield LabelRequests.model_validate_json(store.read(key))
         except ValidationError as error:
             raise InputError(
-                f"{store.uri_of(key)} is not a list of what to label ({one_line(error)}): remove it"
+                f"{store.uri_of(key)} is not a valid list of label requests ({one_line(error)}): remove it"
             ) from error

@@ -15,7 +15,7 @@ from components.core.stores.base import Store
 from components.core.stores.transfer import landing
 
 FOLDER = "bundles/"
-_ADVICE = "put it back from a copy, or roll back to another version"
+_ADVICE = "restore it from a backup, or roll back to another version"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Registry:
     def no_version(self, version: str) -> NotFoundError:
         """The error that names the versions there are."""
         return NotFoundError(
-            f"{self.store.uri}: no model version {version!r}; there are {', '.join(self.versions()) or 'none'}"
+            f"{self.store.uri}: unknown model version {version!r}; choose from {', '.join(self.versions()) or 'none'}"
         )
 
     def _names(self, version: str) -> dict[str, int]:
@@ -141,7 +141,6 @@ class Registry:
             raise NotFoundError(f"{self.store.uri_of(key)} is gone: {_ADVICE}")
         if sha256 is not None and hashlib.sha256(found[0]).hexdigest() != sha256:
             raise InputError(
-                f"{self.store.uri_of(key)} is not the description that the job committed, it was changed in the store: "
-                f"{_ADVICE}"
+                f"{self.store.uri_of(key)} was changed in the store: it differs from what the job committed; {_ADVICE}"
             )
         return found[0]

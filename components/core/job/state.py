@@ -109,7 +109,7 @@ class State(_Record):
             return False
         if self.run_of(number) == run:
             return True
-        raise ConflictError(f"{job}: another run committed round {number} first; this one's work is dropped")
+        raise ConflictError(f"{job}: another run committed round {number} first; the results of this run are discarded")
 
     @property
     def generation(self) -> int:

@@ -166,5 +166,5 @@ def open_detector(runtime: str, folder: Path, threads: int = 0) -> Detector:
     """
     model = open_model(runtime, folder, threads)
     if model.bundle.task != "detection":
-        raise InputError(f"model {folder}: it is for {model.bundle.task}, and here one for detection is needed")
+        raise InputError(f"model {folder}: it is for {model.bundle.task}, but a detection model is needed")
     return model

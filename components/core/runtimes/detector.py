@@ -72,14 +72,14 @@ def alike(bundle: Bundle, head: SplitHead | BoxesHead, expected: Outputs, given:
             for one in (found[slice(index, index + 1)] for index in range(len(found))):
                 change = _change(one, near)
                 if change > MAX_SCORE_CHANGE:
-                    lost.append(f"{_described(one, bundle)} of image {place + 1} has no like {where}")
+                    lost.append(f"{_described(one, bundle)} of image {place + 1} has no match {where}")
                 else:
                     changes.append(change)
     total = f"the simulator finds {count} at the deployed confidence, {confidence:g}"
     if lost:
         return Finding("boxes", False, f"{lost[0]}{f', and {len(lost) - 1} more' if lost[1:] else ''}; {total}")
     if not count:
-        return Finding("boxes", True, f"{total}, and so does the board: the differences alone decide")
+        return Finding("boxes", True, f"{total}, and so does the board: only the differences count")
     return Finding("boxes", True, f"{total}, and so does the board; scores change by {max(changes):.3f} at most")
 
 
@@ -108,7 +108,7 @@ class BoxDecoder(Decoder):
     def fault(self, found: Any) -> str:
         """See :class:`Decoder`."""
         right = np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()
-        return "" if right else "it gives boxes that are not finite, or scores outside 0..1"
+        return "" if right else "boxes are not finite, or scores are outside 0..1"
 
     def alike(self, bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
         """Whether the boxes are the same."""
@@ -125,7 +125,7 @@ class GridDecoder(BoxDecoder):
     def blank_fault(self, found: Any) -> str:
         """Every cell of the grid gives boxes of score 0 and above."""
         if not len(found):
-            return "all its boxes lie beside the image, or its scores are below 0"
+            return "all boxes lie outside the image, or all scores are below 0"
         return self.fault(found)
 
 

@@ -95,7 +95,7 @@ class Golden:
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not golden tensors ({error}): convert the model again") from error
         if canvases.ndim != 4 or canvases.dtype != np.uint8 or not 0 < len(canvases) == len(outputs):
-            raise InputError(f"{path}: canvases and outputs do not belong together: convert the model again")
+            raise InputError(f"{path}: canvases and outputs do not match: convert the model again")
         return cls(canvases, names, steps, outputs)
 
 

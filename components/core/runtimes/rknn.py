@@ -45,7 +45,7 @@ class BoardModel:
             self._lite = importlib.import_module("rknnlite.api").RKNNLite()
         except ImportError as error:
             raise NoRuntimeError(
-                "runtime rknn: rknn-toolkit-lite2 is not installed on this board: install it"
+                "runtime rknn: rknn-toolkit-lite2 is not installed on this board: pip install rknn-toolkit-lite2"
             ) from error
         try:
             ready = self._lite.load_rknn(str(path)) == 0 and self._lite.init_runtime() == 0
@@ -58,7 +58,7 @@ class BoardModel:
         """The outputs for one canvas; see :data:`Infer`."""
         outputs: Sequence[NDArray[np.float32]] | None = self._lite.inference(inputs=[canvas], data_format=["nhwc"])
         if outputs is None:
-            raise RuntimeError("the NPU's runtime gave no outputs")
+            raise RuntimeError("the NPU runtime gave no outputs")
         return outputs
 
     def runtime(self) -> str:
@@ -113,10 +113,10 @@ def _refusal(path: Path, toolkit: str, told: str = "") -> InputError:
     """Why the board's runtime most likely refuses a model; the library itself says so in its log alone."""
     missing = " and ".join(str(path) for path in NEEDED if not path.exists())
     if missing:
-        return NoRuntimeError(f"runtime rknn: there is no {missing} here; {_HOW_IN_A_CONTAINER}{told}")
+        return NoRuntimeError(f"runtime rknn: {missing} not found; {_HOW_IN_A_CONTAINER}{told}")
     return InputError(
-        f"model {path}: the NPU's runtime refuses it: librknnrt.so on the board must be as new as the toolkit that the "
-        f"model was converted with, {toolkit or 'which model.json names'}{told}"
+        f"model {path}: the NPU runtime rejects it: librknnrt.so on the board must be at least as new as the "
+        f"toolkit that converted the model, {toolkit or 'named in model.json'}{told}"
     )
 
 

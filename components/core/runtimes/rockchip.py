@@ -55,8 +55,8 @@ def check_precision(targets: Sequence[str], precision: str) -> None:
     if unable:
         other = " and ".join(sorted({able for target in unable for able in TARGETS[target]}))
         raise InputError(
-            f"quantization={precision}: {', '.join(unable)} cannot compute in it, only in {other}: "
-            "convert for these in a run of their own"
+            f"quantization={precision}: not supported by {', '.join(unable)}, only {other}: "
+            "convert for these in a separate run"
         )
 
 

@@ -92,8 +92,8 @@ def alike(bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:
         for theirs, ours in zip(expected, given, strict=True)
     ]
     place = int(np.argmin(shares))
-    reason = f"{shares[place]:.1%} of them are of the same class in image {place + 1}, the least alike"
-    return Finding("pixels", shares[place] >= MIN_SAME_PIXELS, f"{reason}; {MIN_SAME_PIXELS:.0%} are needed")
+    reason = f"{shares[place]:.1%} of the pixels have the same class in image {place + 1}, the worst one"
+    return Finding("pixels", shares[place] >= MIN_SAME_PIXELS, f"{reason}; the minimum is {MIN_SAME_PIXELS:.0%}")
 
 
 @decoders.register("semantic")

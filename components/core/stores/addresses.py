@@ -34,17 +34,17 @@ def folder_at(uri: str) -> Path:
     """
     scheme, separator, rest = uri.partition("://")
     if not uri.strip():
-        raise InputError("an empty address: give file:///folder, a plain path or s3://bucket/prefix")
+        raise InputError("empty address: give file:///folder, a plain path or s3://bucket/prefix")
     if not separator:
         return Path(uri).expanduser().absolute()
     if scheme in S3_ELSEWHERE:
         raise InputError(
-            f"{shown(uri)}: {scheme}:// is read over its S3 interface: write s3://{rest.partition('?')[0]} and let "
-            f"AWS_ENDPOINT_URL be {S3_ELSEWHERE[scheme]}"
+            f"{shown(uri)}: {scheme}:// is accessed through its S3 interface: write s3://{rest.partition('?')[0]} and "
+            f"set AWS_ENDPOINT_URL to {S3_ELSEWHERE[scheme]}"
         )
     if scheme != "file":
         raise InputError(
-            f"{shown(uri)}: cannot keep or list files at an address of the kind {scheme!r}; "
+            f"{shown(uri)}: files cannot be stored or listed at a {scheme}:// address; "
             "give file:///folder, a plain path or s3://bucket/prefix"
         )
     host, slash, path = rest.partition("/")

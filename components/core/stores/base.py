@@ -156,4 +156,4 @@ def not_found(name: str) -> NotFoundError:
 
 def conflict(uri: str) -> ConflictError:
     """The error of a conditional write that lost the race."""
-    return ConflictError(f"{uri}: somebody else changed it first")
+    return ConflictError(f"{uri}: changed by another process in the meantime")

@@ -160,11 +160,11 @@ def tls_trouble(error: Exception, variable: str) -> str:
     inner = next((part for part in _cause(error).args if isinstance(part, ssl.SSLError)), None)
     if isinstance(inner, ssl.SSLCertVerificationError):
         if "mismatch" in inner.verify_message:
-            advice = "use an address that the certificate is for"
+            advice = "use the host name of the certificate"
         elif "expired" in inner.verify_message or "not yet valid" in inner.verify_message:
             advice = "renew it, or set this machine's clock"
         else:
-            advice = f"name the PEM file of its authority in {variable}"
+            advice = f"set {variable} to the PEM file of its certificate authority"
         return f"the server's certificate is not trusted ({inner.verify_message}): {advice}"
     if inner is not None and inner.reason in _NO_TLS:
         return "the server does not speak TLS: write http:// in place of https://"
@@ -232,7 +232,7 @@ def _authorities() -> str:
             ssl.create_default_context(cafile=path)
         except (OSError, ValueError) as error:  # an SSLError, that it holds no certificates, is an OSError
             reason = error.strerror if isinstance(error, FileNotFoundError | PermissionError) else "no certificates"
-            raise InputError(f"{variable} is {path!r}: {reason}; name a PEM file of certificates") from None
+            raise InputError(f"{variable} is {path!r}: {reason}; give a PEM file of certificates") from None
         return path
     return certifi.where()
 
@@ -242,7 +242,7 @@ def _patience_seconds() -> float:
     try:
         return float(given) if given else PATIENCE_SECONDS
     except ValueError:
-        raise InputError(f"EDGE_STORE_PATIENCE is {given!r}: give a number of seconds") from None
+        raise InputError(f"EDGE_STORE_PATIENCE={given!r}: must be a number of seconds") from None
 
 
 def _cause(error: Exception) -> Exception:

@@ -83,9 +83,9 @@ def _profiles() -> configparser.ConfigParser:
     try:
         profiles.read_string(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file; AWS_SHARED_CREDENTIALS_FILE names another") from None
+        raise InputError(f"{file}: no such file; set AWS_SHARED_CREDENTIALS_FILE to another one") from None
     except (configparser.Error, UnicodeDecodeError, OSError):  # whose texts may show keys
-        raise InputError(f"{file} cannot be read as a file of AWS credentials") from None
+        raise InputError(f"{file} is not a readable AWS credentials file") from None
     return profiles
 
 
@@ -93,7 +93,7 @@ def _profile(name: str) -> Provider:
     profiles = _profiles()
     if name not in profiles:
         known = ", ".join(profiles.sections()) or "none"
-        raise InputError(f"AWS_PROFILE={name}: no such profile in {_credentials_file()}; it has {known}")
+        raise InputError(f"AWS_PROFILE={name}: no such profile in {_credentials_file()}: choose from {known}")
     missing = [key for key in ("aws_access_key_id", "aws_secret_access_key") if not profiles[name].get(key, "").strip()]
     if missing:
         raise InputError(
@@ -106,7 +106,7 @@ def _profile(name: str) -> Provider:
 def _web_identity() -> Provider:
     endpoint = _sts_endpoint()
     if not setting("AWS_ROLE_ARN"):
-        raise InputError("AWS_WEB_IDENTITY_TOKEN_FILE is set, AWS_ROLE_ARN is not: name the role")
+        raise InputError("AWS_WEB_IDENTITY_TOKEN_FILE is set but AWS_ROLE_ARN is not: set the role")
     return WebIdentityProvider(
         jwt_provider_func=lambda: {"access_token": _token("AWS_WEB_IDENTITY_TOKEN_FILE"), "expires_in": "0"},
         sts_endpoint=endpoint,
@@ -134,9 +134,7 @@ def _token(variable: str) -> str:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"{variable}={path}: cannot be read ({reason})") from None
     if not token:
-        raise InputError(
-            f"{variable}={path}: the file is empty; is the token being replaced, or its projection missing?"
-        )
+        raise InputError(f"{variable}={path}: the file is empty: check the projected token")
     return token
 
 
@@ -160,7 +158,7 @@ class _Service:
         try:
             answer: urllib3.BaseHTTPResponse = self._pool.urlopen(method, url, body=body, headers=sent)
         except HTTPError as error:
-            raise OutOfReachError(f"{self._name} at {shown(address)} is out of reach ({reason_of(error)})") from None
+            raise OutOfReachError(f"{self._name} at {shown(address)} cannot be reached ({reason_of(error)})") from None
         if answer.status != 200:
             said = " ".join(
                 part.text.strip()
@@ -168,7 +166,8 @@ class _Service:
                 if part.tag.rpartition("}")[2] in ("Code", "Message") and part.text
             )
             raise InputError(
-                f"{self._name} at {shown(address)} refuses (HTTP {answer.status}{': ' if said else ''}{said})"
+                f"{self._name} at {shown(address)} refused the request "
+                f"(HTTP {answer.status}{': ' if said else ''}{said})"
             )
         return answer
 
@@ -198,4 +197,4 @@ class _Explained(Provider):  # type: ignore[misc]  # minio does not export its t
                 ) from None
             if isinstance(error, InputError):
                 raise InputError(f"{self._uri}: {error}") from None
-            raise InputError(f"{self._uri}: the service that hands out keys does not answer as one") from None
+            raise InputError(f"{self._uri}: the credentials service gave an invalid answer") from None

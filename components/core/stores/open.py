@@ -62,7 +62,7 @@ def split(uri: str) -> tuple[str, str]:
         path = folder_at(uri)
         root, key = file_uri(path.parent), path.name
     if not key:
-        raise InputError(f"{shown(uri)} names no object: give the address of a file")
+        raise InputError(f"{shown(uri)} is not an object: give the address of a file")
     return root, key
 
 

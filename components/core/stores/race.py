@@ -19,7 +19,7 @@ FOLDER = "setup/"
 WRITERS, RACES = 16, 3  # of SeaweedFS 4.00, 3 to 11 of 24 writers won each race
 
 _ADVICE = (
-    "rounds would be lost without a word; use a store whose conditional writes are atomic: AWS S3, MinIO, Ceph, "
+    "rounds could be lost silently; use a store whose conditional writes are atomic: AWS S3, MinIO, Ceph, "
     "or SeaweedFS 4.18 or newer"
 )
 
@@ -54,10 +54,10 @@ def check_conditional_writes(store: Store) -> None:
 def _check_conditions(store: Store, key: str) -> None:
     etag = store.write(key, b"the first", if_absent=True)
     if _wins(store, key, b"absent no more", if_absent=True):
-        raise _unfit(store, "does not heed If-None-Match")
+        raise _unfit(store, "ignores If-None-Match")
     store.write(key, b"the second", if_match=etag)
     if _wins(store, key, b"of another version", if_match=etag):
-        raise _unfit(store, "does not heed If-Match")
+        raise _unfit(store, "ignores If-Match")
 
 
 def _check_races(store: Store, key: str) -> None:
@@ -93,7 +93,7 @@ def _wins(store: Store, key: str, data: bytes, *, if_match: str | None = None, i
 
 
 def _name_of(store: Store) -> str:
-    return store.server or "a server without a name"
+    return store.server or "unknown server"
 
 
 def _unfit(store: Store, reason: str) -> UnfitStoreError:

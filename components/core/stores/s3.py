@@ -35,7 +35,7 @@ from components.core.stores.s3_answers import (
 from components.core.stores.settings import setting
 from components.core.stores.transfer import landing, opened, os_errors, verify
 
-READING = "s3:GetObject and s3:ListBucket (without which S3 refuses what is merely absent)"
+READING = "s3:GetObject and s3:ListBucket (without the latter S3 also denies missing objects)"
 LISTING = "s3:ListBucket"
 WRITING = "s3:PutObject (and s3:AbortMultipartUpload)"
 DELETING = "s3:DeleteObject"
@@ -54,7 +54,8 @@ class S3Store(Store):
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         if "@" in bucket:
             raise InputError(
-                f"{shown(self.uri)}: an address in S3 holds no key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{shown(self.uri)}: an S3 address must not contain credentials: "
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
         if prefix:
             check_key(prefix, self.uri)
@@ -250,7 +251,7 @@ def _connect(uri: str, bucket: str) -> tuple[Minio, Pool]:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
         raise InputError(
-            f"AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is {shown(endpoint)!r}: give http(s)://host:port and nothing more"
+            f"AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is {shown(endpoint)!r}: give http(s)://host:port only"
         )
     pool = open_pool(endpoint)
     try:
@@ -289,6 +290,6 @@ def _errors(uri: str, needs: str) -> Iterator[None]:
         if trouble := tls_trouble(error, "AWS_CA_BUNDLE"):
             raise InputError(f"{uri}: {shown_endpoint()}: {trouble}") from error
         raise OutOfReachError(
-            f"{uri}: the store is out of reach ({reason_of(error)}): "
+            f"{uri}: the store cannot be reached ({reason_of(error)}): "
             "check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"
         ) from error

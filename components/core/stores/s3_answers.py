@@ -40,11 +40,11 @@ class NotS3Error(Exception):
             said = redacted(" ".join(text[:300].decode(errors="replace").split())) if kind == "text/plain" else ""
             details = ", ".join(part for part in (f"HTTP {answer.status}", kind, server_of(answer), said) if part)
         if answer is not None and answer.status == 413:
-            super().__init__(f"a proxy before the store refuses bodies of this size ({details}): raise its limit")
+            super().__init__(f"a proxy in front of the store rejects bodies of this size ({details}): raise its limit")
         else:
             super().__init__(
-                f"what answers at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3 ({shown_endpoint()}: {details}): "
-                "correct the address, or log in to the network whose page this is"
+                f"the server at AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL is not S3 ({shown_endpoint()}: {details}): "
+                "correct the address, or log in to the network if this is its login page"
             )
 
 
@@ -127,26 +127,27 @@ class Refusal:
         """
         said = f"; the server says: {self.message}" if self.message else ""
         if self.code == "NoSuchBucket":
-            return InputError(f"{uri}: there is no such bucket: make it, or correct the name")
+            return InputError(f"{uri}: no such bucket: create it, or correct the name")
         if self.status == 404:
             return not_found(uri)
         if self.code == "RequestTimeTooSkewed":
             return InputError(
-                f"{uri}: access refused, because this machine's clock and the server's differ: set the clock"
+                f"{uri}: access denied, because this machine's clock differs from the server's: set the clock"
             )
         ours = setting("AWS_REGION", "AWS_DEFAULT_REGION")
         if self.code in _OF_ANOTHER_REGION or (self.region and self.region != ours and self.status in (301, 307, 400)):
             advice = f"set AWS_REGION={self.region}" if self.region else "correct it, or AWS_ENDPOINT_URL"
             return InputError(
-                f"{uri}: AWS_REGION is {ours or 'not set'}, which is not the bucket's ({self.code}): {advice}{said}"
+                f"{uri}: AWS_REGION is {ours or 'not set'}, but the bucket is in another region "
+                f"({self.code}): {advice}{said}"
             )
         if self.status in (401, 403) or "Token" in self.code:
             return InputError(
-                f"{uri}: access refused ({self.code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-                f"AWS_SESSION_TOKEN, and that they may {needs} here{said}"
+                f"{uri}: access denied ({self.code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+                f"AWS_SESSION_TOKEN, and that they allow {needs}{said}"
             )
         kind = OutOfReachError if self.status == 429 or self.status >= 500 else InputError
-        return kind(f"{uri}: the S3 server refuses (HTTP {self.status}, {self.code}){said}")
+        return kind(f"{uri}: the S3 server refused the request (HTTP {self.status}, {self.code}){said}")
 
 
 def _has_the_form(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) -> bool:

@@ -17,8 +17,8 @@ def setting(*names: str) -> str:
         value = os.environ.get(name, "").strip()
         if any(not " " < letter <= "~" for letter in value):
             raise InputError(
-                f"{name} holds a blank, a line end or a letter that is not ASCII: give the bare value, "
-                f"as by kubectl create secret generic ... --from-literal={name}=..."
+                f"{name} contains a space, a line break or a non-ASCII character: give the bare value, "
+                f"as in kubectl create secret generic ... --from-literal={name}=..."
             )
         if value:
             return value

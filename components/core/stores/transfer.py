@@ -61,7 +61,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 def check_size(name: str, size: int, max_bytes: int | None) -> None:
     """Raise ``TooLargeError`` if an object is larger than it may be; None allows any size."""
     if max_bytes is not None and size > max_bytes:
-        raise TooLargeError(f"{name}: more than the {max_bytes:,} bytes that it may have; it was not read further")
+        raise TooLargeError(f"{name}: exceeds the limit of {max_bytes:,} bytes")
 
 
 def copy(source: BinaryIO, file: BinaryIO, name: str, max_bytes: int | None) -> None:
@@ -97,7 +97,7 @@ def os_errors(name: str) -> Iterator[None]:
 def os_reason(error: OSError) -> str:
     """What went wrong and what to do, in few words."""
     if error.errno in NO_SPACE:
-        return f"no space left ({error.strerror}): make room, or choose another disk"
+        return f"no space left ({error.strerror}): free some space, or use another disk"
     if error.errno in _NO_PERMISSION:
-        return f"not permitted ({error.strerror}): check who may read and write {error.filename or 'there'}"
+        return f"permission denied ({error.strerror}): check the permissions of {error.filename or 'the folder'}"
     return f"{error.strerror or error} ({error.filename})" if error.filename else str(error.strerror or error)

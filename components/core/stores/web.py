@@ -63,9 +63,9 @@ def _refusal(uri: str, answer: urllib3.BaseHTTPResponse) -> InputError:
     if answer.status in (404, 410):
         return NotFoundError(f"{shown(uri)}: no such file ({said})")
     if answer.status in (401, 403):
-        return InputError(f"{shown(uri)}: access refused ({said}): check user, password or token in the address")
+        return InputError(f"{shown(uri)}: access denied ({said}): check user, password or token in the address")
     kind = OutOfReachError if answer.status == 429 or answer.status >= 500 else InputError
-    return kind(f"{shown(uri)}: the server does not give the file ({said})")
+    return kind(f"{shown(uri)}: the server did not return the file ({said})")
 
 
 @contextmanager
@@ -76,5 +76,5 @@ def _errors(uri: str) -> Iterator[None]:
         if trouble := tls_trouble(error, "SSL_CERT_FILE"):
             raise InputError(f"{shown(uri)}: {trouble}") from error
         raise OutOfReachError(
-            f"{shown(uri)}: out of reach ({reason_of(error)}): check the address and the network"
+            f"{shown(uri)}: cannot be reached ({reason_of(error)}): check the address and the network"
         ) from error

@@ -61,9 +61,9 @@ class Coco:
             raise InputError(f"no COCO file in the data: JSON files are {few(folder.named('.json'))}")
         groups = _groups(indexes)
         if groups:
-            logger.warning("%s: no class, since it only groups others and has no box", few(sorted(groups)))
+            logger.warning("%s: ignored, because it only groups other classes and has no boxes", few(sorted(groups)))
         classes = dict.fromkeys(name for index in indexes for name in index.names.values() if name not in groups)
-        left_out = dict.fromkeys(others, "not read: it lies beside COCO files that are called instances")
+        left_out = dict.fromkeys(others, "not read, because there are COCO files named instances")
         return DataSet(tuple(classes), _records(folder, indexes), left_out=left_out)
 
 
@@ -222,7 +222,7 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     try:
         width, height = int(image.get("width") or 0), int(image.get("height") or 0)
     except (TypeError, ValueError, OverflowError) as error:
-        raise LabelError("annotation unreadable: width or height is no number") from error
+        raise LabelError("annotation unreadable: width or height is not a number") from error
     return (width, height) if width and height else None
 
 
@@ -248,7 +248,7 @@ def _label(names: dict[int, str], annotation: dict[str, Any]) -> Label:
             f"annotation unreadable: {what} has bbox_mode {annotation['bbox_mode']!r}: give x, y, width, height"
         )
     if turned:
-        raise LabelError(f"turned box: {what} is turned by {turned:g} degrees: draw it upright")
+        raise LabelError(f"turned box: {what} is rotated by {turned:g} degrees: draw it upright")
     return Label(names.get(number, f"number {number}"), (x, y, x + width, y + height))
 
 

@@ -50,10 +50,10 @@ def description(folder: Folder, name: str) -> dict[str, Any]:
         content = read_yaml(folder.text(name, MAX_YAML_BYTES), name, as_text=True)
     except (LabelError, InputError) as error:
         if _has_usual_name(name) or _NAMES.search(folder.head(name)):
-            raise InputError(f"{name} cannot be read: {error}: mend it, and save it as UTF-8") from error
+            raise InputError(f"{name} cannot be read: {error}: correct it, and save it as UTF-8") from error
         return {}
     if content is None and _has_usual_name(name):
-        raise InputError(f"{name} is empty: it must name the classes, and may name the images of each split")
+        raise InputError(f"{name} is empty: it must list the classes, and can list the images of each split")
     return content if isinstance(content, dict) else {}
 
 
@@ -70,7 +70,7 @@ def numbered_names(name: str, content: dict[str, Any]) -> dict[int, str]:
     given = content.get("names")
     named = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(named, dict) or not named:
-        raise InputError(f"{name}: 'names' must list the classes, or give them by number")
+        raise InputError(f"{name}: 'names' must be a list of class names, or a mapping from numbers to names")
     names: dict[int, str] = {}
     for key, value in named.items():
         if not (str(key).isdecimal() and isinstance(value, str) and value.strip()):
@@ -78,7 +78,7 @@ def numbered_names(name: str, content: dict[str, Any]) -> dict[int, str]:
         names[int(key)] = value.strip()
     count = content.get("nc", "")
     if isinstance(given, list) and isinstance(count, str) and count.isdecimal() and int(count) != len(names):
-        raise InputError(f"{name}: nc says {count} classes, names has {len(names)}: make them agree")
+        raise InputError(f"{name}: nc says {count} classes, but names has {len(names)}: they must agree")
     return names
 
 

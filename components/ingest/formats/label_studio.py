@@ -89,7 +89,7 @@ class LabelStudio:
         if not exports:
             raise InputError(
                 f"no export of Label Studio in the data (JSON files are {few(folder.named('.json'))}): export as JSON, "
-                "not JSON-MIN, and put the file beside the images"
+                "not JSON-MIN, and put the file next to the images"
             )
         return DataSet(None, _records(folder, [task for name in exports for task in _tasks(folder, name)]))
 
@@ -113,7 +113,7 @@ def _tasks(folder: Folder, export: str) -> list[Task]:
     tasks = [_task(export, place, item, remarks) for place, item in enumerate(content)]
     if remarks:
         passed_over = few(f"{count} {kind}" for kind, count in remarks.most_common())
-        logger.warning("%s: what is no box is passed over: %s", export, passed_over)
+        logger.warning("%s: ignoring everything that is not a box: %s", export, passed_over)
     return tasks
 
 
@@ -121,7 +121,7 @@ def _task(export: str, place: int, item: Any, remarks: Counter[str]) -> Task:
     task = Task(export, f"{export}#{place}", "")
     try:
         if not isinstance(item, dict):
-            raise LabelError(f"annotation unreadable: {task.where} is no task")
+            raise LabelError(f"annotation unreadable: {task.where} is not a task")
         task = task._replace(where=f"{export} task {item.get('id', place)}")
         task = task._replace(address=_address(task.where, item))
         annotations = _annotations(task.where, item)
@@ -151,7 +151,7 @@ def _address(where: str, item: dict[str, Any]) -> str:
 def _annotations(where: str, item: dict[str, Any]) -> list[dict[str, Any]]:
     annotations = item.get("annotations") or []
     if not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
-        raise LabelError(f"annotation unreadable: {where}: its annotations are no list of objects")
+        raise LabelError(f"annotation unreadable: {where}: annotations is not a list of objects")
     return annotations
 
 
@@ -168,7 +168,7 @@ def _content(where: str, annotation: dict[str, Any], remarks: Counter[str]) -> C
     """The labels of one annotation in order of their places, and the size of the image that was labelled."""
     results = annotation.get("result") or []
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-        raise LabelError(f"annotation unreadable: {where}: its result is no list of objects")
+        raise LabelError(f"annotation unreadable: {where}: result is not a list of objects")
     kinds = [(str(one.get("type")), one) for one in results]
     remarks.update(kind for kind, _ in kinds if kind in REMARKS)
     marks = [_mark(where, kind, one) for kind, one in kinds if kind not in REMARKS]
@@ -188,15 +188,15 @@ def _mark(where: str, kind: str, result: dict[str, Any]) -> tuple[Label, tuple[i
         turned, image_turned = float(value.get("rotation") or 0), float(result.get("image_rotation") or 0)
         size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise LabelError(f"annotation unreadable: {where}: no box in percent with one label") from error
+        raise LabelError(f"annotation unreadable: {where}: not a box in percent with one label") from error
     if not isinstance(name, str) or not name.strip():
-        raise LabelError(f"annotation unreadable: {where}: the label is no text")
+        raise LabelError(f"annotation unreadable: {where}: the label is not text")
     if not all(map(math.isfinite, (x, y, width, height, turned))):
         raise LabelError(f"NaN or infinite: {where}: {name}")
     if turned:
-        raise LabelError(f"turned box: {where}: {name} is turned by {turned:g} degrees: draw it upright")
+        raise LabelError(f"turned box: {where}: {name} is rotated by {turned:g} degrees: draw it upright")
     if image_turned:
-        raise LabelError(f"turned image: {where}: labelled when turned by {image_turned:g} degrees: turn it back")
+        raise LabelError(f"turned image: {where}: labelled when rotated by {image_turned:g} degrees: rotate it back")
     return Label(name, (x, y, x + width, y + height), normalised=True), size if all(size) else None
 
 

@@ -91,14 +91,14 @@ def _records(folder: Folder) -> Iterator[Record]:
         try:
             mask = pairs.label(image)
             if alike and not mask and has_one_number(folder.head(image, 32)):
-                raise LabelError(f"label not read: by its name and kind it may be the mask of {few(alike, 2)}")
+                raise LabelError(f"label not read: judging by its name, it may be the mask of {few(alike, 2)}")
         except LabelError as error:
             yield Record(image, reason=str(error))
         else:
             yield _record(folder, image, mask)
     for mask in masks:
         if mask not in pairs.images:
-            yield Record(mask, reason="label without image: no image has the place and the name of this mask")
+            yield Record(mask, reason="label without image: no image matches the path and name of this mask")
 
 
 def _listed(folder: Folder, images: Images, index: str, text: str) -> Iterator[Record]:
@@ -111,7 +111,7 @@ def _listed(folder: Folder, images: Images, index: str, text: str) -> Iterator[R
         try:
             mask = images.find(index, line[-1]) if len(line) > 1 else ""
         except LabelError:
-            yield Record(image, reason=f"mask unreadable: {index} lists {line[-1][:200]!r}, which is not there")
+            yield Record(image, reason=f"mask unreadable: {index} lists {line[-1][:200]!r}, which does not exist")
             continue
         if image == mask:
             yield Record(image, reason=f"annotation unreadable: {index} gives the image itself as its mask")
@@ -149,7 +149,7 @@ def _values(folder: Folder) -> tuple[dict[int, str], tuple[str, ...] | None]:
     """The names of the values, and the classes in their order; None: they have no names."""
     found = [folder.index] if folder.index in descriptions(folder) else descriptions(folder)
     if len(found) > 1:
-        raise InputError(f"several data sets in the data: name one of {few(found)} in data_path")
+        raise InputError(f"several data sets in the data: set data_path to one of {few(found)}")
     if not found:
         names = ListedNames(folder).only()
         return names, tuple(dict.fromkeys(names.values())) or None

@@ -125,7 +125,7 @@ def _data_set(
         several: whether several lines of one image count together.
     """
     if not tables:
-        raise InputError(f"no {kind} table of boxes in the data: there are {few(folder.files)}")
+        raise InputError(f"no {kind} table of boxes in the data: found {few(folder.files)}")
     lines: dict[str, list[Line]] = {}
     for name in tables:
         try:
@@ -157,16 +157,14 @@ def _columns(table: str, header: str) -> dict[str, int]:
     """
     separator = _separator(header)
     if separator in OTHER_SEPARATORS:
-        raise InputError(
-            f"{table}: its columns are separated by {OTHER_SEPARATORS[separator]}: separate them by commas"
-        )
+        raise InputError(f"{table}: columns are separated by {OTHER_SEPARATORS[separator]}: use commas")
     names = [name.strip() for name in _cells(header)]
     places: dict[str, int] = {}
     for place, name in enumerate(names):
         column = _MEANING.get(name.lower())
         if column in places:
             raise InputError(
-                f"{table}: the columns {names[places[column]]!r} and {name!r} both give the {column}: take one out"
+                f"{table}: the columns {names[places[column]]!r} and {name!r} both give the {column}: remove one"
             )
         if column:
             places[column] = place
@@ -178,7 +176,7 @@ def _columns(table: str, header: str) -> dict[str, int]:
         )
     unknown = [name for name in names if name.lower() not in _MEANING]
     if unknown:
-        logger.warning("%s: the columns %s are passed over", table, few(unknown))
+        logger.warning("%s: ignoring the columns %s", table, few(unknown))
     return places | {"": len(names)}
 
 
@@ -247,7 +245,7 @@ def _json_line(table: str, number: int, row: str) -> Line:
             raise LabelError(f"annotation unreadable: {where} names no image")
         return Line(number, image, _json_labels(where, given), _size(where, given))
     except (ValueError, RecursionError) as error:
-        return Line(number, image, reason=f"annotation unreadable: {where} is no JSON ({error})")
+        return Line(number, image, reason=f"annotation unreadable: {where} is not valid JSON ({error})")
     except LabelError as error:
         return Line(number, image, reason=str(error))
 
@@ -255,7 +253,7 @@ def _json_line(table: str, number: int, row: str) -> Line:
 def _by_meaning(where: str, item: Any) -> dict[str, Any]:
     """The keys of an object as they are called here."""
     if not isinstance(item, dict):
-        raise LabelError(f"annotation unreadable: {where}: {_shown(item)} is no object")
+        raise LabelError(f"annotation unreadable: {where}: {_shown(item)} is not an object")
     given: dict[str, Any] = {}
     for key, value in item.items():
         meaning = _MEANING.get(key.lower(), key.lower())
@@ -298,7 +296,7 @@ def _object(where: str, item: Any) -> Label:
 
 def _list(where: str, key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise LabelError(f"annotation unreadable: {where}: {key} is no list: {_shown(value)}")
+        raise LabelError(f"annotation unreadable: {where}: {key} is not a list: {_shown(value)}")
     return value
 
 
@@ -345,7 +343,7 @@ def _size(where: str, given: dict[str, Any]) -> tuple[int, int] | None:
     try:
         width, height = (int(float(given.get(side) or 0)) for side in ("width", "height"))
     except (TypeError, ValueError, OverflowError) as error:
-        raise LabelError(f"annotation unreadable: {where}: width or height is no number") from error
+        raise LabelError(f"annotation unreadable: {where}: width or height is not a number") from error
     return (width, height) if width and height else None
 
 
@@ -405,5 +403,5 @@ def _contradiction(table: str, lines: list[Line], *, several: bool) -> str:
     if not several and len({line.labels for line in lines}) > 1:
         return f"ambiguous: {numbers} label it differently"
     if len({bool(line.labels) for line in lines}) > 1:
-        return f"ambiguous: {numbers} have boxes and say that nothing is to be seen"
+        return f"ambiguous: {numbers} have boxes but are also marked as empty"
     return ""

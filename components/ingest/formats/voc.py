@@ -97,7 +97,7 @@ def _label(item: ElementTree.Element) -> Label:
     except ValueError as error:
         raise LabelError(f"annotation unreadable: {name}: {error}") from error
     if _rotation(item):
-        raise LabelError(f"turned box: {name} is turned by {_rotation(item):g} degrees: draw it upright")
+        raise LabelError(f"turned box: {name} is rotated by {_rotation(item):g} degrees: draw it upright")
     return Label(name, (x1, y1, x2, y2))
 
 
@@ -198,5 +198,5 @@ def _splits(folder: Folder, images: list[str]) -> dict[str, str]:
             else:
                 listed.setdefault(image, set()).add(split)
         if missing:
-            logger.warning("%s lists %d images that are not there: %s", name, len(missing), few(missing, 3))
+            logger.warning("%s lists %d images that do not exist: %s", name, len(missing), few(missing, 3))
     return {image: splits.pop() for image, splits in listed.items() if len(splits) == 1}

@@ -74,13 +74,13 @@ class Yolo:
         """Read what ``data.yaml`` names, or else every image."""
         found = [folder.index] if folder.index else descriptions(folder)
         if len(found) > 1:
-            raise InputError(f"several YOLO data sets in the data: name one of {few(found)} in data_path")
+            raise InputError(f"several YOLO data sets in the data: set data_path to one of {few(found)}")
         listed = ListedNames(folder)
         described = _described(folder, found[0]) if found else _undescribed(folder)
         names = tuple(described.names.values()) or listed.names()
         if described.names and listed.names() and set(listed.names()) != set(names):
             logger.warning(
-                "%s names the classes %s; classes.txt, which names %s, is passed over",
+                "%s names the classes %s; classes.txt, which names %s, is ignored",
                 found[0],
                 few(names),
                 few(listed.names()),
@@ -141,14 +141,14 @@ def _label(number: int, fields: list[str], names: dict[int, str], key_points: in
     if not all(map(math.isfinite, (index, *values))):
         raise LabelError(f"NaN or infinite: line {number}")
     if not index.is_integer():
-        raise LabelError(f"annotation unreadable: line {number}: the class {fields[0][:40]} is no whole number")
+        raise LabelError(f"annotation unreadable: line {number}: the class {fields[0][:40]} is not a whole number")
     name = names.get(int(index), f"number {int(index)}") if names else str(int(index))
     if key_points or count == 5:
         x, y, width, height = values[:4]
         return Label(name, (x - width / 2, y - height / 2, x + width / 2, y + height / 2), normalised=True)
     across, down = values[::2], values[1::2]
     if len(across) == 4 and _is_turned(across, down):
-        raise LabelError(f"turned box: line {number}: four corners of a box that does not stand upright")
+        raise LabelError(f"turned box: line {number}: four corners of a rotated box")
     return Label(name, (min(across), min(down), max(across), max(down)), normalised=True)
 
 
@@ -168,8 +168,8 @@ def _check_outlines(lines: list[list[float]]) -> None:
     counts = {len(values) for values in lines}
     if len(counts) == 1 and all(_is_boxed(values, 2) or _is_boxed(values, 3) for values in lines):
         raise LabelError(
-            f"ambiguous: {counts.pop() + 1} columns may be an outline or a box with key points: "
-            "for key points give kpt_shape in data.yaml"
+            f"ambiguous: {counts.pop() + 1} columns can be an outline or a box with key points: "
+            "for key points set kpt_shape in data.yaml"
         )
 
 
@@ -240,7 +240,7 @@ def _described(folder: Folder, name: str) -> _Described:
         described.splits.update(dict.fromkeys(without_masks(folder), ""))
     there = few(sorted({file.partition("/")[0] for file in folder.files}))
     if not described.splits and not described.missing:
-        raise InputError(f"{name}: no images where it says they are ({few(absent)}); in the data are {there}")
+        raise InputError(f"{name}: no images at the given paths ({few(absent)}); the data has {there}")
     _check_absent(folder, name, absent, described)
     return described
 
@@ -257,10 +257,10 @@ def _check_absent(folder: Folder, name: str, absent: list[str], described: _Desc
     labelled = Pairs.of(unlisted, (text for text in folder.named(".txt") if text not in described.lists)).labels
     if labelled:
         raise InputError(
-            f"{name} names {few(absent)}, which is not in the data, while {len(labelled)} labelled images are in no "
-            f"entry ({few(labelled, 3)}): mend the entries"
+            f"{name} lists {few(absent)}, which is not in the data, while {len(labelled)} labelled images are not "
+            f"in any entry ({few(labelled, 3)}): correct the entries"
         )
-    logger.warning("%s names %s, which is not in the data", name, few(absent))
+    logger.warning("%s lists %s, which is not in the data", name, few(absent))
 
 
 def _texts(value: object) -> list[str]:

@@ -127,6 +127,6 @@ def open_sink(address: str) -> Sink:
     kind, colon, target = address.partition(":")
     if not colon or not target:
         raise InputError(
-            f"sink {kind!r}: write KIND:TARGET, such as jsonl:detections.jsonl; kinds are {', '.join(sinks.names())}"
+            f"sink {kind!r}: write KIND:TARGET, such as jsonl:detections.jsonl; choose from {', '.join(sinks.names())}"
         )
     return sinks.get(kind)(target)

@@ -103,7 +103,9 @@ class Outlet:
         self._count("sink_failed")
         if not self._failing:
             log.warning(
-                "sink %s: %s; trying again, what does not fit in the queue is dropped", self._name, one_line(error)
+                "sink %s: %s; trying again, results that do not fit in the queue are dropped",
+                self._name,
+                one_line(error),
             )
         with self._changed:
             self._failing = True

@@ -70,7 +70,7 @@ class BoxVideo:
         self._size, self._frames = (width, height), 0
         if not self._writer.isOpened():
             self._writer = None
-            raise InputError(f"sink video:{self._path}: a video of {width} x {height} pixels cannot be written there")
+            raise InputError(f"sink video:{self._path}: a video of {width} x {height} pixels cannot be written")
 
 
 def drawn(result: Result) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -100,9 +100,9 @@ class CameraSource:
 
     def _why_no_frame(self, capture: Any) -> str:
         if not isinstance(self._address, int) and self._backend != cv2.CAP_FFMPEG:
-            return f"no frame: {self._address} is not there, is in use, or gives no video"
+            return f"no frame: {self._address} does not exist, is in use, or gives no video"
         if isinstance(self._address, int):
-            return "no frame: there is no such camera, another program uses it, or this user may not read it"
+            return "no frame: no such camera, another program uses it, or this user lacks permission to read it"
         if capture.isOpened():
             return f"no frame can be decoded (codec {codec(capture)}): set the camera to H.264 or H.265"
         return why_silent(self._address, self._open_s) or "no frame"

@@ -33,7 +33,7 @@ def why_silent(address: str, timeout_s: float = SECONDS) -> str:
         parts = urlsplit(address)
         port = parts.port or _PORTS.get(parts.scheme.lower(), 0)
     except ValueError:
-        return "the address is not valid: write / and @ in a password as %2F and %40"
+        return "the address is not valid: write / and @ in passwords as %2F and %40"
     if is_web(address):
         return _why_no_page(address)
     if not parts.hostname or parts.scheme.lower() not in _PORTS:  # udp:// and the like: there is no server to ask
@@ -52,7 +52,7 @@ def _why_no_stream(parts: SplitResult, server: tuple[str, int], timeout_s: float
     except ConnectionRefusedError:
         return f"{host} refuses connections on port {port}: check the port and that its streaming is on"
     except (OSError, ValueError) as error:
-        return f"{host} cannot be asked on port {port} ({error})"
+        return f"{host} cannot be reached on port {port} ({error})"
 
 
 def _why_no_page(address: str) -> str:
@@ -101,7 +101,7 @@ def _exchange(connection: socket.socket, lines: list[str]) -> str:
 def _code(head: str) -> int:
     found = re.match(r"RTSP/\d\.\d (\d{3})", head)
     if not found:
-        raise ValueError("it does not speak RTSP")
+        raise ValueError("the server does not speak RTSP")
     return int(found[1])
 
 

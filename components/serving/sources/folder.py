@@ -34,7 +34,7 @@ class FolderSource:
         self._folder = folder
         self.name = self.identity = str(folder)
         if not self._names():
-            raise InputError(f"source {folder}: no image in it; choose from {', '.join(sorted(SUFFIXES))}")
+            raise InputError(f"source {folder}: no image in it; supported are {', '.join(sorted(SUFFIXES))}")
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The images in their order; see :class:`Source`. One that cannot be read is passed over and said."""
@@ -50,7 +50,7 @@ class FolderSource:
             except (OSError, cv2.error):  # the latter of more pixels than OPENCV_IO_MAX_IMAGE_PIXELS, too
                 image = None
             if image is None:
-                log.warning("%s: not an image that can be read, or too large: passed over", path)
+                log.warning("%s: not a readable image, or too large: skipped", path)
                 continue
             yield Shot(image, number, name, data, path.suffix.lower())
 

@@ -40,7 +40,7 @@ def open_source(address: str) -> Source:
     if " ! " in address:
         return _pipeline(address)
     if scheme not in ("", "file"):
-        raise InputError(f"source {shown(address)}: {scheme}:// is no source of images; give {_POSSIBLE}")
+        raise InputError(f"source {shown(address)}: {scheme}:// is not supported; give {_POSSIBLE}")
     path = folder_at(address)
     if path.is_dir():
         return FolderSource(path)

@@ -74,7 +74,7 @@ class VideoSource:
         capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise InputError(
-                f"source {self._path}: not a video that can be read, or one that was cut off before its index was "
+                f"source {self._path}: not a readable video, or cut off before its index was "
                 "written; give another, or repair it with ffmpeg"
             )
         return capture
@@ -88,6 +88,6 @@ class VideoSource:
     def _check_end(self, frames: int, promised: float) -> None:
         if frames < _COUNT_IS_ABOUT * promised:
             log.warning(
-                "%s: says %d frames, %d could be read and were used: the video is damaged or cut off",
+                "%s: has %d frames by its header, %d could be read and were used: the video is damaged or cut off",
                 self._path, promised, frames,
             )  # fmt: skip
