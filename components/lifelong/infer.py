@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.cache import fetch_blobs
+from components.core.cache import fetch_blobs, own_folder
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequest, LabelRequests
 from components.core.job.state import State
@@ -46,7 +46,7 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
         job: the job.
         state: of it, as read.
         samples: the images.
-        cache: where images and models are brought to.
+        cache: where images are brought to.
         runtime: plug-in that runs the models.
         unseen_budget: most unseen images to ask labels for, those least like the known ones first.
 
@@ -62,7 +62,7 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
     routes = base.routes(Samples.of(samples, cache / "blobs")) if len(samples) else []
 
     def answers(member: str, places: Sequence[int]) -> list[dict[str, Any]]:
-        folder = cache / "members" / release.members[member].version
+        folder = own_folder(job.store.uri) / "members" / release.members[member].version
         job.fetch_bundle(champion, folder, state, member=member)
         model = open_model(runtime, folder)
         bundle = model.bundle
