@@ -27,5 +27,5 @@ def test_the_story_is_played_to_its_end(tmp_path):
     assert all(row.startswith("hard-examples/") for row in table.filter(table["round"] > 1)["source"])
     status = json.loads((tmp_path / "demo" / "job" / "status" / f"{NODE}.json").read_text())
     assert (status["state"], status["version"]) == ("loaded", state.champion)
-    assert "0 images were lost" in page
+    assert "; 0 frames failed." in page
     assert not re.search(r"(src|href)=.https?:", page)  # it is one file

@@ -188,7 +188,7 @@ def test_an_outage_that_outlasts_patience(undisturbed, in_bucket):
     proxy.is_down = True
     line = ended_in_one_line(process, said)
     assert line.startswith("train error: s3://")
-    assert "the store is out of reach" in line
+    assert "the store cannot be reached" in line
     proxy.is_down = False
     assert site.essence()["round"] == 0
     assert "resuming after epoch" in site.complete()

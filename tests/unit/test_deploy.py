@@ -157,7 +157,7 @@ def test_a_champion_that_changed_while_the_candidate_was_judged_drops_the_round(
     end_round(root, 2)
     Job.open(root).roll_back()
     with pytest.raises(
-        ConflictError, match=rf"the champion became {name(1)} while round 3 was judged against {name(2)}"
+        ConflictError, match=rf"the champion became {name(1)} while round 3 was evaluated against {name(2)}"
     ):
         end_round(root, 3, champion=name(2))
     state, _ = Job.open(root).read()
@@ -403,7 +403,7 @@ def test_garbage_is_what_was_never_deployed(root, end_round):
     assert collect_garbage(job, keep=0) == [name(5), name(7)]
     assert job.registry.versions() == [name(1), name(4), name(6)]
     assert job.roll_back().champion == name(1)
-    with pytest.raises(InputError, match="keep=-1 is negative"):
+    with pytest.raises(InputError, match="keep=-1 must be >= 0"):
         collect_garbage(job, keep=-1)
 
 

@@ -200,7 +200,7 @@ def test_the_promise_is_kept_in_at_least_95_of_100_calibrations():
 def test_a_cutoff_is_of_a_miner_that_ranks():
     with pytest.raises(InputError, match="unknown miner 'nobody'"):
         make_miner("cutoff", {"of": "nobody"})
-    with pytest.raises(InputError, match="looks at more than scores"):
+    with pytest.raises(InputError, match="needs more than scores"):
         make_miner("cutoff", {"of": "novelty"})
     judged = make_miner("cutoff", {"of": "Threshold", "min_score": "0.4"}).judge(
         Frame(Detections.of(boxes(2), [0, 0], [0.5, 0.6]))

@@ -159,7 +159,7 @@ def test_the_verb_prints_the_counts_and_where_the_images_are(bundle, tmp_path):
     done = CliRunner().invoke(app, ["predict", str(bundle), str(path), "--output", str(tmp_path / "my out")])
     assert done.exit_code == 0, done.output
     assert f"{path}: 1 image, 1 box: red 1" in done.output
-    assert f"drawn in {tmp_path / 'my out'}" in done.output
+    assert f"results saved to {tmp_path / 'my out'}" in done.output
     done = CliRunner().invoke(app, ["predict", str(bundle), str(tmp_path / "no.png")])
     assert done.exit_code == 1
     assert "no such file or folder" in done.output
