@@ -62,6 +62,7 @@ class Size:
         epochs: of a round.
         hasty_epochs: of the candidate in a hurry.
         image_size: pixels.
+        min_map50: of the first model, which has to find something.
     """
 
     scenes: int = 480
@@ -74,6 +75,7 @@ class Size:
     epochs: int = 10
     hasty_epochs: int = 2
     image_size: int = 160
+    min_map50: float = 0.05
 
 
 # A network that starts from nothing has few steps here. So each batch is a step of its own (nbs), and warm-up is
@@ -199,6 +201,7 @@ class _Story:
         began, before = time.monotonic(), self._job.read()[0]
         settings |= {"feed_url": str(self._feed.index), "seed": self._seed, "image_size": str(self._size.image_size)}
         settings["trigger_conditions"] = [f"num_of_samples >= {self._size.least}"]
+        settings["min_map50"] = self._size.min_map50
         self._run(incremental_learning, **SETTINGS | settings)
         state, _ = self._job.read()
         if state.round == before.round or state.candidate is None:

@@ -555,7 +555,7 @@ def test_two_at_the_same_time_leave_one(api, package, other):
             thread.join(30)
         assert len(api.enabled(NAME)) == 1, outcomes
     assert outcomes.count("done") >= 4
-    assert all(outcome == "done" or "somebody else" in outcome for outcome in outcomes)
+    assert all(outcome == "done" or "another user" in outcome for outcome in outcomes)
 
 
 # Removing and telling.

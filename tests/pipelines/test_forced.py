@@ -62,7 +62,7 @@ def test_a_candidate_that_is_the_champion_is_not_judged_again(run, capsys):
     run()
     with pytest.raises(SystemExit):
         run(force="evaluate")
-    assert "is the champion already" in capsys.readouterr().out
+    assert "is already the champion" in capsys.readouterr().out
 
 
 def test_a_forced_training_with_nothing_new_replays_what_is_known(run, tmp_path, capsys):

@@ -199,7 +199,7 @@ def test_what_a_newcomer_gets_wrong_is_one_line(tmp_path, words, error):
 def test_an_unknown_pipeline_is_told_with_the_known(tmp_path):
     done = command("run", "helmets", cwd=tmp_path)
     assert done.returncode == 1
-    assert re.fullmatch(r"error: no pipeline 'helmets': choose from helmet-detection, .*\n", done.stderr)
+    assert re.fullmatch(r"error: unknown pipeline 'helmets': choose from helmet-detection, .*\n", done.stderr)
 
 
 def test_parameters_come_from_a_file_and_the_command_line_wins(tmp_path):

@@ -311,7 +311,7 @@ def test_a_round_that_cannot_succeed_does_not_train_at_every_poll(tmp_path):
     assert "bleu" in line and "force_train retries now" in line
     site.complete(force="train")
     assert site.essence()["round"] == 1
-    assert "is the champion already" in site.fail(force="evaluate")
+    assert "is already the champion" in site.fail(force="evaluate")
     assert read_failures(open_store(site.root)).round == 1, "no poll would repeat this one"
     site.arrive(PER_ROUND)
     site.complete()

@@ -66,4 +66,4 @@ def test_masks_go_round_and_round(tmp_path):
     assert second.champion != first.champion
     assert "miou_delta >= -1 (have" in told
     page = next((tmp_path / "job" / "reports").glob("*round-2.html")).read_text()
-    assert "mIoU" in page and "true pixels" in page
+    assert "mIoU" in page and "labelled pixels" in page

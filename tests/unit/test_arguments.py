@@ -63,10 +63,10 @@ def test_old_names_are_taken_with_a_note_and_lead_to_the_new_ones():
     loop = face_of(PIPELINES["incremental-learning"])
     given = parse(loop, ["max_loss=0.1", "trial_fraction=0.2", "cpu_request=4", "random_share=0"], {})
     assert renamed(given) == [
-        "max_loss is called max_map50_drop now",
-        "trial_fraction is called canary_fraction now",
-        "cpu_request is called train_cpu now",
-        "random_share is called random_fraction now",
+        "max_loss has been renamed to max_map50_drop",
+        "trial_fraction has been renamed to canary_fraction",
+        "cpu_request has been renamed to train_cpu",
+        "random_share has been renamed to random_fraction",
     ]
     placed = sort_into_place(loop, given | {"feed_url": "a", "job_root": "b"})
     assert placed["train_cpu"] == "4"

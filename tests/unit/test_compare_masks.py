@@ -82,7 +82,7 @@ def test_the_better_one_is_promoted_and_the_worse_one_rejected(models, parts, tm
 
     write_page(tmp_path / "page.html", "Judge", sections(gain, promoted))
     page = (tmp_path / "page.html").read_text()
-    assert "mIoU" in page and "true pixels" in page
+    assert "mIoU" in page and "labelled pixels" in page
     assert len(read_sections(tmp_path / "page.html")) == 3
 
 

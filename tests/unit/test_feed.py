@@ -350,7 +350,7 @@ def test_a_part_of_a_folder(feed, job, where):
     assert names(take_and_commit(url, job, data_path=data_path)) == ["000.jpg"]
     yolo(feed / "part", 1)
     assert names(take_and_commit(url, job, data_path=data_path)) == ["001.jpg"]
-    with pytest.raises(InputError, match="leads out"):
+    with pytest.raises(InputError, match="is outside the data"):
         take_new(str(feed), str(job), data_path="../other")
 
 

@@ -245,7 +245,7 @@ def test_images_with_nothing_to_see_are_learned_from():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"lr0": 0.1}, "lr0 is not an option of fpn, choose from lr, momentum, .*anchor_sizes"),
+        ({"lr0": 0.1}, "lr0 is not an option of fpn: choose from lr, momentum, .*anchor_sizes"),
         ({"lr": -1, "flip": 2}, "lr=-1: .*greater than 0.*flip=2: "),
         ({"anchor_sizes": []}, "anchor_sizes=.*at least 1"),
     ],
@@ -267,7 +267,7 @@ def test_anchors_must_suit_the_architecture_and_the_base(job, trained, tmp_path)
 def test_what_cannot_be_trained_is_told(job, tmp_path):
     with pytest.raises(InputError, match="image_size=32,96: fpn needs sides of 64 or more"):
         fit(job, tmp_path / "t", image_size=(32, 96))
-    with pytest.raises(InputError, match="device=7: there are"):
+    with pytest.raises(InputError, match="device=7: this machine has"):
         fit(job, tmp_path / "t", device="7")
     root, manifest = job
     empty = Manifest.of([{**row, "annotations": []} for row in manifest.rows()], manifest.classes)
@@ -299,7 +299,7 @@ def test_a_base_of_another_kind_is_refused_and_never_executed(job, trained, tmp_
     expected = {
         "trap.pt": "not a model of the estimator fpn",
         "junk.pt": "not a model of the estimator fpn",
-        "other.pt": "of the estimator other, not of fpn",
+        "other.pt": "of the estimator other, not fpn",
         "empty.pt": "damaged",
         "missing.pt": "neither a .pt file",
     }

@@ -128,7 +128,7 @@ def test_a_model_one_byte_smaller_is_never_mixed_with_the_old_one(job, tmp_path)
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("model.onnx", lambda data: data[:-1], "not whole"),
+        ("model.onnx", lambda data: data[:-1], "is incomplete"),
         ("model.onnx", lambda data: data[:-1] + bytes([data[-1] ^ 1]), "was changed"),
         ("model.json", lambda data: data.replace(b"colours", b"colourz"), "was changed"),
     ],
@@ -137,7 +137,7 @@ def test_a_model_that_is_not_the_published_one_is_refused_once(site, job, tmp_pa
     deploy(job, "v2", tmp_path / "v2")
     put(job, "v2", name, change)
     assert says in refused(site, job)
-    said = caplog.text.count("cannot be used, going on with v1")
+    said = caplog.text.count("cannot be used, continuing with v1")
     assert said == 1
     assert refused(site, job)
     assert caplog.text.count("cannot be used") == said
@@ -157,7 +157,7 @@ def test_a_failure_is_remembered_over_a_restart(site, job, tmp_path):
     put(job, "v2", "model.onnx", lambda _: (tmp_path / "v2" / "model.onnx").read_bytes())
     again = Site(job, tmp_path)
     assert again.updater.start_from_disk()
-    assert "not whole" in refused(again, job)
+    assert "is incomplete" in refused(again, job)
 
 
 @pytest.mark.parametrize(

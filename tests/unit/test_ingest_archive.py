@@ -71,7 +71,7 @@ def test_folders_and_leading_dots_are_fine(tmp_path, target):
     "name", ["../out.txt", "a/../../out.txt", "/tmp/out.txt", "..\\out.txt", "a\\b.txt", "C:/out.txt", "c:out.txt"]
 )
 def test_a_name_that_leads_out_is_refused(tmp_path, target, make, name):
-    with pytest.raises(InputError, match="refused") as caught:
+    with pytest.raises(InputError, match="outside the target folder") as caught:
         unpacked(make(tmp_path / "x", {"good.txt": b"1", name: b"2"}), target)
     assert repr(name) in str(caught.value)
     assert not (tmp_path / "out.txt").exists()

@@ -464,7 +464,7 @@ def test_a_message_about_missing_images_shows_three_of_them(bring):
     with pytest.raises(InputError) as caught:
         bring(images(1, "a{}.jpg") | {"x.json": json.dumps(coco(9, "gone{}.jpg"))})
     shown = "; ".join(f"gone{n}.jpg: x.json lists it; no image is called gone{n}.jpg" for n in range(3))
-    assert f"label without image (9); for example {shown}; the whole list" in str(caught.value)
+    assert f"label without image (9); for example {shown}; full list" in str(caught.value)
 
 
 def test_boxes_that_detectron2_marks_as_corners_are_refused(bring):

@@ -140,7 +140,9 @@ def test_a_bundle_can_be_described_anew(tmp_path):
 )
 def test_a_state_that_was_damaged_by_hand_is_named(job, changes):
     job.store.write(STATE, json.dumps({**State().model_dump(mode="json"), **changes}).encode())
-    with pytest.raises(InputError, match=rf"state\.json is not the state of a job: {next(iter(changes))}.*from a backup"):
+    with pytest.raises(
+        InputError, match=rf"state\.json is not the state of a job: {next(iter(changes))}.*from a backup"
+    ):
         job.read()
 
 

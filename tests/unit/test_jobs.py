@@ -133,7 +133,7 @@ def test_mining_needs_a_job_that_is_there_and_makes_none(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     ran = CliRunner().invoke(app, ["run", "hard-example-mining", *(word.format(tmp_path) for word in words)])
     assert ran.exit_code == 1
-    assert ("nosuch: no job lies there" if words else "job_root") in ran.output
+    assert ("nosuch: no job found" if words else "job_root") in ran.output
     assert list(tmp_path.iterdir()) == []
 
 

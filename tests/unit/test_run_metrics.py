@@ -43,8 +43,7 @@ def test_the_figures_of_one_run(job):
 def test_a_run_on_a_cluster_names_its_job(job):
     def cluster(parameters):
         run = SimpleNamespace(runtime_config=SimpleNamespace(parameters=parameters))
-        runs = SimpleNamespace(run_service_get_run=lambda *_, **__: run)
-        return SimpleNamespace(client=SimpleNamespace(runs=runs), explained=contextlib.nullcontext)
+        return SimpleNamespace(run=lambda _: run, explained=contextlib.nullcontext)
 
     assert figures_of_run(cluster({"job_root": job}), RUN).figures == {"map50": 0.5}
     with pytest.raises(InputError, match="has no job_root"):

@@ -58,7 +58,7 @@ def test_maps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="pixels"):
         confusion(zeros, np.zeros((2, 3), np.uint8), 3)
     for truth, found in ((zeros + 3, zeros), (zeros, zeros + 3), (zeros, zeros + 255)):
-        with pytest.raises(ValueError, match="beyond the 3"):
+        with pytest.raises(ValueError, match="outside the 3 classes"):
             confusion(truth, found, 3)
     with pytest.raises(ValueError, match="nothing to measure by"):
         evaluate_segmentation([confusion(zeros + VOID, zeros, 3)], NAMES)

@@ -85,6 +85,8 @@ def test_groups_that_are_one_are_never_split():
 def test_a_round_whose_candidate_the_gate_would_reject_for_its_test_set_is_not_trained():
     data = round_manifest(None, samples(0, 40), round_number=1, **RATIOS, min_test_samples=20)
     have = len(data.core)
-    with pytest.raises(InputError, match=rf"test images: have {have}, need >= 20, .*min_samples.*; nothing has been"):
+    with pytest.raises(
+        InputError, match=rf"test images: have {have}, need >= 20, .*min_samples.*; training was not started"
+    ):
         check_test_set(data, 20)
     check_test_set(data, have)
