@@ -138,7 +138,7 @@ def test_a_server_without_a_token_starts_only_if_told_so(job, tmp_path, monkeypa
     with pytest.raises(InputError, match="set CLOUD_TOKEN .*, or give --allow-anonymous"):
         CloudServer(options(tmp_path, anonymous=False))
     monkeypatch.setenv("CLOUD_TOKEN", "x")
-    with pytest.raises(InputError, match="choose one"):
+    with pytest.raises(InputError, match="use one of the two"):
         CloudServer(options(tmp_path))
 
 

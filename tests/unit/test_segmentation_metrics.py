@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from components.core.errors import NothingToMeasureError
 from components.core.masks import VOID
 from components.core.metrics.segmentation import (
     confusion,
@@ -60,7 +61,7 @@ def test_maps_that_do_not_fit_are_refused():
     for truth, found in ((zeros + 3, zeros), (zeros, zeros + 3), (zeros, zeros + 255)):
         with pytest.raises(ValueError, match="outside the 3 classes"):
             confusion(truth, found, 3)
-    with pytest.raises(ValueError, match="nothing to measure by"):
+    with pytest.raises(NothingToMeasureError, match="no pixel of 1 masks is labelled"):
         evaluate_segmentation([confusion(zeros + VOID, zeros, 3)], NAMES)
 
 
