@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from components.core.errors import InputError
-from components.core.job.hard_examples import image_key, read_sidecars
+from components.core.job.hard_examples import image_key, read_sidecars, sidecar_key
 from components.core.job.label_requests import read_lists
 from components.core.processes import module_command, module_environment
 from components.core.stores.open import open_store
@@ -193,9 +193,12 @@ def label(job_root: Path, cameras: Sequence[Camera], feed: Feed) -> int:
     wanted = {image.id for image in asked.images}
     truths = {camera.path.name: camera.truth for camera in cameras}
     labelled = 0
-    for sidecar in read_sidecars(store):
+    for sidecar in list(read_sidecars(store)):
         if sidecar.image in wanted:
             name = f"hard-examples/{sidecar.image}{sidecar.suffix}"
             feed.add(name, store.read(image_key(sidecar)), truths[Path(sidecar.source).name][sidecar.frame])
+            # Every frame of these videos is a scene drawn by itself. Frames of a real camera are one scene, and
+            # would be kept in one split because of their sidecars.
+            store.delete(sidecar_key(sidecar))
             labelled += 1
     return labelled
