@@ -87,5 +87,7 @@ def test_an_image_that_is_nowhere_is_told_before_any_step(tmp_path):
     done = command("run", "helmet-detection", *IN_DOCKER, "-p", "data_url=data.zip", *QUICK, cwd=tmp_path,
                    EDGE_IMAGE_PREFIX="127.0.0.1:1/nobody")  # fmt: skip
     assert done.returncode == 1
-    assert re.fullmatch(r"error: --runner docker: 127\.0\.0\.1:1/nobody/\S+ is not here .*build\.sh\n", done.stderr)
+    assert re.fullmatch(
+        r"error: --runner docker: 127\.0\.0\.1:1/nobody/\S+ is not available locally .*build\.sh\n", done.stderr
+    )
     assert "setup |" not in done.stdout
