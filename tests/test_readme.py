@@ -50,8 +50,7 @@ def test_its_python_runs_a_bundle(tmp_path, monkeypatch, capsys):
     image[8:16, 16:24] = (0, 0, 255)  # OpenCV wants blue first
     cv2.imwrite(str(tmp_path / "photo.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 100])
     monkeypatch.chdir(tmp_path)
-    page = (REPOSITORY / "docs" / "jobs.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert len([line for line in lines.splitlines() if line]) <= 6
     exec(lines, {})
     assert capsys.readouterr().out.startswith("['red'] [")
