@@ -14,13 +14,13 @@ def registries() -> list[Registry[Any]]:
     """Every registry; the modules of their entries are imported when these are listed."""
     from components.core.estimators.base import estimators
     from components.core.heads import heads
+    from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
     from components.core.miners.base import miners
     from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
     from components.core.runtimes.base import runtimes
     from components.core.tasks.base import tasks
     from components.ingest.dataset import formats
     from components.label.handoff import writers
-    from components.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
     from components.serving.sinks.base import sinks
 
     return [
@@ -36,11 +36,11 @@ def unknown_entries(given: Mapping[str, Any]) -> list[str]:
         given: parameters by name.
     """
     from components.core.estimators.base import estimators
+    from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
     from components.core.miners.base import find_miner
     from components.core.runtimes.base import runtimes
     from components.ingest.dataset import formats
     from components.label.handoff import writers
-    from components.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
 
     named = {
         "plugins": plugins.load,

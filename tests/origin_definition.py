@@ -1,6 +1,6 @@
 """Sedna's tutorial of lifelong learning brings a definition of tasks of its own; this is how it looks here."""
 
-from components.lifelong.plug_points import TaskDefinition, task_definitions
+from components.core.lifelong.plug_points import TaskDefinition, task_definitions
 
 
 @task_definitions.register("tutorial-origin")
@@ -12,4 +12,4 @@ class TutorialOrigin(TaskDefinition):
 
     def assign(self, samples, state):
         real, sim = self.attribute.split(", ")
-        return [real if self.city in source else sim for source in samples.manifest.table["source"]]
+        return [real if self.city in source else sim for source in samples.columns["source"]]

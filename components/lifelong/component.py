@@ -44,6 +44,7 @@ def setup_lifelong(
     with step("setup", job_root):
         from components.core import plugins
         from components.core.estimators.base import check_training
+        from components.core.lifelong.plug_points import check_plug_ins
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
@@ -56,9 +57,8 @@ def setup_lifelong(
         from components.core.runtimes.base import runtimes
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
-        from components.lifelong.knowledge_base import check_job
+        from components.lifelong.lifelong_job import check_job
         from components.lifelong.plan import check_no_force
-        from components.lifelong.plug_points import check_plug_ins
         from components.setup.cluster import warn_of_cluster
         from components.setup.setup import check_run
 
@@ -127,6 +127,7 @@ def define_tasks(
         from components.core import plugins
         from components.core.cache import cache_folder, own_folder
         from components.core.job.job import Job
+        from components.core.lifelong.plug_points import make, task_definitions
         from components.core.manifest import Manifest
         from components.core.parameters import (
             CommonSettings,
@@ -138,11 +139,10 @@ def define_tasks(
             read,
         )
         from components.core.reports.page import write_page
-        from components.lifelong.knowledge_base import fetch_known
+        from components.lifelong.lifelong_job import fetch_known
+        from components.lifelong.look import look_at
         from components.lifelong.plan import Plan, plan_models
-        from components.lifelong.plug_points import make, task_definitions
         from components.lifelong.report import planned
-        from components.lifelong.samples import Samples
         from components.prepare.replay import check_test_set, round_manifest, section
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
@@ -169,11 +169,11 @@ def define_tasks(
             check_test_set(data, gate.min_samples)
         known, members = fetch_known(job, state, state.champion, own_folder(job_root) / "members")
         definition = make(task_definitions, chosen.task_definition, chosen.task_parameters)
-        labelled = Samples.of(data.manifest.labelled(), cache / "blobs")
+        labelled = look_at(data.manifest.labelled(), cache / "blobs")
         same = known is not None and known.definition.is_of(chosen.task_definition, chosen.task_parameters)
         learned = definition.fit(labelled, known.definition.state if known and same else {})
         names = definition.assign(labelled, learned)
-        assigned = dict(zip(labelled.manifest.table["id"], names, strict=True))
+        assigned = dict(zip(labelled.columns["id"], names, strict=True))
         plan = Plan(
             round=number,
             champion=state.champion,
@@ -301,6 +301,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core import plugins
         from components.core.cache import cache_folder, own_folder
         from components.core.job.job import Job
+        from components.core.lifelong.knowledge_base import SHARED
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
         from components.core.reports.page import write_page
@@ -311,11 +312,11 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.evaluate.gate_report import sections as gate_sections
         from components.evaluate.predictor import open_predictor
         from components.evaluate.verdict import judge_comparison
-        from components.lifelong.knowledge_base import SHARED, fetch_known
         from components.lifelong.learn import learn, with_scores
+        from components.lifelong.lifelong_job import fetch_known
+        from components.lifelong.look import look_at
         from components.lifelong.plan import Plan
         from components.lifelong.report import figures, sections
-        from components.lifelong.samples import Samples
         from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
@@ -327,12 +328,13 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         known, before = fetch_known(job, state, plan.champion, own_folder(job_root) / "members")
         folders = {one.metadata["task"]: Path(one.path) for one in models}
         folders |= {BEFORE + role: folder for role, folder in before.items()}
-        test = Samples.of(Manifest.read(tests.path), blobs)
+        test_samples = Manifest.read(tests.path)
+        test = look_at(test_samples, blobs)
         measured = {}
         for label, folder in folders.items():
             predictor = open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
             measured[label] = evaluate(
-                test.manifest,
+                test_samples,
                 predictor,
                 confidence_threshold=thresholds.confidence_threshold,
                 cache_folder=blobs,

@@ -12,12 +12,12 @@ from components.core.cache import fetch_blobs, own_folder
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequest, LabelRequests
 from components.core.job.state import State
+from components.core.lifelong.knowledge_base import KnowledgeBase, Route, integrate
 from components.core.manifest import Manifest
 from components.core.runtimes.base import decoder_of, open_model
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import open_task
-from components.lifelong.knowledge_base import KnowledgeBase, Route, integrate
-from components.lifelong.samples import Samples
+from components.lifelong.look import look_at
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
     release = job.registry.release(champion, state.vouched.get(champion))
     base = KnowledgeBase.of(release, champion)
     paths = fetch_blobs(samples, cache / "blobs")
-    routes = base.routes(Samples.of(samples, cache / "blobs")) if len(samples) else []
+    routes = base.routes(look_at(samples, cache / "blobs")) if len(samples) else []
 
     def answers(member: str, places: Sequence[int]) -> list[dict[str, Any]]:
         folder = own_folder(job.store.uri) / "members" / release.members[member].version

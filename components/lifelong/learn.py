@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from components.core.errors import InputError
+from components.core.lifelong.knowledge_base import Chosen, KnowledgeBase, RoundScores, TaskEntry
+from components.core.lifelong.plug_points import make, task_allocations, unseen_detections
+from components.core.lifelong.samples import Projection, Samples
+from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
 from components.core.parameters import LifelongSettings
 from components.core.tasks.base import Measurement
-from components.lifelong.knowledge_base import Chosen, KnowledgeBase, RoundScores, TaskEntry
+from components.lifelong.look import look_at
 from components.lifelong.plan import Plan
-from components.lifelong.plug_points import make, task_allocations, unseen_detections
-from components.lifelong.samples import Projection, Samples
 from components.lifelong.serve import Served, score_at
-from components.lifelong.unseen_detection import threshold_for
 
 _LOOKED_AT = 2000  # samples of a split; more would not move a threshold
 
@@ -46,7 +47,7 @@ def learn(
     train, held_out = (_of_tasks(everything, split, plan, blobs) for split in ("train", "val"))
     if not len(train):
         raise InputError("no training sample belongs to a task: change task_definition or task_parameters")
-    tasks = [plan.tasks[id_] for id_ in train.manifest.table["id"]]
+    tasks = [plan.tasks[id_] for id_ in train.columns["id"]]
     allocation = make(task_allocations, chosen.task_allocation, {})
     unseen = make(unseen_detections, chosen.unseen_detection, {})
     projection = Projection.fit(train.features)
@@ -104,4 +105,4 @@ def _of_tasks(everything: Manifest, split: str, plan: Plan, blobs: Path) -> Samp
     kept = [place for place, id_ in enumerate(labelled.table["id"]) if plan.tasks[id_] is not None]
     if len(kept) > _LOOKED_AT:
         kept = [kept[int(place)] for place in np.linspace(0, len(kept) - 1, _LOOKED_AT)]
-    return Samples.of(Manifest(labelled.table[kept], labelled.classes), blobs)
+    return look_at(Manifest(labelled.table[kept], labelled.classes), blobs)

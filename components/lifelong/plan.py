@@ -9,9 +9,9 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import InputError
+from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase
+from components.core.lifelong.samples import Task
 from components.core.manifest import Manifest
-from components.lifelong.knowledge_base import SHARED, KnowledgeBase
-from components.lifelong.samples import Task
 
 Update = Literal["finetune", "retrain"]
 Action = Literal["new", "finetune", "retrain", "keep", "fall back"]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from components.core.lifelong.knowledge_base import KnowledgeBase, Route, score_matrix
 from components.core.metrics.continual import continual_metrics
 from components.core.reports import page
 from components.core.reports.page import Section
 from components.core.tasks.base import NONE
-from components.lifelong.knowledge_base import KnowledgeBase, Route, score_matrix
 from components.lifelong.plan import Plan
 from components.lifelong.serve import BEFORE, Matrix, Served
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.core.errors import NothingToMeasureError
+from components.core.lifelong.knowledge_base import SHARED, RoundScores
 from components.core.manifest import Manifest
 from components.core.rules.conditions import Condition, Outcome
 from components.core.tasks.base import Measurement
-from components.lifelong.knowledge_base import SHARED, RoundScores
 from components.lifelong.plan import Plan
 
 BEFORE = "before:"  # the champion's model of a task, beside the new one

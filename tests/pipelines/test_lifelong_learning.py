@@ -9,10 +9,10 @@ import pytest
 from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.job.label_requests import read_lists
+from components.core.lifelong.knowledge_base import KnowledgeBase
 from components.core.manifest import Manifest
 from components.core.reports.page import read_sections
 from components.lifelong.component import setup_lifelong
-from components.lifelong.knowledge_base import KnowledgeBase
 from pipelines.lifelong_round import lifelong_round
 from tests.edge import deploy
 from tests.sites import SETTINGS, arrive, learn

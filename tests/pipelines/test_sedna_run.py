@@ -3,7 +3,7 @@
 import numpy as np
 
 from components.core.job.job import Job
-from components.lifelong.knowledge_base import KnowledgeBase
+from components.core.lifelong.knowledge_base import KnowledgeBase
 from tests.images import jpeg, squares
 from tests.pipelines.test_helmet_detection import REPOSITORY, command, voc_zip
 

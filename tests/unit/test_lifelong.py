@@ -5,12 +5,7 @@ import pytest
 
 from components.core import plugins
 from components.core.errors import InputError
-from components.core.manifest import Manifest
-from components.core.masks import read_mask
-from components.core.release import Member, Release
-from components.core.rules.conditions import Condition
-from components.core.tasks.base import open_task
-from components.lifelong.knowledge_base import (
+from components.core.lifelong.knowledge_base import (
     Chosen,
     KnowledgeBase,
     RoundScores,
@@ -18,20 +13,28 @@ from components.lifelong.knowledge_base import (
     integrate,
     score_matrix,
 )
+from components.core.lifelong.plug_points import make, task_allocations, task_definitions, unseen_detections
+from components.core.lifelong.samples import Projection, Samples
+from components.core.lifelong.unseen_detection import threshold_for
+from components.core.manifest import Manifest
+from components.core.masks import read_mask
+from components.core.release import Member, Release
+from components.core.rules.conditions import Condition
+from components.core.tasks.base import open_task
 from components.lifelong.plan import Plan, Planned, base_of, plan_models, samples_to_train
-from components.lifelong.plug_points import make, task_allocations, task_definitions, unseen_detections
-from components.lifelong.samples import Projection, Samples
 from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
-from components.lifelong.unseen_detection import threshold_for
 from tests.tiny_segmenter import job_with_masks
 
 
-def samples(sources, features=None, **columns):
-    rows = [{"id": f"{n:064x}", "source": source, "group": source, "split": "train", "annotations": [], "round": 1,
-             **{name: values[n] for name, values in columns.items()}}
-            for n, source in enumerate(sources)]  # fmt: skip
-    features = np.zeros((len(rows), 256)) if features is None else np.asarray(features, dtype=float)
-    return Samples(Manifest.of(rows, ["red"]), features)
+def manifest(sources, **columns):
+    return Manifest.of([{"id": f"{n:064x}", "source": source, "group": source, "split": "train", "annotations": [],
+                         "round": 1, **{name: values[n] for name, values in columns.items()}}
+                        for n, source in enumerate(sources)], ["red"])  # fmt: skip
+
+
+def samples(sources, features=None):
+    features = np.zeros((len(sources), 256)) if features is None else np.asarray(features, dtype=float)
+    return Samples({"source": sources, "group": sources}, features)
 
 
 def blobs(*centres, count=20, seed=0, spread=0.01):
@@ -123,7 +126,7 @@ def test_what_is_wrong_with_a_plug_point_is_one_line(registry, name, parameters,
 
 def planned(tasks, new, known=None, members=(), **given):
     return {one.name: one for one in plan_models(
-        samples(tasks).manifest, {f"{n:064x}": task for n, task in enumerate(tasks)},
+        manifest(tasks), {f"{n:064x}": task for n, task in enumerate(tasks)},
         [f"{n:064x}" for n in new], round_number=2, known=known, members=members, **given,
     )}  # fmt: skip
 
@@ -153,7 +156,7 @@ def one(name, action="new"):
 
 def test_each_task_is_trained_on_its_own_samples_from_a_fresh_model():
     names = ["day", "day", "night", "night"]
-    everything = samples(names, split=["train", "val", "train", "val"]).manifest
+    everything = manifest(names, split=["train", "val", "train", "val"])
     tasks = dict(zip(everything.table["id"], names, strict=True))
     chosen = plan(one("shared", "finetune"), one("day"), one("night", "finetune"), tasks=tasks)
     trained = samples_to_train(everything, everything, chosen, "day")
@@ -201,11 +204,11 @@ def test_what_cannot_be_measured_is_left_to_the_shared_model():
 
 
 def test_models_of_a_segmentation_answer_as_one(tmp_path):
-    manifest, task = job_with_masks(tmp_path / "job", {"test": 4}), open_task("segmentation")
-    local = task.local(manifest, tmp_path / "cache")
+    masked, task = job_with_masks(tmp_path / "job", {"test": 4}), open_task("segmentation")
+    local = task.local(masked, tmp_path / "cache")
     truths = [read_mask(path) for path in local.masks]
     found = {"shared": [np.zeros_like(truth) for truth in truths], "day": truths}
-    measured = {name: task.measure(manifest, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
+    measured = {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
                 for name, maps in found.items()}  # fmt: skip
     matrix = Matrix.of(measured, {"day": [0, 1], "night": [2, 3], "fog": []})
     assert matrix.scores["day"] == {"day": 1.0, "night": 1.0}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.lifelong.plug_points import State, TaskAllocation, task_allocations
-from components.lifelong.samples import Projection, Samples, Task, distances, rounded
+from components.core.lifelong.plug_points import State, TaskAllocation, task_allocations
+from components.core.lifelong.samples import Projection, Samples, Task, distances, rounded
 
 
 @task_allocations.register("definition")

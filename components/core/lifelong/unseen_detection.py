@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from components.lifelong.plug_points import State, UnseenDetection, unseen_detections
-from components.lifelong.samples import Floats, distances, rounded
+from components.core.lifelong.plug_points import State, UnseenDetection, unseen_detections
+from components.core.lifelong.samples import Floats, distances, rounded
 
 
 @unseen_detections.register("knn")

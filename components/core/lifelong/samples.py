@@ -1,19 +1,16 @@
-"""Samples with what their images look like, in numbers."""
+"""Samples with what their images look like, in numbers; at the edge, the frames of a source."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from components.core.cache import fetch_blobs
-from components.core.manifest import Manifest
 from components.core.miners.novelty import NUMBERS, embedding
-from components.core.runtimes.letterbox import read_image
+from components.core.runtimes.letterbox import ImageArray
 
 Floats = NDArray[np.float64]
 Task = str | None  # the name of a task; None for a sample of no known one
@@ -24,31 +21,34 @@ class Samples:
     """Samples and the numbers that their images are known by.
 
     Attributes:
-        manifest: N samples.
+        columns: what is known of each of N samples: ``source``, its path in the feed, and ``group``, as in the
+            manifest; in a round also ``id``.
         features: (N, 256) in 0..1, of :func:`components.core.miners.novelty.embedding`.
     """
 
-    manifest: Manifest
+    columns: Mapping[str, Sequence[str]]
     features: Floats
 
     @classmethod
-    def of(cls, manifest: Manifest, cache_folder: Path) -> Samples:
-        """Look at the images of samples.
+    def of(cls, images: Iterable[ImageArray], **columns: Sequence[str]) -> Samples:
+        """Look at images, one at a time, (H, W, 3) uint8 RGB each.
 
-        Raises:
-            InputError: an image is out of reach or damaged.
+        Args:
+            images: N of them.
+            columns: what is known of each.
         """
-        rows = [embedding(read_image(path)) for path in fetch_blobs(manifest, cache_folder)]
-        return cls(manifest, np.array(rows, dtype=np.float64).reshape(len(rows), NUMBERS))
+        rows = [embedding(image) for image in images]
+        return cls(columns, np.array(rows, dtype=np.float64).reshape(len(rows), NUMBERS))
 
     def __len__(self) -> int:
-        return len(self.manifest)
+        return len(self.features)
 
     def with_ids(self, ids: Sequence[str]) -> Samples:
         """Those of some ids, in the order of these."""
-        of_id = {id_: place for place, id_ in enumerate(self.manifest.table["id"])}
+        of_id = {id_: place for place, id_ in enumerate(self.columns["id"])}
         places = [of_id[id_] for id_ in ids]
-        return Samples(Manifest(self.manifest.table[places], self.manifest.classes), self.features[places])
+        columns = {name: [values[place] for place in places] for name, values in self.columns.items()}
+        return Samples(columns, self.features[places])
 
 
 class Projection(BaseModel):

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.errors import InputError, one_line
+from components.core.lifelong.samples import Floats, Samples, Task
 from components.core.parameters import LifelongSettings
 from components.core.plugins import Registry
-from components.lifelong.samples import Floats, Samples, Task
 
 State = dict[str, Any]
 
@@ -73,11 +73,10 @@ class UnseenDetection(PlugIn, ABC):
         """The score of each sample, (N,), the higher the less like them; features (N, D)."""
 
 
-task_definitions: Registry[type[TaskDefinition]] = Registry("task definition", ["components.lifelong.task_definition"])
-task_allocations: Registry[type[TaskAllocation]] = Registry("task allocation", ["components.lifelong.task_allocation"])
-unseen_detections: Registry[type[UnseenDetection]] = Registry(
-    "unseen detection", ["components.lifelong.unseen_detection"]
-)
+_HERE = "components.core.lifelong"
+task_definitions: Registry[type[TaskDefinition]] = Registry("task definition", [f"{_HERE}.task_definition"])
+task_allocations: Registry[type[TaskAllocation]] = Registry("task allocation", [f"{_HERE}.task_allocation"])
+unseen_detections: Registry[type[UnseenDetection]] = Registry("unseen detection", [f"{_HERE}.unseen_detection"])
 
 
 def check_plug_ins(chosen: LifelongSettings) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from components.lifelong.plug_points import State, TaskDefinition, task_definitions
-from components.lifelong.samples import Floats, Projection, Samples, Task, distances, rounded
+from components.core.lifelong.plug_points import State, TaskDefinition, task_definitions
+from components.core.lifelong.samples import Floats, Projection, Samples, Task, distances, rounded
 
 _ROOM = 1.5  # a cluster reaches this much farther than the samples that made it
 
@@ -44,7 +44,7 @@ class TaskDefinitionByDataAttr(TaskDefinition):
 
     def assign(self, samples: Samples, state: State) -> list[Task]:
         """See the base class."""
-        found = [re.search(self.pattern, value) for value in samples.manifest.table[self.column]]
+        found = [re.search(self.pattern, value) for value in samples.columns[self.column]]
         return [task_name(match[1]) if match and match[1] else None for match in found]
 
 
@@ -63,7 +63,7 @@ class TaskDefinitionByOrigin(TaskDefinition):
     def assign(self, samples: Samples, state: State) -> list[Task]:
         """See the base class."""
         first, second = (task_name(name.strip()) for name in self.attribute.split(","))
-        return [first if self.city in source else second for source in samples.manifest.table["source"]]
+        return [first if self.city in source else second for source in samples.columns["source"]]
 
 
 @task_definitions.register("TaskDefinitionByCluster")

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.errors import InputError, one_line
-from components.core.job.job import Job
-from components.core.job.state import State as JobState
-from components.core.release import Release
-from components.lifelong.plug_points import (
+from components.core.lifelong.plug_points import (
     State,
     make,
     task_allocations,
     task_definitions,
     unseen_detections,
 )
-from components.lifelong.samples import Floats, Projection, Samples, Task
+from components.core.lifelong.samples import Floats, Projection, Samples, Task
+from components.core.release import Release
 
 SHARED = "shared"  # the member that is trained on the samples of all tasks
 
@@ -159,50 +156,6 @@ class Route:
     member: str
     score: float
     unseen: str = ""
-
-
-def fetch_known(
-    job: Job, state: JobState, version: str | None, folder: Path
-) -> tuple[KnowledgeBase | None, dict[str, Path]]:
-    """Bring the models of a knowledge base of a job here.
-
-    Args:
-        job: the job.
-        state: of it, as read.
-        version: of the release; None for none.
-        folder: gets a folder of each model, named by its version.
-
-    Returns:
-        The knowledge base and the folder of each member; None and none without a version.
-
-    Raises:
-        InputError: it is a release of something else, or a model is damaged.
-    """
-    if version is None:
-        return None, {}
-    release = job.registry.release(version, state.vouched.get(version))
-    known = KnowledgeBase.of(release, version)
-    folders = {}
-    for role, member in release.members.items():
-        folders[role] = folder / member.version
-        job.registry.fetch(member.version, folders[role], member.sha256)
-    return known, folders
-
-
-def check_job(job_root: str) -> None:
-    """Make sure that a job can release a knowledge base.
-
-    Args:
-        job_root: the job; one that is not there yet can.
-
-    Raises:
-        InputError: its champion is something else.
-    """
-    job = Job.open(job_root)
-    state, _ = job.read()
-    if state.champion:
-        release = job.registry.release(state.champion, state.vouched.get(state.champion))
-        KnowledgeBase.of(release, f"{job.store.uri}: the champion {state.champion}")
 
 
 def integrate(members: Sequence[str], answers: Callable[[str, Sequence[int]], Sequence[Result]]) -> list[Result]:
