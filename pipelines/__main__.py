@@ -111,11 +111,16 @@ def compile_(
         str | None, typer.Option(help="Claim of a volume for the cache; else each step has a folder that ends with it.")
     ] = None,
     cache_size: Annotated[str | None, typer.Option(help="Limit of that folder, such as 50Gi.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Local queue of Kueue for the heavy steps.")] = None,
+    manifests: Annotated[
+        Path | None, typer.Option(help="Folder for Pipeline and PipelineVersion manifests, for kubectl or Argo CD.")
+    ] = None,
 ) -> None:
     """Compile every pipeline and component to YAML, and validate it."""
     changes = {
         "EDGE_IMAGE_PREFIX": image_prefix, "EDGE_IMAGE_TAG": image_tag, "EDGE_SHM_SIZE": shm_size,
         "EDGE_CACHE_PVC": cache_pvc, "EDGE_CACHE_SIZE": cache_size,
+        "EDGE_QUEUE": queue,
     }  # fmt: skip
     # The pipelines read these when they are imported, which is below.
     os.environ.update({name: value for name, value in changes.items() if value is not None})
@@ -129,7 +134,7 @@ def compile_(
         if output == COMPILED and not (COMPILED.parent / "pyproject.toml").is_file():
             raise InputError("give --output: the compiled files of an installed package cannot be changed")
         if any(changes.values()) and output == COMPILED:
-            raise InputError("with other images or sizes, give --output: the committed files use the defaults")
+            raise InputError("with other images, sizes or a queue, give --output: the committed files use the defaults")
         wrong = contract.problems(PIPELINES, COMPONENTS)
         made = pages(PIPELINES, COMPONENTS) if output == COMPILED else {}
         if check:
@@ -141,6 +146,12 @@ def compile_(
         if wrong:
             raise InputError("\n".join([*wrong, "run: python -m pipelines compile"] if check else wrong))
         print(f"{len(files)} files in {output} are {'up to date and valid' if check else 'written and valid'}")
+        if manifests:
+            from pipelines.client import read_package
+            from pipelines.manifests import write_manifests
+
+            written = write_manifests((read_package(name, output) for name in PIPELINES), manifests)
+            print(f"{len(written)} manifests are in {manifests}")
 
 
 @app.command(name="plugins")

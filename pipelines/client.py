@@ -34,6 +34,7 @@ from components.core import parameters
 from components.core.documents import read_yaml_documents
 from components.core.errors import InputError
 from components.core.stores.connections import proxy_for
+from components.core.version import VERSION
 from pipelines.arguments import Face, face_of_compiled, parse, sort_into_place
 from pipelines.arguments import problems as problems_of
 from pipelines.outcome import outcome, steps
@@ -190,6 +191,11 @@ class Package:
     name: str
     inputs: Mapping[str, Mapping[str, Any]]
     digest: str
+
+    @property
+    def version(self) -> str:
+        """Named after that of the suite and the content, so that other container images make another version."""
+        return f"{VERSION}-{self.digest[:8]}"
 
     @property
     def face(self) -> Face:

@@ -19,6 +19,9 @@ CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
 CACHE_CLAIM = os.environ.get("EDGE_CACHE_PVC", "")  # of a volume; empty for a folder that ends with the step
 CACHE_SIZE = os.environ.get("EDGE_CACHE_SIZE", "20Gi")  # of that folder, at most
 
+QUEUE = os.environ.get("EDGE_QUEUE", "")  # of Kueue, where the heavy steps wait for their turn; empty for none
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
 SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
 
 STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds, of one try
@@ -92,6 +95,11 @@ def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT, tries: int 
     )
 
 
+def use_queue(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Let a task's pod wait in the queue of Kueue that ``EDGE_QUEUE`` names, until its quota has room for it."""
+    return kubernetes.add_pod_label(task, QUEUE_LABEL, QUEUE) if QUEUE else task
+
+
 def small_step(task: dsl.PipelineTask, given: Mapping[str, Any], tries: int = TRIES) -> dsl.PipelineTask:
     """Settings of a task that moves manifests and pages, and loads no model.
 
@@ -113,7 +121,7 @@ def heavy_step(task: dsl.PipelineTask, given: Mapping[str, Any], seconds: int = 
         seconds: time limit of one try.
     """
     _use_resources(task, (given["step_cpu"],) * 2, (given["step_memory"],) * 2)
-    return _use_cluster(use_cache(use_retries(task, seconds)), given)
+    return _use_cluster(use_cache(use_queue(use_retries(task, seconds))), given)
 
 
 def training_step(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:
@@ -121,7 +129,7 @@ def training_step(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.Pipel
     _use_resources(task, (given["train_cpu"],) * 2, (given["train_memory"],) * 2)
     task.set_accelerator_limit(given["train_gpus"]).set_accelerator_type(given["train_gpu_type"])
     kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=SHM_SIZE)
-    return _use_cluster(use_cache(use_retries(task)), given)
+    return _use_cluster(use_cache(use_queue(use_retries(task))), given)
 
 
 def _use_cluster(task: dsl.PipelineTask, given: Mapping[str, Any]) -> dsl.PipelineTask:

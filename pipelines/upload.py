@@ -17,9 +17,6 @@ from pipelines.client import COMPILED, TIMEOUT, Cluster, equals, read_package
 def upload(cluster: Cluster, pipelines: list[str], folder: Path = COMPILED) -> Iterator[str]:
     """Put pipelines into a server; one that is there in the same version stays as it is.
 
-    A version is named after that of the suite and the content of the file, so that other container images make another
-    version.
-
     Args:
         cluster: from ``client.connect``.
         pipelines: names or paths, see ``client.read_package``; empty for all in ``folder``.
@@ -33,7 +30,7 @@ def upload(cluster: Cluster, pipelines: list[str], folder: Path = COMPILED) -> I
     """
     names = pipelines or sorted(path.stem for path in (folder / "pipelines").glob("*.yaml"))
     for package in [read_package(name, folder) for name in names]:
-        path, version = str(package.path), f"{VERSION}-{package.digest[:8]}"
+        path, version = str(package.path), package.version
         document = read_yaml_documents(package.path.read_text(encoding="utf-8"), path)[0]
         description = document["pipelineInfo"].get("description", "")
         with cluster.explained(), redirect_stdout(io.StringIO()):  # kfp prints links of its own

@@ -78,3 +78,23 @@ def test_a_claim_can_be_named_when_a_pipeline_is_compiled(tmp_path):
     assert [(mount["mountPath"], mount["pvcNameParameter"]["runtimeValue"]["constant"]) for mount in mounts] == [
         ("/cache", "fast")
     ]
+
+
+def test_heavy_steps_wait_in_a_queue_that_is_named_when_a_pipeline_is_compiled(tmp_path):
+    words = ["compile", "--output", str(tmp_path), "--queue", "team-a", "--manifests", str(tmp_path / "objects")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", *words], check=True, env=os.environ, capture_output=True, text=True
+    )
+    assert done.stdout.endswith(f"{len(NAMES)} manifests are in {tmp_path / 'objects'}\n")
+    label = {"labels": {"kueue.x-k8s.io/queue-name": "team-a"}}
+    made = executors(tmp_path / "pipelines" / "helmet-detection.yaml")
+    labelled = {name for name, (_, asked) in made.items() if asked.get("podMetadata") == label}
+    assert labelled == made.keys() - {"exec-report", "exec-conclude"}
+    _, version = yaml.safe_load_all((tmp_path / "objects" / "helmet-detection.yaml").read_text(encoding="utf-8"))
+    compiled = list(yaml.safe_load_all((tmp_path / "pipelines" / "helmet-detection.yaml").read_text(encoding="utf-8")))
+    assert version["spec"]["platformSpec"] == compiled[1]
+
+
+def test_no_step_waits_in_a_queue_by_default():
+    asked = [one for name in NAMES for _, one in executors(COMPILED / "pipelines" / f"{name}.yaml").values()]
+    assert not any("podMetadata" in one for one in asked)
