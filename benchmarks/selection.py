@@ -1,13 +1,15 @@
-"""What labels are worth that people are asked for by `mine`, against the same number of labels for random images.
+"""What labels are worth that people are asked for by `mine`, against as many boxes on random images.
 
 The images are cut by chance into a held-out part, a weak set and a pool. A network trained from nothing on the weak
-set alone is the weak model. Each arm then chooses a budget of images from the pool, gets their labels, trains the
-weak model on with the weak set and these, and is measured on the held-out part with the exported ONNX:
+set alone is the weak model. Each arm then ranks the pool, gets the labels of the first images, until a budget of boxes
+is drawn, trains the weak model on with the weak set and these, and is measured on the held-out part with the exported
+ONNX:
 
 weak       the weak model itself
 random     images drawn at random
-<miner>    images chosen as `mine` does, with its default shares, ranked by that miner; ``entropy:boxes=mean`` gives
-           it a parameter, ``IBT@0.25`` shows it only boxes of that score or more
+<miner>    images chosen as `mine` does with a budget in boxes and its defaults, ranked by that miner;
+           ``entropy:boxes=mean`` gives it a parameter, ``IBT@0.25`` shows it only boxes of that score or more, and
+           ``entropy-sum/1`` compares no images with each other (a ``shortlist`` of 1)
 all        the labels of the whole pool
 
 Results are written as they come, and a run that is ended goes on where it was.
@@ -23,6 +25,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,10 +44,11 @@ from components.core.runtimes.base import open_detector  # noqa: E402
 from components.evaluate.evaluate import evaluate  # noqa: E402
 from components.evaluate.predictor import open_predictor  # noqa: E402
 from components.ingest.ingest import ingest  # noqa: E402
-from components.mine.mine import make_rule  # noqa: E402
+from components.mine.embeddings import by_champion  # noqa: E402
+from components.mine.mine import make_rule, vectors_of  # noqa: E402
 from components.mine.pool import Candidate  # noqa: E402
-from components.mine.score_pool import score_pool  # noqa: E402
-from components.mine.selection import Selection, choose  # noqa: E402
+from components.mine.score_pool import Inference, score_pool  # noqa: E402
+from components.mine.selection import Selection, choose, weights_of  # noqa: E402
 from components.train.train import train  # noqa: E402
 
 OPTIONS = {"mosaic": 0.0, "nbs": 16, "scale": 0.25, "warmup_epochs": 1.0, "warmup_bias_lr": 0.0}
@@ -60,12 +64,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for data, models and results")
     parser.add_argument(
         "--arms",
-        default="random,entropy-sum,entropy-sum@0.25,entropy@0.25,IBT@0.25,Threshold@0.25,all",
+        default="random,entropy-sum,entropy-sum/1",
         help="by commas",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many (default 5)")
     parser.add_argument("--weak", type=int, default=100, help="images of the weak set (default 100)")
-    parser.add_argument("--budget", type=float, default=0.2, help="share of the pool to label (default 0.2)")
+    parser.add_argument("--budget", type=float, default=0.2, help="share of the pool's boxes to draw (default 0.2)")
     parser.add_argument("--held-out", type=float, default=0.25, help="share of all images to test on (default 0.25)")
     parser.add_argument("--image-size", type=int, default=160, help="pixels (default 160)")
     parser.add_argument("--weak-epochs", type=int, default=40, help="of the weak model (default 40)")
@@ -118,8 +122,9 @@ class Trial:
                 self._arm(arm, chosen, str(weak), self._given.epochs, FURTHER_OPTIONS)
 
     def _chosen(self, arm: str, weak: Path) -> list[str]:
-        """The ids that an arm asks for."""
-        rule, _, min_score = arm.partition("@")
+        """The ids that an arm asks for, until the budget of boxes is drawn."""
+        rule, _, shortlist = arm.partition("/")
+        rule, _, min_score = rule.partition("@")
         name, _, parameters = rule.partition(":")
         miner = make_rule(
             "Random" if name == "random" else name, dict(p.split("=") for p in parameters.split(";") if p)
@@ -127,12 +132,46 @@ class Trial:
         rows = {row["id"]: row for row in self._samples.where(pl.col("id").is_in(self._cut.pool)).rows()}
         candidates = [Candidate(id_, rows[id_]["uri"], rows[id_]["source"], id_, "unlabelled") for id_ in sorted(rows)]
         least = float(min_score or DEFAULTS.min_score)
-        seen = score_pool(candidates, open_detector("onnx", weak), miner, least, cache_folder(self._job) / "blobs").seen
+        detector, blobs = open_detector("onnx", weak), cache_folder(self._job) / "blobs"
+        seen = score_pool(candidates, detector, miner, least, blobs).seen
         shares = (1.0, 0.0) if name == "random" else (DEFAULTS.random_fraction, DEFAULTS.empty_fraction)
-        budget = round(self._given.budget * len(candidates))
-        selection = choose(seen, budget, random_fraction=shares[0], empty_fraction=shares[1])
+        budget = round(self._given.budget * sum(len(row["annotations"]) for row in rows.values()))
+
+        weights, vectors = self._class_weights(detector.bundle.classes), vectors_of(by_champion(weak), blobs)
+
+        def ranked(expected: int) -> Selection:
+            """As `mine` chooses when it expects so many boxes."""
+            return choose(
+                seen, expected, random_fraction=shares[0], empty_fraction=shares[1], in_boxes=True,
+                shortlist=float(shortlist or DEFAULTS.shortlist), class_weights=weights, vectors=vectors,
+            )  # fmt: skip
+
+        selection, chosen = self._up_to(budget, seen, rows, ranked)
         print(f"seed {self._seed}  {arm}: {_told(selection)}", flush=True)
-        return [pick.seen.candidate.id for pick in selection.picks]
+        return chosen
+
+    @staticmethod
+    def _up_to(
+        budget: int, seen: Sequence[Inference], rows: Mapping[str, Any], ranked: Callable[[int], Selection]
+    ) -> tuple[Selection, list[str]]:
+        """The first of a ranking whose labels have as many boxes as the budget, or hardly more."""
+        expected = budget
+        while True:
+            selection, chosen, drawn = ranked(expected), list[str](), 0
+            for pick in selection.picks:
+                if drawn >= budget:
+                    return selection, chosen
+                chosen.append(pick.seen.candidate.id)
+                drawn += len(rows[chosen[-1]]["annotations"])
+            if drawn >= budget or len(chosen) + selection.duplicates >= len(seen):
+                return selection, chosen
+            expected = round(expected * 1.5)  # the model found boxes that are none
+
+    def _class_weights(self, classes: Sequence[str]) -> list[float]:
+        """By the labels of the weak set, which are all that is known."""
+        boxes = self._samples.where(pl.col("id").is_in(self._cut.weak)).boxes()
+        counts = dict(boxes["class_id"].value_counts().iter_rows())
+        return weights_of({name: counts.get(number, 0) for number, name in enumerate(self._samples.classes)}, classes)
 
     def _arm(self, arm: str, chosen: list[str], base: str, epochs: int, options: dict[str, Any]) -> None:
         if arm in self._done:

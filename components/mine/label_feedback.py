@@ -1,4 +1,9 @@
-"""What the labels of images that were asked for before say of the choice: how wrong the model was in each share."""
+"""What the labels of images that were asked for before say of the choice: how wrong the model was in each share.
+
+A label is worth the mistakes of the model that it corrects, for each box that somebody had to draw or check. Whether
+the ranking pays is a running experiment: each list has images drawn at random from the same pool, and what a label of a
+mined image was worth is compared with what one of those was.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from components.core.job.label_requests import LabelRequest, LabelRequests, Share
 from components.core.manifest import Manifest
@@ -32,6 +39,41 @@ class LabelFeedback:
     score: float
 
 
+@dataclass(frozen=True)
+class Worth:
+    """What a label of a mined image was worth, against one of a random image.
+
+    Attributes:
+        mined: mistakes corrected per box, in images of the shares ``hardest`` and ``empty``.
+        random: the same in images drawn at random.
+        low: lower end of the 95 % interval of the difference, by a bootstrap over images.
+        high: upper end.
+        images: how many labelled images both are over: mined, random.
+    """
+
+    mined: float
+    random: float
+    low: float
+    high: float
+    images: tuple[int, int]
+
+    @property
+    def verdict(self) -> str:
+        """``pays``, ``does not pay``, or ``not certain``."""
+        return "pays" if self.low > 0 else "does not pay" if self.high < 0 else "not certain"
+
+    def random_fraction(self, usual: float) -> float:
+        """The part of the next budget to draw at random: the usual one where mining pays, twice that while it is not
+        certain, and at least half where it does not pay.
+        """
+        factor = {"pays": usual, "not certain": 2 * usual, "does not pay": max(0.5, 2 * usual)}
+        return min(factor[self.verdict], 1.0)
+
+
+FEWEST = 10  # labelled images of either kind that a comparison needs
+_DRAWS = 2000
+
+
 def label_feedback(lists: Iterable[LabelRequests], known: Manifest) -> list[LabelFeedback]:
     """Hold what the models found when images were asked for against the labels these have now.
 
@@ -42,9 +84,8 @@ def label_feedback(lists: Iterable[LabelRequests], known: Manifest) -> list[Labe
     Returns:
         One entry for each share of which something is labelled; those asked for without a model are left out.
     """
-    asked = {image.id: (image, one.classes) for one in lists if one.model is not None for image in one.images}
-    labelled = known.where(pl.col("annotations").is_not_null(), pl.col("id").is_in(list(asked)))
-    found = [asked[id_] for id_ in labelled.table["id"]]
+    asked = _asked(lists)
+    labelled, found = _labelled(asked, known)
     mistakes = _mistakes(labelled, found)
     tally = []
     for share in get_args(Share):
@@ -60,6 +101,50 @@ def label_feedback(lists: Iterable[LabelRequests], known: Manifest) -> list[Labe
                 )
             )
     return tally
+
+
+def worth_of_mining(lists: Iterable[LabelRequests], known: Manifest) -> Worth | None:
+    """Compare the labels of mined images with those of random ones.
+
+    Args:
+        lists: of earlier rounds, the oldest first.
+        known: every sample taken in so far.
+
+    Returns:
+        None while fewer than ``FEWEST`` images of either kind are labelled.
+    """
+    labelled, found = _labelled(_asked(lists), known)
+    mistakes = np.array(_mistakes(labelled, found), dtype=np.float64)
+    boxes = np.array([max(1, len(truth)) for truth in labelled.truths()], dtype=np.float64)
+    by_chance = np.array([image.share == "random" for image, _ in found], dtype=bool)
+    if min(by_chance.sum(), (~by_chance).sum()) < FEWEST:
+        return None
+    rng = np.random.default_rng(0)
+    mined, random = (_rates(mistakes[part], boxes[part], rng) for part in (~by_chance, by_chance))
+    low, high = np.quantile(mined[1:] - random[1:], [0.025, 0.975])
+    counts = int((~by_chance).sum()), int(by_chance.sum())
+    return Worth(float(mined[0]), float(random[0]), float(low), float(high), counts)
+
+
+def _rates(mistakes: NDArray[np.float64], boxes: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Mistakes per box, (1 + draws,): of these images, and of as many drawn from them with replacement."""
+    drawn = np.vstack([np.arange(len(boxes)), rng.integers(len(boxes), size=(_DRAWS, len(boxes)))])
+    rates: NDArray[np.float64] = mistakes[drawn].sum(axis=1) / boxes[drawn].sum(axis=1)
+    return rates
+
+
+Asked = dict[str, tuple[LabelRequest, tuple[str, ...]]]
+
+
+def _asked(lists: Iterable[LabelRequests]) -> Asked:
+    """The images that were asked for by a model, with the class names of their list; of several times the last."""
+    return {image.id: (image, one.classes) for one in lists if one.model is not None for image in one.images}
+
+
+def _labelled(asked: Asked, known: Manifest) -> tuple[Manifest, list[tuple[LabelRequest, tuple[str, ...]]]]:
+    """Those of them that have labels by now, and what was asked, in the same order."""
+    labelled = known.where(pl.col("annotations").is_not_null(), pl.col("id").is_in(list(asked)))
+    return labelled, [asked[id_] for id_ in labelled.table["id"]]
 
 
 def _mistakes(labelled: Manifest, found: Sequence[tuple[LabelRequest, tuple[str, ...]]]) -> list[int]:

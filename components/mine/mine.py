@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from components.core.bundle import Bundle
@@ -19,13 +21,15 @@ from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports.page import Section
 from components.core.runtimes.base import open_detector
+from components.core.stores.open import open_store
 from components.core.tasks.base import open_task
 from components.mine import report
-from components.mine.label_feedback import label_feedback
+from components.mine.embeddings import Embed, Floats, by_appearance, by_champion
+from components.mine.label_feedback import label_feedback, worth_of_mining
 from components.mine.pool import Pool, gather
 from components.mine.prelabels import Prelabeller
-from components.mine.score_pool import View, score_pool
-from components.mine.selection import Pick, Selection, choose
+from components.mine.score_pool import Inference, View, read_candidate, score_pool
+from components.mine.selection import Pick, Selection, Vectors, choose, weights_of
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +82,12 @@ def mine(
     job_root: str,
     *,
     label_budget: int = 50,
+    label_budget_in: str = "images",
     random_fraction: float = 0.1,
     empty_fraction: float = 0.2,
     miner: str = "entropy-sum",
     miner_parameters: Mapping[str, object] | None = None,
+    shortlist: float = 3.0,
     min_score: float = 0.05,
     pool_limit: int = 2000,
     runtime: str = "onnx",
@@ -95,12 +101,16 @@ def mine(
 
     Args:
         job_root: the job's store.
-        label_budget: how many to choose; 0 chooses none.
-        random_fraction: part of the budget, 0 to 1, drawn at random.
+        label_budget: how much to choose; 0 chooses none.
+        label_budget_in: ``images``, or ``boxes``: as many images as the champion finds so many boxes in.
+        random_fraction: part of the budget, 0 to 1, drawn at random; more while earlier labels say that the ranking
+            does not pay, see :class:`components.mine.label_feedback.Worth`.
         empty_fraction: part of the budget, 0 to 1, for images in which the champion finds nothing.
         miner: the rule that ranks; only its score counts. One that compares frames that follow each other, such as
             ``temporal``, has little to say of a pool.
         miner_parameters: of that rule, by name.
+        shortlist: how many times the budget is compared by what the champion sees, so that images are chosen which
+            are unlike each other; 1 chooses by the ranking alone.
         min_score: of the boxes that the miner sees, 0 to 1. What a model is unsure of lies below the score it is
             deployed with, which is why what the workers saw is not enough to rank by.
         pool_limit: how many images to look at, the latest.
@@ -125,11 +135,18 @@ def mine(
     if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, job.store.uri)
     view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
+    lists = list(read_lists(job.store))
+    worth = worth_of_mining(lists, known) if known else None
+    drawn = min(worth.random_fraction(random_fraction), 1 - empty_fraction) if worth else random_fraction
     selection = choose(
         view.seen,
         label_budget,
-        random_fraction=random_fraction if champion else 1,
+        random_fraction=drawn if champion else 1,
         empty_fraction=empty_fraction if champion else 0,
+        in_boxes=label_budget_in == "boxes",
+        shortlist=shortlist,
+        class_weights=weights_of(_boxes_by_class(known) if known else {}, classes),
+        vectors=vectors_of(by_champion(folder) if folder and champion else by_appearance, cache / "blobs"),
     )
     asked = [pick.seen.candidate for pick in selection.picks]
     prelabels = other.prelabels(asked, cache / "blobs") if other else {}
@@ -153,11 +170,14 @@ def mine(
         "miner": miner,
         **(miner_parameters or {}),
         "minimum score": min_score,
+        "budget": f"{label_budget} {label_budget_in}",
+        "random fraction": drawn,
+        "shortlist": shortlist,
         **({"proposed boxes": f"from {other.uri}"} if other else {}),
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
-        *report.answered(label_feedback(read_lists(job.store), known) if known else []),
+        *report.answered(label_feedback(lists, known) if known else [], worth),
     ]
     return Mined(wanted, selection.picks, counts, sections)
 
@@ -175,6 +195,32 @@ def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     if isinstance(rule, BoxRule) and "on_empty" not in parameters:
         return make_miner(miner, {**parameters, "on_empty": "easy"})
     return rule
+
+
+def vectors_of(embed: Embed, cache_folder: Path) -> Vectors:
+    """What images are compared by, each looked at once.
+
+    Args:
+        embed: gives the vector of an image.
+        cache_folder: where images that lie elsewhere are brought to.
+    """
+    known: dict[str, Floats] = {}
+    opened = functools.cache(open_store)
+
+    def vectors(pool: Sequence[Inference]) -> Floats:
+        for seen in pool:
+            if seen.candidate.id not in known:
+                image = read_candidate(seen.candidate, cache_folder, opened)
+                assert image is not None, f"{seen.candidate.uri} was there a moment ago"
+                known[seen.candidate.id] = embed(image)
+        return np.stack([known[seen.candidate.id] for seen in pool])
+
+    return vectors
+
+
+def _boxes_by_class(known: Manifest) -> dict[str, int]:
+    counts = known.boxes()["class_id"].value_counts().iter_rows()
+    return {known.classes[class_id]: count for class_id, count in counts}
 
 
 def _fetched(job: Job, version: str) -> Path:

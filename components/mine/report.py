@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.core.reports import page as reports
 from components.core.reports.page import Section
-from components.mine.label_feedback import LabelFeedback
+from components.mine.label_feedback import FEWEST, LabelFeedback, Worth
 from components.mine.score_pool import read_candidate
 from components.mine.selection import Pick
 
@@ -36,7 +36,7 @@ def asked_for(
     return Section("Images to label", body)
 
 
-def answered(tally: Sequence[LabelFeedback]) -> list[Section]:
+def answered(tally: Sequence[LabelFeedback], worth: Worth | None) -> list[Section]:
     """What the labels say that have come since; nothing while there are none."""
     if not tally:
         return []
@@ -46,7 +46,27 @@ def answered(tally: Sequence[LabelFeedback]) -> list[Section]:
         "was deployed with. The ranking pays off if the hardest images have more errors than the random ones."
     )
     rows = [(one.share, one.asked, one.labelled, one.mistakes, one.score) for one in tally]
-    return [Section("Labels received for earlier requests", reports.table(headers, rows, caption))]
+    body = reports.table(headers, rows, caption)
+    return [Section("Labels received for earlier requests", body + reports.note(worth_in_words(worth)))]
+
+
+def worth_in_words(worth: Worth | None) -> str:
+    """What a mined label was worth against a random one, and what follows for the next list."""
+    if worth is None:
+        return f"The ranking is compared with chance once {FEWEST} mined and {FEWEST} random images are labelled."
+    mined, random = worth.images
+    return (
+        f"Labels of mined images corrected {worth.mined:.2f} errors per box, those of random images "
+        f"{worth.random:.2f} ({mined} and {random} images); the difference is {worth.low:+.2f} to "
+        f"{worth.high:+.2f} with 95 % confidence. " + _CONSEQUENCES[worth.verdict]
+    )
+
+
+_CONSEQUENCES = {
+    "pays": "The ranking pays.",
+    "not certain": "It is not certain that the ranking pays: twice as many images are drawn at random.",
+    "does not pay": "The ranking does not pay: at least half of the images are drawn at random.",
+}
 
 
 def _caption(rank: int, pick: Pick) -> str:

@@ -1,9 +1,15 @@
 """Which images of a pool to label under a budget.
 
-The budget has three shares. The ``hardest`` are those that a miner ranks first among the images in which something
-was found. The ``empty`` are images in which nothing was found: a miner has no score to judge them by, yet they are
-where everything may have been missed. The ``random`` are drawn from all the rest, so that there is something to hold
-the ranking against. A share that finds too few images leaves what is over to the others.
+The budget has three shares. The ``random`` images are drawn from the whole pool, before any other, so that there is
+something fair to compare the ranking with. The ``hardest`` are chosen among the images in which something was found.
+The ``empty`` are images in which nothing was found: a miner has no score to judge them by, yet they are where
+everything may have been missed. A share that finds too few images leaves what is over to the others.
+
+The hardest and the empty images are chosen in two stages. First a shortlist: the images of the highest value,
+``shortlist`` times as many as the share has room for. The value of an image is the miner's score, more where the job
+has few labels of the classes found in it, and with a budget in boxes less for each box that somebody must draw. Then
+greedy k-centre: from the shortlist each next image is one of high value that is unlike all chosen before. (Both stages
+are those of PPAL, Yang et al., CVPR 2024, in simple form.)
 
 In each share an image that looks much like one already chosen is passed over. Ties are broken by a hash of the
 image, as the random ones are drawn, so the same pool gives the same choice in whatever order it comes.
@@ -11,13 +17,23 @@ image, as the random ones are drawn, so the same pool gives the same choice in w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from components.core.duplicates import Duplicates
 from components.core.job.label_requests import Share
 from components.core.miners.chance import draw
+from components.mine.embeddings import greedy_k_centre
 from components.mine.score_pool import Inference
+
+Floats = NDArray[np.float32]
+Vectors = Callable[[Sequence[Inference]], Floats]
+"""The vectors (N, D) of N images, each of length 1, by which k-centre compares them."""
+
+MOST_WEIGHT = 2.0  # of a class without labels; one with the most has half the weight of one with the mean
 
 
 @dataclass(frozen=True)
@@ -52,45 +68,134 @@ class Selection:
         return sum(pick.share == share for pick in self.picks)
 
 
-def choose(pool: Sequence[Inference], budget: int, *, random_fraction: float, empty_fraction: float) -> Selection:
+def no_vectors(pool: Sequence[Inference]) -> Floats:
+    """Vectors for a choice by value alone: all images are equally far from each other."""
+    return np.eye(len(pool), dtype=np.float32)
+
+
+def choose(
+    pool: Sequence[Inference],
+    budget: int,
+    *,
+    random_fraction: float,
+    empty_fraction: float,
+    in_boxes: bool = False,
+    shortlist: float = 1.0,
+    class_weights: Sequence[float] = (),
+    vectors: Vectors = no_vectors,
+) -> Selection:
     """Choose images to label.
 
     Args:
         pool: what there is.
-        budget: how many to choose; fewer where the pool has no more.
+        budget: how many images, or boxes that are expected in them, to choose; fewer where the pool has no more. The
+            last image of a share may bring more boxes than are left.
         random_fraction: part of the budget, 0 to 1, for the random ones.
         empty_fraction: part of the budget, 0 to 1, for the empty ones.
+        in_boxes: whether the budget is in boxes.
+        shortlist: how many times as many images as a share has room for are compared with each other; 1: the ranking
+            alone decides.
+        class_weights: of the model's classes; empty: all have the same.
+        vectors: gives what images are compared by; called with the shortlists alone.
     """
-    ranked = sorted(pool, key=lambda seen: (-seen.judgement.score, draw(seen.candidate.id, "rank")))
-    hardest = (seen for seen in ranked if len(seen.detections))
-    empty = (seen for seen in ranked if not len(seen.detections))
+    worth = {seen.candidate.id: _value(seen, in_boxes, class_weights) for seen in pool}
+    ranked = sorted(pool, key=lambda seen: (-worth[seen.candidate.id], draw(seen.candidate.id, "rank")))
+    hardest = [seen for seen in ranked if len(seen.detections)]
+    empty = [seen for seen in ranked if not len(seen.detections)]
+    by_chance = sorted(pool, key=lambda seen: draw(seen.candidate.id, "random share"))
     random, empties = round(budget * random_fraction), round(budget * empty_fraction)
 
-    choice = _Choice(budget)
-    choice.take(hardest, "hardest", until=budget - random - empties)
-    choice.take(empty, "empty", until=budget - random)
-    choice.take(hardest, "hardest", until=budget - random)  # where there were too few empty ones
-    rest = sorted([*hardest, *empty], key=lambda seen: draw(seen.candidate.id, "random share"))
-    choice.take(iter(rest), "random", until=budget)
+    choice = _Choice(budget, in_boxes, shortlist, worth, vectors)
+    choice.take(by_chance, "random", until=random)
+    choice.take_diverse(hardest, "hardest", until=budget - empties)
+    choice.take_diverse(empty, "empty", until=budget)
+    choice.take_diverse(hardest, "hardest", until=budget)  # where there were too few empty ones
     return Selection(tuple(_mixed(choice.picks)), choice.duplicates)
+
+
+def weights_of(labelled_boxes: Mapping[str, int], classes: Sequence[str]) -> list[float]:
+    """Weights of the model's classes, larger where the job has fewer labels of them.
+
+    A class with n of the mean of m boxes a class weighs sqrt(m / n), at least 0.5 and at most ``MOST_WEIGHT``.
+
+    Args:
+        labelled_boxes: boxes in the job by class.
+        classes: of the model.
+    """
+    counts = np.array([labelled_boxes.get(name, 0) for name in classes], dtype=np.float64)
+    if not counts.sum():
+        return [1.0] * len(classes)
+    found = np.sqrt(counts.mean() / np.maximum(counts, 1e-9))
+    return [float(weight) for weight in np.clip(found, 1 / MOST_WEIGHT, MOST_WEIGHT)]
+
+
+def boxes_to_draw(seen: Inference) -> int:
+    """How many boxes an image is expected to cost: as many as the champion found, and at least one."""
+    return max(1, len(seen.detections))
+
+
+def _value(seen: Inference, in_boxes: bool, class_weights: Sequence[float]) -> float:
+    value = seen.judgement.score
+    if class_weights and len(seen.detections):
+        value *= float(np.mean([class_weights[class_id] for class_id in seen.detections.classes]))
+    return value / boxes_to_draw(seen) if in_boxes else value
 
 
 class _Choice:
     """Images chosen so far, none much like another."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(
+        self, budget: int, in_boxes: bool, shortlist: float, worth: Mapping[str, float], vectors: Vectors
+    ) -> None:
         self.picks: list[Pick] = []
         self.duplicates = 0
+        self._in_boxes, self._shortlist, self._worth, self._vectors = in_boxes, shortlist, worth, vectors
+        self._spent = 0
+        self._done: set[str] = set()  # chosen or passed over
         self._looks = Duplicates(window=max(budget, 1))
 
-    def take(self, ranked: Iterator[Inference], share: Share, *, until: int) -> None:
-        """Take the next images until so many are chosen in all; what was passed over does not come again."""
-        while len(self.picks) < until and (seen := next(ranked, None)) is not None:
-            if seen.fingerprint in self._looks:
-                self.duplicates += 1
-                continue
-            self._looks.keep(seen.fingerprint)
-            self.picks.append(Pick(seen, share, _reason(seen, share)))
+    def take(self, ranked: Iterable[Inference], share: Share, *, until: int) -> None:
+        """Take the next images until so much is spent in all; what was passed over does not come again."""
+        for seen in ranked:
+            if self._spent >= until:
+                return
+            if seen.candidate.id not in self._done:
+                self._take(seen, share)
+
+    def take_diverse(self, ranked: Sequence[Inference], share: Share, *, until: int) -> None:
+        """Take images unlike each other among the first of a ranking, and go on behind these if they are too few."""
+        left = [seen for seen in ranked if seen.candidate.id not in self._done]
+        while left and self._spent < until:
+            first, left = self._first(left, self._shortlist * (until - self._spent))
+            if self._shortlist > 1:
+                first = self._spread(first)
+            self.take(first, share, until=until)
+
+    def _take(self, seen: Inference, share: Share) -> None:
+        self._done.add(seen.candidate.id)
+        if seen.fingerprint in self._looks:
+            self.duplicates += 1
+            return
+        self._looks.keep(seen.fingerprint)
+        self._spent += self._cost(seen)
+        self.picks.append(Pick(seen, share, _reason(seen, share)))
+
+    def _first(self, ranked: Sequence[Inference], room: float) -> tuple[list[Inference], list[Inference]]:
+        """The first images that fill so much room, and the others."""
+        filled = np.cumsum([self._cost(seen) for seen in ranked])
+        count = int(np.searchsorted(filled, room)) + 1
+        return list(ranked[:count]), list(ranked[count:])
+
+    def _spread(self, shortlist: Sequence[Inference]) -> list[Inference]:
+        """The images in the order of k-centre, which begins at those chosen so far."""
+        before = [pick.seen for pick in self.picks]
+        found = self._vectors([*before, *shortlist])
+        values = [self._worth[seen.candidate.id] for seen in shortlist]
+        order = greedy_k_centre(found[len(before) :], values, found[: len(before)])
+        return [shortlist[place] for place in order]
+
+    def _cost(self, seen: Inference) -> int:
+        return boxes_to_draw(seen) if self._in_boxes else 1
 
 
 def _reason(seen: Inference, share: Share) -> str:

@@ -1,19 +1,20 @@
 import hashlib
 import random
 
+import numpy as np
 import pytest
 
 from components.core.detections import Detections
 from components.core.miners.base import Judgement
 from components.mine.pool import Candidate
 from components.mine.score_pool import Inference
-from components.mine.selection import choose
+from components.mine.selection import choose, weights_of
 
 
-def seen(name, score=0.5, boxes=1, looks=None):
+def seen(name, score=0.5, boxes=1, looks=None, class_id=0):
     """An image that looks like no other unless told what it looks like."""
     id_ = hashlib.sha256(str(name).encode()).hexdigest()
-    found = Detections.of([[0, 0, 9, 9]] * boxes, [0] * boxes, [0.5] * boxes)
+    found = Detections.of([[0, 0, 9, 9]] * boxes, [class_id] * boxes, [0.5] * boxes)
     looks = int(id_[:16], 16) if looks is None else looks
     judgement = Judgement(True, score, f"judged {score}")
     return Inference(Candidate(id_, f"file:///{name}.jpg", str(name), id_, "hard"), 64, 48, found, judgement, looks)
@@ -48,7 +49,7 @@ def test_every_image_has_the_reason_of_its_share():
 
 @pytest.mark.parametrize(
     ("found", "empty", "expected"),
-    [(100, 1, (17, 1, 2)), (3, 100, (3, 15, 2)), (100, 0, (18, 0, 2)), (0, 100, (0, 18, 2)), (8, 6, (8, 6, 0))],
+    [(100, 1, (17, 1, 2)), (3, 100, (3, 15, 2)), (100, 0, (18, 0, 2)), (0, 100, (0, 18, 2)), (8, 6, (7, 5, 2))],
 )
 def test_a_share_that_finds_too_few_leaves_what_is_over_to_the_others(found, empty, expected):
     assert counts(choose(pool_of(found, empty), 20, random_fraction=0.1, empty_fraction=0.2)) == expected
@@ -103,3 +104,48 @@ def test_every_beginning_of_the_list_has_all_shares():
         assert found == pytest.approx([0.7, 0.2, 0.1], abs=0.1)
     hardest = [pick.seen.judgement.score for pick in selection.picks if pick.share == "hardest"]
     assert hardest == sorted(hardest, reverse=True)
+
+
+def test_random_images_are_drawn_before_the_ranking_takes_the_best():
+    drawn = names(choose(pool_of(400, 0), 200, random_fraction=0.5, empty_fraction=0), "random")
+    assert any(int(name[1:]) >= 300 for name in drawn)  # of the 100 hardest, which the ranking would have taken
+
+
+def test_a_budget_in_boxes_counts_what_the_model_found():
+    pool = [seen(f"three{n}", 0.9, boxes=3) for n in range(10)] + [seen(f"e{n}", 0.9, boxes=0) for n in range(10)]
+    selection = choose(pool, 12, random_fraction=0, empty_fraction=0.5, in_boxes=True)
+    assert counts(selection) == (2, 6, 0)  # 2 x 3 boxes, and 6 images in which one box is expected
+
+
+def test_with_a_budget_in_boxes_crowded_images_do_not_win_by_their_number_of_boxes():
+    pool = [seen("crowded", 0.9, boxes=9), seen("single", 0.4)]
+    assert names(choose(pool, 1, random_fraction=0, empty_fraction=0)) == ["crowded"]
+    assert names(choose(pool, 1, random_fraction=0, empty_fraction=0, in_boxes=True)) == ["single"]
+
+
+def test_a_class_with_few_labels_goes_first_among_equals():
+    weights = weights_of({"helmet": 90, "head": 10}, ("helmet", "head"))
+    assert weights == pytest.approx([(50 / 90) ** 0.5, 2.0])
+    pool = [seen(f"helmet{n}", 0.5) for n in range(5)] + [seen("head", 0.5, class_id=1)]
+    assert names(choose(pool, 1, random_fraction=0, empty_fraction=0, class_weights=weights)) == ["head"]
+    assert weights_of({}, ("helmet", "head")) == [1, 1]
+    assert weights_of({"helmet": 5}, ("helmet", "new")) == [pytest.approx((2.5 / 5) ** 0.5), 2]
+
+
+def test_of_a_shortlist_images_are_chosen_that_are_unlike_each_other():
+    scenes = {"yard": [1, 0, 0], "hall": [0, 1, 0], "roof": [0, 0, 1]}
+    pool = [seen(f"yard{n}", 0.9 - n / 100) for n in range(4)] + [seen("hall0", 0.8), seen("roof0", 0.7)]
+
+    def vectors(images):
+        return np.array([scenes[image.candidate.source[:4]] for image in images], np.float32)
+
+    some = {"random_fraction": 0, "empty_fraction": 0, "vectors": vectors}
+    assert sorted(names(choose(pool, 3, shortlist=2, **some))) == ["hall0", "roof0", "yard0"]
+    assert sorted(names(choose(pool, 3, shortlist=1, **some))) == ["yard0", "yard1", "yard2"]
+    assert "roof0" not in names(choose(pool, 3, shortlist=1.6, **some))  # not among the five best
+
+
+def test_a_shortlist_of_near_duplicates_leaves_its_room_to_the_next_images():
+    alike = [seen(f"a{n}", 0.9, looks=7) for n in range(30)]
+    others = [seen(f"o{n}", 0.1) for n in range(5)]
+    assert len(choose(alike + others, 6, random_fraction=0, empty_fraction=0, shortlist=2).picks) == 6

@@ -190,6 +190,8 @@ def test_doubts_add_up_over_the_boxes():
     assert judge("entropy-sum", [0.5] * 2).hard
     assert not judge("entropy-sum", [0.5] * 2, threshold_entropy_sum="2.1").hard
     assert judge("entropy-sum", [0.9] * 20).score > judge("entropy-sum", [0.5]).score
+    assert judge("entropy-sum", [0.5] * 30).score == judge("entropy-sum", [0.5] * 5).score  # 5 boxes count
+    assert judge("entropy-sum", [0.99] * 9 + [0.5] * 2, max_boxes=2).score == pytest.approx(2 / 3)
 
 
 def test_a_score_is_read_as_a_probability_and_its_rest():

@@ -699,10 +699,15 @@ class MineSettings(Parameters):
     section = "mine"
 
     label_budget: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        50, description="Number of images to ask labels for; 0 for none."
+        50, description="Number of images, or boxes, to ask labels for; 0 for none."
+    )
+    label_budget_in: Literal["images", "boxes"] = Field(
+        "images", description="What the budget counts: `images`, or `boxes` that the champion finds in them."
     )
     random_fraction: Fraction = Field(
-        0.1, description="Fraction of the budget that is drawn at random, to compare the ranking with."
+        0.1,
+        description="Fraction of the budget that is drawn at random, to compare the ranking with; more while the "
+        "ranking does not pay.",
     )
     empty_fraction: Fraction = Field(
         0.2, description="Fraction of the budget for images in which the champion finds nothing."
@@ -715,6 +720,11 @@ class MineSettings(Parameters):
     )
     miner_parameters: dict[str, Any] = Field(
         {}, description='Parameters of that rule, such as `{"boxes": "mean"}` of `entropy`.'
+    )
+    shortlist: Annotated[float, Field(ge=1, le=100)] = Field(
+        3.0,
+        description="How many times the budget is compared by what the champion sees, to choose images that are unlike "
+        "each other; 1 for the ranking alone.",
     )
     min_score: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.05, description="Minimum score, 0 to 1, of the boxes that the rule looks at."
