@@ -146,3 +146,35 @@ def test_conversion_in_small(run, scenes, tmp_path):
 def test_joint_in_small(run):
     told = run("joint", "--repeats", 1, "--requests", 4, "--clients", 2)
     assert "of the bytes" in told and "2 clients" in told
+
+
+@pytest.mark.slow
+def test_reliability_in_small(run):
+    small = ("--requests", 300, "--kills", 1, "--clients", 2, "--hours", 0.03, "--fps", 2, "--timeout", 0.2)
+    told = run("reliability", *small)
+    assert "300 of 300 requests answered, each with its own number" in told
+    assert "killed 1 times" in told
+    silent, gone, back = (
+        line for line in told.splitlines() if line.startswith(("  cloud s", "  cloud g", "  cloud b"))
+    )
+    assert "answered 0" in silent and "answered 0" in gone
+    assert "failed 0" in back and "closed at the end" in told
+
+
+@pytest.mark.slow
+def test_cascade_in_small(run, scenes, tmp_path):
+    from components.core.estimators.yolo import Yolo
+
+    for name, size in (("little", 64), ("big", 96)):
+        model = Yolo()
+        model.load("yolo11n.yaml")
+        model.save(tmp_path / name, image_size=(size, size), confidence_threshold=0.25, nms_threshold=0.7, lineage={})
+    data = (
+        "--data",
+        f"first={scenes / '12.zip'}@helmet:0,head:1",
+        "--data",
+        f"new={scenes / '13.zip'}@helmet:0,head:1",
+    )
+    told = run("cascade", *(f"--{name}={tmp_path / name}" for name in ("little", "big")), *data, "--folder", tmp_path)
+    assert "first: 12 images" in told and "new: 13 images" in told
+    assert "refused in 100" in told and "label more or lower the goal" in told
