@@ -5,7 +5,8 @@
 ``wire`` sends a drawn scene of 416 x 736 pixels to a server whose model takes no time, as JPEG on KServe's route and as
 JSON of pixels on Sedna's, each with its encoding and with the reading of the answer: what one frame costs beside the
 models. ``server`` is an untrained YOLO11n at 320 pixels; one client asks for one image after the other, then several
-clients do so at the same time. Every request has to be answered.
+clients do so at the same time. Every request has to be answered. ``batching`` is the network alone: four images one
+after the other, and in one batch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from pipelines.demo.sites import SITES
 
 FRAME = (416, 736)
 QUALITY = 90
+BATCH = 4
 
 
 class FindsNothing:
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50, help="round trips on each wire")
     parser.add_argument("--requests", type=int, default=400, help="in all, for the server")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--batched", default="yolo11n@320,yolo11m@640", help="networks and pixels for batching")
     given = parser.parse_args()
     image, _ = draw_scene(np.random.default_rng(0), site=sorted(SITES)[0], light=sorted(LIGHTS)[0], size=FRAME)
     with tempfile.TemporaryDirectory() as temporary:
@@ -75,6 +78,7 @@ def main() -> None:
         model = LoadedModel(open_detector("onnx", folder / "bundle"), CachedModel("v1", folder, "0" * 64))
         with serving(folder / "server", model) as port:
             print(server(port, image, bundle.classes, given.requests, given.clients))
+        print(batching(folder, given.batched.split(","), given.repeats))
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
@@ -137,6 +141,36 @@ def server(port: int, image: ImageArray, classes: tuple[str, ...], requests: int
         p50, p95 = np.percentile(times, [50, 95])
         told.append(f"{count} client{'s' * (count > 1)} {rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
     return f"server: {'; '.join(told)}"
+
+
+def batching(folder: Path, networks: Sequence[str], repeats: int) -> str:
+    """Images per second of untrained networks, one at a time and in batches."""
+    import onnxruntime
+    from ultralytics import YOLO
+
+    told = []
+    for name, pixels in ((one.partition("@")[0], int(one.partition("@")[2])) for one in networks):
+        sessions = []
+        for batch in (1, BATCH):
+            with chdir(folder):  # where the file is written
+                made = YOLO(f"{name}.yaml").export(
+                    format="onnx", imgsz=pixels, batch=batch, simplify=False, device="cpu", verbose=False
+                )
+            sessions.append(onnxruntime.InferenceSession(folder / made))
+        images = np.random.default_rng(0).random((BATCH, 3, pixels, pixels), dtype=np.float32)
+        times: list[list[float]] = [[], []]
+        for _ in range(repeats + 1):  # in turns, so that other work on the machine weighs on both
+            for session, kept, parts in zip(sessions, times, (np.split(images, BATCH), [images]), strict=True):
+                start = time.perf_counter()
+                for part in parts:
+                    session.run(None, {"images": part})
+                kept.append(time.perf_counter() - start)
+        single, batched = (BATCH / statistics.median(kept[1:]) for kept in times)
+        told.append(
+            f"{name} at {pixels}: {single:.1f} images/s one at a time, {batched:.1f} in batches of {BATCH} "
+            f"({batched / single:.2f} times)"
+        )
+    return f"batching: {'; '.join(told)}"
 
 
 @contextmanager

@@ -144,8 +144,9 @@ def test_conversion_in_small(run, scenes, tmp_path):
 
 
 def test_joint_in_small(run):
-    told = run("joint", "--repeats", 1, "--requests", 4, "--clients", 2)
+    told = run("joint", "--repeats", 1, "--requests", 4, "--clients", 2, "--batched", "yolo11n@64")
     assert "of the bytes" in told and "2 clients" in told
+    assert "yolo11n at 64" in told and "in batches of 4" in told
 
 
 @pytest.mark.slow
