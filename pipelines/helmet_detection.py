@@ -36,7 +36,7 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         manifest=manifest,
         candidate=converted.outputs["converted"],
         conversion=converted.outputs["conversion"],
-        metrics=evaluated.outputs["metrics"],
+        figures=evaluated.outputs["figures"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **job,
     )
@@ -51,7 +51,7 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         train_report=trained.outputs["report"],
         convert_report=converted.outputs["report"],
         evaluate_report=evaluated.outputs["report"],
-        metrics=evaluated.outputs["metrics"],
+        figures=evaluated.outputs["figures"],
         **job,
     )
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)

@@ -42,7 +42,7 @@ def incremental_round(given: Mapping[str, Any]) -> str:
         everything=planned.outputs["everything"],
         candidate=converted.outputs["converted"],
         judgement=judged.outputs["judgement"],
-        metrics=judged.outputs["metrics"],
+        figures=judged.outputs["figures"],
         collect_report=collected.outputs["report"],
         plan_report=planned.outputs["report"],
         train_report=trained.outputs["report"],

@@ -33,7 +33,7 @@ def joint_inference(given: Mapping[str, Any]) -> str:
     calibrated = calibrate(conversion=converted.outputs["conversion"], **pair, **job)
     deployed = deploy_pair(
         judgement=calibrated.outputs["judgement"],
-        metrics=calibrated.outputs["metrics"],
+        figures=calibrated.outputs["figures"],
         ingest_report=brought.outputs["report"],
         prepare_report=prepared.outputs["report"],
         train_report=little.outputs["report"],

@@ -83,7 +83,7 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
         everything=defined.outputs["everything"],
         models=dsl.Collected(trained.outputs["model"]),
         judgement=evaluated.outputs["judgement"],
-        metrics=evaluated.outputs["metrics"],
+        figures=evaluated.outputs["figures"],
         collect_report=collected.outputs["report"],
         tasks_report=defined.outputs["report"],
         train_reports=dsl.Collected(trained.outputs["report"]),

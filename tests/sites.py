@@ -70,29 +70,28 @@ def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwh
         return {}
     made = {name: new(dsl.Dataset, name)
             for name in ("arrivals", "quarantine", "training", "everything", "tests", "recent", "results")}  # fmt: skip
-    made |= {name: new(dsl.Artifact, name) for name in ("tasks", "judgement")}
-    made |= {name: new(dsl.Metrics, name) for name in ("counts", "metrics")}
+    made |= {name: new(dsl.Artifact, name) for name in ("tasks", "judgement", "figures")}
+    made |= {"metrics": new(dsl.Metrics, "metrics"), "classes": new(dsl.ClassificationMetrics, "classes")}
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "tasks", "evaluate", "infer", "page")}
     collect.python_func(
-        feed_url=str(feed), manifest=made["arrivals"], quarantine=made["quarantine"], counts=made["counts"],
+        feed_url=str(feed), manifest=made["arrivals"], quarantine=made["quarantine"],
         report=pages["collect"], **job,
     )  # fmt: skip
     parts = {name: made[name] for name in ("training", "everything", "tests", "recent", "tasks")}
-    made["names"] = define_tasks.python_func(
-        arrivals=made["arrivals"], counts=made["counts"], report=pages["tasks"], **parts, **job
-    )
+    made["names"] = define_tasks.python_func(arrivals=made["arrivals"], report=pages["tasks"], **parts, **job)
     models, trainings = [], []
     for name in made["names"]:
         models.append(new(dsl.Model, f"model-{name}"))
         trainings.append(new(dsl.HTML, f"train-{name}.html"))
         train_task.python_func(
             name=name, training=made["training"], everything=made["everything"], tasks=made["tasks"],
-            model=models[-1], metrics=made["counts"], report=trainings[-1], **job,
+            model=models[-1], report=trainings[-1], **job,
         )  # fmt: skip
     made["models"] = models
     evaluate_tasks.python_func(
         models=models, everything=made["everything"], tests=made["tests"], recent=made["recent"], tasks=made["tasks"],
-        judgement=made["judgement"], metrics=made["metrics"], report=pages["evaluate"], **job,
+        judgement=made["judgement"], figures=made["figures"], metrics=made["metrics"], classification=made["classes"],
+        report=pages["evaluate"], **job,
     )  # fmt: skip
     if until == "evaluate":
         return made
@@ -100,11 +99,9 @@ def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwh
         meanwhile()
     deploy_tasks.python_func(
         arrivals=made["arrivals"], everything=made["everything"], models=models, judgement=made["judgement"],
-        metrics=made["metrics"], collect_report=pages["collect"], tasks_report=pages["tasks"],
+        figures=made["figures"], collect_report=pages["collect"], tasks_report=pages["tasks"],
         train_reports=trainings, evaluate_report=pages["evaluate"], run_id=run_id, page=pages["page"], **job,
     )  # fmt: skip
     if until == "infer":
-        infer_tasks.python_func(
-            arrivals=made["arrivals"], results=made["results"], counts=made["counts"], report=pages["infer"], **job
-        )
+        infer_tasks.python_func(arrivals=made["arrivals"], results=made["results"], report=pages["infer"], **job)
     return made | {"pages": pages}

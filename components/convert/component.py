@@ -12,7 +12,6 @@ def convert(
     job_root: str,
     converted: dsl.Output[dsl.Model],
     conversion: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
@@ -26,7 +25,6 @@ def convert(
         converted: The bundle with a `model.<target>.rknn` for each target that passed, and beside it a
             `model.<target>.golden.npz`, which a board is checked with.
         conversion: Outcome (converted, failed or skipped) with every reason and attempt, as JSON.
-        metrics: What each target's model scored.
         report: Float against converted, what runs where, and the verdict, as a page.
         split: Which samples to evaluate on: `test` or `val`.
         settings: Parameters by name.
@@ -67,5 +65,3 @@ def convert(
         # Without the name that the page of the run shows for the model.
         converted.metadata.update({name: value for name, value in model.metadata.items() if name != "display_name"})
         write_page(report.path, "Convert", done.sections)
-        for name, value in done.as_flat().items():
-            metrics.log_metric(name, value)

@@ -103,6 +103,7 @@ class Conversion:
                 }
                 for attempt in self.attempts
             ],
+            "figures": self.as_flat(),
         }
 
     def as_flat(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ def deploy(
     everything: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     judgement: dsl.Input[dsl.Artifact],
-    metrics: dsl.Input[dsl.Metrics],
+    figures: dsl.Input[dsl.Artifact],
     collect_report: dsl.Input[dsl.HTML],
     plan_report: dsl.Input[dsl.HTML],
     train_report: dsl.Input[dsl.HTML],
@@ -29,7 +29,7 @@ def deploy(
         everything: Every sample taken in so far, from `plan`.
         candidate: The bundle.
         judgement: From `judge`.
-        metrics: From `judge`.
+        figures: From `judge`.
         collect_report: Page of `collect`.
         plan_report: Page of `plan`.
         train_report: Page of `train`.
@@ -54,6 +54,7 @@ def deploy(
         from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
+        from components.core.reports.figures import read_figures
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
@@ -96,7 +97,7 @@ def deploy(
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)
-        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
+        return keep(page.path, job_root, title, read_figures(figures.path), run_id)
 
 
 @images.train_component
@@ -104,7 +105,7 @@ def promote(
     manifest: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     conversion: dsl.Input[dsl.Artifact],
-    metrics: dsl.Input[dsl.Metrics],
+    figures: dsl.Input[dsl.Artifact],
     job_root: str,
     run_id: str,
     report: dsl.Output[dsl.HTML],
@@ -118,7 +119,7 @@ def promote(
         manifest: Samples with splits, from `prepare`; those of the split `test` decide.
         candidate: A bundle.
         conversion: From `convert`; a candidate that could not be converted is not promoted.
-        metrics: From `evaluate`.
+        figures: From `evaluate`.
         job_root: Where the job is kept.
         run_id: Name of the run, by which a retried step recognises its own work.
         report: The outcome, and both models side by side where there were two, as a page.
@@ -142,6 +143,7 @@ def promote(
         from components.core.job.job import Job
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, PromoteSettings, read
+        from components.core.reports.figures import read_figures
         from components.core.reports.page import write_page
         from components.core.tasks.base import open_task
         from components.deploy.deploy import section
@@ -160,8 +162,8 @@ def promote(
         parts = []
         verdict = not_asked(chosen.deploy, converted) or already(state, run_id)
         if verdict is None and state.champion is None:
-            figures = open_task(Bundle.read(folder).task).figures
-            verdict = first(figures.main_title, metrics.metadata[figures.main], gate)
+            kind = open_task(Bundle.read(folder).task).figures
+            verdict = first(kind.main_title, read_figures(figures.path)[kind.main], gate)
         elif verdict is None and state.champion:
             champion = version_folder(job_root, "champion", state.champion)
             verdict = same_as(state.champion, job.fetch_bundle(state.champion, champion, state), Bundle.read(folder))

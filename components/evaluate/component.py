@@ -10,7 +10,9 @@ def evaluate(
     manifest: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     job_root: str,
+    figures: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
@@ -21,8 +23,10 @@ def evaluate(
         manifest: Samples with splits, from `prepare`.
         model: A bundle.
         job_root: Where the job is kept.
-        metrics: mAP50, mAP50-95, precision, recall and F1 per class, false positives per image; of a segmentation mIoU,
-            correct pixels, and IoU, precision and recall per class.
+        figures: mAP50, mAP50-95, precision, recall and F1 per class, false positives per image; of a segmentation mIoU,
+            correct pixels, and IoU, precision and recall per class; as JSON.
+        metrics: The ten of them that matter.
+        classification: What each class is taken for, and what each confidence finds.
         report: The figures, the curves, the best and the worst images, as a page.
         split: Which samples: `test`, `val` or `train`.
         settings: Parameters by name.
@@ -37,6 +41,7 @@ def evaluate(
         from components.core.cache import cache_folder
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, read
+        from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
         from components.evaluate.evaluate import evaluate as measure
         from components.evaluate.predictor import open_predictor
@@ -51,8 +56,10 @@ def evaluate(
             cache_folder=cache_folder(job_root) / "blobs",
         )
         write_page(report.path, "Evaluate", evaluation.sections)
-        for name, value in evaluation.as_flat().items():
-            metrics.log_metric(name, value)
+        measured, task = evaluation.measured, evaluation.measured.task
+        write_figures(figures.path, evaluation.as_flat())
+        log_figures(metrics, key_figures(evaluation.as_flat(), task.figures))
+        log_classification(classification, task.confusion(measured), task.confidence_curve(measured))
 
 
 @images.train_component
@@ -63,7 +70,9 @@ def judge(
     recent: dsl.Input[dsl.Dataset],
     job_root: str,
     judgement: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -76,7 +85,9 @@ def judge(
         recent: Test samples of the last rounds.
         job_root: Where the job is kept.
         judgement: Outcome (promoted, rejected, pending or error) with every reason, as JSON.
-        metrics: The candidate's figures, and how they differ from the champion's.
+        figures: The candidate's figures, and how they differ from the champion's, as JSON.
+        metrics: The ten of them that matter.
+        classification: What the candidate takes each class for, and what it finds at each confidence.
         report: Both models side by side, and the verdict, as a page.
         settings: Parameters by name.
     """
@@ -94,7 +105,9 @@ def judge(
         from components.core.job.job import Job
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, read
+        from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
+        from components.evaluate.compare import ALL, CANDIDATE
         from components.evaluate.gate_report import sections
         from components.evaluate.verdict import compare_and_judge
 
@@ -121,5 +134,7 @@ def judge(
         judgement.metadata["champion"] = state.champion or ""
         judgement.metadata["outcome"] = str(decided.outcome)
         write_page(report.path, "Judge", sections(comparison, decided))
-        for name, value in comparison.as_flat().items():
-            metrics.log_metric(name, value)
+        measured, task = comparison.scores[ALL][CANDIDATE].measured, comparison.task
+        write_figures(figures.path, comparison.as_flat())
+        log_figures(metrics, key_figures(comparison.as_flat(), task.figures))
+        log_classification(classification, task.confusion(measured), task.confidence_curve(measured))

@@ -11,7 +11,6 @@ def ingest(
     job_root: str,
     manifest: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
@@ -22,7 +21,6 @@ def ingest(
         job_root: Where the job is kept.
         manifest: Table of samples (Parquet).
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: Numbers of images, boxes, masks, duplicates and quarantined files.
         report: What came in, as a page.
         settings: Parameters by name.
     """
@@ -45,8 +43,6 @@ def ingest(
         ingested.manifest.write(manifest.path)
         Path(quarantine.path).write_text(as_csv(ingested.quarantine), encoding="utf-8")
         write_page(report.path, "Ingest", sections(ingested))
-        for name, count in ingested.counts.items():
-            counts.log_metric(name, count)
 
 
 @images.train_component
@@ -55,7 +51,6 @@ def collect(
     job_root: str,
     manifest: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -67,7 +62,6 @@ def collect(
         manifest: Samples that the job does not have yet, or has with other labels; its metadata says which round they
             are for and how far the feed has been read.
         quarantine: What was left out and why (CSV: kind, source, reason).
-        counts: Numbers of images, boxes, masks, duplicates and quarantined files.
         report: What came in, as a page.
         settings: Parameters by name.
     """
@@ -99,5 +93,3 @@ def collect(
         manifest.metadata["round"] = number
         Path(quarantine.path).write_text(as_csv(arrivals.quarantine), encoding="utf-8")
         write_page(report.path, "Collect", sections(arrivals))
-        for name, count in arrivals.counts.items():
-            counts.log_metric(name, count)

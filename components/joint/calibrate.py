@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class Choice:
     promises: tuple[str, ...] = field(default=())
 
     @property
-    def routing(self) -> dict[str, object]:
+    def routing(self) -> dict[str, Any]:
         """As the release's routing data, which the edge worker follows."""
         return {"miner": "cutoff", "parameters": {"of": self.miner, "min_score": self.threshold}}
 

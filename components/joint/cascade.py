@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.metrics.bootstrap import map50
+from components.core.metrics.confusion import Confusion, confusion_of_boxes
 from components.core.metrics.detection import Matches, found_truths, match
 from components.core.miners.base import PoolMiner, make_miner, miners
 
@@ -138,6 +139,12 @@ class Pair:
             for name in ("classes", "scores", "ranks", "correct")
         )
         return Matches(images[order], classes, scores, ranks, correct, little.truths)
+
+    def confusion(self, sent: Sent) -> Confusion:
+        """What true boxes are taken for where some frames, (F,), are answered by the big model."""
+        counted = [big[big.scores >= self.confidences[1]] for big in self.big]
+        answers = [big if up else little for big, little, up in zip(counted, self.shown, sent, strict=True)]
+        return confusion_of_boxes(self.truths, answers, self.classes, 0.0)
 
     def point(self, sent: Sent, threshold: float = float("nan")) -> Point:
         """The cascade where some frames, (F,), are sent."""

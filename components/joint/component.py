@@ -95,7 +95,6 @@ def train_big(
     manifest: dsl.Input[dsl.Dataset],
     job_root: str,
     model: dsl.Output[dsl.Model],
-    training: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -105,7 +104,6 @@ def train_big(
         manifest: Samples with splits, from `prepare`.
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The big model as a bundle.
-        training: Figures of the last epoch.
         report: Curves and sample predictions, as a page.
         settings: Parameters by name.
     """
@@ -133,19 +131,19 @@ def train_big(
             **dict(read(EvaluateSettings, settings)),
         )
         write_page(report.path, "Train the big model", trained.sections)
-        for name, value in (trained.history or [{}])[-1].items():
-            training.log_metric(name, value)
 
 
 @images.train_component
-def calibrate(
+def calibrate(  # noqa: PLR0915 - half of the statements are imports
     manifest: dsl.Input[dsl.Dataset],
     little: dsl.Input[dsl.Model],
     big: dsl.Input[dsl.Model],
     conversion: dsl.Input[dsl.Artifact],
     job_root: str,
     judgement: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -158,7 +156,10 @@ def calibrate(
         conversion: From `convert`; a little model that could not be converted is not deployed.
         job_root: Where the job is kept.
         judgement: Outcome (promoted or rejected) with every reason, and the routing between the two, as JSON.
-        metrics: mAP50 of joint inference and of both models, frames and bytes sent, recall of what the cloud finds.
+        figures: mAP50 of joint inference and of both models, frames and bytes sent, recall of what the cloud finds, as
+            JSON.
+        metrics: The same.
+        classification: What joint inference takes each class for, and what it finds at each confidence.
         report: Edge, cloud, joint and oracle side by side, and the curve of every miner, as a page.
         settings: Parameters by name.
     """
@@ -174,7 +175,9 @@ def calibrate(
         from components.core.cache import cache_folder
         from components.core.job.job import Job
         from components.core.manifest import Manifest
+        from components.core.metrics.confusion import confidence_curve
         from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, read
+        from components.core.reports.figures import log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
         from components.evaluate.evaluate import evaluate
         from components.evaluate.predictor import Predictor, open_predictor
@@ -184,7 +187,8 @@ def calibrate(
         from components.joint.gate import judge
         from components.joint.measure import pair_of, time_of
         from components.joint.pair_job import fetch_champion
-        from components.joint.report import figures, sections, tested
+        from components.joint.report import figures as figures_of
+        from components.joint.report import sections, tested
 
         common, thresholds = read(CommonSettings, settings), read(EvaluateSettings, settings)
         joint = read(JointSettings, settings)
@@ -214,10 +218,10 @@ def calibrate(
         miners = miners_of(joint)
         choice = choose(pairs["val"], goals_of(joint), miners)
         points = tested(pairs["test"], choice.routing)
-        found = figures(points)
+        found = figures_of(points)
         state, _ = (job := Job.open(job_root)).read()
         deployed = fetch_champion(job, state)
-        theirs = figures(tested(measured(deployed[0], "test"), deployed[1])) if deployed else None
+        theirs = figures_of(tested(measured(deployed[0], "test"), deployed[1])) if deployed else None
         converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
         outcome, reasons = judge(joint.joint_conditions, found, theirs, converted)
         logging.info("%s: %s", outcome, "; ".join(reasons))
@@ -236,8 +240,11 @@ def calibrate(
             "Joint inference",
             sections(choice, points, curves, pairs["val"].oracle(), link, sizes, f"{outcome}: {'; '.join(reasons)}"),
         )
-        for name, value in found.items():
-            metrics.log_metric(name, value)
+        test = pairs["test"]
+        sent = test.sent_by(choice.routing["miner"], choice.routing["parameters"])
+        write_figures(figures.path, found)
+        log_figures(metrics, found)
+        log_classification(classification, test.confusion(sent), confidence_curve(test.matches(sent)))
 
 
 @images.small_component
@@ -246,7 +253,7 @@ def deploy_pair(
     little: dsl.Input[dsl.Model],
     big: dsl.Input[dsl.Model],
     judgement: dsl.Input[dsl.Artifact],
-    metrics: dsl.Input[dsl.Metrics],
+    figures: dsl.Input[dsl.Artifact],
     ingest_report: dsl.Input[dsl.HTML],
     prepare_report: dsl.Input[dsl.HTML],
     train_report: dsl.Input[dsl.HTML],
@@ -265,7 +272,7 @@ def deploy_pair(
         little: The bundle for the edge.
         big: The bundle for the cloud.
         judgement: From `calibrate`.
-        metrics: From `calibrate`.
+        figures: From `calibrate`.
         ingest_report: Page of `ingest`.
         prepare_report: Page of `prepare`.
         train_report: Page of `train`.
@@ -290,6 +297,7 @@ def deploy_pair(
         from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
+        from components.core.reports.figures import read_figures
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
@@ -325,4 +333,4 @@ def deploy_pair(
         parts = [calibrate_report, convert_report, train_big_report, train_report, prepare_report, ingest_report]
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         write_page(page.path, "Joint inference", sections)
-        return keep(page.path, job_root, "Joint inference", dict(metrics.metadata), run_id)
+        return keep(page.path, job_root, "Joint inference", read_figures(figures.path), run_id)

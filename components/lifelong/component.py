@@ -96,7 +96,6 @@ def define_tasks(
     tests: dsl.Output[dsl.Dataset],
     recent: dsl.Output[dsl.Dataset],
     tasks: dsl.Output[dsl.Artifact],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> list:
@@ -110,7 +109,6 @@ def define_tasks(
         tests: Every test sample.
         recent: Test samples of the last rounds.
         tasks: The task of each sample and what is trained, as JSON.
-        counts: Number of samples and tasks.
         report: The same, as a page.
         settings: Parameters by name.
 
@@ -201,8 +199,6 @@ def define_tasks(
             artifact.metadata["round"] = number
         Path(tasks.path).write_text(plan.model_dump_json(indent=1), encoding="utf-8")
         write_page(report.path, "Tasks", [planned(plan), section(data, read(RoundTrainSettings, settings).epochs)])
-        for name, count in (data.counts | {"tasks": len(plan.models) - 1}).items():
-            counts.log_metric(name, count)
         return plan.to_train()
 
 
@@ -214,7 +210,6 @@ def train_task(
     tasks: dsl.Input[dsl.Artifact],
     job_root: str,
     model: dsl.Output[dsl.Model],
-    metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -227,7 +222,6 @@ def train_task(
         tasks: From `define-tasks`.
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The model as a bundle; its metadata names the task.
-        metrics: Figures of the last epoch.
         report: Curves and sample predictions, as a page.
         settings: Parameters by name.
     """
@@ -258,8 +252,6 @@ def train_task(
         )
         model.metadata["task"] = name
         write_page(report.path, f"Train {name}", trained.sections)
-        for figure, value in (trained.history or [{}])[-1].items():
-            metrics.log_metric(figure, value)
 
 
 @images.train_component
@@ -271,7 +263,9 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
     tasks: dsl.Input[dsl.Artifact],
     job_root: str,
     judgement: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -285,7 +279,9 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         tasks: From `define-tasks`.
         job_root: Where the job is kept.
         judgement: Outcome with every reason, the routing and whose models answer, as JSON.
-        metrics: Figures of the knowledge base, how they differ from the champion's, and what was forgotten.
+        figures: Figures of the knowledge base, how they differ from the champion's, and what was forgotten, as JSON.
+        metrics: The ten of them that matter.
+        classification: What the knowledge base takes each class for, and what it finds at each confidence.
         report: The matrix of models and tasks, and the verdict, as a page.
         settings: Parameters by name.
     """
@@ -304,6 +300,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.lifelong.knowledge_base import SHARED
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
+        from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
         from components.core.rules.conditions import Condition, Outcome
         from components.evaluate.compare import compare_measured
@@ -316,7 +313,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.lifelong.lifelong_job import fetch_known
         from components.lifelong.look import look_at
         from components.lifelong.plan import Plan
-        from components.lifelong.report import figures, sections
+        from components.lifelong.report import figures as figures_of
+        from components.lifelong.report import sections
         from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
@@ -367,7 +365,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         )
         decided = judge_comparison(comparison, gate, further=[remembers], now=datetime.now(UTC))
         logging.info("%s", decided.describe())
-        found = figures(base, routes)
+        found = figures_of(base, routes)
         used = {one.member: one.label for one in served.values()}
         out = decided.to_dict() | {"routing": base.model_dump(mode="json"), "members": used}
         Path(judgement.path).write_text(json.dumps(out, indent=1), encoding="utf-8")
@@ -375,8 +373,11 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         title = comparison.figures.main_title
         parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, found, title)]
         write_page(report.path, "Evaluate tasks", parts)
-        for name, value in {**comparison.as_flat(), **found}.items():
-            metrics.log_metric(name, value)
+        answers, task = joined["candidate"], comparison.task
+        values = {**comparison.as_flat(), **found}
+        write_figures(figures.path, values)
+        log_figures(metrics, key_figures(values, task.figures, first=found))
+        log_classification(classification, task.confusion(answers), task.confidence_curve(answers))
 
 
 @images.small_component
@@ -385,7 +386,7 @@ def deploy_tasks(
     everything: dsl.Input[dsl.Dataset],
     models: dsl.Input[List[dsl.Model]],  # noqa: UP006
     judgement: dsl.Input[dsl.Artifact],
-    metrics: dsl.Input[dsl.Metrics],
+    figures: dsl.Input[dsl.Artifact],
     collect_report: dsl.Input[dsl.HTML],
     tasks_report: dsl.Input[dsl.HTML],
     train_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
@@ -402,7 +403,7 @@ def deploy_tasks(
         everything: Every sample taken in so far, from `define-tasks`.
         models: From `train-task`, one of each task.
         judgement: From `evaluate-tasks`.
-        metrics: From `evaluate-tasks`.
+        figures: From `evaluate-tasks`.
         collect_report: Page of `collect`.
         tasks_report: Page of `define-tasks`.
         train_reports: Pages of `train-task`.
@@ -427,6 +428,7 @@ def deploy_tasks(
         from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
+        from components.core.reports.figures import read_figures
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
@@ -477,7 +479,7 @@ def deploy_tasks(
         sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)
-        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
+        return keep(page.path, job_root, title, read_figures(figures.path), run_id)
 
 
 @images.train_component
@@ -485,7 +487,6 @@ def infer_tasks(
     arrivals: dsl.Input[dsl.Dataset],
     job_root: str,
     results: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -495,7 +496,6 @@ def infer_tasks(
         arrivals: New samples, from `collect`.
         job_root: Where the job is kept; the list of unseen images goes to `to-label/`.
         results: Of each image its task, whether it is unseen and why, and what was found (JSON lines, in input order).
-        counts: Images, unseen ones, and those that labels are asked for.
         report: The same, as a page.
         settings: Parameters by name.
     """
@@ -529,6 +529,3 @@ def infer_tasks(
             logging.info("the list of unseen images is %s", write_list(job.store, found.requests))
         asked = len(found.requests.images) if found.requests else 0
         write_page(report.path, "New images", [inferred(found.routes, found.policy, asked)])
-        unseen = sum(bool(route.unseen) for route in found.routes)
-        for name, count in {"images": len(found.routes), "unseen": unseen, "asked": asked}.items():
-            counts.log_metric(name, count)

@@ -10,7 +10,6 @@ def mine(
     job_root: str,
     ranking: dsl.Output[dsl.Dataset],
     to_label: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
@@ -20,7 +19,6 @@ def mine(
         job_root: Where the job is kept, with the hard examples of its workers.
         ranking: The chosen images, the most valuable first, each with share, score and reason, as CSV.
         to_label: The same images as unlabelled samples.
-        counts: How many were chosen, out of how many, and what was left out.
         report: The chosen images with what the champion found, as a page.
         settings: Parameters by name.
     """
@@ -47,8 +45,6 @@ def mine(
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)
         write_page(report.path, "Mine", mined.sections)
-        for name, count in mined.counts.items():
-            counts.log_metric(name, count)
         logging.info("label requests: %s", write_list(open_store(job_root), mined.wanted))
         if mined.wanted.images:
             logging.info("the images are shown in %s", keep(report.path, job_root, "Images to label", mined.counts))

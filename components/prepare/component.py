@@ -10,7 +10,6 @@ def prepare(
     samples: dsl.Input[dsl.Dataset],
     job_root: str,
     manifest: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
@@ -20,7 +19,6 @@ def prepare(
         samples: Manifest from `ingest`.
         job_root: Where the job is kept.
         manifest: The same samples with their splits.
-        counts: Samples per split, negatives, those with masks, and the unlabelled.
         report: Class balance, box sizes and labelled images, as a page.
         settings: Parameters by name.
     """
@@ -43,8 +41,6 @@ def prepare(
         prepared = split(Manifest.read(samples.path), seed=seed, known=known, **dict(chosen))
         prepared.manifest.write(manifest.path)
         write_page(report.path, "Prepare", sections(prepared, cache_folder(job_root) / "blobs"))
-        for name, count in prepared.counts.items():
-            counts.log_metric(name, count)
         prepared.check()
 
 
@@ -56,7 +52,6 @@ def plan(
     everything: dsl.Output[dsl.Dataset],
     core: dsl.Output[dsl.Dataset],
     recent: dsl.Output[dsl.Dataset],
-    counts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006
 ) -> None:
@@ -69,7 +64,6 @@ def plan(
         everything: Every sample taken in so far; the job's once the round is committed.
         core: Frozen test samples of the first rounds.
         recent: Test samples of the last rounds.
-        counts: Number of each, and what the round costs.
         report: The same, as a page.
         settings: Parameters by name.
     """
@@ -126,5 +120,3 @@ def plan(
             if not chosen.force_evaluate:  # which no poll repeats, so that its failures do not count
                 artifact.metadata["round"] = arrivals.metadata["round"]
         write_page(report.path, "Plan", [section(data, epochs)])
-        for name, count in (data.counts | data.budget(epochs)).items():
-            counts.log_metric(name, count)

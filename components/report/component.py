@@ -18,7 +18,7 @@ def report(
     convert_report: dsl.Input[dsl.HTML],
     evaluate_report: dsl.Input[dsl.HTML],
     promote_report: dsl.Input[dsl.HTML],
-    metrics: dsl.Input[dsl.Metrics],
+    figures: dsl.Input[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
@@ -36,7 +36,7 @@ def report(
         convert_report: Page of `convert`.
         evaluate_report: Page of `evaluate`.
         promote_report: Page of `promote`.
-        metrics: Figures of `evaluate`.
+        figures: Figures of `evaluate`.
         page: The whole report.
         settings: Parameters by name.
 
@@ -48,6 +48,7 @@ def report(
     with step("report", job_root):
         from datetime import UTC, datetime
 
+        from components.core.reports.figures import read_figures
         from components.report.report import join, keep, run_section
 
         parts = [
@@ -55,7 +56,7 @@ def report(
         ]  # fmt: skip
         told = run_section(model, data_url, job_root, run_id, settings, datetime.now(UTC))
         join(page.path, title, [part.path for part in parts], [told])
-        return keep(page.path, job_root, title, dict(metrics.metadata), run_id)
+        return keep(page.path, job_root, title, read_figures(figures.path), run_id)
 
 
 @images.small_component

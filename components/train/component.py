@@ -10,7 +10,6 @@ def train(
     manifest: dsl.Input[dsl.Dataset],
     job_root: str,
     model: dsl.Output[dsl.Model],
-    training: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
@@ -22,7 +21,6 @@ def train(
         manifest: Samples with splits, from `prepare` or `plan`.
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The candidate as a bundle: `model.pt`, `model.onnx`, `model.json`.
-        training: Figures of the last epoch.
         report: Curves and sample predictions, as a page.
         settings: Parameters by name.
     """
@@ -66,5 +64,3 @@ def train(
         write_page(report.path, "Train", trained.sections)
         model.metadata["classes"] = list(trained.bundle.classes)
         model.metadata["image_size"] = list(trained.bundle.image_size)
-        for name, value in (trained.history or [{}])[-1].items():
-            training.log_metric(name, value)

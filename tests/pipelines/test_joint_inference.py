@@ -40,28 +40,33 @@ def run(folder, data, run_id="run-1", **settings):
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("ingest", "prepare", "train", "big", "convert", "joint")}
     samples, manifest, quarantine = (new(dsl.Dataset, name) for name in ("samples", "manifest", "quarantine"))
     little, converted, big = (new(dsl.Model, name) for name in ("little", "converted", "big"))
-    metrics = [new(dsl.Metrics, f"metrics-{number}") for number in range(6)]
-    conversion, judgement = (new(dsl.Artifact, name) for name in ("conversion", "judgement"))
-    ingest.python_func(
-        data_url=str(data), manifest=samples, quarantine=quarantine, counts=metrics[0], report=pages["ingest"], **job
-    )
-    prepare.python_func(samples=samples, manifest=manifest, counts=metrics[1], report=pages["prepare"], **job)
-    train.python_func(manifest=manifest, model=little, training=metrics[2], report=pages["train"], **job)
-    train_big.python_func(manifest=manifest, model=big, training=metrics[3], report=pages["big"], **job)
+    metrics, classes = new(dsl.Metrics, "metrics"), new(dsl.ClassificationMetrics, "classes")
+    conversion, judgement, figures = (new(dsl.Artifact, name) for name in ("conversion", "judgement", "figures"))
+    ingest.python_func(data_url=str(data), manifest=samples, quarantine=quarantine, report=pages["ingest"], **job)
+    prepare.python_func(samples=samples, manifest=manifest, report=pages["prepare"], **job)
+    train.python_func(manifest=manifest, model=little, report=pages["train"], **job)
+    train_big.python_func(manifest=manifest, model=big, report=pages["big"], **job)
     convert.python_func(
-        manifest=manifest, model=little, converted=converted, conversion=conversion, metrics=metrics[4],
+        manifest=manifest, model=little, converted=converted, conversion=conversion,
         report=pages["convert"], **job,
     )  # fmt: skip
     pair = {"manifest": manifest, "little": converted, "big": big}
     calibrate.python_func(
-        conversion=conversion, judgement=judgement, metrics=metrics[5], report=pages["joint"], **pair, **job
+        conversion=conversion,
+        judgement=judgement,
+        figures=figures,
+        metrics=metrics,
+        classification=classes,
+        report=pages["joint"],
+        **pair,
+        **job,
     )
     deploy_pair.python_func(
-        judgement=judgement, metrics=metrics[5], ingest_report=pages["ingest"], prepare_report=pages["prepare"],
+        judgement=judgement, figures=figures, ingest_report=pages["ingest"], prepare_report=pages["prepare"],
         train_report=pages["train"], train_big_report=pages["big"], convert_report=pages["convert"],
         calibrate_report=pages["joint"], run_id=run_id, page=new(dsl.HTML, "page.html"), **pair, **job,
     )  # fmt: skip
-    return metrics[5].metadata, json.loads((folder / run_id / "judgement").read_text()), folder / run_id / "page.html"
+    return metrics.metadata, json.loads((folder / run_id / "judgement").read_text()), folder / run_id / "page.html"
 
 
 @pytest.fixture(scope="module")

@@ -455,11 +455,10 @@ def test_the_component_writes_every_output(root, tmp_path):
     job = Job.open(root)
     ids = {hard(job, number) for number in range(3)}
     commit(job, tmp_path)
-    kinds = {"ranking": dsl.Dataset, "to_label": dsl.Dataset, "counts": dsl.Metrics, "report": dsl.HTML}
+    kinds = {"ranking": dsl.Dataset, "to_label": dsl.Dataset, "report": dsl.HTML}
     outputs = {name: kind(name=name, uri=str(tmp_path / name), metadata={}) for name, kind in kinds.items()}
     component.python_func(root, **outputs, settings={"label_budget": 2.0})
     assert pl.read_csv(tmp_path / "ranking").height == len(Manifest.read(tmp_path / "to_label")) == 2
-    assert outputs["counts"].metadata["asked"] == 2
     assert "Images to label" in (tmp_path / "report").read_text()
     assert {image.id for image in next(read_lists(job.store)).images} < ids
 

@@ -70,7 +70,6 @@ def outputs(folder):
     return {
         "manifest": artifact(dsl.Dataset, folder, "manifest"),
         "quarantine": artifact(dsl.Dataset, folder, "quarantine"),
-        "counts": artifact(dsl.Metrics, folder, "counts"),
         "report": artifact(dsl.HTML, folder, "report.html"),
     }
 

@@ -183,7 +183,7 @@ def match(
     for start, end in pairwise(bounds):
         truth = truths[images[start]]
         wanted = truth.boxes[truth.classes == found.classes[start]]
-        correct[start:end] = _taken(wanted, found.boxes[start:end], iou_threshold) >= 0
+        correct[start:end] = take_boxes(wanted, found.boxes[start:end], iou_threshold) >= 0
     ranks = np.arange(len(found)) - np.repeat(starts, np.diff(bounds))
     counts = np.array([np.bincount(truth.classes, minlength=classes) for truth in truths], dtype=np.intp)
     return Matches(images, found.classes, found.scores, ranks, correct, counts)
@@ -209,13 +209,22 @@ def found_truths(
         own = np.flatnonzero(truth.classes == class_id)
         of_class = sure[sure.classes == class_id]
         best_first = of_class.boxes[np.argsort(-of_class.scores, kind="stable")]
-        taken = _taken(truth.boxes[own], best_first, iou_threshold)
+        taken = take_boxes(truth.boxes[own], best_first, iou_threshold)
         found[own[taken[taken >= 0]]] = True
     return found
 
 
-def _taken(truths: NDArray[np.float32], found: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
-    """Which true box each box of one class in one image takes, best score first; -1 where it takes none."""
+def take_boxes(truths: NDArray[np.float32], found: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
+    """Which true box each box that was found in an image takes; -1 where it takes none.
+
+    Args:
+        truths: (N, 4) true boxes, x1, y1, x2, y2 in pixels.
+        found: (D, 4) boxes that were found, best score first.
+        threshold: least overlap, IoU.
+
+    Returns:
+        (D,) index into ``truths``.
+    """
     taken = np.full(len(found), -1, dtype=np.intp)
     if len(truths) == 0 or len(found) == 0:
         return taken

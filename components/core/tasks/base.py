@@ -28,6 +28,7 @@ from markupsafe import Markup
 
 from components.core.cache import fetch_blobs
 from components.core.manifest import Manifest
+from components.core.metrics.confusion import Confusion, CurvePoint
 from components.core.metrics.resampling import draws, interval
 from components.core.plugins import Registry
 from components.core.reports import page as reports
@@ -81,6 +82,7 @@ class Figures:
         converted: the figure of a class that a conversion must keep, and its title.
         converted_overall: titles of further figures over all classes that a report of a conversion shows.
         predictions: what ``predictions`` of a class counts, where a report shall show it; empty where not.
+        further: names of other figures of the whole that a run is told by, the most important first.
     """
 
     overall: Mapping[str, str]
@@ -89,6 +91,7 @@ class Figures:
     converted: tuple[str, str]
     converted_overall: Mapping[str, str] = field(default_factory=dict)
     predictions: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def main(self) -> str:
@@ -229,6 +232,14 @@ class Task(ABC, Generic[Found, Result]):
             samples = Manifest(measured.samples.table[drawn], measured.samples.classes)
             results = [measured.results[index] for index in drawn]
             yield self.metrics(samples, results, measured.confidence).as_flat()
+
+    def confusion(self, measured: Measurement[Result]) -> Confusion | None:
+        """What each class is taken for; None where results cannot tell."""
+        return None
+
+    def confidence_curve(self, measured: Measurement[Result]) -> Sequence[CurvePoint]:
+        """What counts at each confidence; empty where results have none."""
+        return ()
 
     # Reports
 

@@ -12,6 +12,7 @@ import numpy as np
 from components.core.detections import Detections
 from components.core.manifest import Manifest
 from components.core.metrics.bootstrap import delta_interval, map50_interval
+from components.core.metrics.confusion import Confusion, CurvePoint, confidence_curve, confusion_of_boxes
 from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
 from components.core.reports import page as reports
 from components.core.reports.page import Section
@@ -38,6 +39,7 @@ class Detection(Task[Detections, Detections]):
         converted=("f1", "F1"),
         converted_overall={"f1_macro": "F1"},
         predictions="boxes",
+        further=("recall_macro", "precision_macro", "false_positives_per_image", "f1_macro"),
     )
     gives_boxes: ClassVar[bool] = True
 
@@ -75,6 +77,15 @@ class Detection(Task[Detections, Detections]):
         thresholds = IOU_THRESHOLDS if figure == "map50_95" else IOU_THRESHOLDS[:1]
         new, old = ([_matches(one, threshold) for threshold in thresholds] for one in (ours, theirs))
         return delta_interval(new, old, max_detections=MAX_DETECTIONS)
+
+    def confusion(self, measured: Measurement[Detections]) -> Confusion:
+        """Of the boxes, at the deployed confidence, with what is missed and what is false."""
+        truths, names = measured.samples.truths(), measured.samples.classes
+        return confusion_of_boxes(truths, measured.results, names, measured.confidence)
+
+    def confidence_curve(self, measured: Measurement[Detections]) -> list[CurvePoint]:
+        """Of the boxes of all classes."""
+        return confidence_curve(_matches(measured))
 
     def settings(self, nms_threshold: float) -> Mapping[str, object]:
         """See :class:`Task`."""

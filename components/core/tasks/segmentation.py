@@ -14,6 +14,7 @@ from components.core.cache import fetch_blobs, fetch_masks
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, ClassMap, read_mask, renumbering
+from components.core.metrics.confusion import Confusion
 from components.core.metrics.segmentation import (
     Counts,
     SegmentationMetrics,
@@ -44,6 +45,7 @@ class Segmentation(Task[ClassMap, Counts]):
         of_class={"iou": "IoU", "precision": "precision", "recall": "recall"},
         truths="labelled pixels",
         converted=("iou", "IoU"),
+        further=("mean_recall", "fwiou"),
     )
 
     def local(self, samples: Manifest, folder: Path) -> LocalSamples:
@@ -77,6 +79,10 @@ class Segmentation(Task[ClassMap, Counts]):
         """See :class:`Task`."""
         of = accuracy_delta_interval if figure == "pixel_accuracy" else miou_delta_interval
         return of(ours.results, theirs.results)
+
+    def confusion(self, measured: Measurement[Counts]) -> Confusion:
+        """Of the labelled pixels of all images."""
+        return Confusion(measured.samples.classes, np.sum(measured.results, axis=0))
 
     def drawn(self, image: ImageArray, found: ClassMap, classes: Sequence[str]) -> tuple[ImageArray, str]:
         """The colour of its class over every pixel."""
