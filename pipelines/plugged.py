@@ -16,6 +16,7 @@ def registries() -> list[Registry[Any]]:
     from components.core.heads import heads
     from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
     from components.core.miners.base import miners
+    from components.core.privacy.base import privacy_filters
     from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
     from components.core.runtimes.base import runtimes
     from components.core.tasks.base import tasks
@@ -24,8 +25,8 @@ def registries() -> list[Registry[Any]]:
     from components.serving.sinks.base import sinks
 
     return [
-        tasks, heads, estimators, formats, writers, miners, runtimes, sinks, trigger_metrics, gate_metrics,
-        task_definitions, task_allocations, unseen_detections,
+        tasks, heads, estimators, formats, writers, miners, runtimes, privacy_filters, sinks, trigger_metrics,
+        gate_metrics, task_definitions, task_allocations, unseen_detections,
     ]  # fmt: skip
 
 

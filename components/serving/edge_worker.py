@@ -128,6 +128,16 @@ def main(
             show_default="frames sent to the cloud",
         ),
     ] = "",
+    privacy: Annotated[
+        str,
+        typer.Option(
+            help="Filter for images before they are kept, such as blur.", show_default="images stay as they are"
+        ),
+    ] = "",
+    privacy_parameter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Parameter of the filter, such as classes=face; can be repeated."),
+    ] = None,
     cloud_url: Annotated[
         str,
         typer.Option(
@@ -167,6 +177,7 @@ def main(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,
             miner=miner, miner_parameters=_parameters(miner_parameter or []), keep_miner=keep_miner,
+            privacy=privacy, privacy_parameters=_named("--privacy-parameter", privacy_parameter or []),
             audit_ratio=audit_ratio, every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
@@ -229,15 +240,19 @@ def _cloud(url: str, model: str, timeout_s: float, rules: OffloadRules) -> Cloud
     return Cloud(url, setting("EDGE_CLOUD_TOKEN"), model, timeout_s, rules) if url else None
 
 
-def _parameters(given: list[str]) -> dict[str, object]:
-    """The miner's parameters, from the options or as Sedna gives them: a JSON list of keys and values."""
+def _named(option: str, given: list[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--miner-parameter {text!r}: write NAME=VALUE")
+            raise InputError(f"{option} {text!r}: write NAME=VALUE")
         found[name] = value
-    return found or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
+    return found
+
+
+def _parameters(given: list[str]) -> dict[str, object]:
+    """The miner's parameters, from the options or as Sedna gives them: a JSON list of keys and values."""
+    return _named("--miner-parameter", given) or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
 
 
 def _sedna_parameters(text: str) -> dict[str, object]:

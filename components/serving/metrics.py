@@ -114,6 +114,7 @@ COUNTERS = {
     "audit": "Easy frames picked for auditing",
     "unmined": "Inferred frames that the miner failed on",
     "duplicates": "Hard examples and audit frames skipped as near-duplicates",
+    "withheld": "Hard examples and audit frames that the privacy filter did not let pass",
     "kept": "Hard examples and audit frames added to the spool",
     "known": "Hard examples and audit frames already in the spool or the store",
     "full": "Hard examples and audit frames refused by a full spool or disk",

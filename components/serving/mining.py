@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import Queue
 from typing import Any, Literal, Self
@@ -23,6 +23,7 @@ from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.miners.rules import BoxRule
+from components.core.privacy.base import PrivacyFilter, Protected
 from components.core.rate_limit import RateLimit
 from components.core.runtimes.base import decoder_of
 from components.core.runtimes.letterbox import ImageArray
@@ -97,6 +98,7 @@ class Mining:
         source: its name, for the sidecar.
         keep_miner: in joint inference, the rule that calls images hard examples, such as ``disagreement``; None: those
             that the cloud is asked about are.
+        privacy: what is done to an image before it is kept; None: nothing.
     """
 
     miner: Miner
@@ -105,6 +107,7 @@ class Mining:
     node: str
     source: str
     keep_miner: Miner | None = None
+    privacy: PrivacyFilter | None = None
 
     def judge_jointly(self, joint: JointResult, image: ImageArray, key: str) -> tuple[Judgement, str]:
         """What is said of a frame of joint inference, and by which miner."""
@@ -121,7 +124,13 @@ class Mining:
             return "hard"
         return "audit" if _chance(key) < self.audit_ratio else None
 
-    def describe(self, seen: Inference, image: str, kind: Kind, judgement: Judgement, miner: str) -> Sidecar:
+    def protect(self, seen: Inference) -> Protected:
+        """What may be kept of an image."""
+        return self.privacy.protect(seen.shot.image, _Look(seen)) if self.privacy else Protected(seen.shot.image, "")
+
+    def describe(
+        self, seen: Inference, image: str, kind: Kind, judgement: Judgement, miner: str, privacy: str = ""
+    ) -> Sidecar:
         """The sidecar of an image whose bytes have the SHA-256 ``image``."""
         found = seen.final or Detections.none()
         assert seen.model is not None
@@ -131,11 +140,33 @@ class Mining:
             {
                 "image": image, "suffix": shot.suffix, "width": width, "height": height, "captured": datetime.now(UTC),
                 "node": self.node, "source": self.source, "frame": shot.number, "kind": kind, "miner": miner,
-                "score": judgement.score, "reason": judgement.reason, "model": seen.version,
+                "score": judgement.score, "reason": judgement.reason, "privacy": privacy, "model": seen.version,
                 "classes": seen.model.detector.bundle.classes, "boxes": found.boxes.tolist(),
                 "scores": found.scores.tolist(), "class_ids": found.classes.tolist(),
             }
         )  # fmt: skip
+
+
+class _Look:
+    """The worker's model, as a privacy filter sees it."""
+
+    def __init__(self, seen: Inference) -> None:
+        self._seen = seen
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the boxes' numbers."""
+        return self._seen.model.detector.bundle.classes if self._seen.model else ()
+
+    def boxes(self, confidence: float) -> Detections:
+        """What the model finds in the image, or the cloud's does where that one was asked."""
+        model, final = self._seen.model, self._seen.final
+        if model is None or final is None:
+            raise InputError("the privacy filter needs boxes, but the model gives none")
+        if confidence >= model.detector.bundle.confidence_threshold:
+            return final[final.scores >= confidence]
+        (found,) = model.detector.predict([self._seen.shot.image], confidence=confidence)
+        return found if self._seen.joint is None else Detections.joined([final, found])
 
 
 def frame_key(shot: Shot) -> str:
@@ -230,8 +261,14 @@ class Keeper:
         if looks in self._duplicates:
             self._metrics.count("duplicates")
             return False
+        kept = self._mining.protect(seen)
+        if kept.image is None:
+            self._metrics.count("withheld")
+            return False
+        if kept.image is not seen.shot.image:  # the file that the source had shows what is not to be kept
+            seen = replace(seen, shot=replace(seen.shot, image=kept.image, original=None, suffix=".jpg"))
         data = seen.shot.original or _jpeg(seen.shot, self._mining.jpeg_quality)
-        sidecar = self._mining.describe(seen, hashlib.sha256(data).hexdigest(), kind, judgement, miner)
+        sidecar = self._mining.describe(seen, hashlib.sha256(data).hexdigest(), kind, judgement, miner, kept.done)
         if self._spool.add(data, sidecar, looks) != "kept":
             return False
         self._duplicates.keep(looks)

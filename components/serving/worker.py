@@ -18,6 +18,7 @@ from components.core.duplicates import Duplicates
 from components.core.errors import InputError
 from components.core.job.fleet import status_key
 from components.core.miners.base import Miner, make_miner
+from components.core.privacy.base import make_filter
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.open import RESERVED, Store, open_store
@@ -67,6 +68,8 @@ class Options:
     miner: str = "IBT"
     miner_parameters: Mapping[str, object] = field(default_factory=dict)
     keep_miner: str = ""
+    privacy: str = ""
+    privacy_parameters: Mapping[str, object] = field(default_factory=dict)
     audit_ratio: float = 0.01
     every: int = 1
     max_fps: float = 0.0
@@ -129,8 +132,9 @@ class Worker:
         self._pointer = self._make_pointer()
         self._source = open_source(options.source)
         keep_miner = make_miner(options.keep_miner, {}) if options.keep_miner else None
+        privacy = make_filter(options.privacy, options.privacy_parameters) if options.privacy else None
         self._mining = Mining(
-            miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name, keep_miner
+            miner, options.audit_ratio, options.jpeg_quality, options.node, self._source.name, keep_miner, privacy
         )
         self.folder = job_folder(options.folder, self._store.uri)
         self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)

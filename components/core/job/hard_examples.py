@@ -74,6 +74,7 @@ class Sidecar(BaseModel):
         miner: the rule that judged it.
         score: 0..1, the larger the harder.
         reason: why, in one short line.
+        privacy: what the worker's privacy filter did to the image, such as ``blurred 2 face``; empty: nothing.
         model: version of the model that saw it.
         classes: class names in the order of ``class_ids``.
         boxes: (N, 4), as in :class:`Detections`, to a hundredth of a pixel.
@@ -97,6 +98,7 @@ class Sidecar(BaseModel):
     miner: str
     score: _Fraction
     reason: str
+    privacy: str = ""
     model: Annotated[str, Field(min_length=1)]
     classes: tuple[str, ...]
     boxes: tuple[tuple[_Pixels, _Pixels, _Pixels, _Pixels], ...] = ()
