@@ -10,7 +10,7 @@ and again, and started anew. A client repeats what is not answered. Every number
 it takes connections and never answers), killed after half of it (connections are refused), and back after three
 quarters. The clock is partly simulated: where a frame is not due yet, the clock jumps to it instead of waiting. What a
 frame takes, with the wait for an answer that never comes, is real time. Frames that are overtaken by newer ones
-meanwhile are dropped, as with a camera.
+meanwhile are dropped, as with a camera. The same once more with hard frames that got no answer sent again later.
 """
 
 from __future__ import annotations
@@ -50,12 +50,19 @@ from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.letterbox import ImageArray
 from components.core.wire import JPEG, encode_image
 from components.deploy.pointer import publish_pointer
-from components.serving.cloud_client import CloudClient, CloudError
+from components.serving.active_model import LoadedModel
+from components.serving.cloud_client import LONGEST_PAUSE_SECONDS, CloudClient, CloudError
+from components.serving.mining import Inference
+from components.serving.model_cache import CachedModel
 from components.serving.offload import JointInference, OffloadRules
+from components.serving.resubmission import Resubmission
+from components.serving.sources.base import Shot
 
 CELL, SIDE = 8, 64  # pixels
 BITS = (SIDE // CELL) ** 2
 QUALITY = 90
+MEMORY = 64 << 20  # bytes for frames that wait to be sent again
+PATIENCE_SECONDS = 600.0  # for these at the end
 PARTS = ("cloud there", "cloud silent", "cloud gone", "cloud back")
 
 
@@ -79,8 +86,9 @@ def main() -> None:
         publish_pointer(job)
         with server(folder) as process:
             print(killed_server(process, given.requests, given.kills, given.clients), flush=True)
-        with server(folder) as process:
-            print(outage(process, bundle, given.hours * 3600, given.fps, given.timeout), flush=True)
+        for resubmit in (False, True):
+            with server(folder) as process:
+                print(outage(process, bundle, given.hours * 3600, given.fps, given.timeout, resubmit), flush=True)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 
@@ -244,15 +252,59 @@ class Skipping:
         self._jumped += max(0.0, due - self())
 
 
-def outage(process: Process, bundle: Path, seconds: float, fps: float, timeout_s: float) -> str:
-    """Two hours of video, the cloud gone for the middle half of them."""
-    detector, clock, counts = open_detector("onnx", bundle, 1), Skipping(), Counter[str]()
-    client = CloudClient(f"http://127.0.0.1:{process.port}", "", timeout_s, clock=clock)
-    joint = JointInference(
-        make_miner("Random", {"random_ratio": 0.3}), client, OffloadRules(),
-        count=lambda name, amount: counts.update({name: int(amount)}), timed=nullcontext, clock=clock,
-    )  # fmt: skip
-    lines, opened, was_open = [], 0, False
+class Edge:
+    """The edge's side of joint inference, with a clock that skips what it would wait for the next frame."""
+
+    def __init__(self, process: Process, bundle: Path, timeout_s: float, resubmit: bool) -> None:
+        self.clock, self.counts, self.late = Skipping(), Counter[str](), Counter[int]()
+        self._detector = open_detector("onnx", bundle, 1)
+        self._model = LoadedModel(self._detector, CachedModel("v1", bundle, "0" * 64))
+        client = CloudClient(f"http://127.0.0.1:{process.port}", "", timeout_s, clock=self.clock)
+        room = MEMORY if resubmit else 0
+        self._joint = JointInference(
+            make_miner("Random", {"random_ratio": 0.3}), client, OffloadRules(resubmit_bytes=room),
+            count=self._count, timed=nullcontext, clock=self.clock,
+        )  # fmt: skip
+        self.circuit, self.opened = client.circuit, 0
+        self._again, self._stop = Resubmission(self._joint, room, self._answered, self._count), threading.Event()
+        self._thread = threading.Thread(target=self._again.run, args=(self._stop,), daemon=True)
+        self._thread.start()
+
+    def look(self, number: int) -> float:
+        """Answer a frame; seconds that it took."""
+        image, closed, started = drawn(number), self.circuit.closed, time.perf_counter()
+        result = self._joint.infer(image, str(number), ("white",), partial(found_by, self._detector, image))
+        seconds = time.perf_counter() - started
+        if result is None or read(result.final or Detections.none()) != number:
+            raise SystemExit(f"frame {number} has no result, or another frame's")
+        self._again.put(Inference(Shot(image, number, str(number)), self._model, result.edge, result))
+        self.opened += closed and not self.circuit.closed
+        return seconds
+
+    def finish(self) -> None:
+        """Wait for the frames that are sent again."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while len(self._again) and time.monotonic() < end:
+            self.clock.jump_to(self.clock() + LONGEST_PAUSE_SECONDS)
+            time.sleep(0.05)
+        self._stop.set()
+        self._thread.join()
+        check(self.counts)
+        waited, late = self.counts["joint_waited"], self.counts["joint_late_answered"]
+        if not (waited == late == len(self.late) == self.late.total()) or -1 in self.late:
+            raise SystemExit(f"{waited} frames waited, {late} were answered late: {self.late.most_common(3)}")
+
+    def _count(self, name: str, amount: float = 1) -> None:
+        self.counts[name] += int(amount)
+
+    def _answered(self, seen: Inference) -> None:
+        number = seen.shot.number
+        self.late[number if read(seen.final or Detections.none()) == number else -1] += 1
+
+
+def outage(process: Process, bundle: Path, seconds: float, fps: float, timeout_s: float, resubmit: bool) -> str:
+    """Hours of video, the cloud gone for the middle half of them."""
+    edge, lines = Edge(process, bundle, timeout_s, resubmit), []
     number, frames = 0, round(seconds * fps)
     for part, name in enumerate(PARTS):
         if part == 1:
@@ -262,31 +314,27 @@ def outage(process: Process, bundle: Path, seconds: float, fps: float, timeout_s
         elif part == 3:
             process.start()
             process.await_ready()
-        end, before, dropped, work = (part + 1) * frames // len(PARTS), counts.copy(), 0, 0.0
+        end, before, dropped, work = (part + 1) * frames // len(PARTS), edge.counts.copy(), 0, 0.0
         while number < end:
-            clock.jump_to(number / fps)
-            newest = min(end - 1, int(clock() * fps))
+            edge.clock.jump_to(number / fps)
+            newest = min(end - 1, int(edge.clock() * fps))
             dropped, number = dropped + max(0, newest - number), max(number, newest)
-            image, started = drawn(number), time.perf_counter()
-            result = joint.infer(image, str(number), ("white",), partial(found_by, detector, image))
-            work += time.perf_counter() - started
-            if result is None or read(result.final or Detections.none()) != number:
-                raise SystemExit(f"frame {number} has no result, or another frame's")
-            opened += not client.circuit.allows and not was_open
-            was_open = not client.circuit.allows
+            work += edge.look(number)
             number += 1
-        got = counts - before
-        check(counts)
+        got = edge.counts - before
+        check(got)
         seen = got["joint_frames"]
         lines.append(
             f"  {name:12} {seen:,} frames, {dropped} dropped: {seen / (seconds / len(PARTS)):.3f} frames/s, "
             f"{1000 * work / seen:.1f} ms each; hard {got['joint_hard']:,}, sent {got['joint_sent']:,}, "
             f"answered {got['joint_answered']:,}, failed {got['joint_failed']}, kept {got['joint_kept']:,}"
         )
-    state = "closed" if client.circuit.allows else "open"
-    head = (
-        f"outage: {seconds / 3600:g} h of video at {fps:g} frames/s; circuit opened {opened} times, {state} at the end"
-    )
+    edge.finish()
+    state = "closed" if edge.circuit.closed else "open"
+    head = f"outage: {seconds / 3600:g} h of video, {fps:g} frames/s; "
+    head += f"circuit opened {edge.opened} times, {state} at the end"
+    if resubmit:
+        head += f"; {len(edge.late):,} frames answered late, each with its own number, none lost"
     return "\n".join([head, *lines])
 
 

@@ -1,14 +1,19 @@
 """What the tests of the cloud server share: one in a thread, and questions to it."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 
-from components.core.wire import JPEG
+import numpy as np
+
+from components.core.detections import Detections
+from components.core.wire import JPEG, Answer, image_size
 from components.serving.cloud_server import CloudServer, Options
 
 
@@ -59,3 +64,56 @@ def _read(body: bytes):
         return json.loads(body)
     except ValueError:
         return body.decode()
+
+
+class FakeClock:
+    """A clock that is set by hand."""
+
+    start = now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Fake:
+    """A cloud that answers as it is told, and keeps what it was sent."""
+
+    def __init__(self):
+        self.sent, self.headers = [], []
+        self.status, self.body, self.extra, self.pause = 200, None, {}, 0.0
+
+    def answer(self, data):
+        width, height = image_size(data)
+        found = Detections.of([[2, 2, 8, 8]], [0], [0.8])
+        return Answer.of(found, np.zeros((height, width, 3)), "big-1", "0" * 64, ("blue", "red")).encode()
+
+
+@contextmanager
+def fake_cloud():
+    fake = Fake()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            fake.sent.append(data)
+            fake.headers.append(dict(self.headers))
+            time.sleep(fake.pause)
+            body = fake.answer(data) if fake.body is None else fake.body
+            self.send_response(fake.status)
+            for name, value in fake.extra.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from threading import Lock
 from urllib.parse import urlsplit
 
 import urllib3
@@ -21,20 +22,29 @@ FAILURES = 3  # one after the other, after which the circuit opens
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 MAX_RETRY_AFTER_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 16
+_REFUSALS = {400, 413, 415, 500}  # of an image, by a server that is well
 _SAY_AGAIN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class CloudError(Exception):
-    """The cloud server did not answer, or not with an answer."""
+    """The cloud server did not answer, or not with an answer.
+
+    Attributes:
+        refused: the server says that it cannot answer for this image, so that sending it again is of no use.
+    """
+
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.refused = refused
 
 
 class CircuitBreaker:
     """Keeps a worker from waiting for a server that is gone.
 
     After three failures the circuit is open: nothing is sent for a while, then one request is tried. Each such try that
-    fails doubles the pause, up to a minute; one that succeeds closes the circuit.
+    fails doubles the pause, up to a minute; one that succeeds closes the circuit. Several threads may use it.
 
     Args:
         clock: seconds that only grow.
@@ -44,6 +54,12 @@ class CircuitBreaker:
         self._clock = clock
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
         self._failures, self._closed_at = 0, 0.0
+        self._lock = Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the latest requests were answered, or too few failed to say more."""
+        return self._failures < FAILURES
 
     @property
     def allows(self) -> bool:
@@ -52,8 +68,9 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         """A request was answered."""
-        self._failures, self._closed_at = 0, 0.0
-        self._backoff.reset()
+        with self._lock:
+            self._failures, self._closed_at = 0, 0.0
+            self._backoff.reset()
 
     def failed(self, retry_after_s: float = 0.0) -> None:
         """A request was not answered.
@@ -61,9 +78,10 @@ class CircuitBreaker:
         Args:
             retry_after_s: for how long the server asks to be left alone.
         """
-        self._failures += 1
-        pause = self._backoff.next() if self._failures >= FAILURES else 0.0
-        self._closed_at = self._clock() + max(pause, min(retry_after_s, MAX_RETRY_AFTER_SECONDS))
+        with self._lock:
+            self._failures += 1
+            pause = self._backoff.next() if self._failures >= FAILURES else 0.0
+            self._closed_at = self._clock() + max(pause, min(retry_after_s, MAX_RETRY_AFTER_SECONDS))
 
 
 class CloudClient:
@@ -114,7 +132,7 @@ class CloudClient:
         try:
             status, body = self._post(data, kind)
             if status != 200:
-                raise CloudError(_refusal(status, body))
+                raise CloudError(_refusal(status, body), refused=status in _REFUSALS)
             answer = Answer.decode(body, width, height)
             answer.detections(classes)
         except (HTTPError, InputError, CloudError) as error:
@@ -122,7 +140,7 @@ class CloudClient:
             self.circuit.failed(error.retry_after_s if isinstance(error, BusyError) else 0.0)
             if self._lines.allows(reason):
                 log.warning("cloud server %s: %s; using the edge's result", self._name, reason)
-            raise CloudError(reason) from error
+            raise CloudError(reason, refused=isinstance(error, CloudError) and error.refused) from error
         self.circuit.succeeded()
         return answer
 

@@ -23,7 +23,8 @@ from components.core.errors import InputError
 from components.core.redaction import redacted_output
 from components.core.release import MODEL
 from components.core.stores.settings import setting
-from components.serving.offload import Mode, OffloadRules, Send
+from components.serving.offload import Mode, OffloadRules
+from components.serving.parcel import Send
 from components.serving.worker import Cloud, Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
@@ -166,6 +167,13 @@ def main(
             help="Maximum hash distance in bits to the last frame sent for a frame to be skipped; -1: send all.",
         ),
     ] = -1,
+    resubmit: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Megabytes of memory for hard frames that got no answer, sent again when the cloud is back; 0: none.",
+        ),
+    ] = 0.0,
 ) -> None:
     """Run the job's champion on images, upload hard examples, and update the model when the champion changes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -185,7 +193,7 @@ def main(
             board_check=board_check, sinks=tuple(sink or ()), member=member,
             cloud=_cloud(
                 cloud_url, cloud_model, cloud_timeout,
-                OffloadRules(mode, send, send_side, send_quality, cloud_bandwidth, unchanged_bits),
+                OffloadRules(mode, send, send_side, send_quality, cloud_bandwidth, unchanged_bits, int(resubmit * 1e6)),
             ),
         )  # fmt: skip
         run(options)

@@ -16,6 +16,7 @@ from components.serving.inference import ModelRunner
 from components.serving.metrics import Metrics
 from components.serving.mining import Inference, Keeper, frame_key
 from components.serving.offload import JointInference
+from components.serving.resubmission import Resubmission
 from components.serving.sinks.outlet import Outlets
 from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
@@ -35,6 +36,7 @@ class EdgeLoop:
         max_fps: frames per second at most; 0 for no limit.
         outlets: given each inference, too.
         joint: answers hard frames with the cloud's help; None where there is no cloud.
+        again: takes hard frames that got no answer; None where they are not sent again.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class EdgeLoop:
         max_fps: float = 0.0,
         outlets: Outlets | None = None,
         joint: JointInference | None = None,
+        again: Resubmission | None = None,
     ) -> None:
+        self._again = again
         self._slot, self._metrics, self._outlets, self._joint = slot, metrics, outlets, joint
         self._pause = 1 / max_fps if max_fps else 0.0
         self._runner = ModelRunner(slot, metrics.inference)
@@ -73,6 +77,8 @@ class EdgeLoop:
                     keeper.take(inference)
                     if self._outlets is not None:
                         self._outlets.put(inference)
+                    if self._again is not None:
+                        self._again.put(inference)
                     if self._pause:
                         stop.wait(max(0.0, started + self._pause - time.monotonic()))
                 elif feed.ended:

@@ -8,6 +8,9 @@ looks at it. In both the edge's result counts where the cloud gives none, and ev
     joint_hard   = joint_sent + joint_kept
     joint_kept   = joint_unchanged + joint_over_budget + joint_circuit_open
     joint_sent   = joint_answered + joint_failed
+
+Hard frames that got no answer for want of a cloud or of bandwidth can be sent again later, see
+:mod:`components.serving.resubmission`; these have counters of their own.
 """
 
 from __future__ import annotations
@@ -16,11 +19,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from threading import Lock
 
-import cv2
-import numpy as np
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from components.core.detections import Detections
@@ -28,12 +30,9 @@ from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError, one_line
 from components.core.miners.base import Frame, Judgement, Miner, make_miner
 from components.core.runtimes.letterbox import ImageArray
-from components.core.wire import JPEG, PNG, encode_image
 from components.serving.cloud_client import CloudClient, CloudError
+from components.serving.parcel import Parcel, Send, pack
 
-CERTAIN_SCORE = 0.7  # boxes that score less are what a crop is made around
-_CROP_MARGIN = 0.5  # of the region's size, on each side: a model needs to see around an object
-_MAX_CROP = 0.7  # of the image; a larger crop saves too little
 _BUDGET_SECONDS = 10.0  # of traffic that may be saved up and sent at once
 
 log = logging.getLogger(__name__)
@@ -44,14 +43,6 @@ class Mode(StrEnum):
 
     INFERENCE_THEN_MINING = "inference-then-mining"
     MINING_THEN_INFERENCE = "mining-then-inference"
-
-
-class Send(StrEnum):
-    """What of a hard frame is sent: all of it, all of it but smaller, or the region of the uncertain boxes."""
-
-    FULL = "full"
-    RESIZED = "resized"
-    CROP = "crop"
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,8 @@ class JointResult:
         cloud: of the cloud's model; None where it was not asked, or did not answer.
         cloud_model: version of the cloud's model; empty where it did not answer.
         miner: name of the miner.
+        unsent: what is to be sent of it later; None where the cloud has answered, or is not to be asked.
+        late: the cloud answered when the frame was sent again, after the edge's result had counted.
     """
 
     judgement: Judgement
@@ -73,6 +66,8 @@ class JointResult:
     cloud: Detections | None = None
     cloud_model: str = ""
     miner: str = ""
+    unsent: Parcel | None = None
+    late: bool = False
 
     @property
     def is_hard(self) -> bool:
@@ -109,6 +104,7 @@ class OffloadRules:
         max_bytes_per_s: sent at most, on average; 0 for no limit.
         unchanged_bits: a frame is not sent if its fingerprint differs in so many bits at most from the one sent last;
             -1: all are sent.
+        resubmit_bytes: of hard frames without an answer that are kept in memory, to be sent again; 0: none is.
 
     Raises:
         InputError: a crop in the mode in which there are no boxes yet.
@@ -120,6 +116,7 @@ class OffloadRules:
     jpeg_quality: int = 90
     max_bytes_per_s: float = 0.0
     unchanged_bits: int = -1
+    resubmit_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.send is Send.CROP and self.mode is Mode.MINING_THEN_INFERENCE:
@@ -127,7 +124,7 @@ class OffloadRules:
 
 
 class JointInference:
-    """Answers frames, with the cloud's help; for one thread.
+    """Answers frames, with the cloud's help; for one thread, and another that sends frames again.
 
     Args:
         miner: calls frames hard.
@@ -203,139 +200,119 @@ class JointInference:
             judgement = self._miner.judge(Frame(found, image, key))
         else:
             judgement = self._miner.judge(Frame(Detections.none(), image, key))
-        answered = self._ask(image, classes, found, original) if judgement.hard else None
-        if answered is None and found is None:
-            found = edge()
+        asked = self._ask(image, classes, found, original) if judgement.hard else None
+        result = JointResult(judgement, None, found, miner=self._miner.name)
+        if isinstance(asked, _Answered):
+            result = asked.added_to(result)
+        else:
+            if found is None:
+                found = edge()
+            result = replace(result, final=found, edge=found, unsent=asked)
         self._count("joint_frames", 1)
         self._count("joint_hard" if judgement.hard else "joint_easy", 1)
-        if answered is None:
-            return None if found is None else JointResult(judgement, found, found, miner=self._miner.name)
-        final, cloud, model = answered
-        return JointResult(judgement, final, found, cloud, model, self._miner.name)
+        return None if result.final is None else result
+
+    def may_ask_again(self) -> bool:
+        """Whether a frame may be sent again now: the cloud may be there, and live frames leave bandwidth."""
+        return self._client.circuit.allows and self._budget.has_spare
+
+    def ask_again(self, result: JointResult, classes: Sequence[str]) -> JointResult:
+        """Send a frame once more that got no answer.
+
+        Args:
+            result: of the frame; ``unsent`` is sent.
+            classes: names of the edge's classes, when it was made.
+
+        Returns:
+            The result with the cloud's answer.
+
+        Raises:
+            CloudError: there is no answer this time either.
+        """
+        parcel = result.unsent
+        assert parcel is not None
+        answered = self._send(parcel, result.edge, classes)
+        return replace(answered.added_to(result), unsent=None, late=True)
 
     def _ask(
         self, image: ImageArray, classes: Sequence[str], edge: Detections | None, original: bytes | None
-    ) -> tuple[Detections, Detections, str] | None:
-        """The final result, the cloud's and the version of its model; None where the edge's result counts."""
-        looks = fingerprint(image) if self._rules.unchanged_bits >= 0 else 0
+    ) -> _Answered | Parcel | None:
+        """The cloud's answer; where the edge's result counts, what is to be sent again, if anything."""
+        rules, circuit = self._rules, self._client.circuit
+        looks = fingerprint(image) if rules.unchanged_bits >= 0 else 0
         reason = ""
         if looks in self._last_sent:
             reason = "joint_unchanged"
-        elif not self._client.circuit.allows:
+        elif not (circuit.closed and circuit.allows if rules.resubmit_bytes else circuit.allows):
+            # The other thread tries whether the cloud is back, so that no live frame waits for one that is not.
             reason = "joint_circuit_open"
         elif not self._budget.allows:
             reason = "joint_over_budget"
         if reason:
             self._count("joint_kept", 1)
             self._count(reason, 1)
-            return None
-        parcel = _pack(image, edge, original, self._rules)
-        self._budget.spend(len(parcel.data))
+            if reason == "joint_unchanged" or not rules.resubmit_bytes:
+                return None
+        parcel = pack(image, edge, original, send=rules.send, max_side=rules.max_side, quality=rules.jpeg_quality)
+        if reason:
+            return parcel
         self._count("joint_sent", 1)
-        self._count("joint_bytes_sent", len(parcel.data))
         try:
-            with self._timed():
-                answer = self._client.ask(parcel.data, parcel.kind, parcel.width, parcel.height, classes)
-        except CloudError:
+            answered = self._send(parcel, edge, classes)
+        except CloudError as error:
             self._count("joint_failed", 1)
-            return None
-        cloud = parcel.on_image(answer.detections(classes))
+            return parcel if rules.resubmit_bytes and not error.refused else None
         self._count("joint_answered", 1)
         self._last_sent.keep(looks)
-        return parcel.merge(edge, cloud), cloud, answer.model
+        return answered
+
+    def _send(self, parcel: Parcel, edge: Detections | None, classes: Sequence[str]) -> _Answered:
+        self._budget.spend(len(parcel.data))
+        self._count("joint_bytes_sent", len(parcel.data))
+        with self._timed():
+            answer = self._client.ask(parcel.data, parcel.kind, parcel.width, parcel.height, classes)
+        cloud = parcel.on_image(answer.detections(classes))
+        return _Answered(parcel.merge(edge, cloud), cloud, answer.model)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """The final result, the cloud's and the version of its model."""
+
+    final: Detections
+    cloud: Detections
+    model: str
+
+    def added_to(self, result: JointResult) -> JointResult:
+        return replace(result, final=self.final, cloud=self.cloud, cloud_model=self.model)
 
 
 class _Budget:
-    """Bytes that may be sent: as many per second on average, and some seconds' worth at once."""
+    """Bytes that may be sent: as many per second on average, and some seconds' worth at once. For several threads."""
 
     def __init__(self, bytes_per_s: float, clock: Callable[[], float]) -> None:
         self._rate, self._clock = bytes_per_s, clock
         self._left, self._at = bytes_per_s * _BUDGET_SECONDS, clock()
+        self._lock = Lock()
 
     @property
     def allows(self) -> bool:
         """Whether there is anything left; what is larger than that is paid for by a longer pause."""
-        if not self._rate:
-            return True
-        now = self._clock()
-        self._left = min(self._rate * _BUDGET_SECONDS, self._left + (now - self._at) * self._rate)
-        self._at = now
-        return self._left > 0
+        return not self._rate or self._saved() > 0
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether more than half of what may be saved up is left."""
+        return not self._rate or self._saved() > self._rate * _BUDGET_SECONDS / 2
+
+    def _saved(self) -> float:
+        with self._lock:
+            now = self._clock()
+            self._left = min(self._rate * _BUDGET_SECONDS, self._left + (now - self._at) * self._rate)
+            self._at = now
+            return self._left
 
     def spend(self, size: int) -> None:
         """So many bytes are sent."""
-        self._left -= size
-
-
-@dataclass(frozen=True)
-class _Parcel:
-    """What is sent of a frame.
-
-    Attributes:
-        data: bytes of the image.
-        kind: its Content-Type.
-        width: in pixels.
-        height: in pixels.
-        left: where it begins in the frame, in pixels of the frame.
-        top: the same.
-        scale: pixels of the frame for one of the parcel, by (x, y).
-        partly: it is a part of the frame.
-    """
-
-    data: bytes
-    kind: str
-    width: int
-    height: int
-    left: int = 0
-    top: int = 0
-    scale: tuple[float, float] = (1.0, 1.0)
-    partly: bool = False
-
-    def on_image(self, found: Detections) -> Detections:
-        """Boxes in pixels of the parcel as boxes of the frame."""
-        boxes = found.boxes * np.array([*self.scale, *self.scale]) + np.array([self.left, self.top] * 2)
-        return Detections.of(boxes, found.classes, found.scores)
-
-    def merge(self, edge: Detections | None, cloud: Detections) -> Detections:
-        """The cloud's boxes, and the edge's whose middle the cloud did not see."""
-        if not self.partly or edge is None:
-            return cloud
-        x, y = (edge.boxes[:, :2] + edge.boxes[:, 2:]).T / 2
-        seen = (x >= self.left) & (x <= self.left + self.width) & (y >= self.top) & (y <= self.top + self.height)
-        kept = edge[~seen]
-        joined = Detections.of(
-            np.concatenate([kept.boxes, cloud.boxes]), np.concatenate([kept.classes, cloud.classes]),
-            np.concatenate([kept.scores, cloud.scores]),
-        )  # fmt: skip
-        return joined[np.argsort(-joined.scores, kind="stable")]
-
-
-def _pack(image: ImageArray, edge: Detections | None, original: bytes | None, rules: OffloadRules) -> _Parcel:
-    height, width = image.shape[:2]
-    if rules.send is Send.CROP and edge is not None and (region := _uncertain(edge, width, height)):
-        left, top, right, bottom = region
-        part = np.ascontiguousarray(image[top:bottom, left:right])
-        data = encode_image(part, rules.jpeg_quality)
-        return _Parcel(data, JPEG, right - left, bottom - top, left, top, partly=True)
-    factor = rules.max_side / max(width, height)
-    if rules.send is Send.RESIZED and factor < 1:
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        return _Parcel(encode_image(small, rules.jpeg_quality), JPEG, *size, scale=(width / size[0], height / size[1]))
-    if original is not None and original.startswith((b"\xff\xd8\xff", b"\x89PNG")):
-        return _Parcel(original, JPEG if original.startswith(b"\xff") else PNG, width, height)
-    return _Parcel(encode_image(image, rules.jpeg_quality), JPEG, width, height)
-
-
-def _uncertain(edge: Detections, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Left, top, right and bottom of the region of the uncertain boxes; None where a crop saves nothing."""
-    boxes = edge.boxes[edge.scores < CERTAIN_SCORE]
-    if not len(boxes):
-        return None
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    margin = _CROP_MARGIN * (high - low)
-    left, top = np.floor(np.clip(low - margin, 0, [width - 1, height - 1])).astype(int).tolist()
-    right, bottom = np.ceil(np.clip(high + margin, [left + 1, top + 1], [width, height])).astype(int).tolist()
-    if (right - left) * (bottom - top) > _MAX_CROP * width * height:
-        return None
-    return left, top, right, bottom
+        with self._lock:
+            self._left -= size

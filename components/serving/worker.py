@@ -37,6 +37,7 @@ from components.serving.model_cache import ModelCache
 from components.serving.offload import JointInference, OffloadRules
 from components.serving.pointers import BundlePointer, JobPointer, PointerReader, SednaPointer
 from components.serving.position import Position
+from components.serving.resubmission import Resubmission
 from components.serving.sinks.outlet import Outlets
 from components.serving.sources.open import open_source
 from components.serving.spool import Spool
@@ -153,8 +154,14 @@ class Worker:
             options.sinks, options.node, self._source.name, live=self._source.live, count=self.metrics.count
         )
         self._joint = self._make_joint(miner) if options.cloud else None
+        self._again = self._make_resubmission()
         self._loop = EdgeLoop(
-            self.slot, self.metrics, max_fps=options.max_fps, outlets=self._outlets, joint=self._joint
+            self.slot,
+            self.metrics,
+            max_fps=options.max_fps,
+            outlets=self._outlets,
+            joint=self._joint,
+            again=self._again,
         )
         self._updater = self._make_updater()
         self._feed: FrameQueue | None = None
@@ -184,6 +191,8 @@ class Worker:
             stack.enter_context(self._outlets)
             uploads = stack.enter_context(_running(self._uploader.run, "uploads"))
             updates = stack.enter_context(_running(self._updater.run, "updates"))
+            if self._again is not None:
+                stack.enter_context(_running(self._again.run, "resubmission"))
             self._work(stop)
             if not stop.is_set():
                 self._await_uploads(stop)
@@ -213,21 +222,36 @@ class Worker:
             position.restart()
 
     def _await_uploads(self, stop: threading.Event) -> None:
-        """The source has ended: wait for the examples to be sent, as long as any is."""
-        waiting, since = len(self._spool), time.monotonic()
-        while waiting and not stop.wait(_TURN_SECONDS):
+        """The source has ended: wait for the examples to be sent, and frames to be sent again, as long as any is."""
+        waiting, since = self._unsent, time.monotonic()
+        while sum(waiting) and not stop.wait(_TURN_SECONDS):
             self.metrics.alive()
-            if len(self._spool) < waiting:
-                waiting, since = len(self._spool), time.monotonic()
+            if self._unsent != waiting:
+                waiting, since = self._unsent, time.monotonic()
             if time.monotonic() - since > STUCK_UPLOAD_SECONDS:
-                log.warning("%d hard examples could not be sent; the next run in this folder sends them", waiting)
+                log.warning(
+                    "%d hard examples could not be sent, the next run in this folder sends them; "
+                    "%d frames got no answer of the cloud",
+                    *waiting,
+                )
                 return
+
+    @property
+    def _unsent(self) -> tuple[int, int]:
+        """Hard examples that wait for their upload, and frames that wait to be sent to the cloud again."""
+        return len(self._spool), len(self._again or ())
 
     def _make_joint(self, miner: Miner) -> JointInference:
         cloud = self._options.cloud
         assert cloud is not None
         client = CloudClient(cloud.url, cloud.token, cloud.timeout_s, cloud.model)
         return JointInference(miner, client, cloud.rules, count=self.metrics.count, timed=self.metrics.cloud)
+
+    def _make_resubmission(self) -> Resubmission | None:
+        cloud = self._options.cloud
+        if self._joint is None or cloud is None or not cloud.rules.resubmit_bytes:
+            return None
+        return Resubmission(self._joint, cloud.rules.resubmit_bytes, self._outlets.put, self.metrics.count)
 
     def _make_pointer(self) -> PointerReader:
         options = self._options
@@ -263,6 +287,7 @@ class Worker:
         show("spool_examples", "Examples waiting to be uploaded", lambda: len(self._spool))
         show("spool_oldest_seconds", "Age of the oldest waiting example in seconds", lambda: self._spool.oldest_age)
         show("source_retries", "Times the source was reopened", lambda: self._source.retries)
+        show("joint_waiting", "Hard frames waiting to be sent again", lambda: len(self._again or ()))
         show("replaced_frames", "Images dropped for a newer one", lambda: self._feed.dropped if self._feed else 0)
 
 

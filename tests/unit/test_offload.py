@@ -1,10 +1,8 @@
 import json
 import re
 import threading
-import time
 from collections import Counter
-from contextlib import contextmanager, nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -15,11 +13,13 @@ from components.core.errors import InputError
 from components.core.job.hard_examples import read_sidecars
 from components.core.job.job import Job
 from components.core.miners.base import make_miner
-from components.core.wire import Answer, encode_image, image_size
+from components.core.wire import encode_image, image_size
 from components.serving.cloud_client import CircuitBreaker, CloudClient, CloudError
-from components.serving.offload import JointInference, Mode, OffloadRules, Send
+from components.serving.offload import JointInference, Mode, OffloadRules
+from components.serving.parcel import Send
 from components.serving.worker import Cloud, Worker
 from tests import cloud
+from tests.cloud import FakeClock, fake_cloud
 from tests.edge import deploy, folder_of_images, options
 from tests.images import jpeg
 
@@ -31,67 +31,16 @@ EDGE = Detections.of([[1, 1, 11, 11], [60, 40, 70, 50]], [0, 1], [0.9, 0.4])
 ITM, MTI = Mode.INFERENCE_THEN_MINING, Mode.MINING_THEN_INFERENCE
 
 
-class Fake:
-    """A cloud that answers as it is told, and keeps what it was sent."""
-
-    def __init__(self):
-        self.sent, self.headers = [], []
-        self.status, self.body, self.extra, self.pause = 200, None, {}, 0.0
-
-    def answer(self, data):
-        width, height = image_size(data)
-        found = Detections.of([[2, 2, 8, 8]], [0], [0.8])
-        return Answer.of(found, np.zeros((height, width, 3)), "big-1", "0" * 64, ("blue", "red")).encode()
-
-
-@contextmanager
-def fake_cloud():
-    fake = Fake()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            data = self.rfile.read(int(self.headers["Content-Length"]))
-            fake.sent.append(data)
-            fake.headers.append(dict(self.headers))
-            time.sleep(fake.pause)
-            body = fake.answer(data) if fake.body is None else fake.body
-            self.send_response(fake.status)
-            for name, value in fake.extra.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.fixture
 def fake():
     with fake_cloud() as fake:
         yield fake
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 def joint(url, miner=HARD, *, clock=None, timeout_s=2.0, **rules):
     """Joint inference and its counts."""
     counts = Counter()
-    clock = clock or Clock()
+    clock = clock or FakeClock()
 
     def count(name, amount):
         counts[name] += amount
@@ -193,7 +142,7 @@ def test_a_model_that_fails_here_counts_as_no_frame(fake):
 
 
 def test_a_dead_cloud_costs_three_tries_and_then_one_now_and_then(fake):
-    clock = Clock()
+    clock = FakeClock()
     made, counts = joint("http://127.0.0.1:1", clock=clock)
     for _ in range(10):
         assert tuple(look(made)) == (True, EDGE, EDGE, None)
@@ -208,7 +157,7 @@ def test_a_dead_cloud_costs_three_tries_and_then_one_now_and_then(fake):
 
 
 def test_the_circuit_closes_with_the_first_answer():
-    clock = Clock()
+    clock = FakeClock()
     circuit = CircuitBreaker(clock)
     for _ in range(2):
         circuit.failed()
@@ -223,7 +172,7 @@ def test_the_circuit_closes_with_the_first_answer():
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(fake):
-    clock = Clock()
+    clock = FakeClock()
     made, counts = joint(fake.url, clock=clock)
     fake.status, fake.extra = 503, {"Retry-After": "7"}
     look(made)
@@ -238,7 +187,7 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(fake):
 
 
 def test_a_server_cannot_ask_to_be_left_alone_for_ever():
-    clock = Clock()
+    clock = FakeClock()
     circuit = CircuitBreaker(clock)
     circuit.failed(1e9)
     clock.now += 61
@@ -300,7 +249,7 @@ def test_a_crop_needs_boxes():
 
 
 def test_the_budget_of_bytes_holds_over_time(fake):
-    clock = Clock()
+    clock = FakeClock()
     made, counts = joint(fake.url, clock=clock, max_bytes_per_s=500)
     for _ in range(600):
         look(made)

@@ -45,7 +45,7 @@ class Result:
     """What a model found in one frame.
 
     Attributes:
-        time: when the frame was inferred, UTC, by the worker's clock.
+        time: when the frame was inferred, or the late answer came; UTC, by the worker's clock.
         node: the worker.
         source: its name, without user and password.
         frame: number of the frame in its source.
@@ -79,7 +79,7 @@ class Result:
             "node": self.node, "source": self.source, "frame": self.frame, "model": self.model,
             "width": self.width, "height": self.height,
             "detections": self.rows(self.detections), **({"is_hard": self.joint.is_hard} if self.joint else {}),
-            **self.summary,
+            **({"late": True} if self.joint and self.joint.late else {}), **self.summary,
         }  # fmt: skip
 
     def rows(self, found: Detections) -> list[dict[str, Any]]:

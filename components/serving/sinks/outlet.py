@@ -142,7 +142,10 @@ class Outlets:
             outlet.close()
 
     def put(self, seen: Inference) -> None:
-        """Leave what a model found in a frame for every sink; a frame without an inference is left out."""
+        """Leave what a model found in a frame for every sink; a frame without an inference is left out.
+
+        A late answer goes to the sinks that need no images.
+        """
         if seen.model is None or not seen.has_result:
             return
         found = seen.final or Detections.none()
@@ -150,7 +153,10 @@ class Outlets:
         height, width = shot.image.shape[:2]
         bundle = seen.model.detector.bundle
         summary = decoder_of(bundle).summary(seen.found, bundle.classes)
+        late = seen.joint is not None and seen.joint.late
         for needs_image, outlet in self._outlets:
+            if needs_image and late:
+                continue
             outlet.put(
                 Result(
                     time=now, node=self._node, source=self._source, frame=shot.number, model=seen.version,

@@ -77,8 +77,11 @@ class SednaLines(SednaOutputs):
 
 
 def _outputs(result: Result) -> Iterator[tuple[str, Detections]]:
-    yield ALL, result.detections
     joint = result.joint
+    if joint is not None and joint.late:  # its frame and the edge's result are there already
+        yield CLOUD, joint.cloud or Detections.none()
+        return
+    yield ALL, result.detections
     if joint is not None and joint.is_hard:
         if joint.edge is not None:
             yield EDGE, joint.edge
