@@ -118,7 +118,7 @@ def promises(pairs: Mapping[str, Pair], first: str, recall: float, splits: int) 
                 refused = str(error)
                 continue
             for name, where in {**pairs, first: other}.items():
-                sent = where.sent_by("cutoff", routing["parameters"])  # type: ignore[arg-type]
+                sent = where.sent_by("cutoff", routing["parameters"])
                 saved = 1 - where.sizes[sent].sum() / where.sizes.sum()
                 found.setdefault(name, []).append((mean_recall(where, sent), float(sent.mean()), float(saved)))
         for name, values in found.items():
