@@ -19,6 +19,8 @@ _TAG = os.environ.get("EDGE_IMAGE_TAG", VERSION)
 TRIGGER = f"{_PREFIX}/trigger:{_TAG}"
 TRAIN = f"{_PREFIX}/train:{_TAG}"
 CONVERT = f"{_PREFIX}/convert:{_TAG}"
+CLOUD = f"{_PREFIX}/cloud:{_TAG}"
+EDGE = f"{_PREFIX}/edge:{_TAG}"
 
 # Lightweight Python components are the only form that runs as a subprocess, in Docker and on a cluster alike. The
 # image carries `components/` and kfp, so nothing is installed when a task starts.

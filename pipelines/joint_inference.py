@@ -5,10 +5,12 @@ from typing import Any
 
 from kfp import dsl
 
+from components import images
 from components.convert.component import convert
 from components.ingest.component import ingest
 from components.joint.component import calibrate, deploy_pair, setup_joint, train_big
 from components.prepare.component import prepare
+from components.rollout.component import rollout
 from components.train.component import train
 from pipelines import cluster
 from pipelines.face import pipeline
@@ -16,7 +18,8 @@ from pipelines.face import pipeline
 
 @pipeline("joint-inference")
 def joint_inference(given: Mapping[str, Any]) -> str:
-    """Train a little and a big detector, choose which frames go to the cloud, and release the pair if it is good.
+    """Train a little and a big detector, choose which frames go to the cloud, release the pair if it is good,
+    and start what runs it if that is asked for.
 
     Returns:
         URI of the report.
@@ -44,6 +47,8 @@ def joint_inference(given: Mapping[str, Any]) -> str:
         **pair,
         **job,
     )
+    programs = {"cloud_image": images.CLOUD, "edge_image": images.EDGE, "store_secret": given["store_secret"]}
+    cluster.small_step(rollout(**programs, **job).after(deployed), given)
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
     for task in (brought.after(checked), prepared, converted, calibrated, deployed):
         cluster.heavy_step(task, given)

@@ -19,6 +19,7 @@ from components.lifelong.component import (
 from components.mine.component import mine
 from components.prepare.component import plan, prepare
 from components.report.component import conclude, report
+from components.rollout.component import rollout
 from components.setup.component import setup, setup_round
 from components.train.component import train
 from components.trigger.component import trigger
@@ -52,6 +53,7 @@ COMPONENTS: dict[str, Any] = {
         promote,
         conclude,
         report,
+        rollout,
         setup,
         setup_joint,
         setup_lifelong,

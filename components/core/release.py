@@ -27,6 +27,7 @@ from components.core.errors import InputError, one_line
 
 RELEASE = "release.json"
 MODEL = "model"  # the member of a release of one model
+LITTLE, BIG = "little", "big"  # those of a release for joint inference
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]

@@ -46,7 +46,9 @@ def setup_joint(
             WORKFLOWS,
             CommonSettings,
             DataSettings,
+            DeploySettings,
             JointSettings,
+            ServingSettings,
             TrainSettings,
             read,
         )
@@ -55,6 +57,7 @@ def setup_joint(
         from components.ingest.dataset import formats
         from components.joint.calibrate import goals_of, miners_of
         from components.joint.pair_job import check_job
+        from components.rollout.serve import check as check_serving
         from components.setup.cluster import warn_of_cluster
         from components.setup.setup import check_run
 
@@ -85,6 +88,12 @@ def setup_joint(
                 lambda: goals_of(joint()),
                 lambda: miners_of(joint()),
                 lambda: check_job(job_root),
+                lambda: check_serving(
+                    job_root,
+                    read(ServingSettings, settings),
+                    store_secret,
+                    read(DeploySettings, settings).rollout_fraction,
+                ),
             ],
         )
         warn_of_cluster(values)
@@ -297,6 +306,7 @@ def deploy_pair(
         from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
+        from components.core.release import BIG, LITTLE
         from components.core.reports.figures import read_figures
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
@@ -304,7 +314,6 @@ def deploy_pair(
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
         from components.deploy.garbage import collect_garbage
-        from components.joint.pair_job import BIG, LITTLE
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)

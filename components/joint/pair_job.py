@@ -10,9 +10,7 @@ from components.core.cache import version_folder
 from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.job.state import State
-from components.core.release import Release
-
-LITTLE, BIG = "little", "big"  # the members of its releases
+from components.core.release import BIG, LITTLE, Release
 
 
 def check_job(job_root: str) -> None:

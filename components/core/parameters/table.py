@@ -38,6 +38,7 @@ from components.core.parameters.forms import (
     read_value,
     shown,
 )
+from components.core.redaction import HIDDEN, redacted
 from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
 from components.core.runtimes.rockchip import check_precision, parse_retries, parse_targets
@@ -149,6 +150,11 @@ def _node_labels(value: dict[str, Any]) -> None:
         _label_value(text, f"the value of {name}")
 
 
+def _without_password(text: str) -> None:
+    if HIDDEN in redacted(text):
+        raise InputError("edge_source holds a password: put the address into the secret edge_secret, as EDGE_SOURCE")
+
+
 def _label_name(name: str, what: str) -> None:
     # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
     part = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -189,6 +195,13 @@ ObjectName = Annotated[
     _matching(
         r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?",
         "must be a Kubernetes object name: use lower-case letters, digits, '-' and '.'",
+    ),
+]
+ServingName = Annotated[  # with room for what is put behind it, within the 63 characters of a label
+    str,
+    _matching(
+        r"([a-z]([-a-z0-9]{0,38}[a-z0-9])?)?",
+        "must be a Kubernetes name of at most 40 characters: use lower-case letters, digits and '-'",
     ),
 ]
 
@@ -635,6 +648,67 @@ class JointSettings(Parameters):
     )
 
 
+class ServingSettings(Parameters):
+    """Whether and how the programs of joint inference are started: the cloud server and the edge workers."""
+
+    section = "programs"
+
+    serving: Literal["none", "deployment", "kserve"] = Field(
+        "none",
+        description="How to start the cloud server and the edge workers: `none`, on a cluster as `deployment` or in a "
+        "`kserve` InferenceService; without a cluster either starts two processes.",
+    )
+    serving_name: ServingName = Field(
+        "", description="Beginning of the names of the Kubernetes objects; empty for the last part of `job_root`."
+    )
+    serving_namespace: ServingName = Field(
+        "", description="Cluster: namespace of the programs; empty for that of the pipeline."
+    )
+    serving_timeout: Annotated[int, Field(ge=1)] = Field(
+        600, description="Seconds that a rollout may take; one that fails is rolled back."
+    )
+    cloud_image: str = Field("", description="Cluster: image of the cloud server; empty for the one of this version.")
+    cloud_secret: ObjectName = Field(
+        "edge-learning-cloud", description="Cluster: Kubernetes secret with `CLOUD_TOKEN`, for server and workers."
+    )
+    cloud_url: str = Field(
+        "",
+        description="Cluster: address at which edge workers reach the cloud server, `https://...` of an ingress; empty "
+        "for its Service.",
+    )
+    cloud_replicas: Annotated[int, Field(ge=1)] = Field(1, description="Cluster: cloud servers at least.")
+    cloud_max_replicas: Annotated[int, Field(ge=1)] = Field(
+        4, description="Cluster: cloud servers at most; the autoscaler chooses by their load."
+    )
+    cloud_cpu: Quantity = Field("2", description="Cluster: CPUs of a cloud server, as request.")
+    cloud_memory: Quantity = Field("4Gi", description="Cluster: memory of a cloud server, as request and limit.")
+    cloud_node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
+        {"kubernetes.io/arch": "amd64"}, description="Cluster: labels of the nodes for cloud servers."
+    )
+    edge_image: str = Field("", description="Cluster: image of the edge worker; empty for the one of this version.")
+    edge_secret: ObjectName = Field(
+        "edge-worker-store", description="Cluster: Kubernetes secret with the environment of edge workers."
+    )
+    edge_source: Annotated[str, _read_by(_without_password)] = Field(
+        "",
+        description="What edge workers look at: a stream, a camera of their node, a video or a folder; empty if "
+        "`EDGE_SOURCE` is in `edge_secret`, as an address with a password must be.",
+    )
+    edge_cpu: Quantity = Field("1", description="Cluster: CPUs of an edge worker, as request.")
+    edge_memory: Quantity = Field("1Gi", description="Cluster: memory of an edge worker, as request and limit.")
+    edge_node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
+        {"edge-learning/worker": "true"}, description="Cluster: labels of the nodes that each run an edge worker."
+    )
+
+    @model_validator(mode="after")
+    def _replicas(self) -> Self:
+        if self.cloud_max_replicas < self.cloud_replicas:
+            raise _problem(
+                f"cloud_max_replicas={self.cloud_max_replicas}: must be at least cloud_replicas={self.cloud_replicas}"
+            )
+        return self
+
+
 class LifelongSettings(Parameters):
     """What the tasks of lifelong learning are, and which model answers for each."""
 
@@ -782,7 +856,7 @@ WORKFLOWS: dict[str, Workflow] = {
     ),
     "joint-inference": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings,
+        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings, ServingSettings,
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,
