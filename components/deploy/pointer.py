@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from components.core.bundle import ONNX
 from components.core.errors import ConflictError, InputError
 from components.core.job.fleet import POINTER, SEDNA_POINTER, CanaryTarget, Pointer, Target
@@ -48,6 +50,31 @@ def publish_pointer(job: Job, state: State | None = None) -> Pointer | None:
     return Pointer.model_validate_json(contents[POINTER]) if contents else None
 
 
+def is_current(job: Job, state: State) -> bool:
+    """Whether the workers' pointers say what the job's state says, by one request.
+
+    Our own pointer is written last, so that the other one is as new. Whether the files that they name are there is not
+    looked at; :func:`publish_pointer` does that.
+
+    Args:
+        job: the job.
+        state: as read.
+    """
+    if not state.history:
+        return state.champion is None
+    found = job.store.read_versioned(POINTER)
+    try:
+        pointer = Pointer.model_validate_json(found[0]) if found else None
+    except ValidationError:
+        return False
+    if pointer is None or state.champion != state.history[-1].version:
+        return False
+    trial = (pointer.trial.version, tuple(pointer.trial.nodes)) if pointer.trial else None
+    canary = (state.canary.version, tuple(state.canary.nodes)) if state.canary else None
+    said = (pointer.generation, pointer.version, pointer.updated, trial)
+    return said == (state.generation, state.champion, state.history[-1].at, canary)
+
+
 def _written(store: Store, contents: Mapping[str, bytes], found: Mapping[str, tuple[bytes, str] | None]) -> bool:
     """Write what differs from what was found; False if somebody else has written meanwhile."""
     for key, before in found.items():
@@ -80,10 +107,11 @@ def _contents(job: Job, state: State) -> dict[str, bytes]:
     pointer = Pointer(
         **target, format=2 if several else 1, generation=state.generation, updated=change.at, trial=canary
     )
-    contents = {POINTER: pointer.model_dump_json(indent=2).encode()}
+    contents = {}
     # KubeEdge Sedna's workers know one model: a release that has none called "model" is in our own pointer alone.
     if model := pointer.bundles().get(MODEL):
         contents[SEDNA_POINTER] = _sedna_json(job, model.version, change.at)
+    contents[POINTER] = pointer.model_dump_json(indent=2).encode()  # last, see is_current
     return contents
 
 

@@ -9,7 +9,7 @@ from components.core.job.state import State
 from components.core.rules.window import Window
 from components.deploy.canary import settle_canary
 from components.deploy.deploy import promote_pending
-from components.deploy.pointer import publish_pointer
+from components.deploy.pointer import is_current, publish_pointer
 from components.deploy.workers import roll_back_failed
 
 
@@ -26,7 +26,7 @@ def settle(job: Job, *, window: Window | None, now: datetime, fraction: float) -
         The job's state afterwards.
 
     Raises:
-        InputError: the state, or the bundle of its champion, is damaged or gone.
+        InputError: the state is damaged, or the bundle of a champion that the pointers do not name yet.
     """
     found = job.read()
     if promote_pending(job, window=window, now=now, found=found):
@@ -36,5 +36,6 @@ def settle(job: Job, *, window: Window | None, now: datetime, fraction: float) -
         found = job.read()
     if roll_back_failed(job, fraction, found):
         found = job.read()
-    publish_pointer(job, found[0])  # a run that was killed after its commit may not have
+    if not is_current(job, found[0]):  # a run that was killed after its commit may not have written them
+        publish_pointer(job, found[0])
     return found[0]

@@ -152,14 +152,19 @@ def take_new(
         # Few of the wanted classes are in a single poll, so what the user names counts as declared.
         wanted.declare(tuple(parse_classes(classes)) or entries.classes)
         records = [wanted.apply(_unlabelled(record)) for record in entries.records]
-        before = Known.of(store, state, cache, []).classes
-        values = None if entries.values is None else wanted.values(entries.values, before)
+        values = None
+        if entries.values is not None:
+            values = wanted.values(entries.values, Known.of(store, state, cache, []).classes)
         outcomes = _outcomes(entries, records, store, values)
         cursor = entries.seen.extended(store, *entries.remembered(outcomes))
     kept, quarantined = without_duplicates(outcomes)
     fresh_bad = memory.not_told(_bad_marks(entries, outcomes))
     uri = lists.write(quarantined, store) if fresh_bad else ""
-    memory.told(fresh_bad, entries.complete).write(store, unless=memory)
+    ids = [outcome.image.id for _, outcome in kept if outcome.image]
+    # With nothing new, only the class names are needed, and a manifest may be large.
+    is_remembered = not ids and memory.manifest == (state.manifest or "")
+    known = Known(memory.classes, {}) if is_remembered else Known.of(store, state, cache, ids)
+    memory.told(fresh_bad, entries.complete).knowing(state.manifest, known.classes).write(store, unless=memory)
     hints = wanted.warnings() if fresh_bad else []
     for hint in hints:
         logger.warning("%s", hint)
@@ -167,8 +172,6 @@ def take_new(
         len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri, hints
     )
     number = state.round + 1 if round_number is None else round_number
-    ids = [outcome.image.id for _, outcome in kept if outcome.image]
-    known = Known.of(store, state, cache, ids)
     groups = scenes(store, set(ids))
     names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
     rows = [row_of(record, outcome, names, store, number, groups) for record, outcome in kept]

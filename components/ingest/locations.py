@@ -98,13 +98,16 @@ def latest(last: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 
 
 @contextmanager
-def location_of(feed_url: str, data_path: str, cache: Path) -> Iterator[FeedLocation | None]:
+def location_of(
+    feed_url: str, data_path: str, cache: Path, *, is_prefix: bool = False
+) -> Iterator[FeedLocation | None]:
     """The files of a feed; None if it is an archive.
 
     Args:
         feed_url: folder, prefix or index file; see :func:`components.ingest.download.opened`.
         data_path: sub-folder or index file inside it.
         cache: where copies of objects may be kept.
+        is_prefix: whether an address in a bucket is known to be no object.
 
     Raises:
         NotFoundError: it is not there.
@@ -117,7 +120,7 @@ def location_of(feed_url: str, data_path: str, cache: Path) -> Iterator[FeedLoca
         yield None
     elif feed_url.startswith("s3://"):
         with tempfile.TemporaryDirectory(prefix="edge-feed-") as view:
-            yield _bucket(feed_url.rstrip("/"), data_path, Path(view), cache)
+            yield _bucket(feed_url.rstrip("/"), data_path, Path(view), cache, is_prefix)
     else:
         yield _folder(feed_url, data_path)
 
@@ -134,10 +137,10 @@ def _folder(feed_url: str, data_path: str) -> FeedLocation | None:
     return FolderLocation(path.parent, only_index(path.name, data_path))
 
 
-def _bucket(url: str, data_path: str, view: Path, cache: Path) -> FeedLocation | None:
+def _bucket(url: str, data_path: str, view: Path, cache: Path, is_prefix: bool) -> FeedLocation | None:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     named = key.lower().endswith(INDEX_SUFFIXES)
-    if key and open_store(f"s3://{bucket}").stat(key) is not None:
+    if key and (named or not is_prefix) and open_store(f"s3://{bucket}").stat(key) is not None:
         if not named:
             return None
         url, _, index = url.rpartition("/")

@@ -117,7 +117,8 @@ def new_entries(
 ) -> Iterator[NewEntries]:
     """What is new in a feed; its files can be read while this is open."""
     data_format = seen.notes.data_format or data_format
-    with location_of(feed_url, data_path, cache / "objects" / seen.notes.reading) as place:
+    objects = cache / "objects" / seen.notes.reading
+    with location_of(feed_url, data_path, objects, is_prefix=bool(seen.notes.last) and not full) as place:
         if place is None:
             with _archive(feed_url, data_path, seen, data_format, limits) as entries:
                 yield entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -24,10 +24,14 @@ class PollMemory:
     Attributes:
         bad: marks of the bad entries that were reported.
         listed: when everything was listed last.
+        manifest: key of the job's manifest at that time; empty: there was none.
+        classes: the class names in it.
     """
 
     bad: frozenset[str] = frozenset()
     listed: datetime | None = None
+    manifest: str = ""
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, store: Store) -> PollMemory:
@@ -37,7 +41,9 @@ class PollMemory:
             data = json.loads(found[0]) if found else {}
             listed = data.get("listed")
             bad = frozenset(map(str, data.get("bad", ())))
-            return cls(bad, datetime.fromisoformat(listed).astimezone(UTC) if listed else None)
+            classes = tuple(map(str, data.get("classes", ())))
+            when = datetime.fromisoformat(listed).astimezone(UTC) if listed else None
+            return cls(bad, when, str(data.get("manifest", "")), classes)
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
 
@@ -45,7 +51,8 @@ class PollMemory:
         """Write it, unless it is the same as another."""
         if self != unless:
             listed = self.listed.isoformat() if self.listed else None
-            store.write(MEMORY, json.dumps({"bad": sorted(self.bad), "listed": listed}).encode())
+            known = {"manifest": self.manifest, "classes": self.classes}
+            store.write(MEMORY, json.dumps({"bad": sorted(self.bad), "listed": listed, **known}).encode())
 
     def listing_is_due(self) -> bool:
         """Whether the last full listing is long ago; or in the future, because a clock was put back."""
@@ -58,7 +65,11 @@ class PollMemory:
     def told(self, marks: Iterable[str], complete: bool) -> PollMemory:
         """The memory of a poll that reported bad entries, and may have listed everything."""
         due = complete and self.listing_is_due()
-        return PollMemory(self.bad | set(marks), datetime.now(UTC) if due else self.listed)
+        return replace(self, bad=self.bad | set(marks), listed=datetime.now(UTC) if due else self.listed)
+
+    def knowing(self, manifest: str | None, classes: tuple[str, ...]) -> PollMemory:
+        """The memory of a poll that has read the class names of the job's manifest."""
+        return replace(self, manifest=manifest or "", classes=classes)
 
 
 def read_pending(store: Store, cursor: str) -> dict[int, IngestedImage]:

@@ -52,6 +52,7 @@ def trigger(
         )
         from components.core.reports.page import write_page
         from components.core.rules.window import Window
+        from components.deploy.pointer import publish_pointer
         from components.deploy.settle import settle
         from components.ingest.feed import take_new
         from components.prepare.splits import Splits, too_few_tests
@@ -70,6 +71,8 @@ def trigger(
         window = Window.parse(gate.deploy_window) if waits else None
         state = settle(job, window=window, now=now, fraction=rollout_fraction)
         arrivals = take_new(feed_url, job_root, **dict(data), state=state)
+        if arrivals.complete:  # once an hour in a bucket: are the files of the champion there?
+            publish_pointer(job, state)
         timed = asks_for_last_round(chosen.trigger_conditions)
         last_round = job.store.stat(state.manifest) if timed and state.manifest else None
         compares = compares_with_known(chosen.trigger_conditions)

@@ -42,6 +42,8 @@ DELETING = "s3:DeleteObject"
 
 PART_BYTES = 16 << 20  # an upload holds three parts in memory at most
 
+_REGIONS: dict[str, dict[str, str]] = {}  # of buckets by their name, by the server's address
+
 
 class S3Store(Store):
     """A prefix in an S3 bucket.
@@ -265,6 +267,7 @@ def _connect(uri: str, bucket: str) -> tuple[Minio, Pool]:
         )
     except ValueError as error:
         raise InputError(f"{uri}: {error}") from error
+    client._region_map = _REGIONS.setdefault(endpoint, {})  # else each client asks for the region anew
     return client, pool
 
 
