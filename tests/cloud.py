@@ -28,13 +28,13 @@ def options(tmp_path: Path, **others) -> Options:
 
 @contextmanager
 def serving(chosen: Options, *, ready: bool = True):
-    """A server in a thread, and what ends it."""
+    """A server in a thread, and what ends it. One that speaks TLS counts as ready when it has a model."""
     server = CloudServer(chosen)
     thread = Thread(target=server.run, daemon=True)
     thread.start()
     end = monotonic() + 60
     try:
-        while ask(server.port, "/readyz" if ready else "/healthz")[0] != 200:
+        while not (_is_up(server, "/readyz" if ready else "/healthz") if not chosen.tls_cert else server.active.coming):
             assert monotonic() < end, "the server is not ready in time"
             sleep(0.05)
         yield server
@@ -42,6 +42,10 @@ def serving(chosen: Options, *, ready: bool = True):
         server.stop()
         thread.join(20)
         assert not thread.is_alive()
+
+
+def _is_up(server: CloudServer, path: str) -> bool:
+    return ask(server.port, path)[0] == 200
 
 
 def ask(port: int, path: str, data: bytes | None = None, kind: str = JPEG, **headers: str):

@@ -191,8 +191,9 @@ class Answer(BaseModel):
         try:
             answer = cls.model_validate(_PREDICTIONS.validate_json(data).predictions[0])
         except ValidationError as error:
+            what = "a web page, such as a login page" if data.lstrip().startswith(b"<") else one_line(error)
             raise InputError(
-                f"this is not an answer of a cloud server ({one_line(error)}); it begins with {data[:40]!r}"
+                f"this is not an answer of a cloud server ({what}); it begins with {data[:40]!r}"
             ) from None
         wrong = answer._problem(width, height)
         if wrong:

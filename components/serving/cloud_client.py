@@ -9,13 +9,13 @@ from threading import Lock
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
 
 from components.core.backoff import Backoff
 from components.core.errors import InputError
 from components.core.rate_limit import RateLimit
 from components.core.stores.addresses import shown
-from components.core.stores.connections import BusyError, open_pool, reason_of
+from components.core.stores.connections import BusyError, Tls, open_pool, reason_of, tls_trouble
 from components.core.wire import MAX_ANSWER_BYTES, TIMEOUT_HEADER, Answer, predict_path
 
 FAILURES = 3  # one after the other, after which the circuit opens
@@ -92,14 +92,21 @@ class CloudClient:
         token: that it asks for; empty for none.
         timeout_s: seconds that an image and its answer may take.
         name: of the model there.
+        tls: certificates, for an ``https://`` address.
         clock: seconds that only grow.
 
     Raises:
-        InputError: an address that cannot be.
+        InputError: an address or a certificate that cannot be.
     """
 
     def __init__(
-        self, url: str, token: str, timeout_s: float, name: str = "model", clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        token: str,
+        timeout_s: float,
+        name: str = "model",
+        tls: Tls | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
@@ -107,13 +114,15 @@ class CloudClient:
                 f"cloud address {shown(url)!r}: give http://HOST:PORT or https://HOST:PORT; the token goes into "
                 "EDGE_CLOUD_TOKEN"
             )
+        if tls and tls != Tls() and parts.scheme != "https":
+            raise InputError(f"cloud address {shown(url)!r}: certificates need TLS: give https://HOST:PORT")
         self.circuit = CircuitBreaker(clock)
         self._url = url.rstrip("/") + predict_path(name)
         self._name, self._timeout_s, self._clock = shown(url), timeout_s, clock
         self._headers = {TIMEOUT_HEADER: str(max(1, int(timeout_s * 1000)))}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        self._pool = open_pool(url)
+        self._pool = open_pool(url, tls)
         self._lines = RateLimit(_SAY_AGAIN_SECONDS)
 
     def ask(self, data: bytes, kind: str, width: int, height: int, classes: Sequence[str]) -> Answer:
@@ -136,11 +145,14 @@ class CloudClient:
             answer = Answer.decode(body, width, height)
             answer.detections(classes)
         except (HTTPError, InputError, CloudError) as error:
-            reason = reason_of(error) if isinstance(error, HTTPError) else str(error)
+            reason = self._reason(error) if isinstance(error, HTTPError) else str(error)
             self.circuit.failed(error.retry_after_s if isinstance(error, BusyError) else 0.0)
             if self._lines.allows(reason):
                 log.warning("cloud server %s: %s; using the edge's result", self._name, reason)
-            raise CloudError(reason, refused=isinstance(error, CloudError) and error.refused) from error
+            refused = isinstance(error, CloudError) and error.refused
+            if isinstance(error, BusyError):
+                refused = error.status in _REFUSALS
+            raise CloudError(reason, refused=refused) from error
         self.circuit.succeeded()
         return answer
 
@@ -167,6 +179,15 @@ class CloudClient:
             raise
         answer.release_conn()
         return answer.status, bytes(body)
+
+    def _reason(self, error: HTTPError) -> str:
+        """What went wrong with a connection, in the same words each time."""
+        inner = error.reason if isinstance(error, MaxRetryError) else error
+        if isinstance(inner, TimeoutError) and not isinstance(inner, NewConnectionError):
+            return f"no answer within {self._timeout_s:g} s"
+        if isinstance(inner, ProtocolError) and self._url.startswith("https:"):
+            return f"{reason_of(error)}; it may ask for a client certificate: give --cloud-cert and --cloud-key"
+        return tls_trouble(error, "--cloud-ca") or reason_of(error)
 
 
 def _refusal(status: int, body: bytes) -> str:

@@ -22,6 +22,7 @@ import typer
 from components.core.errors import InputError
 from components.core.redaction import redacted_output
 from components.core.release import MODEL
+from components.core.stores.connections import Tls
 from components.core.stores.settings import setting
 from components.serving.offload import Mode, OffloadRules
 from components.serving.parcel import Send
@@ -146,6 +147,14 @@ def main(
         ),
     ] = "",
     cloud_model: Annotated[str, typer.Option(help="Name of the model on the cloud server.")] = "model",
+    cloud_ca: Annotated[
+        Path | None,
+        typer.Option(help="CA (PEM) that issued the cloud server's certificate.", show_default="SSL_CERT_FILE"),
+    ] = None,
+    cloud_cert: Annotated[
+        Path | None, typer.Option(help="Certificate (PEM) of this worker, for a server with --tls-client-ca.")
+    ] = None,
+    cloud_key: Annotated[Path | None, typer.Option(help="Private key of that certificate (PEM).")] = None,
     cloud_timeout: Annotated[float, typer.Option(min=0.01, help="Maximum seconds per request to the cloud.")] = 2.0,
     mode: Annotated[
         Mode,
@@ -192,7 +201,7 @@ def main(
             idle_at_end=idle_at_end,
             board_check=board_check, sinks=tuple(sink or ()), member=member,
             cloud=_cloud(
-                cloud_url, cloud_model, cloud_timeout,
+                cloud_url, cloud_model, cloud_timeout, Tls(cloud_ca, cloud_cert, cloud_key),
                 OffloadRules(mode, send, send_side, send_quality, cloud_bandwidth, unchanged_bits, int(resubmit * 1e6)),
             ),
         )  # fmt: skip
@@ -217,6 +226,11 @@ def run(options: Options) -> None:
         "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates; %d uploaded",
         *(count(name) for name in ("frames", "hard", "audit", "kept", "duplicates", "uploaded")),
     )
+    if count("joint_frames"):
+        logging.info(
+            "joint inference: %d frames, of which %d hard; %d of these sent, %d answered, %d answered late; %d bytes",
+            *(count(f"joint_{name}") for name in ("frames", "hard", "sent", "answered", "late_answered", "bytes_sent")),
+        )
     if not ended:
         # What outlasts us sits in native code, which must not meet an interpreter that is being taken apart.
         logging.shutdown()
@@ -244,8 +258,8 @@ def _take_signals(reader: int, stop: threading.Event) -> None:
         stop.set()
 
 
-def _cloud(url: str, model: str, timeout_s: float, rules: OffloadRules) -> Cloud | None:
-    return Cloud(url, setting("EDGE_CLOUD_TOKEN"), model, timeout_s, rules) if url else None
+def _cloud(url: str, model: str, timeout_s: float, tls: Tls, rules: OffloadRules) -> Cloud | None:
+    return Cloud(url, setting("EDGE_CLOUD_TOKEN"), model, timeout_s, tls, rules) if url else None
 
 
 def _named(option: str, given: list[str]) -> dict[str, object]:

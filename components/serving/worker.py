@@ -21,6 +21,7 @@ from components.core.miners.base import Miner, make_miner
 from components.core.privacy.base import make_filter
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
+from components.core.stores.connections import Tls
 from components.core.stores.open import RESERVED, Store, open_store
 from components.core.stores.race import check_conditional_writes
 from components.serving.active_model import ActiveModel
@@ -103,6 +104,7 @@ class Cloud:
         token: that it asks for; empty for none.
         model: name of the model there.
         timeout_s: seconds that an image and its answer may take.
+        tls: certificates, for an ``https://`` address.
         rules: what is sent.
     """
 
@@ -110,6 +112,7 @@ class Cloud:
     token: str = ""
     model: str = "model"
     timeout_s: float = 2.0
+    tls: Tls = field(default_factory=Tls)
     rules: OffloadRules = field(default_factory=OffloadRules)
 
 
@@ -244,7 +247,7 @@ class Worker:
     def _make_joint(self, miner: Miner) -> JointInference:
         cloud = self._options.cloud
         assert cloud is not None
-        client = CloudClient(cloud.url, cloud.token, cloud.timeout_s, cloud.model)
+        client = CloudClient(cloud.url, cloud.token, cloud.timeout_s, cloud.model, cloud.tls)
         return JointInference(miner, client, cloud.rules, count=self.metrics.count, timed=self.metrics.cloud)
 
     def _make_resubmission(self) -> Resubmission | None:

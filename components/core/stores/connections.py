@@ -11,6 +11,8 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -110,24 +112,67 @@ class Pool(urllib3.PoolManager):
         return answer
 
 
+@dataclass(frozen=True)
+class Tls:
+    """Certificates of one connection, as PEM files.
+
+    Attributes:
+        ca: that has to have issued the server's certificate; None for those that the environment names.
+        certificate: of this client, for a server that asks for one.
+        key: of that certificate, without a password.
+
+    Raises:
+        InputError: a file that cannot be, or one of ``certificate`` and ``key`` without the other.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("a client certificate needs both: the certificate and its key")
+        for path in filter(None, (self.ca, self.certificate, self.key)):
+            if not path.is_file():
+                raise InputError(f"{path}: no such file; give the path of a PEM file")
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password="")
+        except OSError as error:  # an SSLError is one
+            given = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
+            raise InputError(f"{given}: cannot be used ({error}); give PEM files, a key without a password") from error
+
+    @property
+    def options(self) -> dict[str, str]:
+        """For urllib3."""
+        named = {"ca_certs": self.ca, "cert_file": self.certificate, "key_file": self.key}
+        return {name: str(path) for name, path in named.items() if path}
+
+
 class _ProxyPool(Pool, urllib3.ProxyManager):
     """The same through a proxy."""
 
 
-def open_pool(url: str) -> Pool:
+def open_pool(url: str, tls: Tls | None = None) -> Pool:
     """Connections to a server, through the proxy that the environment names for it.
+
+    Args:
+        url: of the server.
+        tls: whom to trust, and what to show, where the environment is not to say so.
 
     Raises:
         InputError: what the environment says of certificates, the proxy or patience cannot be.
     """
     parts = urlsplit(url)
     answer_seconds = min(30.0, max(0.5, _patience_seconds() / 2))  # one silence leaves time for another try
-    options: Mapping[str, Any] = {
+    options: dict[str, Any] = {
         "maxsize": 64,
         "retries": _TRIED_ONCE,
         "timeout": urllib3.Timeout(connect=min(10.0, answer_seconds), read=answer_seconds),
         "ca_certs": _authorities() if parts.scheme == "https" else None,
     }
+    options |= tls.options if tls else {}
     proxy = proxy_for(url)
     if not proxy:
         return Pool(**options)
