@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from components.core.manifest import Manifest
@@ -60,7 +60,8 @@ class Splits:
         self._seed = seed
         self._tested = set(known.split("test").labelled().table["id"])
         labelled = set(known.labelled().table["id"])
-        self._new = [row for row in new if is_labelled(row) and row["id"] not in labelled]
+        self._arrived = [row for row in new if is_labelled(row)]
+        self._new = [row for row in self._arrived if row["id"] not in labelled]
         usual = train_ratio + val_ratio
         self._end = min(usual, self._end_for(min_test_samples, usual))
         self._train_end = train_ratio * self._end / usual
@@ -74,6 +75,17 @@ class Splits:
     def count_tests(self) -> int:
         """How many test samples there are with the new ones."""
         return len(self._tested) + sum(self.of(row) == "test" for row in self._new)
+
+    def lacks_training(self) -> str:
+        """What a message says where none of what has arrived, be it labelled anew, is for training; else empty."""
+        if not self._arrived or any(self.of(row) == "train" for row in self._arrived):
+            return ""
+        groups = {row["group"] for row in self._arrived}
+        return (
+            f"training images: have 0 among {len(self._arrived)} new labelled images in {len(groups)} "
+            f"{'group' if len(groups) == 1 else 'groups'}, need >= 1: a group, such as the frames of one scene, goes "
+            "to one split as a whole; the next groups bring some"
+        )
 
     def _assigned(self, group: str) -> str:
         place = place_of(group, self._seed)
@@ -100,6 +112,36 @@ class Splits:
             if tested + taken >= needed:
                 return place
         return usual
+
+
+def what_lacks(
+    new: Manifest,
+    known: Manifest | None,
+    fetch_known: Callable[[], Manifest | None],
+    *,
+    gate_needs_tests: bool,
+    min_test_samples: int,
+    **ratios: Any,
+) -> str:
+    """What a message says where a round would fail for the splits that what has arrived goes to; empty where not.
+
+    Args:
+        new: what has arrived.
+        known: every sample of earlier rounds; None where they have not been fetched.
+        fetch_known: called only where it matters in which split the known groups are.
+        gate_needs_tests: whether the round ends for want of test samples.
+        min_test_samples: how many the gate needs.
+        ratios: ``train_ratio``, ``val_ratio`` and ``seed``.
+    """
+
+    def splits(before: Manifest | None) -> Splits:
+        return Splits(before or Manifest.of([], ()), new.rows(), min_test_samples=min_test_samples, **ratios)
+
+    lacks = splits(known).lacks_training()
+    if lacks and known is None:
+        lacks = splits(known := fetch_known()).lacks_training()
+    have = splits(known).count_tests() if gate_needs_tests else min_test_samples
+    return too_few_tests(have, min_test_samples) if have < min_test_samples else lacks
 
 
 def too_few_tests(have: int, need: int) -> str:

@@ -38,7 +38,6 @@ def trigger(
         from components.core.errors import InputError
         from components.core.job.failures import parameters_key, read_failures
         from components.core.job.job import Job
-        from components.core.manifest import Manifest
         from components.core.parameters import (
             CommonSettings,
             DataSettings,
@@ -55,7 +54,7 @@ def trigger(
         from components.deploy.pointer import publish_pointer
         from components.deploy.settle import settle
         from components.ingest.feed import take_new
-        from components.prepare.splits import Splits, too_few_tests
+        from components.prepare.splits import what_lacks
         from components.trigger.report import sections
         from components.trigger.trigger import asks_for_last_round, compares_with_known, decide
 
@@ -77,17 +76,15 @@ def trigger(
         last_round = job.store.stat(state.manifest) if timed and state.manifest else None
         compares = compares_with_known(chosen.trigger_conditions)
         known = job.manifest(state, cache_folder(job_root)) if compares or state.champion is None else None
-        lacks = ""
-        if state.champion is None and not gate.force_deploy:
-            splits = Splits(
-                known or Manifest.of([], ()),
-                arrivals.manifest.rows(),
-                seed=common.seed,
-                min_test_samples=gate.min_samples,
-                **dict(read(SplitSettings, settings)),
-            )
-            have = splits.count_tests()
-            lacks = too_few_tests(have, gate.min_samples) if have < gate.min_samples else ""
+        lacks = what_lacks(
+            arrivals.manifest,
+            known,
+            lambda: job.manifest(state, cache_folder(job_root)),
+            gate_needs_tests=state.champion is None and not gate.force_deploy,
+            min_test_samples=gate.min_samples,
+            seed=common.seed,
+            **dict(read(SplitSettings, settings)),
+        )
         decision = decide(
             state,
             arrivals,

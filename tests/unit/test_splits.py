@@ -5,7 +5,7 @@ import pytest
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.prepare.replay import check_test_set, round_manifest
-from components.prepare.splits import MAX_TEST_FRACTION, Splits, assign
+from components.prepare.splits import MAX_TEST_FRACTION, Splits, assign, what_lacks
 
 RATIOS = {"train_ratio": 0.8, "val_ratio": 0.1, "seed": 0}
 
@@ -90,3 +90,38 @@ def test_a_round_whose_candidate_the_gate_would_reject_for_its_test_set_is_not_t
     ):
         check_test_set(data, 20)
     check_test_set(data, have)
+
+
+def test_frames_of_one_scene_that_is_not_for_training_wait_for_more():
+    place = {assign(f"scene{number}", 0.8, 0.1, 0): f"scene{number}" for number in range(40)}
+    scene = samples(0, 30, group=place["test"])
+    assert Splits(NOTHING, scene.rows(), **RATIOS, min_test_samples=0).lacks_training() == (
+        "training images: have 0 among 30 new labelled images in 1 group, need >= 1: a group, such as the frames of "
+        "one scene, goes to one split as a whole; the next groups bring some"
+    )
+    more = Manifest.of([*scene.rows(), row(100, group=place["train"])], ["helmet"])
+    assert Splits(NOTHING, more.rows(), **RATIOS, min_test_samples=0).lacks_training() == ""
+    known = samples(500, 1, group=place["test"], split="train")  # of a scene that was trained on before
+    assert Splits(known, scene.rows(), **RATIOS, min_test_samples=0).lacks_training() == ""
+    unlabelled = samples(0, 3, group=place["test"], annotations=None)
+    assert Splits(NOTHING, unlabelled.rows(), **RATIOS, min_test_samples=0).lacks_training() == ""
+
+
+def test_samples_of_earlier_rounds_are_fetched_only_where_they_matter():
+    place = {assign(f"scene{number}", 0.8, 0.1, 0): f"scene{number}" for number in range(40)}
+    scene, asked = samples(0, 30, group=place["test"]), []
+    known = samples(500, 1, group=place["test"], split="train")
+
+    def fetch():
+        asked.append(1)
+        return known
+
+    given = {"gate_needs_tests": False, "min_test_samples": 20, **RATIOS}
+    assert what_lacks(samples(0, 30, group=place["train"]), None, fetch, **given) == ""
+    assert asked == []
+    assert what_lacks(scene, None, fetch, **given) == ""
+    assert asked == [1]
+    assert what_lacks(scene, None, lambda: None, **given).startswith("training images: have 0 among 30")
+    first = {**given, "gate_needs_tests": True}
+    assert what_lacks(samples(0, 10), NOTHING, fetch, **first).startswith("test images: have ")
+    assert what_lacks(samples(0, 60), NOTHING, fetch, **first) == ""
