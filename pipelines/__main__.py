@@ -244,6 +244,7 @@ def predict(
 
 
 @app.command()
+@remote.takes(remote.server)
 def sedna(
     file: Annotated[list[Path], typer.Argument(help="YAML files with resources of KubeEdge Sedna.")],
     parameter: Annotated[
@@ -253,11 +254,7 @@ def sedna(
     run_: Annotated[bool, typer.Option("--run", help="Run each job's pipeline here, once.")] = False,
     schedule: Annotated[bool, typer.Option("--schedule", help="Schedule the jobs on a cluster.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse what cannot be carried over.")] = False,
-    host: remote.Host = "",
-    namespace: remote.Namespace = "",
-    token_file: remote.TokenFile = "",
-    ca_cert: remote.CaCert = "",
-    insecure: remote.Insecure = False,
+    server: remote.Reach = remote.server,
 ) -> None:
     """Take over the jobs of KubeEdge Sedna: show them as commands, run them here or schedule them on a cluster."""
     with one_line_errors("interrupted; the same command continues"):
@@ -274,7 +271,7 @@ def sedna(
             for plan, given in zip(plans, ready, strict=True):
                 _run(plan.pipeline, given, Runner.SUBPROCESS)
         if schedule:
-            remote.schedule_plans(plans, host, namespace, token_file, ca_cert, insecure)
+            remote.schedule_plans(plans, server)
 
 
 EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")

@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 import urllib3
 from kfp.client import Client
 from kfp.client.token_credentials_base import TokenCredentialsBase
-from kfp_server_api import ApiException, V2beta1Experiment
+from kfp_server_api import ApiException, V2beta1Experiment, V2beta1Pipeline
 
 from components.core import parameters
 from components.core.documents import read_yaml_documents
@@ -126,6 +126,10 @@ class Cluster:
         """The page of a run."""
         return f"{self.ui}/#/runs/details/{run_id}"
 
+    def version_url(self, version: Version) -> str:
+        """The page of a version of a pipeline."""
+        return f"{self.ui}/#/pipelines/details/{version.pipeline}/version/{version.id}"
+
     def schedule_url(self, recurring_run_id: str) -> str:
         """The page of a recurring run."""
         return f"{self.ui}/#/recurringrun/details/{recurring_run_id}"
@@ -153,6 +157,27 @@ class Cluster:
             raise InputError(f"experiment {name!r} is archived: restore it, or choose another one with --experiment")
         return str(found.experiment_id)
 
+    def version(self, package: Package) -> Version:
+        """A compiled pipeline as the server has it, which is uploaded if it is not there.
+
+        Other container images make another version, see ``Package.version``.
+        """
+        name = package.version
+        with redirect_stdout(io.StringIO()):  # kfp prints links of its own
+            pipeline = self._find_pipeline(package.name) or self._make_pipeline(package)
+            found = self._find_version(pipeline, name)
+            if found:
+                return Version(pipeline, found, name)
+            try:
+                made = self.client.upload_pipeline_version(
+                    str(package.path), name, pipeline_id=pipeline, description=package.description
+                )
+            except ApiException as error:
+                if error.status != 409:
+                    raise
+                return Version(pipeline, self._find_version(pipeline, name), name)  # somebody else was quicker
+        return Version(pipeline, str(made.pipeline_version_id), name, is_new=True)
+
     def pages(self, request: Callable[..., Any], items: str, **query: Any) -> Iterator[Any]:
         """All that a request lists, page by page."""
         token: str | None = ""
@@ -160,6 +185,32 @@ class Cluster:
             page = request(page_token=token, page_size=_PAGE, _request_timeout=TIMEOUT, **query)
             yield from getattr(page, items) or []
             token = page.next_page_token or None
+
+    def _find_pipeline(self, name: str) -> str:
+        query = {"filter": equals("display_name", name), "namespace": self.namespace or ""}
+        found = self.pages(self.client.pipelines.pipeline_service_list_pipelines, "pipelines", **query)
+        return next((str(one.pipeline_id) for one in found), "")
+
+    def _make_pipeline(self, package: Package) -> str:
+        """Make a pipeline that has no version yet, with the suite's version as a tag."""
+        wanted = V2beta1Pipeline(
+            display_name=package.name,
+            description=package.description,
+            namespace=self.namespace,
+            tags={"edge-learning": VERSION},
+        )
+        try:
+            made = self.client.pipelines.pipeline_service_create_pipeline(wanted, _request_timeout=TIMEOUT)
+            return str(made.pipeline_id)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+        return self._find_pipeline(package.name)  # somebody else was quicker
+
+    def _find_version(self, pipeline: str, name: str) -> str:
+        request = self.client.pipelines.pipeline_service_list_pipeline_versions
+        listed = self.pages(request, "pipeline_versions", pipeline_id=pipeline)
+        return next((str(one.pipeline_version_id) for one in listed if one.display_name == name), "")
 
     def _find_experiment(self, name: str) -> Any:
         listed = self.client.experiments.experiment_service_list_experiments
@@ -183,12 +234,14 @@ class Package:
     Attributes:
         path: the file.
         name: of the pipeline.
+        description: of the pipeline.
         inputs: parameter names, and what the file says of each: ``parameterType``, ``isOptional``, ``defaultValue``.
         digest: SHA-256 of what the file means; comments do not count.
     """
 
     path: Path
     name: str
+    description: str
     inputs: Mapping[str, Mapping[str, Any]]
     digest: str
 
@@ -201,6 +254,23 @@ class Package:
     def face(self) -> Face:
         """What it takes, as people give it."""
         return face_of_compiled(self.inputs)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a pipeline on a server.
+
+    Attributes:
+        pipeline: id of the pipeline.
+        id: of the version.
+        name: as the pages show it.
+        is_new: whether it was uploaded just now.
+    """
+
+    pipeline: str
+    id: str
+    name: str
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,7 +343,8 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
         )
     inputs = definitions.get("parameters", {})
     digest = hashlib.sha256(json.dumps(documents, sort_keys=True).encode()).hexdigest()
-    return Package(path, str(documents[0]["pipelineInfo"]["name"]), inputs, digest)
+    info = documents[0]["pipelineInfo"]
+    return Package(path, str(info["name"]), str(info.get("description", "")), inputs, digest)
 
 
 def parse_arguments(package: Package, pairs: list[str], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,7 +387,7 @@ def submit(
     wait: bool = False,
     tell: Tell = print,
 ) -> Run:
-    """Run a compiled pipeline on a cluster, once. Caching is as it was compiled.
+    """Run a compiled pipeline on a cluster, once; it is uploaded first. Caching is as it was compiled.
 
     Args:
         cluster: from ``connect``.
@@ -338,16 +409,18 @@ def submit(
     package = read_package(pipeline)
     check_arguments(package, arguments)
     with cluster.explained(), redirect_stdout(io.StringIO()):  # kfp prints links of its own
+        version = cluster.version(package)
         made = cluster.client.run_pipeline(
             cluster.experiment(experiment or package.name),
             name or f"{package.name} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}",
-            pipeline_package_path=str(package.path),
+            pipeline_id=version.pipeline,
+            version_id=version.id,
             params=sort_into_place(package.face, arguments),
             service_account=service_account or None,
             pipeline_root=pipeline_root or None,
         )
     run = Run(made.run_id, cluster.run_url(made.run_id), made.state or "", made.created_at)
-    tell(f"run {run.id}: {run.url}")
+    tell(f"run {run.id} of {package.name} {version.name}: {run.url}")
     return follow(cluster, run.id, tell=tell) if wait else run
 
 

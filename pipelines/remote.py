@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,40 +39,75 @@ Compiled = Annotated[str, typer.Argument(help="Name of the pipeline, or path of 
 ScheduleName = Annotated[str, typer.Argument(help="Name of the schedule, as `status` lists it.")]
 
 
+Reach = Callable[[], Any]  # the server that the options name
+Asked = Callable[[], tuple[str, dict[str, Any], dict[str, Any]]]  # file of a pipeline, parameters, and how it runs
+
+
+def server(
+    host: Host = "", namespace: Namespace = "", token_file: TokenFile = "", ca_cert: CaCert = "",
+    insecure: Insecure = False,
+) -> Any:  # fmt: skip
+    """Reach the server; these are the options of every verb here."""
+    from pipelines.client import Server, connect
+
+    options = {"namespace": namespace, "token_file": token_file, "ca_cert": ca_cert, "verify_tls": not insecure}
+    return connect(Server.from_environment(host, **options))
+
+
+def request(
+    pipeline: Compiled, parameter: Parameter = None, params: Params = None, package_dir: PackageDir = _COMPILED,
+    experiment: Experiment = "", service_account: Account = "", pipeline_root: Root = "",
+) -> tuple[str, dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """Look at what is asked for: file of the pipeline, parameters, and how it runs."""
+    from pipelines import client
+
+    pipeline = pipeline if package_dir == _COMPILED else str(client.read_package(pipeline, package_dir).path)
+    given = client.parse_arguments(client.read_package(pipeline), parameter or [], parameters_from(params))
+    say_renamed(given)
+    how = {"experiment": experiment, "service_account": service_account, "pipeline_root": pipeline_root}
+    return pipeline, given, how
+
+
+def takes(group: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the options of a group in place of its parameter of that name; it calls that for what comes of them.
+
+    Args:
+        group: a function whose parameters are options.
+    """
+    name, options = group.__name__, list(inspect.signature(group, eval_str=True).parameters.values())
+
+    def with_options(verb: Callable[..., None]) -> Callable[..., None]:
+        def called(**given: Any) -> None:
+            chosen = {option.name: given.pop(option.name) for option in options}
+            verb(**given, **{name: partial(group, **chosen)})
+
+        rows = inspect.signature(verb, eval_str=True).parameters.values()
+        given = [option for row in rows for option in (options if row.name == name else [row])]
+        own = [row.replace(kind=inspect.Parameter.KEYWORD_ONLY) for row in given]
+        called.__name__, called.__doc__ = verb.__name__, verb.__doc__
+        called.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        called.__annotations__ = {row.name: row.annotation for row in own}
+        return called
+
+    return with_options
+
+
 @app.command(cls=PipelineCommand)
+@takes(request)
+@takes(server)
 def submit(
-    pipeline: Compiled,
-    parameter: Parameter = None,
-    params: Params = None,
+    request: Asked,
+    server: Reach,
     name: Annotated[str, typer.Option(help="Name of the run; default: pipeline name and time.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it succeeds.")] = False,
-    package_dir: PackageDir = _COMPILED,
-    experiment: Experiment = "",
-    service_account: Account = "",
-    pipeline_root: Root = "",
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
 ) -> None:
     """Run a compiled pipeline on a cluster, once."""
     with one_line_errors("interrupted; a submitted run continues"):
         from pipelines import client
 
-        pipeline = _in_folder(pipeline, package_dir)
-        given = _for_cluster(pipeline, parameter, params)
-        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
-        run = client.submit(
-            cluster,
-            pipeline,
-            given,
-            name=name,
-            wait=wait,
-            experiment=experiment,
-            service_account=service_account,
-            pipeline_root=pipeline_root,
-        )
+        pipeline, given, how = request()
+        cluster = server()
+        run = client.submit(cluster, pipeline, given, name=name, wait=wait, **how)
         if wait:
             for line in client.describe(cluster, run.id):
                 print(line)
@@ -79,10 +116,11 @@ def submit(
 
 
 @app.command(cls=PipelineCommand)
+@takes(request)
+@takes(server)
 def schedule(
-    pipeline: Compiled,
-    parameter: Parameter = None,
-    params: Params = None,
+    request: Asked,
+    server: Reach,
     every: Annotated[str, typer.Option(help="Interval, such as 30s, 5m, 2h or 1d.")] = "",
     cron: Annotated[str, typer.Option(help="Cron expression of six fields, seconds first: '0 */5 * * * *'.")] = "",
     start: Annotated[str, typer.Option(help="First run not before this time, such as 2026-01-31T08:00:00Z.")] = "",
@@ -91,53 +129,32 @@ def schedule(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for a run of the replaced schedule to finish first.")
     ] = False,
-    package_dir: PackageDir = _COMPILED,
-    experiment: Experiment = "",
-    service_account: Account = "",
-    pipeline_root: Root = "",
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
 ) -> None:
     """Run a compiled pipeline on a cluster on a schedule; an existing schedule of the same name is replaced."""
     with one_line_errors("interrupted; run the same command again to complete it"):
         from pipelines import schedule as schedules
 
-        pipeline = _in_folder(pipeline, package_dir)
-        given = _for_cluster(pipeline, parameter, params)
+        pipeline, given, how = request()
         timing = schedules.Timing.of(every, cron, start, end)
-        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
-        schedules.schedule(
-            cluster,
-            pipeline,
-            given,
-            timing,
-            name=name,
-            wait=wait,
-            experiment=experiment,
-            service_account=service_account,
-            pipeline_root=pipeline_root,
-        )
+        cluster = server()
+        schedules.schedule(cluster, pipeline, given, timing, name=name, wait=wait, **how)
+        for line in schedules.warnings_of_others(cluster):
+            print(line)
 
 
 @app.command()
+@takes(server)
 def upload(
     pipeline: Annotated[list[str] | None, typer.Argument(help="Names or compiled files; all without any.")] = None,
     package_dir: PackageDir = _COMPILED,
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """Put compiled pipelines into a cluster, with description and version, for its pages to show."""
     with one_line_errors():
         from pipelines.schedule import warnings_of_others
         from pipelines.upload import upload as put
 
-        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        cluster = server()
         for line in put(cluster, pipeline or [], package_dir):
             print(line)
         for line in warnings_of_others(cluster):
@@ -145,88 +162,70 @@ def upload(
 
 
 @app.command()
+@takes(server)
 def metrics(
     run: Annotated[str, typer.Argument(metavar="RUN|JOB_ROOT", help="Id of a run on a cluster, or a job_root.")],
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """Print the figures of a run, or of a job's last run, as JSON."""
     with one_line_errors():
         from pipelines.metrics import figures_of, figures_of_run
 
-        if _RUN_ID.fullmatch(run):
-            found = figures_of_run(_cluster(host, namespace, token_file, ca_cert, insecure), run)
-        else:
-            found = figures_of(run)
+        found = figures_of_run(server(), run) if _RUN_ID.fullmatch(run) else figures_of(run)
         print(found.model_dump_json(indent=2))
 
 
 @app.command()
+@takes(server)
 def pause(
     name: ScheduleName,
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """Pause a schedule; a run in progress continues."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
-        schedules.pause(_cluster(host, namespace, token_file, ca_cert, insecure), name)
+        schedules.pause(server(), name)
 
 
 @app.command()
+@takes(server)
 def resume(
     name: ScheduleName,
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """Resume a paused schedule; missed runs are not made up."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
-        schedules.resume(_cluster(host, namespace, token_file, ca_cert, insecure), name)
+        schedules.resume(server(), name)
 
 
 @app.command()
+@takes(server)
 def remove(
     name: ScheduleName,
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """Delete a schedule; while one of its runs is in progress, it is only disabled and the exit code is 1."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
-        if not schedules.remove(_cluster(host, namespace, token_file, ca_cert, insecure), name):
+        if not schedules.remove(server(), name):
             raise typer.Exit(1)
 
 
 @app.command()
+@takes(server)
 def status(
     name: Annotated[str, typer.Argument(help="Name of a schedule; default: all.")] = "",
-    host: Host = "",
-    namespace: Namespace = "",
-    token_file: TokenFile = "",
-    ca_cert: CaCert = "",
-    insecure: Insecure = False,
+    server: Reach = server,
 ) -> None:
     """List the schedules on a cluster with their newest runs."""
     with one_line_errors():
         from pipelines import schedule as schedules
 
-        cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+        cluster = server()
         for one in schedules.status(cluster, name):
             print(f"{one.name}  {'enabled' if one.enabled else 'paused'}  {one.timing}  {one.url}")
             for parameter, value in sorted(one.parameters.items()):
@@ -237,9 +236,7 @@ def status(
             print(line)
 
 
-def schedule_plans(
-    plans: Sequence[Plan], host: str, namespace: str, token_file: str, ca_cert: str, insecure: bool
-) -> None:
+def schedule_plans(plans: Sequence[Plan], server: Reach) -> None:
     """Schedule what looks at a feed, and submit what runs once; each under the name of its job.
 
     Raises:
@@ -250,32 +247,10 @@ def schedule_plans(
 
     for plan in plans:
         client.check_arguments(client.read_package(plan.pipeline), plan.parameters)
-    cluster = _cluster(host, namespace, token_file, ca_cert, insecure)
+    cluster = server()
     for plan in plans:
         if plan.every:
             timing = schedules.Timing.of(plan.every, "", "", "")
             schedules.schedule(cluster, plan.pipeline, plan.parameters, timing, name=plan.job.name)
         else:
             client.submit(cluster, plan.pipeline, plan.parameters)
-
-
-def _cluster(host: str, namespace: str, token_file: str, ca_cert: str, insecure: bool) -> Any:
-    from pipelines.client import Server, connect
-
-    options = {"namespace": namespace, "token_file": token_file, "ca_cert": ca_cert, "verify_tls": not insecure}
-    return connect(Server.from_environment(host, **options))
-
-
-def _in_folder(pipeline: str, folder: Path) -> str:
-    """The path of a pipeline that was compiled into another folder than that of the suite; a path stays."""
-    from pipelines.client import read_package
-
-    return pipeline if folder == _COMPILED else str(read_package(pipeline, folder).path)
-
-
-def _for_cluster(pipeline: str, pairs: list[str] | None, path: Path | None) -> dict[str, Any]:
-    from pipelines import client
-
-    given = client.parse_arguments(client.read_package(pipeline), pairs or [], parameters_from(path))
-    say_renamed(given)
-    return given

@@ -431,6 +431,7 @@ def _make(cluster: Cluster, order: _Order, previous: Schedule | None) -> None:
     if previous and order.timing.interval and not start:
         last = next(iter(_runs(cluster, previous, 1)), None)
         start = _rfc3339(last.created if last else previous.counts_from)
+    version = cluster.version(order.package)
     cluster.client.create_recurring_run(
         cluster.experiment(order.experiment),
         order.name,
@@ -442,7 +443,8 @@ def _make(cluster: Cluster, order: _Order, previous: Schedule | None) -> None:
         max_concurrency=1,
         no_catchup=True,
         params=dict(order.parameters),
-        pipeline_package_path=str(order.package.path),
+        pipeline_id=version.pipeline,
+        version_id=version.id,
         enabled=False,
         pipeline_root=order.pipeline_root or None,
         service_account=order.service_account or None,

@@ -5,6 +5,7 @@ It keeps state, refuses what the real one refuses (backend/src/apiserver/server)
 """
 
 import base64
+import email
 import itertools
 import json
 import re
@@ -15,12 +16,15 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+import yaml
+
 from pipelines.cron import parse_cron
 
 FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 NEVER = datetime.max.replace(tzinfo=UTC)
 FIELDS = {
     "experiments": {"display_name", "description", "namespace"},
+    "pipelines": {"display_name", "description", "namespace", "tags"},
     "runs": {
         "display_name",
         "description",
@@ -45,8 +49,13 @@ FIELDS = {
         "namespace",
     },
 }
-IDS = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
-LISTS = {"experiments": "experiments", "runs": "runs", "recurringruns": "recurringRuns"}
+IDS = {
+    "experiments": "experiment_id",
+    "pipelines": "pipeline_id",
+    "runs": "run_id",
+    "recurringruns": "recurring_run_id",
+}
+LISTS = {"experiments": "experiments", "pipelines": "pipelines", "runs": "runs", "recurringruns": "recurringRuns"}
 FILTERABLE = {"name", "display_name", "created_at", "description", "recurring_run_id", "experiment_id", "state"}
 TYPES = {
     "NUMBER_INTEGER": (int, float),
@@ -85,6 +94,7 @@ class FakeApi:
         self.reporting_seconds = 0
         self.knows_orphans = False
         self.experiments, self.runs, self.recurringruns = {}, {}, {}
+        self.pipelines, self.versions = {}, {}
         self.requests, self.bodies, self.killed = [], [], set()
         self.most_enabled = self.most_running = 0
         self.refuse = None  # (method, pattern of the path, status, message)
@@ -219,7 +229,13 @@ class FakeApi:
                 raise RefusalError(*self.refuse[2:])
             if path == "/apis/v2beta1/healthz":
                 return {"multi_user": True} if self.namespaces else {}
-            found = re.fullmatch(r"/apis/v2beta1/(experiments|runs|recurringruns)(?:/([^/:]+))?(?::(\w+))?", path)
+            if path == "/apis/v2beta1/pipelines/upload_version":
+                return self._upload_version(query, body)
+            if found := re.fullmatch(r"/apis/v2beta1/pipelines/([^/]+)/versions", path):
+                return self._versions_of(found[1], query)
+            found = re.fullmatch(
+                r"/apis/v2beta1/(experiments|pipelines|runs|recurringruns)(?:/([^/:]+))?(?::(\w+))?", path
+            )
             if not found:
                 raise RefusalError(404, "")
             return self._answer(method, *found.groups(), query, body)
@@ -287,6 +303,7 @@ class FakeApi:
             raise RefusalError(500, "Failed to convert: Invalid input error: name cannot be empty")
         return {
             "experiments": self._create_experiment,
+            "pipelines": self._create_pipeline,
             "runs": self._create_run,
             "recurringruns": self._create_schedule,
         }[kind](body)
@@ -301,6 +318,41 @@ class FakeApi:
         made = {"experiment_id": str(uuid.uuid4()), "storage_state": "AVAILABLE", **body}
         self.experiments[made["experiment_id"]] = made
         return _shown(made)
+
+    def _create_pipeline(self, body):
+        self._allow(body.get("namespace"))
+        home = (body["display_name"], body.get("namespace"))
+        if home in {(one["display_name"], one.get("namespace")) for one in self.pipelines.values()}:
+            raise RefusalError(409, f"Already exist error: The name {body['display_name']} already exists")
+        made = {"pipeline_id": str(uuid.uuid4()), **body}
+        self.pipelines[made["pipeline_id"]] = made
+        return _shown(made)
+
+    def _upload_version(self, query, package):
+        if query.get("pipelineid") not in self.pipelines:
+            raise RefusalError(404, f"Pipeline {query.get('pipelineid')} not found")
+        same = [one for one in self.versions.values() if one["pipeline_id"] == query["pipelineid"]]
+        if query["name"] in {one["display_name"] for one in same}:
+            raise RefusalError(409, f"Already exist error: The name {query['name']} already exists")
+        made = {
+            "pipeline_version_id": str(uuid.uuid4()),
+            "pipeline_id": query["pipelineid"],
+            "display_name": query["name"],
+            "description": query.get("description"),
+            "_package": package,
+        }
+        self.versions[made["pipeline_version_id"]] = made
+        return _shown(made)
+
+    def _versions_of(self, pipeline, query):
+        found = [one for one in self.versions.values() if one["pipeline_id"] == pipeline]
+        begin = _begin(query)
+        end = begin + int(query.get("page_size") or 20)
+        answer = {"pipeline_versions": [_shown(one) for one in found[begin:end]], "total_size": len(found)}
+        if end < len(found):
+            token = {"begin": end, "filter": None, "sort_by": None}
+            answer["next_page_token"] = base64.b64encode(json.dumps(token).encode()).decode()
+        return answer
 
     def _create_run(self, body):
         self._check_pipeline(body)
@@ -346,9 +398,7 @@ class FakeApi:
         if body.get("experiment_id") not in self.experiments:
             raise RefusalError(404, f"Experiment {body.get('experiment_id')} not found")
         self._allow(self.experiments[body["experiment_id"]].get("namespace"))
-        if not body.get("pipeline_spec"):
-            raise RefusalError(400, "Failed to fetch a template with an empty pipeline spec manifest")
-        spec = body["pipeline_spec"].get("pipeline_spec", body["pipeline_spec"])
+        spec = self.spec_of(body)
         if spec.get("schemaVersion") != "2.1.0":
             raise RefusalError(400, "unsupported schema version")
         inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -363,12 +413,25 @@ class FakeApi:
                 400, f"parameter(s) provided are not required by pipeline: {given.keys() - inputs.keys()}"
             )
 
+    def spec_of(self, body):
+        """The compiled pipeline of a run or a recurring run."""
+        if reference := body.get("pipeline_version_reference"):
+            version = self.versions.get(reference["pipeline_version_id"])
+            if version is None or version["pipeline_id"] != reference["pipeline_id"]:
+                raise RefusalError(404, f"PipelineVersion {reference['pipeline_version_id']} not found")
+            return next(yaml.safe_load_all(version["_package"]))
+        if not body.get("pipeline_spec"):
+            raise RefusalError(400, "Failed to fetch a template with an empty pipeline spec manifest")
+        return body["pipeline_spec"].get("pipeline_spec", body["pipeline_spec"])
+
     def _list(self, kind, query):
         self._allow(query.get("namespace"))
         found = [one for one in getattr(self, kind).values() if one.get("_listed", self.now) <= self.now]
         if self.namespaces:
             homes = {one["experiment_id"]: one.get("namespace") for one in self.experiments.values()}
-            found = [one for one in found if homes[one["experiment_id"]] == query["namespace"]]
+            found = [
+                one for one in found if homes.get(one.get("experiment_id"), one.get("namespace")) == query["namespace"]
+            ]
         found = _sorted(_filtered(found, query.get("filter")), query.get("sort_by"))
         begin = _begin(query)
         end = begin + min(int(query.get("page_size") or 20), 200)
@@ -432,7 +495,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self):
         parts = urlsplit(self.path)
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+        body = self._body(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         if self.api.login_page:
             return self._redirect_to_login(parts.path)
         before, after = self.api.changing(self.command)
@@ -446,6 +509,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self._break() if after else self._send(status, json.dumps(answer).encode() if answer != "" else b"")
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+
+    def _body(self, content):
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/form-data"):
+            return json.loads(content or b"{}")
+        (part,) = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + content).get_payload()
+        return part.get_payload(decode=True).decode()
 
     def _send(self, status, content, kind="application/json", **headers):
         self.send_response(status)

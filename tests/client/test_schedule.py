@@ -9,6 +9,7 @@ from kfp.compiler import Compiler
 
 import pipelines.schedule
 from components.core.errors import InputError
+from components.core.version import VERSION
 from pipelines.client import Server, connect, submit
 from pipelines.cron import parse_cron
 from pipelines.schedule import Timing, pause, remove, resume, schedule, status
@@ -200,8 +201,10 @@ def test_what_is_made(api, put, said):
     assert found["status"] == "ENABLED"
     assert found["trigger"] == {"periodic_schedule": {"interval_second": "60"}}
     assert found["runtime_config"]["parameters"] == ARGUMENTS
-    assert found["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == NAME
-    assert set(found["pipeline_spec"]["platform_spec"]["platforms"]) == {"kubernetes"}
+    assert api.spec_of(found)["pipelineInfo"]["name"] == NAME
+    (pipeline,), (version,) = api.pipelines.values(), api.versions.values()
+    assert found["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+    assert pipeline["tags"] == {"edge-learning": VERSION}
     assert found["description"].startswith("helmet-detection every 1 minute; made by python -m pipelines schedule")
     assert said == [f"helmet-detection is scheduled: every 1 minute: {made.url}"]
     assert made.url == f"{api.url}/#/recurringrun/details/{found['recurring_run_id']}"
@@ -501,17 +504,17 @@ def test_a_call_that_is_killed_anywhere_is_completed_by_the_next(api, put, chang
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("change", range(1, 5))
+@pytest.mark.parametrize("change", range(1, 7))
 def test_a_first_call_that_is_killed_anywhere(api, put, change, after):
     api.die_at(change, after)
     with suppress(InputError):
         put()
     died = api.heal()
-    assert died == (change <= 3), "the experiment, the schedule, enabling it"
+    assert died == (change <= 5), "pipeline, version, experiment, schedule, enabling it"
     made = put()
     assert [one["recurring_run_id"] for one in api.named(NAME)] == [made.id]
     assert len(api.enabled(NAME)) == 1
-    assert len(api.experiments) == 1
+    assert len(api.experiments) == len(api.pipelines) == len(api.versions) == 1
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

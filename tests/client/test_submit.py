@@ -52,7 +52,8 @@ def test_a_run_is_made_in_an_experiment_of_its_own(api, cluster):
     assert made["runtime_config"]["parameters"] == ARGUMENTS | {"settings": {"train": {"epochs": 3}}}
     assert made["display_name"].startswith("helmet-detection 20")
     assert run.url == f"{api.url}/#/runs/details/{run.id}"
-    assert said == [f"run {run.id}: {run.url}"]
+    (version,) = api.versions.values()
+    assert said == [f"run {run.id} of helmet-detection {version['display_name']}: {run.url}"]
 
 
 def test_the_second_run_uses_the_same_experiment(api, cluster):
@@ -64,12 +65,16 @@ def test_the_second_run_uses_the_same_experiment(api, cluster):
 def test_what_is_sent_is_the_committed_file(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
     spec, platform = yaml.safe_load_all((COMPILED / "pipelines" / "helmet-detection.yaml").read_text())
-    assert api.runs[run.id]["pipeline_spec"] == {"pipeline_spec": spec, "platform_spec": platform}
+    (version,) = api.versions.values()
+    assert api.runs[run.id]["pipeline_version_reference"] == {
+        "pipeline_id": version["pipeline_id"], "pipeline_version_id": version["pipeline_version_id"],
+    }  # fmt: skip
+    assert list(yaml.safe_load_all(version["_package"])) == [spec, platform]
 
 
 def test_caching_stays_as_compiled(api, cluster):
     run = submit(cluster, "helmet-detection", ARGUMENTS, tell=len)
-    tasks = api.runs[run.id]["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    tasks = api.spec_of(api.runs[run.id])["root"]["dag"]["tasks"]
     assert {"setup", "train", "report"} <= tasks.keys()
     assert all(task["cachingOptions"] == {} for task in tasks.values())
 
@@ -89,7 +94,7 @@ def test_a_name_is_looked_up_in_the_folder_of_the_users_own_images(api, tmp_path
     words = ["submit", "helmet-detection", "--host", api.url, "--package-dir", str(tmp_path), *given]
     assert CliRunner().invoke(app, words).exit_code == 0
     (run,) = api.runs.values()
-    assert "example.com/train:" in json.dumps(run["pipeline_spec"])
+    assert "example.com/train:" in json.dumps(api.spec_of(run))
 
 
 def test_nothing_of_kfp_is_printed(cluster, capsys):

@@ -1,62 +1,68 @@
-import json
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from components.core.errors import InputError
-from pipelines.client import COMPILED, Cluster, read_package
+from components.core.version import VERSION
+from pipelines.client import COMPILED, Cluster, Server, connect, read_package
 from pipelines.schedule import warnings_of_others
 from pipelines.upload import upload
 
 
-class Pipelines:
-    """The part of kfp's client that keeps pipelines and their versions."""
-
-    def __init__(self):
-        self.kept, self.versions = {}, {}
-        self.pipelines = SimpleNamespace(
-            pipeline_service_list_pipelines=self.list_pipelines,
-            pipeline_service_create_pipeline=self.create_pipeline,
-            pipeline_service_list_pipeline_versions=self.list_versions,
-        )
-
-    def list_pipelines(self, filter, namespace, **_):
-        assert namespace == "team"
-        name = json.loads(filter)["predicates"][0]["stringValue"]
-        found = [SimpleNamespace(pipeline_id=name)] if name in self.kept else []
-        return SimpleNamespace(pipelines=found, next_page_token="")
-
-    def create_pipeline(self, wanted, **_):
-        self.kept[wanted.display_name] = wanted
-        return SimpleNamespace(pipeline_id=wanted.display_name)
-
-    def upload_pipeline_version(self, path, name, pipeline_id, description):
-        self.versions.setdefault(pipeline_id, []).append(name)
-
-    def list_versions(self, pipeline_id, **_):
-        listed = [SimpleNamespace(display_name=name) for name in self.versions.get(pipeline_id, [])]
-        return SimpleNamespace(pipeline_versions=listed, next_page_token="")
-
-
-def test_every_pipeline_is_uploaded_once_with_its_description_and_version():
-    client = Pipelines()
-    cluster = Cluster(client, "http://host", "team", "http://ui")
+def test_every_pipeline_is_uploaded_once_with_its_description_and_version(api, cluster):
     names = sorted(path.stem for path in (COMPILED / "pipelines").glob("*.yaml"))
     said = list(upload(cluster, []))
-    assert sorted(client.kept) == names
-    assert client.kept["helmet-detection"].description.startswith("Bring images in, train a detector")
-    version = f"0.1.0-{read_package('helmet-detection').digest[:8]}"
-    assert client.versions["helmet-detection"] == [version]
-    assert said[0].endswith(" is uploaded: http://ui/#/pipelines")
-    assert list(upload(cluster, ["helmet-detection"])) == [
-        f"helmet-detection {version} was there already: http://ui/#/pipelines"
-    ]
-    assert client.versions["helmet-detection"] == [version]
+    made = {one["display_name"]: one for one in api.pipelines.values()}
+    assert sorted(made) == names
+    helmets = made["helmet-detection"]
+    assert helmets["description"].startswith("Bring images in, train a detector")
+    assert helmets["tags"] == {"edge-learning": VERSION}
+    (version,) = [one for one in api.versions.values() if one["pipeline_id"] == helmets["pipeline_id"]]
+    assert version["display_name"] == f"{VERSION}-{read_package('helmet-detection').digest[:8]}"
+    assert version["description"] == helmets["description"]
+    page = f"{api.url}/#/pipelines/details/{version['pipeline_id']}/version/{version['pipeline_version_id']}"
+    assert f"helmet-detection {version['display_name']} is uploaded: {page}" in said
+    again = list(upload(cluster, ["helmet-detection"]))
+    assert again == [f"helmet-detection {version['display_name']} was there already: {page}"]
+    assert len(api.versions) == len(names)
 
 
-def test_an_unknown_pipeline_is_not_uploaded():
+def test_other_container_images_make_another_version(api, cluster, tmp_path):
+    compiled = (COMPILED / "pipelines" / "helmet-detection.yaml").read_text()
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(compiled.replace("edge-learning/train:", f"example.com/{name}:"))
+        (line,) = upload(cluster, [str(tmp_path / f"{name}.yaml")])
+        assert " is uploaded: " in line
+    assert (len(api.pipelines), len(api.versions)) == (1, 2)
+
+
+def test_an_old_version_is_found_behind_many_others(api, cluster, monkeypatch):
+    monkeypatch.setattr("pipelines.client._PAGE", 2)
+    list(upload(cluster, ["helmet-detection"]))
+    (first,) = api.versions.values()
+    api.versions = {f"v{number}": first | {"display_name": str(number)} for number in range(5)} | {"first": first}
+    assert " was there already: " in next(upload(cluster, ["helmet-detection"]))
+
+
+def test_two_uploads_at_the_same_time_make_one_version(api):
+    def call():
+        said.append(next(upload(connect(Server(api.url)), ["helmet-detection"])))
+
+    said = []
+    threads = [threading.Thread(target=call) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert (len(said), len(api.pipelines), len(api.versions)) == (4, 1, 1)
+    assert sum(" is uploaded: " in line for line in said) == 1
+
+
+def test_an_unknown_pipeline_is_not_uploaded(api, cluster):
     with pytest.raises(InputError, match="unknown pipeline 'helmets'"):
-        list(upload(Cluster(Pipelines(), "http://host", None, "http://ui"), ["helmets"]))
+        list(upload(cluster, ["helmets"]))
+    assert not api.pipelines
 
 
 def test_a_schedule_made_in_the_form_is_warned_of():
