@@ -14,7 +14,13 @@ from components.core.parameters import MODELS, SETTINGS, WORKFLOWS, Parameters, 
 
 _BY_NAME = {model.__name__: model for model in MODELS}
 _CHANNEL = "pipelinechannel--"  # before the name of what a group of tasks hands on
-_CHECKS_ONLY = ("setup", "setup-round", "setup-joint", "setup-lifelong")  # steps that take everything, to check it
+_CHECKS_ONLY = (
+    "setup",
+    "setup-round",
+    "setup-benchmark",
+    "setup-joint",
+    "setup-lifelong",
+)  # steps that take everything, to check it
 
 
 def sections_read(component: Any) -> set[type[Parameters]]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from components.benchmark.component import leaderboard, plan_cases, run_case, setup_benchmark
 from components.convert.component import convert
 from components.deploy.component import deploy, promote
 from components.evaluate.component import evaluate, judge
@@ -23,6 +24,7 @@ from components.rollout.component import rollout
 from components.setup.component import setup, setup_round
 from components.train.component import train
 from components.trigger.component import trigger
+from pipelines.benchmark import benchmark
 from pipelines.hard_example_mining import hard_example_mining
 from pipelines.helmet_detection import helmet_detection
 from pipelines.incremental_learning import incremental_learning
@@ -47,14 +49,18 @@ COMPONENTS: dict[str, Any] = {
         ingest,
         judge,
         label,
+        leaderboard,
         mine,
         plan,
+        plan_cases,
         prepare,
         promote,
         conclude,
         report,
         rollout,
+        run_case,
         setup,
+        setup_benchmark,
         setup_joint,
         setup_lifelong,
         setup_round,
@@ -75,5 +81,6 @@ PIPELINES: dict[str, Any] = {
         lifelong_learning,
         lifelong_round,
         hard_example_mining,
+        benchmark,
     )
 }

@@ -24,10 +24,11 @@ def port(name, *shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def colour_model(height=64, width=96, kind=TensorProto.FLOAT):
-    """A detector of cells of 8 pixels that are wholly red (class 0) or wholly blue (class 1)."""
-    weights = np.full((2, 3, 8, 8), -1 / 64, np.float32)
-    weights[0, 0] = weights[1, 2] = 1 / 64
+def colour_model(height=64, width=96, kind=TensorProto.FLOAT, channels=(0, 2)):
+    """A detector of cells of 8 pixels that are wholly of a colour: red (class 0) or blue (class 1)."""
+    classes = len(channels)
+    weights = np.full((classes, 3, 8, 8), -1 / 64, np.float32)
+    weights[np.arange(classes), list(channels)] = 1 / 64
     nodes = [
         helper.make_node("Conv", ["images", "weights", "bias"], ["colour"], strides=[8, 8]),
         helper.make_node("Mul", ["colour", "steep"], ["logits"]),
@@ -38,16 +39,16 @@ def colour_model(height=64, width=96, kind=TensorProto.FLOAT):
     ]
     constants = {
         "weights": weights,
-        "bias": np.full(2, -0.5, np.float32),
+        "bias": np.full(classes, -0.5, np.float32),
         "steep": np.float32(6),
         "half0": np.full((1, 4, height // 8, width // 8), 0.5, np.float32),
         "half1": np.full((1, 4, height // 16, width // 16), 0.5, np.float32),
-        "never": np.zeros((1, 2, height // 16, width // 16), np.float32),
+        "never": np.zeros((1, classes, height // 16, width // 16), np.float32),
     }
     outputs = [
-        port(f"{name}{scale}", 1, channels, height // (8 << scale), width // (8 << scale))
+        port(f"{name}{scale}", 1, size, height // (8 << scale), width // (8 << scale))
         for scale in (0, 1)
-        for name, channels in (("box", 4), ("cls", 2))
+        for name, size in (("box", 4), ("cls", classes))
     ]
     images = helper.make_tensor_value_info("images", kind, [1, 3, height, width])
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]

@@ -79,6 +79,27 @@ def test_mining_in_small(run):
     assert "200 frames" in told and "CrossEntropy" in told
 
 
+def test_deeppcb_in_small(tmp_path):
+    from benchmarks import deeppcb
+    from components.ingest.dataset import Folder
+
+    board = tmp_path / "group00041" / "00041"
+    for folder in (board, board.with_name("00041_not")):
+        folder.mkdir(parents=True)
+    for name in ("1_test.jpg", "1_temp.jpg", "2_test.jpg", "3_test.jpg"):
+        (board / name).write_bytes(b"image")
+    (board.with_name("00041_not") / "1.txt").write_text("466 441 493 470 3\n\n28 25 55 55 6\n")
+    (board.with_name("00041_not") / "2.txt").write_text("1 2 3 4 7\n")
+    folder = Folder.scan(tmp_path)
+    assert deeppcb.DeepPcb.detect(folder)
+    first, second, third = deeppcb.DeepPcb.read(folder).records
+    assert [(label.name, label.box) for label in first.labels] == [
+        ("mousebite", (466, 441, 493, 470)), ("pin-hole", (28, 25, 55, 55)),
+    ]  # fmt: skip
+    assert "a type from 1 to 6" in second.reason
+    assert third.reason
+
+
 @pytest.mark.slow
 def test_ingest_in_small(run, scenes):
     assert "times as long as ours" in run("ingest", scenes / "12.zip", "--images", 24, "--repeats", 1)

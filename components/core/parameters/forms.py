@@ -120,6 +120,22 @@ def parse_labels(text: str) -> dict[str, str]:
     return labels
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read seeds, ``0,1,2``.
+
+    Raises:
+        InputError: none, one that is no whole number from 0 to 2147483647, or one that comes twice.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not re.fullmatch(r"[0-9]{1,10}", part) or int(part) >= 2**31]
+    if wrong or not parts:
+        raise InputError(f"seeds={shown(text)}: give whole numbers from 0 to 2147483647, such as 0,1,2")
+    seeds = tuple(map(int, parts))
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds={shown(text)}: a seed is given twice")
+    return seeds
+
+
 def parse_classes(text: str) -> dict[str, str]:
     """Read class names, ``helmet,head``, or with renaming, ``hat:helmet,person:head``.
 

@@ -35,6 +35,7 @@ from components.core.parameters.forms import (
     parse_group_pattern,
     parse_image_size,
     parse_labels,
+    parse_seeds,
     read_value,
     shown,
 )
@@ -419,10 +420,22 @@ class RoundSettings(Parameters):
         return self
 
 
-class TrainSettings(Parameters):
-    """How a model is trained."""
+class DeviceSettings(Parameters):
+    """What a model is trained on."""
 
     section = "train"
+
+    device: Annotated[
+        str,
+        _matching(r"auto|cpu|mps|(cuda:)?[0-9]+(,[0-9]+)*", "must be auto, cpu, mps or GPU numbers such as 0 or 0,1"),
+    ] = Field(
+        "auto", description="`auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.", json_schema_extra=_LISTED
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="Processes that load images.")
+
+
+class TrainSettings(DeviceSettings):
+    """How a model is trained."""
 
     estimator: str = Field(
         "yolo", min_length=1, description="Kind of model: `yolo`, `fpn`, `segmentation`, or an estimator of a plug-in."
@@ -445,13 +458,6 @@ class TrainSettings(Parameters):
     patience: Annotated[int, Field(ge=0)] = Field(
         50, description="Epochs without progress after which training stops; 0 for never."
     )
-    device: Annotated[
-        str,
-        _matching(r"auto|cpu|mps|(cuda:)?[0-9]+(,[0-9]+)*", "must be auto, cpu, mps or GPU numbers such as 0 or 0,1"),
-    ] = Field(
-        "auto", description="`auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.", json_schema_extra=_LISTED
-    )
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="Processes that load images.")
     estimator_options: dict[str, Any] = Field(
         {}, description='Further settings by the estimator\'s own names, such as `{"mosaic": 0, "lr0": 0.002}`.'
     )
@@ -836,6 +842,58 @@ class LabelSettings(Parameters):
     classes: Classes = Field("", description="Class names to offer besides those that the job has.")
 
 
+class BenchmarkSettings(Parameters):
+    """What a benchmark compares, and how the samples arrive."""
+
+    section = "benchmark"
+
+    algorithms: list[Any] = Field(
+        [{"estimator": "yolo", "miner": "entropy-sum"}],
+        description="Algorithms, each a mapping such as `{estimator: fpn, miner: [IBT, entropy], label_budget: 20}`; a "
+        "list of values is one algorithm for each.",
+    )
+    baselines: str = Field(
+        "frozen,random,full",
+        description="What algorithms are compared with: `frozen` (the first model), `random` (as many labels, drawn at "
+        "random) and `full` (all labels, trained from the start in each round).",
+        json_schema_extra={"joined_by": ",", "empty": True},
+    )
+    seeds: Annotated[str, _read_by(parse_seeds)] = Field(
+        "0,1,2", description="Random seeds; each algorithm runs once with each.", json_schema_extra=_LISTED
+    )
+    stream: Literal["order", "random", "pattern", "class"] = Field(
+        "random",
+        description="How samples arrive: in the `order` of their paths, at `random`, by a `pattern` over the path, or "
+        "`class` by class.",
+    )
+    rounds: Annotated[int, Field(ge=2, le=100)] = Field(
+        4, description="Number of rounds; the first is labelled whole. A `pattern` has as many as it finds texts."
+    )
+    stream_pattern: Annotated[str, _read_by(parse_group_pattern)] = Field(
+        "", description="Regular expression over the source path with one group; each text that it finds is a round."
+    )
+    stream_order: str = Field(
+        "",
+        description="Names of the rounds or classes in order of arrival; the others follow sorted.",
+        json_schema_extra=_LISTED,
+    )
+    test_url: str = Field(
+        "", description="A test set of its own, in the form of `data_url`; empty to hold out a part of each round."
+    )
+    sort_by: str = Field(
+        "map50", min_length=1, description="Figures that the leaderboard is sorted by.", json_schema_extra=_LISTED
+    )
+    case_timeout: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
+        86400.0, description="Seconds that one algorithm with one seed may take."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_pattern(self) -> Self:
+        if (self.stream == "pattern") != bool(self.stream_pattern):
+            raise _problem("stream=pattern and stream_pattern need each other: give both, or neither")
+        return self
+
+
 Workflow = tuple[type[Parameters], ...]
 
 _ROUND: Workflow = (
@@ -862,6 +920,10 @@ WORKFLOWS: dict[str, Workflow] = {
     "incremental-round": _ROUND,
     "lifelong-learning": (*_LIFELONG_ROUND, TriggerSettings),
     "lifelong-round": _LIFELONG_ROUND,
+    "benchmark": (
+        SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, DeviceSettings,
+        BenchmarkSettings,
+    ),
     "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings),
 }  # fmt: skip
 

@@ -1,0 +1,304 @@
+"""The algorithms of a benchmark: what a file says of them, as a grid, and the baselines that each is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from components.core.errors import InputError
+from components.core.estimators.base import check_training, estimators
+from components.core.miners.base import make_miner
+from components.core.parameters import parse_image_size, shown, whole_numbers
+from components.core.parameters.check import unknown
+
+Baseline = Literal["frozen", "random", "full"]
+BASELINES: tuple[Baseline, ...] = ("frozen", "random", "full")
+GRIDS = ("estimator_options", "miner_parameters", "round_options")  # mappings whose values may be lists, too
+MAX_CASES = 2000
+LONGEST_NAME = 120
+
+
+def _image_size(value: Any) -> Any:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        return text  # of which pydantic says what is wrong
+    try:
+        parse_image_size(text)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+class Algorithm(BaseModel):
+    """One way to learn from rounds. Names are those of the parameters of the same meaning elsewhere.
+
+    Attributes:
+        name: in the leaderboard.
+        baseline: what it is compared with; empty for an algorithm of the file.
+        estimator: kind of model.
+        base_model: what the first model starts from.
+        initial_epochs: passes over the first round, which is labelled whole; with 0 the base model is the first model,
+            and the first round is mined as the others are.
+        epochs: passes over the samples of a round.
+        image_size: pixels, one number or ``height,width``.
+        batch: images per step.
+        estimator_options: further settings by the estimator's own names.
+        round_options: the same, for the trainings of rounds alone.
+        miner: rule that ranks the images of a round.
+        miner_parameters: of that rule.
+        min_score: of the boxes that the rule sees.
+        label_budget: images to label in each round; -1 for all that the rule calls hard.
+        random_fraction: part of the budget that is drawn at random.
+        empty_fraction: part of the budget for images in which nothing was found.
+        shortlist: how many times the budget is compared, to choose images that are unlike each other.
+        replay_ratio: samples of earlier rounds to train on again, for each new one.
+        gate_metric: figure on the validation samples of all rounds so far that candidates are judged by.
+        min_gain: a candidate replaces the champion if it is at least this much better; -1 for always.
+        fill_unlabelled: what becomes of objects of classes that were not labelled in a sample: ``off``, ``report`` to
+            count the champion's confident boxes, ``fill`` to train on them.
+        fill_confidence: least score of such a box.
+        confidence_threshold: score from which a box counts in precision, recall and F1.
+        nms_threshold: overlap above which the worse of two boxes of a class is dropped.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
+    baseline: Literal["", "frozen", "random", "full"] = ""
+    estimator: str = "yolo"
+    base_model: Annotated[str, Field(min_length=1)] = "yolo11n.yaml"
+    initial_epochs: Annotated[int, Field(ge=0)] = 100
+    epochs: Annotated[int, Field(ge=1)] = 30
+    image_size: Annotated[str, BeforeValidator(_image_size)] = "640"
+    batch: Annotated[int, Field(ge=1, le=4096)] = 16
+    estimator_options: dict[str, Any] = {}
+    round_options: dict[str, Any] = {}
+    miner: str = "entropy-sum"
+    miner_parameters: dict[str, Any] = {}
+    min_score: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    label_budget: Annotated[int, Field(ge=-1)] = -1
+    random_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    empty_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
+    shortlist: Annotated[float, Field(ge=1, le=100)] = 3.0
+    replay_ratio: Annotated[float, Field(ge=0, le=100)] = 1.0
+    gate_metric: Literal["map50", "map50_95", "f1", "f1_ianvs"] = "map50"
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    fill_unlabelled: Literal["off", "report", "fill"] = "off"
+    fill_confidence: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    confidence_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what it does."""
+        return self.model_dump(exclude={"name"})
+
+    def first_model(self) -> dict[str, Any]:
+        """What the training of its first model depends on; algorithms with the same share the model."""
+        names = ("estimator", "base_model", "initial_epochs", "image_size", "batch", "estimator_options",
+                 "confidence_threshold", "nms_threshold")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+class Case(BaseModel):
+    """One algorithm with one seed: what is run, and may fail, for itself.
+
+    Attributes:
+        algorithm: the algorithm.
+        seed: of splits, draws and training.
+        digest: of all that its result depends on; a finished case with the same digest is not run again.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    algorithm: Algorithm
+    seed: int
+    digest: str
+
+
+def read_algorithms(given: Sequence[Any]) -> list[Algorithm]:
+    """The algorithms that a file lists; where a value is a list, there is one algorithm for each of its items.
+
+    Lists inside of ``estimator_options``, ``miner_parameters`` and ``round_options`` count as well; an option whose
+    value is a list is written as a list in a list.
+
+    Args:
+        given: mappings with the fields of :class:`Algorithm`.
+
+    Raises:
+        InputError: everything that is wrong with them, in one line.
+    """
+    found: list[Algorithm] = []
+    wrong: list[str] = []
+    for number, one in enumerate(given, 1):
+        place = f"algorithms[{number}]"
+        if not isinstance(one, Mapping):
+            wrong.append(f"{place} must be a mapping such as {{estimator: yolo, miner: IBT}}, not {str(one)[:60]!r}")
+            continue
+        known = sorted(Algorithm.model_fields.keys() - {"baseline"})
+        strangers = [f"{place}: {unknown(str(key), known, 'field of an algorithm')}" for key in one if key not in known]
+        if strangers:
+            wrong += strangers
+            continue
+        for chosen, label in _grid(whole_numbers(dict(one))):
+            try:
+                algorithm = Algorithm.model_validate(chosen)
+            except ValidationError as error:
+                wrong += [f"{place}: {_sentence(detail)}" for detail in error.errors()]
+                continue
+            plain = algorithm.name or f"{algorithm.estimator} {algorithm.miner}"
+            found.append(algorithm.model_copy(update={"name": f"{plain} {label}".strip()[:LONGEST_NAME]}))
+        if len(found) > MAX_CASES:
+            raise InputError(f"{place}: more than {MAX_CASES} algorithms: list fewer values")
+    wrong += _repeated(found)
+    if not given:
+        wrong.append("algorithms is empty: list at least one, such as {estimator: yolo, miner: IBT}")
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
+    return found
+
+
+def baselines_of(algorithms: Iterable[Algorithm], wanted: Sequence[str]) -> list[Algorithm]:
+    """What algorithms are compared with, each once.
+
+    ``frozen`` is the first model, for ever. ``random`` labels as many images of each round, drawn at random. ``full``
+    labels everything, and trains a new model on all of it in each round.
+
+    Raises:
+        InputError: another baseline is wanted.
+    """
+    strange = [name for name in wanted if name not in BASELINES]
+    if strange:
+        raise InputError(f"baselines: {unknown(strange[0], BASELINES, 'baseline')}")
+    found: dict[str, Algorithm] = {}
+    for algorithm in algorithms:
+        for baseline in BASELINES:
+            if baseline in wanted:
+                made = _baseline(algorithm, baseline)
+                found.setdefault(json.dumps(made.settings(), sort_keys=True), made)
+    return _distinct(list(found.values()))
+
+
+def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: Mapping[str, Any]) -> list[Case]:
+    """Every algorithm with every seed.
+
+    Args:
+        algorithms: with their baselines.
+        seeds: no two alike.
+        context: what every result depends on besides: data, stream, version.
+
+    Raises:
+        InputError: there are too many.
+    """
+    if len(algorithms) * len(seeds) > MAX_CASES:
+        raise InputError(
+            f"{len(algorithms)} algorithms with {len(seeds)} seeds are more than {MAX_CASES} cases: list fewer values"
+        )
+    cases = []
+    for algorithm in algorithms:
+        for seed in seeds:
+            key = json.dumps([algorithm.settings(), seed, dict(context)], sort_keys=True)
+            cases.append(Case(algorithm=algorithm, seed=seed, digest=hashlib.sha256(key.encode()).hexdigest()[:16]))
+    return cases
+
+
+def check_algorithms(algorithms: Iterable[Algorithm]) -> None:
+    """See that estimators, their options, base models and miners exist, before anything is run.
+
+    Raises:
+        InputError: everything that is wrong, in one line.
+    """
+    wrong = []
+    for algorithm in algorithms:
+        checks: tuple[Callable[..., object], ...] = (
+            lambda a=algorithm: check_training(a.estimator, a.base_model, a.estimator_options, a.initial_epochs),
+            lambda a=algorithm: _check_boxes(a.estimator),
+            lambda a=algorithm: _check_round_options(a.estimator, a.round_options),
+            lambda a=algorithm: make_miner(a.miner, a.miner_parameters),
+        )
+        for check in checks:
+            try:
+                check()
+            except InputError as error:
+                wrong.append(f"{algorithm.name}: {error}")
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
+
+
+def _check_boxes(name: str) -> None:
+    task = estimators.get(name).task
+    if task != "detection":
+        raise InputError(f"the estimator {name} is for {task}; the benchmark compares detectors")
+
+
+def _check_round_options(estimator: str, options: Mapping[str, Any]) -> None:
+    if found := estimators.get(estimator)().check("", options):
+        raise InputError("; ".join(found).replace("estimator_options", "round_options"))
+
+
+def _grid(given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every choice of one item of each list, and what its name says of it."""
+    axes: list[tuple[tuple[str, ...], list[Any]]] = []
+    for name, value in given.items():
+        if isinstance(value, list):
+            axes.append(((name,), value))
+        elif name in GRIDS and isinstance(value, Mapping):
+            axes += [((name, inner), item) for inner, item in value.items() if isinstance(item, list)]
+    in_name = () if given.get("name") else ("estimator", "miner")
+    for choice in itertools.product(*(values for _, values in axes)):
+        chosen: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in given.items()}
+        for (path, _), value in zip(axes, choice, strict=True):
+            (chosen if len(path) == 1 else chosen[path[0]])[path[-1]] = value
+        label = [
+            f"{path[-1]}={value}" for (path, values), value in zip(axes, choice, strict=True)
+            if len(values) > 1 and path[-1] not in (*in_name, "name")
+        ]  # fmt: skip
+        yield chosen, " ".join(label)
+
+
+def _baseline(algorithm: Algorithm, baseline: Baseline) -> Algorithm:
+    """An algorithm as a baseline: what it does not use has its default, so that two that do the same are one."""
+    shared: dict[str, Any] = {"name": f"{baseline} {algorithm.estimator}", "baseline": baseline}
+    if baseline == "frozen":
+        return Algorithm(**shared, **algorithm.first_model())
+    if baseline == "full":
+        # A model that starts from trained weights has no training of its own to repeat: it takes that of the rounds.
+        epochs = algorithm.initial_epochs or algorithm.epochs
+        return Algorithm(**shared, **algorithm.first_model(), epochs=epochs, replay_ratio=0, min_gain=-1)
+    # How many images are labelled depends on the miner only where it decides alone.
+    plain = {} if algorithm.label_budget < 0 else {"miner": "Random", "miner_parameters": {}, "min_score": 0.05}
+    return algorithm.model_copy(update={**shared, **plain, "random_fraction": 1.0, "empty_fraction": 0.0})
+
+
+def _distinct(algorithms: list[Algorithm]) -> list[Algorithm]:
+    """The same with a number behind names that would come twice."""
+    seen: dict[str, int] = {}
+    named = []
+    for one in algorithms:
+        seen[one.name] = seen.get(one.name, 0) + 1
+        named.append(one if seen[one.name] == 1 else one.model_copy(update={"name": f"{one.name} {seen[one.name]}"}))
+    return named
+
+
+def _repeated(algorithms: Sequence[Algorithm]) -> list[str]:
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    wrong = []
+    for one in algorithms:
+        key = json.dumps(one.settings(), sort_keys=True)
+        if key in seen:
+            wrong.append(f"algorithms: {one.name} does the same as {seen[key]}")
+        elif one.name in names:
+            wrong.append(f"algorithms: two are called {one.name}: give each a name of its own")
+        seen.setdefault(key, one.name)
+        names.add(one.name)
+    return wrong
+
+
+def _sentence(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    return f"{place}={shown(detail['input'])}: {detail['msg'].removeprefix('Value error, ')}"

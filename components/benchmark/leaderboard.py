@@ -1,0 +1,265 @@
+"""The leaderboard of a benchmark: algorithms in order, as CSV and as a page, made of the rows of the cases alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from components.benchmark.row import FIGURES, Row
+from components.core.errors import InputError
+from components.core.parameters.check import unknown
+from components.core.reports import page as reports
+
+SHOWN = (
+    "map50", "map50_95", "f1", "f1_ianvs", "samples_transfer_ratio", "labelled_images", "labelled_boxes", "forgetting",
+    "backward_transfer", "retention", "sample_epochs",
+)  # fmt: skip
+DASHES = {"": "-", "frozen": ":", "random": "--", "full": "-."}
+NO_SPREAD = "–"  # noqa: RUF001 - of a single seed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One algorithm over its seeds.
+
+    Attributes:
+        rank: from 1; algorithms without any figure come last and have none.
+        rows: one for each seed.
+        mean: of each figure, over the seeds that have it.
+        spread: standard deviation (n - 1) of each figure that two or more seeds have.
+    """
+
+    rank: int | None
+    rows: tuple[Row, ...]
+    mean: Mapping[str, float]
+    spread: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """Of the algorithm."""
+        return self.rows[0].algorithm
+
+    @property
+    def done(self) -> list[Row]:
+        """The rows of seeds that did not fail."""
+        return [row for row in self.rows if not row.error]
+
+
+def check_sort(sort_by: Sequence[str]) -> None:
+    """See that every name to sort by is a figure.
+
+    Raises:
+        InputError: one is not.
+    """
+    wrong = [name for name in sort_by if name not in FIGURES]
+    if wrong:
+        raise InputError(f"sort_by: {unknown(wrong[0], FIGURES, 'figure of the leaderboard')}")
+
+
+def rank(rows: Sequence[Row], sort_by: Sequence[str]) -> list[Entry]:
+    """Put algorithms in order.
+
+    Args:
+        rows: of all cases.
+        sort_by: figures by which they are compared, the first one first; the best comes first. An algorithm that
+            lacks a figure comes after those that have it.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.algorithm, []).append(row)
+    entries = [_entry(sorted(group, key=lambda row: row.seed)) for group in groups.values()]
+
+    def place(entry: Entry) -> tuple[Any, ...]:
+        values = ((entry.mean.get(name), FIGURES[name]) for name in sort_by)
+        keys = [(value is None, 0.0 if value is None else -value if more else value) for value, more in values]
+        return (not entry.done, *keys, entry.name)
+
+    ordered = sorted(entries, key=place)
+    return [
+        Entry(number if entry.done else None, entry.rows, entry.mean, entry.spread)
+        for number, entry in enumerate(ordered, 1)
+    ]
+
+
+def as_csv(entries: Sequence[Entry]) -> str:
+    """One line for each algorithm: mean and standard deviation of every figure, and where they come from."""
+    names = _names(entries)
+    head = ["rank", "algorithm", "baseline", "seeds", "failed"]
+    head += [column for name in names for column in (name, f"{name}_std")]
+    lines = []
+    for entry in entries:
+        values = [value for name in names for value in (entry.mean.get(name, ""), entry.spread.get(name, ""))]
+        seeds = " ".join(str(row.seed) for row in entry.rows)
+        failed = len(entry.rows) - len(entry.done)
+        lines.append([entry.rank or "", entry.name, entry.rows[0].baseline, seeds, failed, *values, *_origin(entry)])
+    return _written([*head, *_ORIGIN, "settings"], lines)
+
+
+def cases_csv(rows: Sequence[Row]) -> str:
+    """One line for each case, with its figures or the reason why it has none."""
+    names = [name for name in FIGURES if any(name in row.figures for row in rows)]
+    head = ["case", "algorithm", "baseline", "seed", "error", *names, "created", *_ORIGIN, "settings"]
+    return _written(
+        head,
+        [
+            [row.case, row.algorithm, row.baseline, row.seed, row.error, *(row.figures.get(name, "") for name in names),
+             row.created, *_origin_of(row), json.dumps(row.settings, sort_keys=True)]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+def sections(entries: Sequence[Entry]) -> list[reports.Section]:
+    """The page: the table, curves by round and by labels, the matrix of tasks, what failed, and the settings."""
+    return [
+        reports.Section("Leaderboard", _table(entries)),
+        *([reports.Section("Curves", _curves(entries))] if any(entry.done for entry in entries) else []),
+        *_class_sections(entries),
+        *_failures(entries),
+        reports.Section("Cases", _origins(entries)),
+    ]
+
+
+_ORIGIN = ("stream", "data", "code", "hardware")
+
+
+def _entry(rows: Sequence[Row]) -> Entry:
+    done = [row.figures for row in rows if not row.error]
+    values = {name: [one[name] for one in done if name in one] for name in FIGURES}
+    mean = {name: statistics.mean(found) for name, found in values.items() if found}
+    spread = {name: statistics.stdev(found) for name, found in values.items() if len(found) > 1}
+    return Entry(None, tuple(rows), mean, spread)
+
+
+def _names(entries: Sequence[Entry]) -> list[str]:
+    return [name for name in FIGURES if any(name in entry.mean for entry in entries)]
+
+
+def _origin(entry: Entry) -> list[str]:
+    """Where the figures of an algorithm come from; all that its seeds say, if they differ."""
+    columns = zip(*(_origin_of(row) for row in entry.rows), strict=True)
+    return [
+        *(" | ".join(dict.fromkeys(column)) for column in columns), json.dumps(entry.rows[0].settings, sort_keys=True)
+    ]  # fmt: skip
+
+
+def _origin_of(row: Row) -> list[str]:
+    stream = ", ".join(f"{name}={value}" for name, value in row.stream.items())
+    return [stream, row.data, row.code, "; ".join(f"{name}: {value}" for name, value in row.hardware.items())]
+
+
+def _written(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _table(entries: Sequence[Entry]) -> Markup:
+    names = [name for name in SHOWN if name in _names(entries)]
+    lines = [
+        [entry.rank or NO_SPREAD, entry.name, f"{len(entry.done)} of {len(entry.rows)}",
+         *(_with_spread(entry, name) for name in names)]
+        for entry in entries
+    ]  # fmt: skip
+    caption = (
+        "Means over the seeds, and the standard deviation where there are two or more. f1_ianvs and "
+        "samples_transfer_ratio are computed as KubeEdge ianvs does: missed objects in images without any detection "
+        "of their class do not count there. precision, recall and f1 count every object, at IoU 0.5."
+    )
+    return reports.table(["rank", "algorithm", "seeds", *(name.replace("_", " ") for name in names)], lines, caption)
+
+
+def _with_spread(entry: Entry, name: str) -> str:
+    if name not in entry.mean:
+        return NO_SPREAD
+    mean, spread = entry.mean[name], entry.spread.get(name)
+    digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 3
+    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+
+
+def _curves(entries: Sequence[Entry]) -> Markup:
+    """mAP50 after each round and by labels, and forgetting; the band is one standard deviation on either side."""
+    figure = reports.new_figure(10.5, 4.2)
+    by_round, by_labels = figure.subplots(1, 2)
+    for number, entry in enumerate(entry for entry in entries if entry.done):
+        rounds = list(zip(*(row.rounds for row in entry.done), strict=False))
+        means = [statistics.mean(one.metrics["map50"] for one in found) for found in rounds]
+        spreads = [statistics.stdev([one.metrics["map50"] for one in f]) if len(f) > 1 else 0.0 for f in rounds]
+        boxes = [statistics.mean(one.labelled_boxes for one in found) for found in rounds]
+        style = {"color": reports.colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
+        places = range(1, len(means) + 1)
+        by_round.plot(places, means, label=entry.name, **style)
+        lows, highs = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        by_round.fill_between(places, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
+        by_labels.plot(boxes, means, label=entry.name, **style)
+    by_round.set(xlabel="round", ylabel="mAP50 on the test set", ylim=(0, 1))
+    by_labels.set(xlabel="labelled boxes", ylim=(0, 1))
+    by_labels.legend(frameon=False, fontsize=8)
+    by_round.xaxis.get_major_locator().set_params(integer=True)
+    return reports.figure(figure, "After each round, and by what has been labelled; means over the seeds.") + _tasks(
+        entries
+    )
+
+
+def _tasks(entries: Sequence[Entry]) -> Markup:
+    """mAP50 on each task after the last round, and folded away after each round."""
+    tasks = list(dict.fromkeys(name for entry in entries for row in entry.done for name in row.rounds[-1].tasks))
+    if len(tasks) < 2:
+        return Markup()
+    lines, every = [], []
+    for entry in entries:
+        for number, found in enumerate(zip(*(row.rounds for row in entry.done), strict=False), 1):
+            means = [statistics.mean(one.tasks[name] for one in found) for name in tasks]
+            every.append([entry.name, found[0].name, *means])
+            if number == len(entry.done[0].rounds):
+                lines.append([entry.name, *means])
+    shown = reports.table(["algorithm", *tasks], lines, "mAP50 on each task after the last round.")
+    matrix = reports.table(["algorithm", "after round", *tasks], every, "mAP50 on each task after each round.")
+    return shown + reports.folded("After each round", matrix)
+
+
+def _class_sections(entries: Sequence[Entry]) -> list[reports.Section]:
+    """Pseudo-labels, where there were any."""
+    lines = [
+        [entry.name, row.seed, one.name, row.settings["fill_unlabelled"],
+         ", ".join(f"{name} {count}" for name, count in one.filled.items())]
+        for entry in entries for row in entry.done for one in row.rounds if one.filled
+    ]  # fmt: skip
+    if not lines:
+        return []
+    caption = "The champion's confident boxes of classes that were not labelled in a sample."
+    table = reports.table(["algorithm", "seed", "round", "mode", "boxes"], lines, caption)
+    return [reports.Section("Classes that were not labelled", table)]
+
+
+def _failures(entries: Sequence[Entry]) -> list[reports.Section]:
+    failed = [row for entry in entries for row in entry.rows if row.error]
+    if not failed:
+        return []
+    body = reports.note(f"{len(failed)} cases failed; run the benchmark again to repeat these alone.", "warn")
+    table = reports.table(["algorithm", "seed", "reason"], [[row.algorithm, row.seed, row.error] for row in failed])
+    return [reports.Section("Failed cases", body + table)]
+
+
+def _origins(entries: Sequence[Entry]) -> Markup:
+    lines = [
+        [row.algorithm, row.seed, row.case, row.created, *_origin_of(row)] for entry in entries for row in entry.rows
+    ]
+    settings = [
+        [entry.name, ", ".join(f"{name}={value}" for name, value in entry.rows[0].settings.items())]
+        for entry in entries
+    ]
+    body = reports.table(["algorithm", "settings"], settings)
+    return body + reports.folded(
+        "Data, code and hardware of each case",
+        reports.table(["algorithm", "seed", "case", "finished", *_ORIGIN], lines),
+    )

@@ -1,0 +1,218 @@
+"""What a benchmark compares: the grid of algorithms, their baselines, and the stream of rounds."""
+
+import polars as pl
+import pytest
+
+from components.benchmark.algorithms import (
+    baselines_of,
+    check_algorithms,
+    plan_cases,
+    read_algorithms,
+)
+from components.benchmark.stream import digest_of, make_stream
+from components.core.errors import InputError
+from components.core.manifest import Manifest
+
+TINY = {"estimator": "fpn", "base_model": "fasterrcnn_mobilenet_v3_large_320_fpn", "initial_epochs": 2, "epochs": 1}
+
+
+def test_lists_are_a_grid_and_names_say_what_differs():
+    found = read_algorithms(
+        [{**TINY, "miner": ["IBT", "entropy"], "estimator_options": {"momentum": [0.95, 0.5], "lr": 0.1}}]
+    )
+    assert [one.name for one in found] == [
+        "fpn IBT momentum=0.95", "fpn IBT momentum=0.5", "fpn entropy momentum=0.95", "fpn entropy momentum=0.5",
+    ]  # fmt: skip
+    assert [one.estimator_options for one in found[:2]] == [{"momentum": 0.95, "lr": 0.1}, {"momentum": 0.5, "lr": 0.1}]
+
+
+def test_an_option_that_is_a_list_is_written_in_a_list():
+    (one,) = read_algorithms([{**TINY, "estimator_options": {"anchor_sizes": [[8, 16, 32, 64, 128]]}}])
+    assert one.estimator_options == {"anchor_sizes": [8, 16, 32, 64, 128]}
+    assert one.name == "fpn entropy-sum"
+
+
+def test_numbers_may_come_as_kfp_hands_them_over():
+    (one,) = read_algorithms(
+        [{**TINY, "image_size": 320.0, "label_budget": 20.0, "estimator_options": {"freeze": 2.0}}]
+    )
+    assert (one.image_size, one.label_budget, one.estimator_options) == ("320", 20, {"freeze": 2})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"estimater": "fpn"}, "estimater is not a field of an algorithm: did you mean estimator?"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"image_size": 300}, "the nearest is 288"),
+        ({"label_budget": -2}, "label_budget=-2"),
+        ({"fill_unlabelled": "yes"}, "fill_unlabelled='yes'"),
+        ({"miner": ["IBT", "IBT"]}, "does the same as"),
+        ({"name": "a", "miner": ["IBT", "IBT"]}, "a miner=IBT does the same as a miner=IBT"),
+        ("fpn", "must be a mapping"),
+    ],
+)
+def test_what_is_wrong_with_an_algorithm_is_said_in_one_line(given, words):
+    with pytest.raises(InputError) as caught:
+        read_algorithms([given])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_two_algorithms_with_one_name_are_refused():
+    with pytest.raises(InputError, match="two are called a"):
+        read_algorithms([{"name": "a"}, {"name": "a", "miner": "IBT"}])
+
+
+def test_estimators_options_and_miners_are_checked_before_anything_runs():
+    wrong = read_algorithms(
+        [
+            {**TINY, "name": "a", "estimator_options": {"lrr": 1}},
+            {**TINY, "name": "b", "round_options": {"lr": -1}},
+            {**TINY, "name": "c", "miner": "IBT", "miner_parameters": {"threshold": 0.5}},
+            {"name": "d", "estimator": "nothing"},
+            {"name": "e", "estimator": "segmentation", "base_model": "yolo26n-sem.yaml"},
+        ]
+    )
+    with pytest.raises(InputError) as caught:
+        check_algorithms(wrong)
+    for words in ("a: estimator_options: lrr", "b: round_options: lr=-1", "c: miner 'IBT'", "d: unknown estimator",
+                  "e: the estimator segmentation is for segmentation"):  # fmt: skip
+        assert words in str(caught.value)
+
+
+def test_baselines_are_made_once_for_algorithms_that_share_them():
+    grid = read_algorithms([{**TINY, "miner": ["IBT", "entropy"], "label_budget": 5, "replay_ratio": [0, 1]}])
+    found = baselines_of(grid, ["full", "frozen", "random"])
+    assert [(one.baseline, one.replay_ratio) for one in found] == [
+        ("frozen", 1.0), ("random", 0.0), ("full", 0.0), ("random", 1.0),
+    ]  # fmt: skip
+    assert len({one.name for one in found}) == 4
+    with pytest.raises(InputError, match="did you mean frozen"):
+        baselines_of(grid, ["frozzen"])
+
+
+def test_a_case_is_another_when_anything_its_result_depends_on_is():
+    (one,) = read_algorithms([TINY])
+    (renamed,) = read_algorithms([{**TINY, "name": "mine"}])
+    (other,) = read_algorithms([{**TINY, "epochs": 2}])
+
+    def digest(algorithm, seed=0, data="a"):
+        return plan_cases([algorithm], [seed], {"data": data})[0].digest
+
+    assert digest(one) == digest(renamed)
+    assert len({digest(one), digest(other), digest(one, seed=1), digest(one, data="b")}) == 4
+
+
+def samples(count=60, classes=("red", "blue", "green")):
+    """Images of two sites; image n shows class n % 3, every sixth all three."""
+    rows = []
+    for n in range(count):
+        shown = range(3) if n % 6 == 0 else [n % 3]
+        boxes = [{"class_id": c, "x1": 8.0 * c, "y1": 0.0, "x2": 8.0 * c + 8, "y2": 8.0} for c in shown]
+        site = "north" if n % 2 else "south"
+        rows.append({"id": f"{n:064x}", "uri": f"file:///{n}.png", "width": 96, "height": 96, "split": "", "round": 0,
+                     "group": f"g{n}", "source": f"{site}/{n:03}.png", "annotations": boxes})  # fmt: skip
+    return Manifest.of(rows, classes)
+
+
+SETTINGS = {"rounds": 3, "stream_pattern": "", "stream_order": "", "train_ratio": 0.6, "val_ratio": 0.2, "seed": 0}
+
+
+def stream(manifest=None, test=None, **settings):
+    return make_stream(manifest or samples(), test, **{"stream": "random", **SETTINGS, **settings})
+
+
+def ids(manifest):
+    return set(manifest.table["id"])
+
+
+@pytest.mark.parametrize("kind", ["order", "random", "pattern", "class"])
+def test_every_sample_arrives_once_and_none_is_trained_and_tested_on(kind):
+    made = stream(stream=kind, stream_pattern="(north|south)" if kind == "pattern" else "")
+    parts = [ids(side) for one in made.rounds for side in (one.train, one.val)] + [ids(made.test)]
+    assert sum(map(len, parts)) == 60
+    assert set().union(*parts) == ids(samples())
+
+
+def test_the_parts_of_every_round_have_the_sizes_of_the_ratios():
+    for one in stream(rounds=3).rounds:
+        assert (len(one.train), len(one.val)) == (12, 4)
+    assert len(stream(rounds=3).test) == 12
+
+
+def test_images_of_a_group_are_for_one_thing():
+    pairs = samples().table.with_columns(group=pl.col("group").str.replace(r"\d$", ""))  # tens of images together
+    made = stream(Manifest(pairs, samples().classes), rounds=2)
+    groups = dict(pairs.select("id", "group").iter_rows())
+    parts = [side for one in made.rounds for side in (one.train, one.val)] + [made.test]
+    found = [{groups[id_] for id_ in part.table["id"]} for part in parts]
+    assert sum(map(len, found)) == len(set().union(*found)) == len(set(groups.values()))
+
+
+def test_a_stream_in_order_follows_the_paths_and_a_random_one_does_not():
+    first = {row["source"].split("/")[0] for row in stream(stream="order", rounds=2).rounds[0].train.rows()}
+    assert first == {"north"}
+    first = {row["source"].split("/")[0] for row in stream(rounds=2).rounds[0].train.rows()}
+    assert first == {"north", "south"}
+    assert ids(stream(seed=1).rounds[0].train) != ids(stream(seed=2).rounds[0].train)
+
+
+def test_rounds_by_pattern_come_in_the_order_that_is_asked_for():
+    made = stream(stream="pattern", stream_pattern="(north|south)", stream_order="south")
+    assert [one.name for one in made.rounds] == ["south", "north"]
+    assert [(task.name, task.learned) for task in made.tasks] == [("south", 0), ("north", 1)]
+    for task in made.tasks:
+        assert {made.test.table["source"][image].split("/")[0] for image in task.images} == {task.name}
+
+
+def test_a_round_of_classes_has_labels_of_these_alone_and_the_test_set_all():
+    made = stream(stream="class", rounds=2, stream_order="green")
+    assert [one.name for one in made.rounds] == ["green", "red+blue"]
+    green, others = made.rounds
+    assert set(green.train.boxes()["class_id"]) == {2}
+    assert set(others.train.boxes()["class_id"]) == {0, 1}
+    assert set(made.test.boxes()["class_id"]) == {0, 1, 2}
+    assert made.tasks[0].images == made.tasks[1].images == tuple(range(len(made.test)))
+    assert [task.classes for task in made.tasks] == [{2}, {0, 1}]
+
+
+def test_a_test_set_of_its_own_is_tested_on_and_never_trained_on():
+    everything = samples()
+    own = everything.where(pl.col("source").str.ends_with("7.png"))
+    renamed = Manifest(own.table.with_columns(split=pl.lit("")), own.classes)
+    made = stream(everything, renamed)
+    assert ids(made.test) == ids(own)
+    trained = set().union(*(ids(side) for one in made.rounds for side in (one.train, one.val)))
+    assert trained == ids(everything) - ids(own)
+    assert [task.name for task in made.tasks] == ["test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rounds": 90}, "only 60 groups"),
+        ({"stream": "class", "rounds": 4}, "only 3 classes: red, blue, green"),
+        ({"stream": "class", "stream_order": "yellow"}, "no class yellow: choose from red, blue, green"),
+        ({"stream": "pattern", "stream_pattern": "(east)"}, "finds 0 different texts"),
+        ({"stream": "pattern", "stream_pattern": "(north|south)", "stream_order": "east"}, "choose from north, south"),
+        ({"train_ratio": 0.9, "val_ratio": 0.09}, "none of the 0 test samples has a box"),
+    ],
+)
+def test_a_stream_that_cannot_be_says_why(settings, words):
+    with pytest.raises(InputError, match=words):
+        stream(**settings)
+
+
+def test_a_round_too_small_to_validate_on_says_what_to_do():
+    everything = samples()
+    with pytest.raises(InputError, match="round 1 has 1 images and no box for val: use fewer rounds"):
+        stream(everything, everything.where(pl.col("source").str.ends_with("7.png")), rounds=54)
+
+
+def test_the_digest_of_the_data_follows_labels_and_not_places():
+    first = samples()
+    elsewhere = first.table.with_columns(uri=pl.lit("s3://elsewhere/1.png"))
+    moved = Manifest(elsewhere.sample(fraction=1, seed=1, shuffle=True), first.classes)
+    fewer = first.where(pl.col("id") != first.table["id"][0])
+    assert digest_of(first) == digest_of(moved)
+    assert len({digest_of(first), digest_of(fewer), digest_of(Manifest(first.table, ("a", "b", "c")))}) == 3
