@@ -23,7 +23,7 @@ delta / miners (Bonferroni), so that the choice costs nothing of the promise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +120,7 @@ class Choice:
     Attributes:
         miner: that ranks the frames.
         threshold: its score from which a frame is sent.
+        parameters: of the miner.
         point: the cascade with it, on the frames it was chosen on.
         promises: what holds of it, in words.
     """
@@ -128,11 +129,13 @@ class Choice:
     threshold: float
     point: Point
     promises: tuple[str, ...] = field(default=())
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def routing(self) -> dict[str, Any]:
         """As the release's routing data, which the edge worker follows."""
-        return {"miner": "cutoff", "parameters": {"of": self.miner, "min_score": self.threshold}}
+        miner = {"of": self.miner, "parameters": dict(self.parameters)} if self.parameters else {"of": self.miner}
+        return {"miner": "cutoff", "parameters": {**miner, "min_score": self.threshold}}
 
 
 def binomial_tail(lost: int, frames: int, limit: float) -> float:
@@ -246,7 +249,8 @@ def _calibrate(pair: Pair, goals: Goals, miner: str, delta: float) -> Choice:
             f"traffic goals do not allow sending even the {(hardness >= 1).mean():.0%} of frames that {miner} scores "
             "hardest: allow more traffic or choose another miner"
         )
-    return Choice(miner, threshold, pair.point(sent(index), threshold), _promises(goals))
+    point = pair.point(sent(index), threshold)
+    return Choice(miner, threshold, point, _promises(goals), pair.parameters_of(miner))
 
 
 def _last(holds: Callable[[int], bool], last: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from components.core.errors import InputError
 from components.core.metrics.bootstrap import map50
 from components.core.metrics.confusion import Confusion, confusion_of_boxes
 from components.core.metrics.detection import Matches, found_truths, match
-from components.core.miners.base import PoolMiner, make_miner, miners
+from components.core.miners.base import PoolMiner, boxes_from, find_miner, make_miner, miners
 
 FRACTIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the frames, in a curve
 _UNRANKED = {"CloudOnly", "EdgeOnly", "cutoff"}  # miners whose score ranks nothing
@@ -165,7 +166,12 @@ class Pair:
         Raises:
             InputError: no such miner, or it needs more than the scores of boxes.
         """
-        return self._judged(miner, {})[1]
+        return self._judged(miner, self.parameters_of(miner))[1]
+
+    def parameters_of(self, miner: str) -> dict[str, Any]:
+        """The parameters with which a miner ranks these frames: the score from which boxes count, where it asks."""
+        asks = "shown" in inspect.signature(find_miner(miner)).parameters
+        return {"shown": self.confidences[0]} if asks else {}
 
     def sent_by(self, miner: str, parameters: Mapping[str, Any]) -> Sent:
         """(F,) the frames that a miner calls hard, as an edge worker with this routing sends them.
@@ -179,8 +185,10 @@ class Pair:
         made = make_miner(miner, parameters)
         if not isinstance(made, PoolMiner):
             raise InputError(f"miner {miner!r} needs more than box scores: choose from {', '.join(ranking_miners())}")
-        scores = np.concatenate([one.scores for one in self.shown]) if len(self) else np.empty(0)
-        return made.judge_many(scores, [len(one) for one in self.shown], self.keys)
+        wanted = boxes_from(made)
+        seen = self.shown if wanted is None else [one[one.scores >= wanted] for one in self.little]
+        scores = np.concatenate([one.scores for one in seen]) if len(self) else np.empty(0)
+        return made.judge_many(scores, [len(one) for one in seen], self.keys)
 
     def curve(self, hardness: NDArray[np.float32]) -> list[Point]:
         """The cascade where ever more frames are sent, the hardest first; frames of one score go together."""

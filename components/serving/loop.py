@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from components.core.detections import Detections
 from components.core.rate_limit import RateLimit
+from components.core.runtimes.base import decoder_of
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
 from components.serving.inference import ModelRunner
@@ -37,6 +38,7 @@ class EdgeLoop:
         outlets: given each inference, too.
         joint: answers hard frames with the cloud's help; None where there is no cloud.
         again: takes hard frames that got no answer; None where they are not sent again.
+        boxes_from: score from which the miner of hard examples wants to see boxes; None for those that count.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class EdgeLoop:
         outlets: Outlets | None = None,
         joint: JointInference | None = None,
         again: Resubmission | None = None,
+        boxes_from: float | None = None,
     ) -> None:
-        self._again = again
+        self._again, self._boxes_from = again, boxes_from
         self._slot, self._metrics, self._outlets, self._joint = slot, metrics, outlets, joint
         self._pause = 1 / max_fps if max_fps else 0.0
         self._runner = ModelRunner(slot, metrics.inference)
@@ -104,15 +107,20 @@ class EdgeLoop:
             self._metrics.alive()
         return shot
 
-    def _infer(self, shot: Shot) -> Inference:
+    def _infer(self, shot: Shot, joint: JointInference | None = None) -> Inference:
         """What the model sees, or the one before where that fails; neither may be able to look at this image."""
-        seen = self._runner.look(shot.image)
+        wanted = [one for one in (self._boxes_from, joint.boxes_from if joint else None) if one is not None]
+        seen = self._runner.look(shot.image, min(wanted, default=None))
         if isinstance(seen, str):
             self._tell(seen.partition(":")[0], f"{shot.place}: {seen}")
             self._metrics.count("failed_frames")
             return Inference(shot)
         self._metrics.count("frames")
-        return Inference(shot, seen.model, seen.found)
+        bundle = seen.model.detector.bundle
+        boxes = decoder_of(bundle).boxes(seen.found) if wanted else None
+        if boxes is None:
+            return Inference(shot, seen.model, seen.found)
+        return Inference(shot, seen.model, boxes[boxes.scores >= bundle.confidence_threshold], every_box=boxes)
 
     def _infer_jointly(self, shot: Shot, joint: JointInference) -> Inference:
         """What the two models see, or the one here alone where the miner fails."""
@@ -123,12 +131,15 @@ class EdgeLoop:
         here: list[Inference] = []
 
         def edge() -> Detections | None:
-            here.append(self._infer(shot))
+            here.append(self._infer(shot, joint))
             return here[0].final
+
+        def every_box() -> Detections | None:
+            return here[0].every_box if here else None
 
         classes = model.detector.bundle.classes
         try:
-            result = joint.infer(shot.image, frame_key(shot), classes, edge, shot.original)
+            result = joint.infer(shot.image, frame_key(shot), classes, edge, shot.original, every_box)
         except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
             self._tell("joint inference", one_line(error))
             return here[0] if here else self._infer(shot)

@@ -21,12 +21,11 @@ from components.core.detections import Detections
 from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
-from components.core.miners.base import Frame, Judgement, Miner
+from components.core.miners.base import Frame, Judgement, Miner, boxes_from
 from components.core.miners.rules import BoxRule
 from components.core.privacy.base import PrivacyFilter, Protected
 from components.core.rate_limit import RateLimit
 from components.core.runtimes.base import decoder_of
-from components.core.runtimes.letterbox import ImageArray
 from components.serving.active_model import LoadedModel
 from components.serving.metrics import Metrics
 from components.serving.offload import JointResult
@@ -56,12 +55,21 @@ class Inference:
         model: the one here.
         found: what that one found.
         joint: what joint inference says, where the worker has a cloud to ask.
+        every_box: what was found here with the boxes that score too low to count; None where no miner wants these.
     """
 
     shot: Shot
     model: LoadedModel | None = None
     found: Any = None
     joint: JointResult | None = None
+    every_box: Detections | None = None
+
+    def boxes_for(self, miner: Miner) -> Detections:
+        """The boxes that a miner sees: those that count, or more where it asks for more."""
+        wanted = boxes_from(miner)
+        if wanted is None or self.every_box is None:
+            return self.final or Detections.none()
+        return self.every_box[self.every_box.scores >= wanted]
 
     @property
     def final(self) -> Detections | None:
@@ -109,14 +117,16 @@ class Mining:
     keep_miner: Miner | None = None
     privacy: PrivacyFilter | None = None
 
-    def judge_jointly(self, joint: JointResult, image: ImageArray, key: str) -> tuple[Judgement, str]:
+    def judge_jointly(self, seen: Inference, joint: JointResult, key: str) -> tuple[Judgement, str]:
         """What is said of a frame of joint inference, and by which miner."""
         if self.keep_miner is None:
             return joint.judgement, joint.miner
         here = joint.final if joint.edge is None else joint.edge
+        if boxes_from(self.keep_miner) is not None:
+            here = seen.boxes_for(self.keep_miner)
         assert here is not None
         cloud = None if joint.edge is None else joint.cloud  # of the cloud's result alone there is nothing to compare
-        return self.keep_miner.judge(Frame(here, image, key, cloud=cloud)), self.keep_miner.name
+        return self.keep_miner.judge(Frame(here, seen.shot.image, key, cloud=cloud)), self.keep_miner.name
 
     def kind(self, judgement: Judgement, key: str) -> Kind | None:
         """As what an image is kept, if at all; the same image always meets the same chance."""
@@ -239,7 +249,7 @@ class Keeper:
     def _judge(self, seen: Inference, key: str) -> tuple[Judgement, str]:
         """What is said of a frame, and by which miner."""
         if seen.joint is not None:
-            return self._mining.judge_jointly(seen.joint, seen.shot.image, key)
+            return self._mining.judge_jointly(seen, seen.joint, key)
         boxes, miner = seen.final, self._mining.miner
         if boxes is None and isinstance(miner, BoxRule):
             if self._lines.allows("no boxes"):
@@ -248,7 +258,7 @@ class Keeper:
                     miner.name, self._mining.audit_ratio,
                 )  # fmt: skip
             return NO_BOXES, miner.name
-        return miner.judge(Frame(boxes or Detections.none(), seen.shot.image, key)), miner.name
+        return miner.judge(Frame(seen.boxes_for(miner), seen.shot.image, key)), miner.name
 
     def _failed(self, counter: str, message: str) -> None:
         self._metrics.count(counter)

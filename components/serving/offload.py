@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from components.core.detections import Detections
 from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError, one_line
-from components.core.miners.base import Frame, Judgement, Miner, make_miner
+from components.core.miners.base import Frame, Judgement, Miner, boxes_from, make_miner
 from components.core.runtimes.letterbox import ImageArray
 from components.serving.cloud_client import CloudClient, CloudError
 from components.serving.parcel import Parcel, Send, pack
@@ -151,6 +151,11 @@ class JointInference:
         self._last_sent = Duplicates(rules.unchanged_bits, window=1)
         self._budget = _Budget(rules.max_bytes_per_s, clock)
 
+    @property
+    def boxes_from(self) -> float | None:
+        """The score from which the miner wants to see boxes; None for those that count."""
+        return boxes_from(self._miner)
+
     def route(self, routing: Mapping[str, JsonValue]) -> None:
         """Take the miner that the release brings along with its models; one that cannot be leaves things as they are.
 
@@ -176,6 +181,7 @@ class JointInference:
         classes: Sequence[str],
         edge: Callable[[], Detections | None],
         original: bytes | None = None,
+        every_box: Callable[[], Detections | None] = lambda: None,
     ) -> JointResult | None:
         """Answer one frame.
 
@@ -185,6 +191,7 @@ class JointInference:
             classes: names of the edge's classes.
             edge: runs the edge's model; None where it fails.
             original: bytes of the image's own file, where there is one.
+            every_box: gives what the edge's model found, from the score on that the miner wants; asked after ``edge``.
 
         Returns:
             None where neither model has a result.
@@ -197,7 +204,10 @@ class JointInference:
             found = edge()
             if found is None:
                 return None
-            judgement = self._miner.judge(Frame(found, image, key))
+            wanted = self.boxes_from
+            boxes = None if wanted is None else every_box()
+            judged = found if wanted is None or boxes is None else boxes[boxes.scores >= wanted]
+            judgement = self._miner.judge(Frame(judged, image, key))
         else:
             judgement = self._miner.judge(Frame(Detections.none(), image, key))
         asked = self._ask(image, classes, found, original) if judgement.hard else None

@@ -17,7 +17,7 @@ from components.core import plugins
 from components.core.duplicates import Duplicates
 from components.core.errors import InputError
 from components.core.job.fleet import status_key
-from components.core.miners.base import Miner, make_miner
+from components.core.miners.base import Miner, boxes_from, make_miner
 from components.core.privacy.base import make_filter
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
@@ -165,6 +165,7 @@ class Worker:
             outlets=self._outlets,
             joint=self._joint,
             again=self._again,
+            boxes_from=boxes_from(keep_miner or miner),
         )
         self._updater = self._make_updater()
         self._feed: FrameQueue | None = None

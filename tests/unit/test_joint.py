@@ -197,6 +197,32 @@ def test_the_promise_is_kept_in_at_least_95_of_100_calibrations():
     assert np.mean(fractions) < 0.9  # and not by sending everything
 
 
+def faint(frames=120, seed=5):
+    """A little model that scores what it is unsure of between 0.05 and the confidence of 0.25."""
+    rng = np.random.default_rng(seed)
+    truths, little = [], []
+    for _ in range(frames):
+        count = int(rng.integers(1, 6))
+        truth = Detections.of(boxes(count), np.zeros(count))
+        scores = np.where(rng.random(count) < 0.2, rng.uniform(0.06, 0.24, count), 0.9)
+        truths.append(truth)
+        little.append(Detections.of(truth.boxes, truth.classes, scores))
+    keys = [f"faint-{index}" for index in range(frames)]
+    return Pair(truths, little, truths, ("red",), np.full(frames, 1000.0), (0.25, 0.25), keys)
+
+
+def test_boxes_that_do_not_count_tell_which_frames_to_send():
+    world = faint()
+    lost = world.lost > 0
+    assert ((world.hardness("missed") > 0) == lost).all()
+    choice = calibrate(world, Goals(min_recall_of_cloud=0.8), ["missed", "Threshold"])
+    assert choice.routing["parameters"]["of"] == "missed"
+    assert choice.routing["parameters"]["parameters"] == {"shown": 0.25}
+    sent = world.sent_by(choice.routing["miner"], choice.routing["parameters"])
+    assert sent.mean() == choice.point.fraction < lost.mean()
+    assert choice.point.recall_of_cloud >= 0.8
+
+
 def test_a_cutoff_is_of_a_miner_that_ranks():
     with pytest.raises(InputError, match="unknown miner 'nobody'"):
         make_miner("cutoff", {"of": "nobody"})

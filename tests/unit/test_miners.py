@@ -7,7 +7,7 @@ import pytest
 from components.core import plugins
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.miners.base import Frame, PoolMiner, make_miner, miners
+from components.core.miners.base import Frame, PoolMiner, boxes_from, make_miner, miners
 from components.core.miners.chance import draw
 from components.core.miners.novelty import Novelty, embedding
 from components.core.miners.sedna import SednaFilter
@@ -16,7 +16,7 @@ from components.core.miners.uncertainty import CrossEntropy
 
 SEDNA = ("IBT", "Threshold", "CrossEntropy", "Random", "CloudOnly", "EdgeOnly")
 ON_SCORES = ("IBT", "Threshold", "CrossEntropy", "entropy", "margin", "entropy-sum")
-POOL = (*SEDNA, "entropy", "margin", "entropy-sum")
+POOL = (*SEDNA, "entropy", "margin", "entropy-sum", "missed")
 
 
 def key(number):
@@ -430,3 +430,21 @@ def test_novelty_needs_a_image():
     with pytest.raises(InputError, match="needs images"):
         make_miner("novelty", {}).judge(frame([0.5]))
     assert embedding(np.full((7, 2000, 3), 255, np.uint8)) == pytest.approx([1, 1, 1, 0] * 64)
+
+
+def test_missed_objects_are_the_sum_of_the_scores_that_do_not_count():
+    judged = judge("missed", [0.9, 0.25, 0.1875, 0.1875, 0.125])
+    assert judged.score == pytest.approx(0.5 / 1.5)
+    assert judged.hard
+    assert judged.reason == "the scores of 3 boxes below 0.25 sum to 0.50, hard from 0.5"
+    assert not judge("missed", [0.9, 0.25, 0.1875, 0.1875]).hard
+    assert judge("missed", [0.9, 0.4, 0.24], shown="0.5").score == pytest.approx(0.64 / 1.64)
+    assert judge("missed", [0.9]).score == 0
+    assert (judge("missed", []).hard, judge("missed", []).score) == (False, 0)
+
+
+def test_a_miner_says_from_which_score_it_wants_boxes():
+    assert boxes_from(make_miner("missed", {})) == 0.05
+    assert boxes_from(make_miner("cutoff", {"of": "missed", "parameters": {"shown": 0.3}})) == 0.05
+    assert boxes_from(make_miner("IBT", {})) is None
+    assert boxes_from(make_miner("cutoff", {"of": "IBT"})) is None

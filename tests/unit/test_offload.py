@@ -364,3 +364,24 @@ def test_a_second_start_overwrites_no_output(job, tmp_path):
     assert len(written) == 2
     assert all(path.suffix == ".jsonl" for path in written)
     assert not list((tmp_path / "out" / "hard_example_cloud_inference_output").iterdir())
+
+
+def test_boxes_that_do_not_count_make_a_frame_hard_and_are_not_shown(job, tmp_path, fake):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, red in enumerate((255, 115, 0)):  # found with a score above 0.5, with 0.4, and with none
+        image = np.zeros((64, 96, 3), np.uint8)
+        image[:8, :8, 0] = red
+        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", image[:, :, ::-1])[1].tobytes())
+    rule = {"miner": "missed", "miner_parameters": {"shown": 0.5, "threshold_missed": 0.3}}
+    lines = tmp_path / "lines.jsonl"
+    fake.status = 503
+    worker = Worker(options(tmp_path, folder, **rule, cloud=Cloud(fake.url), sinks=(f"jsonl:{lines}",)))
+    assert worker.run(threading.Event())
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["is_hard"] for line in written] == [False, True, False]
+    assert [[round(box["score"], 1) for box in line["detections"]] for line in written] == [[1.0], [], []]
+    assert worker.metrics.value("joint_sent") == 1
+    alone = Worker(options(tmp_path, folder, **rule, folder=tmp_path / "alone"))  # as the miner of hard examples
+    assert alone.run(threading.Event())
+    assert (alone.metrics.value("hard"), alone.metrics.value("easy")) == (1, 2)

@@ -17,6 +17,8 @@ miner                     parameters (default)        a frame is hard when
                           boxes (worst)
 ``entropy-sum``           threshold_entropy_sum       the entropies of all boxes add up to this or more
                           (2.0)
+``missed``                threshold_missed (0.5),     the scores of the boxes below ``shown`` add up to this or
+                          shown (0.25)                more
 ``temporal``              threshold_flicker (0.25),   this share of the boxes has no partner in the frame before
                           threshold_iou (0.5)
 ``novelty``               threshold_distance (0.1),   no remembered image looks like it
@@ -31,6 +33,8 @@ The first six have the aliases and parameter names of KubeEdge Sedna. Values may
 
 A frame without boxes has no score to judge by: miners that look at boxes take ``on_empty``, which is ``hard`` (the
 default: perhaps everything was missed), ``easy``, or ``sample:0.1`` for that share of the empty frames.
+
+A miner with an attribute ``boxes_from``, a score, sees every box from that score on, those that do not count, too.
 
 A miner of one's own is a class or function, registered under a name, that makes something with ``name`` and ``judge``::
 
@@ -161,6 +165,7 @@ miners: Registry[Callable[..., Miner]] = Registry(
             "confidence",
             "uncertainty",
             "entropy_sum",
+            "missed",
             "unconditional",
             "temporal",
             "novelty",
@@ -210,6 +215,12 @@ def make_miner(name: str, parameters: Mapping[str, object]) -> Miner:
         raise InputError(f"miner {name!r}: {wrong}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"miner {name!r}: {error}; given: {dict(parameters)}") from error
+
+
+def boxes_from(miner: Miner) -> float | None:
+    """The score from which a miner wants to see boxes, its ``boxes_from``; None for the boxes that count."""
+    score: float | None = getattr(miner, "boxes_from", None)
+    return score
 
 
 def checked_scores(scores: ArrayLike) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from components.core.errors import InputError
-from components.core.miners.base import Frame, Judgement, PoolMiner, make_miner, miners
+from components.core.miners.base import Frame, Judgement, PoolMiner, boxes_from, make_miner, miners
 from components.core.miners.rules import Ratio, Rule
 
 
@@ -48,6 +48,11 @@ class Cutoff(Rule):
         """Judge F frames at once; see :class:`components.core.miners.base.PoolMiner`."""
         _, found = self._miner.judge_many(scores, counts, keys)
         return found >= np.float32(self.min_score), found
+
+    @property
+    def boxes_from(self) -> float | None:
+        """As of that miner."""
+        return boxes_from(self._miner)
 
     @cached_property
     def _miner(self) -> PoolMiner:
