@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from components.joint.cascade import Pair, Point, ranking_miners
 from components.joint.measure import JPEG_QUALITY
 
 CONFIDENCE = 0.25
+PART = 25  # images
 ENOUGH = 0.97  # of the cloud's objects
 
 
@@ -76,7 +78,7 @@ def curve(name: str, pair: Pair) -> str:
     for miner, hardness in {**ranked, "oracle": gained}.items():
         order = np.argsort(-hardness, kind="stable")
         shares = [share_of_gain(pair, order, fraction, edge, cloud) for fraction in (0.1, 0.2, 0.3, 0.5)]
-        needed = [enough(pair, order, cost) for cost in (-gained, pair.lost)]
+        needed = [enough(pair, order, cost) for cost in (gained, pair.lost)]
         told = ", ".join(f"{sent:.1%} ({saved:.1%} of the bytes saved)" for sent, saved in needed)
         lines.append(f"  {miner:14}{shares[0]:13.0%}" + "".join(f"{one:7.0%}" for one in shares[1:]) + f"   {told}")
     return "\n".join(lines)
@@ -95,7 +97,7 @@ def enough(pair: Pair, order: NDArray[np.intp], lost: NDArray[np.float64]) -> tu
     Args:
         pair: both models.
         order: of the images.
-        lost: (F,) objects that are lost if an image is not sent; negative where the edge finds more.
+        lost: (F,) objects that are lost if an image is not sent; negative where the edge finds more than the cloud.
     """
     left = lost.sum() - np.concatenate([[0], np.cumsum(lost[order])])
     count = int(np.argmax(left <= (1 - ENOUGH) * pair.cloud_found.sum() + 1e-9))
@@ -155,22 +157,16 @@ def seen(models: Sequence[Predictor], source: str, folder: Path, quality: int) -
     """What the models find in a data set, the big one in what is sent of each image."""
     where, _, classes = source.rpartition("@")
     manifest = ingest(where, str(folder / "job"), classes=classes, ignore_classes="*").manifest.labelled()
-    kept = folder / f"{Path(where).parent.name}-{Path(where).stem}-{quality}.npz"
-    if not kept.exists():
-        little, big, sizes = [], [], []
-        for path in fetch_blobs(manifest, cache_folder(str(folder / "job")) / "blobs"):
-            image = read_image(path)
-            data = encode_image(image, quality)
-            sizes.append(len(data))
-            little.append(models[0].predict(image))
-            big.append(models[1].predict(decode_image(data, Limits())))
-        columns = {"sizes": np.array(sizes, dtype=float)}
-        for name, found in (("little", little), ("big", big)):
-            whole = Detections.joined(found)
-            columns |= {f"{name}.boxes": whole.boxes, f"{name}.scores": whole.scores, f"{name}.classes": whole.classes}
-            columns[f"{name}.counts"] = np.array([len(one) for one in found])
-        np.savez_compressed(kept, allow_pickle=False, **columns)
-    columns = dict(np.load(kept))
+    paths = fetch_blobs(manifest, cache_folder(str(folder / "job")) / "blobs")
+    kept = folder / f"{Path(where).parent.name}-{Path(where).stem}-{quality}"
+    kept.mkdir(exist_ok=True)
+    parts = []
+    for start in range(0, len(paths), PART):  # each part is kept, so that a run that was stopped goes on from there
+        part = kept / f"{start:06}.npz"
+        if not part.exists():
+            part.write_bytes(looked(models, paths[start : start + PART], quality))
+        parts.append(dict(np.load(part)))
+    columns = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
     table = [models[0].classes.index(name) for name in manifest.classes]
 
     def of(name: str) -> list[Detections]:
@@ -181,6 +177,26 @@ def seen(models: Sequence[Predictor], source: str, folder: Path, quality: int) -
     truths = [Detections.of(one.boxes, [table[index] for index in one.classes]) for one in manifest.truths()]
     keys = manifest.table["id"].to_list()
     return Pair(truths, of("little"), of("big"), models[0].classes, columns["sizes"], (CONFIDENCE, CONFIDENCE), keys)
+
+
+def looked(models: Sequence[Predictor], paths: Sequence[Path], quality: int) -> bytes:
+    """What the models find in some images, as arrays in a file."""
+    found: tuple[list[Detections], list[Detections]] = ([], [])
+    sizes = []
+    for path in paths:
+        image = read_image(path)
+        data = encode_image(image, quality)
+        sizes.append(len(data))
+        for model, results, given in zip(models, found, (image, decode_image(data, Limits())), strict=True):
+            results.append(model.predict(given))
+    columns = {"sizes": np.array(sizes, dtype=float)}
+    for name, results in zip(("little", "big"), found, strict=True):
+        whole = Detections.joined(results)
+        columns |= {f"{name}.boxes": whole.boxes, f"{name}.scores": whole.scores, f"{name}.classes": whole.classes}
+        columns[f"{name}.counts"] = np.array([len(one) for one in results])
+    file = BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **columns)
+    return file.getvalue()
 
 
 def joined(one: Pair, other: Pair) -> Pair:
