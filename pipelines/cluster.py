@@ -53,6 +53,7 @@ CREDENTIALS = (
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
+    "MODEL_REGISTRY_TOKEN",
 )
 
 

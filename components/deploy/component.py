@@ -61,6 +61,7 @@ def deploy(
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
         from components.deploy.garbage import ABANDONED, collect_garbage, remove_leftovers
+        from components.deploy.model_registry import register_champion
         from components.ingest.fingerprints import remove_superseded
         from components.report.report import keep
 
@@ -94,14 +95,15 @@ def deploy(
         # A state that is put back from a copy, and a poll that goes on at the same time, may need what is newer.
         remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
         parts = [judge_report, convert_report, train_report, plan_report, collect_report]
-        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
+        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)
         return keep(page.path, job_root, title, read_figures(figures.path), run_id)
 
 
 @images.train_component
-def promote(
+def promote(  # noqa: PLR0915 - half of the statements are imports
     manifest: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     conversion: dsl.Input[dsl.Artifact],
@@ -147,6 +149,7 @@ def promote(
         from components.core.reports.page import write_page
         from components.core.tasks.base import open_task
         from components.deploy.deploy import section
+        from components.deploy.model_registry import register_champion
         from components.deploy.promote import Verdict, already, commit_run, first, not_asked, not_deployed, same_as
         from components.evaluate.gate_report import sections
         from components.evaluate.verdict import compare_and_judge
@@ -189,5 +192,7 @@ def promote(
         with_run(job.manifest(state, cache_folder(job_root)), samples, number).write(everything)
         deployed = commit_run(job, state, folder, everything, verdict, run_id, chosen)
         logging.info("%s: %s; the champion is %s", deployed.outcome, deployed.version, deployed.champion or "none")
-        write_page(report.path, "Promote", [section(deployed), *parts])
+        state, _ = job.read()
+        told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
+        write_page(report.path, "Promote", [section(deployed), *told, *parts])
         return job.store.uri_of(f"bundles/{deployed.version}")

@@ -314,6 +314,7 @@ def deploy_pair(
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
         from components.deploy.garbage import collect_garbage
+        from components.deploy.model_registry import register_champion
         from components.report.report import keep
 
         chosen = read(DeploySettings, settings)
@@ -338,8 +339,10 @@ def deploy_pair(
         except ConflictError as error:
             raise LostRaceError(str(error)) from error
         logging.info("%s, the champion is %s", deployed.outcome, deployed.champion or "none")
-        collect_garbage(job, chosen.keep_versions, job.read()[0])
+        state, _ = job.read()
+        collect_garbage(job, chosen.keep_versions, state)
+        told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
         parts = [calibrate_report, convert_report, train_big_report, train_report, prepare_report, ingest_report]
-        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
         write_page(page.path, "Joint inference", sections)
         return keep(page.path, job_root, "Joint inference", read_figures(figures.path), run_id)

@@ -435,6 +435,7 @@ def deploy_tasks(
         from components.deploy.deploy import deploy as commit
         from components.deploy.deploy import section
         from components.deploy.garbage import ABANDONED, collect_garbage, remove_leftovers
+        from components.deploy.model_registry import register_champion
         from components.ingest.fingerprints import remove_superseded
         from components.report.report import keep
 
@@ -476,7 +477,8 @@ def deploy_tasks(
         remove_leftovers(job, state)
         remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
         parts = [evaluate_report, tasks_report, *train_reports, collect_report]
-        sections = [section(deployed), *(part for report in parts for part in read_sections(report.path))]
+        told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
+        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
         write_page(page.path, title, sections)
         return keep(page.path, job_root, title, read_figures(figures.path), run_id)

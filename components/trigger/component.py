@@ -6,7 +6,7 @@ from components import images
 
 
 @images.small_component
-def trigger(
+def trigger(  # noqa: PLR0915 - half of the statements are imports
     feed_url: str,
     job_root: str,
     report: dsl.Output[dsl.HTML],
@@ -51,6 +51,7 @@ def trigger(
         )
         from components.core.reports.page import write_page
         from components.core.rules.window import Window
+        from components.deploy.model_registry import register_champion
         from components.deploy.pointer import publish_pointer
         from components.deploy.settle import settle
         from components.ingest.feed import take_new
@@ -61,14 +62,16 @@ def trigger(
         check_settings(settings)  # those of the steps of a round too, which may start days from now
         data, chosen = read(DataSettings, settings), read(TriggerSettings, settings)
         gate, forced = read(GateSettings, settings), read(RoundSettings, settings)
-        rollout_fraction = read(DeploySettings, settings).rollout_fraction
+        rollout = read(DeploySettings, settings)
         common = read(CommonSettings, settings)
         plugins.load(common.plugins)
         now = datetime.now(UTC)
         job = Job.open(job_root)
         waits = bool(gate.deploy_window) and not gate.force_deploy
         window = Window.parse(gate.deploy_window) if waits else None
-        state = settle(job, window=window, now=now, fraction=rollout_fraction)
+        state = settle(job, window=window, now=now, fraction=rollout.rollout_fraction)
+        if state.history and state.history[-1].at >= now:  # a candidate that waited has become the champion just now
+            register_champion(job, state, rollout)
         arrivals = take_new(feed_url, job_root, **dict(data), state=state)
         if arrivals.complete:  # once an hour in a bucket: are the files of the champion there?
             publish_pointer(job, state)

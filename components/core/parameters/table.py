@@ -598,6 +598,15 @@ class DeploySettings(Parameters):
     keep_versions: Annotated[int, Field(ge=1)] = Field(
         10, description="Number of candidates to keep that were never deployed."
     )
+    model_registry: Annotated[
+        str, _matching(r"|https?://[^\s@]+", "must be http://host:port or https://host, without a password")
+    ] = Field(
+        "",
+        description="Address of Kubeflow Hub (Model Registry), where each champion is registered; empty for none.",
+    )
+    registered_model: str = Field(
+        "", description="Name of the job's model there; empty for the last part of `job_root`."
+    )
 
 
 class PromoteSettings(DeploySettings):
