@@ -6,7 +6,7 @@ from components import images
 
 
 @images.small_component
-def trigger(  # noqa: PLR0915 - half of the statements are imports
+def trigger(
     feed_url: str,
     job_root: str,
     report: dsl.Output[dsl.HTML],
