@@ -274,6 +274,25 @@ def sedna(
             remote.schedule_plans(plans, server)
 
 
+@app.command()
+def ianvs(
+    file: Annotated[Path, typer.Argument(help="YAML file with a benchmarking job of KubeEdge ianvs.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter; can be repeated.")
+    ] = None,
+    run_: Annotated[bool, typer.Option("--run", help="Run the benchmark here.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what cannot be carried over.")] = False,
+) -> None:
+    """Take over a benchmark of KubeEdge ianvs: print it as a file for `run benchmark --params`, or run it."""
+    with one_line_errors("interrupted; the same command continues with the cases that are left"):
+        from pipelines.interop.ianvs import read
+
+        plan = read(file, parameter or [], strict=strict)
+        print("\n".join(plan.remarks() if run_ else plan.lines()), flush=True)
+        if run_:
+            _run("benchmark", _ready("benchmark", plan.parameters), Runner.SUBPROCESS)
+
+
 EXAMINED = ("plugins", "base_model", "image_size", "estimator_options")
 
 

@@ -308,3 +308,25 @@ def test_a_base_of_another_kind_is_refused_and_never_executed(job, trained, tmp_
             Fpn().load(tmp_path / name)
     assert not (tmp_path / "sprung").exists()
     assert "to train from scratch, choose from" in Fpn().check("yolo11n.yaml", {})[0]
+
+
+def test_a_class_that_stays_keeps_its_outputs_when_others_come():
+    import torch
+
+    from components.core.estimators.faster_rcnn import FasterRcnn
+
+    network = FasterRcnn("fasterrcnn_mobilenet_v3_large_320_fpn", 2, (32, 64, 128, 256, 512))
+    head = network.parts.roi_heads.box_predictor
+    scores, boxes = (
+        torch.cat([layer.weight.detach().clone(), layer.bias.detach().clone()[:, None]], dim=1)
+        for layer in (head.cls_score, head.bbox_pred)
+    )
+    network.replace_classes([1, None, 0])  # the second class comes first now, then a new one, then the first
+    head = network.parts.roi_heads.box_predictor
+    now_scores, now_boxes = (
+        torch.cat([layer.weight.detach(), layer.bias.detach()[:, None]], dim=1)
+        for layer in (head.cls_score, head.bbox_pred)
+    )
+    assert (len(now_scores), len(now_boxes)) == (4, 16)
+    assert torch.equal(now_scores[[0, 1, 3]], scores[[0, 2, 1]])
+    assert torch.equal(now_boxes.reshape(4, 4, -1)[[0, 1, 3]], boxes.reshape(3, 4, -1)[[0, 2, 1]])

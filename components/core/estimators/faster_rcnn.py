@@ -91,10 +91,23 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
         """Set how many proposals of each image the second stage learns from, a quarter of them with an object."""
         self.parts.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(proposals, 0.25)
 
-    def replace_classes(self, classes: int) -> None:
-        """Give the network untrained class outputs, for other classes than it had."""
+    def replace_classes(self, places: Sequence[int | None]) -> None:
+        """Give the network class outputs for other classes than it had.
+
+        Args:
+            places: of each new class, its number among the old ones, whose outputs it keeps; None for one that is new
+                and untrained. Background stays.
+        """
         old = self.parts.roi_heads.box_predictor
-        self.parts.roi_heads.box_predictor = FastRCNNPredictor(old.cls_score.in_features, classes + 1)
+        new = FastRCNNPredictor(old.cls_score.in_features, len(places) + 1)
+        kept = [(0, 0), *((now + 1, before + 1) for now, before in enumerate(places) if before is not None)]
+        with torch.no_grad():
+            for layer, size in (("cls_score", 1), ("bbox_pred", 4)):
+                source, target = getattr(old, layer), getattr(new, layer)
+                for now, before in kept:
+                    here, there = slice(size * now, size * (now + 1)), slice(size * before, size * (before + 1))
+                    target.weight[here], target.bias[here] = source.weight[there], source.bias[there]
+        self.parts.roi_heads.box_predictor = new
 
     def _look(self, canvases: torch.Tensor, size: tuple[int, int]) -> tuple[ImageList, Any]:
         pixels = (canvases - self._mean) / self._spread

@@ -276,12 +276,11 @@ class Fpn(Estimator[Detections]):
                 f"estimator_options: anchor_sizes={list(chosen.anchor_sizes)}, but the base model has "
                 f"{list(self._description.anchor_sizes)}, which its weights require: leave the option out"
             )
-        if classes != self._description.classes:
-            logger.info(
-                "the base model has the classes %s: its class outputs are trained from scratch",
-                ", ".join(self._description.classes),
-            )
-            self._network.replace_classes(len(classes))
+        before = self._description.classes
+        if classes != before:
+            new = [name for name in classes if name not in before]
+            logger.info("the base model has the classes %s; untrained: %s", ", ".join(before), ", ".join(new) or "none")
+            self._network.replace_classes([before.index(name) if name in before else None for name in classes])
         self._description = replace(self._description, classes=classes, image_size=image_size)
 
     def _fit(
