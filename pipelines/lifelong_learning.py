@@ -16,5 +16,5 @@ def lifelong_learning(given: Mapping[str, Any]) -> None:
     """Look at what is new in the feed, and run a round of lifelong learning when the trigger says so."""
     checked = trigger(feed_url=given["feed_url"], job_root=given["job_root"], settings=given["settings"])
     cluster.small_step(checked, given)
-    with dsl.If(checked.outputs["Output"] == "RUN"):
+    with dsl.If(checked.outputs["Output"] == "RUN", name="round"):
         lifelong_round(**given)

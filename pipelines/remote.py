@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.core.errors import InputError
 from pipelines.interop.sedna_plan import Plan
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
@@ -129,6 +130,13 @@ def schedule(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for a run of the replaced schedule to finish first.")
     ] = False,
+    poller: Annotated[
+        Path | None,
+        typer.Option(help="Write a Kubernetes manifest of a pod that polls every --every, instead of a recurring run."),
+    ] = None,
+    poller_host: Annotated[
+        str, typer.Option(help="Address of Kubeflow Pipelines as that pod reaches it.")
+    ] = "http://ml-pipeline.kubeflow:8888",
 ) -> None:
     """Run a compiled pipeline on a cluster on a schedule; an existing schedule of the same name is replaced."""
     with one_line_errors("interrupted; run the same command again to complete it"):
@@ -136,6 +144,9 @@ def schedule(
 
         pipeline, given, how = request()
         timing = schedules.Timing.of(every, cron, start, end)
+        if poller:
+            print(_written(poller, poller_host, pipeline, given, timing, server, name=name, **how))
+            return
         cluster = server()
         schedules.schedule(cluster, pipeline, given, timing, name=name, wait=wait, **how)
         for line in schedules.warnings_of_others(cluster):
@@ -254,3 +265,12 @@ def schedule_plans(plans: Sequence[Plan], server: Reach) -> None:
             schedules.schedule(cluster, plan.pipeline, plan.parameters, timing, name=plan.job.name)
         else:
             client.submit(cluster, plan.pipeline, plan.parameters)
+
+
+def _written(path: Path, api: str, pipeline: str, given: dict[str, Any], timing: Any, server: Reach, **how: Any) -> str:
+    """The manifest of a poller, and what to do with it."""
+    from pipelines.poller import write_manifest
+
+    if not timing.interval or timing.start or timing.end:
+        raise InputError("--poller polls at an interval: give --every and neither --cron, --start nor --end")
+    return write_manifest(server(), path, pipeline, given, every_seconds=timing.interval, api=api, **how)

@@ -425,8 +425,11 @@ class FakeApi:
         return body["pipeline_spec"].get("pipeline_spec", body["pipeline_spec"])
 
     def _list(self, kind, query):
-        self._allow(query.get("namespace"))
+        home = self.experiments.get(query.get("experiment_id"), {}).get("namespace")
+        self._allow(query.get("namespace") or home)
         found = [one for one in getattr(self, kind).values() if one.get("_listed", self.now) <= self.now]
+        if query.get("experiment_id"):
+            found = [one for one in found if one["experiment_id"] == query["experiment_id"]]
         if self.namespaces:
             homes = {one["experiment_id"]: one.get("namespace") for one in self.experiments.values()}
             found = [
