@@ -50,6 +50,24 @@ def encode_mask(mask: ClassMap) -> bytes:
     return content.getvalue()
 
 
+def runs_of(mask: ClassMap) -> list[int]:
+    """A mask as the lengths of its runs, row by row: class, pixels, class, pixels and so on."""
+    pixels = mask.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], pixels[1:] != pixels[:-1]])) if pixels.size else np.array([], int)
+    lengths = np.diff(np.append(starts, pixels.size))
+    return [int(one) for one in np.stack([pixels[starts], lengths], axis=1).ravel()]
+
+
+def from_runs(runs: Sequence[int], height: int, width: int) -> ClassMap:
+    """The mask (height, width) that ``runs_of`` described.
+
+    Raises:
+        ValueError: the runs do not fill it.
+    """
+    pairs = np.asarray(runs, dtype=np.int64).reshape(-1, 2)
+    return np.repeat(pairs[:, 0], pairs[:, 1]).astype(np.uint8).reshape(height, width)
+
+
 def renumbering(places: Sequence[int]) -> ClassMap:
     """A table (256,) that makes other class numbers of a mask's when it is indexed with one; void stays void."""
     table = np.full(VOID + 1, VOID, np.uint8)

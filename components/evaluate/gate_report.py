@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from components.core.colours import PALETTE
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.tasks.base import NONE, Measurement
@@ -80,8 +81,8 @@ def _intervals(deltas: Mapping[str, Delta]) -> Markup:
     figure = reports.new_figure(6.4, 0.6 + 0.36 * len(deltas))
     axes = figure.subplots()
     for place, delta in enumerate(deltas.values()):
-        axes.plot([delta.low, delta.high], [place, place], color=reports.PALETTE[0], linewidth=2)
-        axes.plot(delta.value, place, "o", color=reports.PALETTE[0])
+        axes.plot([delta.low, delta.high], [place, place], color=PALETTE[0], linewidth=2)
+        axes.plot(delta.value, place, "o", color=PALETTE[0])
     axes.axvline(0, color="#6b7a85", linestyle="--", linewidth=0.8)
     axes.set_yticks(range(len(deltas)), list(deltas))
     axes.invert_yaxis()

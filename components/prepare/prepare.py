@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from components.core.cache import fetch_blobs, fetch_masks
+from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.manifest import LABELLED, SPLITS, Manifest
 from components.core.masks import VOID, ClassMap, read_mask
@@ -165,7 +166,7 @@ def _box_sizes(manifest: Manifest) -> Figure:
 
 
 def _colours(count: int) -> list[str]:
-    return [reports.PALETTE[index % len(reports.PALETTE)] for index in range(count)]
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def _examples(manifest: Manifest, cache_folder: Path) -> Markup:

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 from components.core.runtimes.base import Model
+from components.serving.knowledge_base import KnowledgeBaseModels
 from components.serving.model_cache import CachedModel
 from components.serving.pointers import DesiredModel
 
@@ -22,7 +23,7 @@ class LoadedModel:
     """A model that can look at images.
 
     Attributes:
-        detector: itself.
+        detector: itself; of a knowledge base all models as one.
         cached: where it lies on disk.
         desired: what asked for it; None for one that was started from disk.
     """
@@ -35,6 +36,11 @@ class LoadedModel:
     def version(self) -> str:
         """Its name."""
         return self.cached.version
+
+    @property
+    def base(self) -> KnowledgeBaseModels | None:
+        """The knowledge base; None where it is one model."""
+        return self.detector if isinstance(self.detector, KnowledgeBaseModels) else None
 
 
 @dataclass(frozen=True)

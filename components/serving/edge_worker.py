@@ -21,11 +21,11 @@ import typer
 
 from components.core.errors import InputError
 from components.core.redaction import redacted_output
-from components.core.release import MODEL
 from components.core.stores.connections import Tls
 from components.core.stores.settings import setting
 from components.serving.offload import Mode, OffloadRules
 from components.serving.parcel import Send
+from components.serving.pointers import WHOLE
 from components.serving.worker import Cloud, Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
@@ -121,8 +121,22 @@ def main(
         ),
     ] = False,
     member: Annotated[
-        str, typer.Option(help="Member of the release to run, if the job releases several models together.")
-    ] = MODEL,
+        str,
+        typer.Option(
+            help="Member of the release to run, if the job releases several models together.",
+            show_default="all of a knowledge base",
+        ),
+    ] = WHOLE,
+    model_memory: Annotated[
+        int,
+        typer.Option(min=1, help="With a knowledge base: maximum memory in bytes for loaded models; at least one is."),
+    ] = 1 << 30,
+    origin: Annotated[
+        str,
+        typer.Option(
+            help="With a knowledge base: path in the feed that this source's images belong to, such as site-a."
+        ),
+    ] = "",
     keep_miner: Annotated[
         str,
         typer.Option(
@@ -200,6 +214,7 @@ def main(
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
             idle_at_end=idle_at_end,
             board_check=board_check, sinks=tuple(sink or ()), member=member,
+            model_memory=model_memory, origin=origin,
             cloud=_cloud(
                 cloud_url, cloud_model, cloud_timeout, Tls(cloud_ca, cloud_cert, cloud_key),
                 OffloadRules(mode, send, send_side, send_quality, cloud_bandwidth, unchanged_bits, int(resubmit * 1e6)),

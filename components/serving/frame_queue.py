@@ -36,20 +36,27 @@ class FrameQueue:
         self._thread = threading.Thread(target=self._read, args=(after, every), name="source", daemon=True)
         self._thread.start()
 
-    def take(self, timeout_s: float) -> Shot | None:
-        """The next image; None if there was none in that time, or at the end.
+    def take(self, timeout_s: float, at_most: int = 1) -> list[Shot]:
+        """The next image, and those behind it that wait; none if there was none in that time, or at the end.
+
+        Args:
+            timeout_s: to wait for it.
+            at_most: how many, which is also how far a finite source is read ahead.
 
         Raises:
             InputError: the source cannot be read.
         """
         with self._changed:
+            if not self._source.live:
+                self._room = max(_AHEAD, at_most)
             self._changed.wait_for(lambda: self._waiting or self._ended, timeout_s)
             if self._waiting:
+                taken = [self._waiting.popleft() for _ in range(min(at_most, len(self._waiting)))]
                 self._changed.notify_all()
-                return self._waiting.popleft()
+                return taken
             if self._error is not None:
                 raise self._error
-            return None
+            return []
 
     @property
     def ended(self) -> bool:

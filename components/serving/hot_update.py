@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty
+from typing import Any
 
 from components.core.backoff import Backoff
 from components.core.bundle import Bundle
 from components.core.errors import InputError, NoRuntimeError
-from components.core.runtimes.base import open_model
+from components.core.runtimes.base import Model, open_model
 from components.serving.active_model import ActiveModel, Event, LoadedModel
+from components.serving.knowledge_base import KnowledgeBaseModels, bundle_of
+from components.serving.loaded_models import LoadedModels
 from components.serving.model_cache import CachedModel, ModelCache, UnfitModelError
 from components.serving.pointers import DesiredModel, PointerReader
 from components.serving.smoke_test import InterruptedSmokeTestError, one_line, run_smoke_test, warm_up
@@ -34,35 +37,58 @@ class Loader:
         threads: processor threads; 0 lets the runtime decide.
         modules: of plug-ins, separated by commas.
         board_check: compare a model with the golden tensors that it brings for this board in its smoke test.
+        memory: the models of a knowledge base that are loaded; None where knowledge bases cannot be run.
+        origin: where frames come from, for the routing of a knowledge base.
     """
 
     runtime: str
     threads: int = 0
     modules: str = ""
     board_check: bool = True
+    memory: LoadedModels | None = None
+    origin: str = ""
 
-    def try_out(self, model: CachedModel, stop: threading.Event) -> None:
-        """Run a model once in another process; see :func:`run_smoke_test`."""
-        run_smoke_test(
+    def try_out(self, model: CachedModel, stop: threading.Event) -> int:
+        """Run a model once in another process; the bytes of memory that it took. See :func:`run_smoke_test`."""
+        return run_smoke_test(
             model.folder, self.runtime, threads=self.threads, modules=self.modules, stop=stop,
             board_check=self.board_check,
         )  # fmt: skip
 
     def load(self, model: CachedModel, desired: DesiredModel | None) -> LoadedModel:
-        """Load a model and run it once.
+        """Load a model and run it once; of a knowledge base as many as there is memory for.
 
         Raises:
             UnfitModelError: it does not work.
             NoRuntimeError: none would on this machine.
         """
         try:
-            detector = open_model(self.runtime, model.folder, self.threads)
-            warm_up(detector)
+            if not model.members:
+                return LoadedModel(self._open(model), model, desired)
+            base = self.open_base(model)
+            base.preload()
         except (UnfitModelError, NoRuntimeError):
             raise
         except Exception as error:  # a broken model ends in whatever its runtime raises
             raise UnfitModelError(one_line(error)) from error
-        return LoadedModel(detector, model, desired)
+        return LoadedModel(base, model, desired)
+
+    def open_base(self, model: CachedModel) -> KnowledgeBaseModels:
+        """A knowledge base without any of its models loaded.
+
+        Raises:
+            UnfitModelError: its routing cannot be used, or a model is damaged.
+        """
+        assert self.memory is not None
+        try:
+            return KnowledgeBaseModels(model, self.memory, self._open, self.origin)
+        except Exception as error:  # of a plug-in of the routing, too
+            raise UnfitModelError(f"its routing cannot be used: {one_line(error)}") from error
+
+    def _open(self, model: CachedModel) -> Model[Any]:
+        network = open_model(self.runtime, model.folder, self.threads)
+        warm_up(network)
+        return network
 
 
 class HotUpdate:
@@ -168,7 +194,7 @@ class HotUpdate:
         try:
             model = self._cache.bring(desired)
             self._check_classes(model)
-            self._loader.try_out(model, stop)
+            self._try_out(model, stop)
             self._cache.begin(model)
             loaded = self._loader.load(model, desired)
         except UnfitModelError as error:
@@ -178,21 +204,32 @@ class HotUpdate:
         self._handled = desired.version, desired.generation
         self._slot.offer(loaded)
 
+    def _try_out(self, model: CachedModel, stop: threading.Event) -> None:
+        """See that every model works that has not done so before, and that the routing of a knowledge base does."""
+        if not model.members:
+            self._loader.try_out(model, stop)
+            return
+        self._loader.open_base(model)
+        for role, part in self._cache.untried(model).items():
+            try:
+                self._cache.measured(part, self._loader.try_out(part, stop))
+            except UnfitModelError as error:
+                raise UnfitModelError(f"member {role}: {error}") from error
+
     def _runs(self, desired: DesiredModel) -> bool:
         """Whether the model in use is the one to run; a release may change while the member that runs here does not."""
         current = self._slot.current
         if current is None or current.version != desired.bundle_version:
             return False
-        description = desired.files.get("model.json")
         same_request = current.desired is not None and current.desired.generation == desired.generation
-        return current.cached.digest == description.sha256 if description else same_request
+        return current.cached.digest == desired.digest if desired.digest else same_request
 
     def _check_classes(self, new: CachedModel) -> None:
         """Refuse a model that lacks a class of the running one, unless it is one to go back to."""
         current = self._slot.current
         if current is None or new.digest in {model.digest for model in self._cache.good()}:
             return
-        wrong = _class_problem(current.detector.bundle, Bundle.read(new.folder))
+        wrong = _class_problem(current.detector.bundle, bundle_of(new))
         if wrong:
             raise UnfitModelError(wrong)
 
@@ -214,6 +251,8 @@ class HotUpdate:
                 self._status.say(model.desired.version, "loaded")
         elif event.kind == "proven":
             self._cache.accept(model.cached)
+            if self._loader.memory is not None:
+                self._loader.memory.keep({part.digest for part in model.cached.members.values()})
         else:
             self._cache.forget(model.cached)
             desired = self._request_for(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from components.core.rate_limit import RateLimit
 from components.core.runtimes.base import decoder_of
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.frame_queue import FrameQueue
-from components.serving.inference import ModelRunner
+from components.serving.inference import ModelRunner, Seen
 from components.serving.metrics import Metrics
 from components.serving.mining import Inference, Keeper, frame_key
 from components.serving.offload import JointInference
@@ -22,6 +23,7 @@ from components.serving.sinks.outlet import Outlets
 from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
 
+FRAMES_AT_ONCE = 8  # of a video or folder, which a knowledge base takes by task
 _TURN_SECONDS = 0.25
 _SAY_AGAIN_SECONDS = 60.0
 
@@ -74,17 +76,16 @@ class EdgeLoop:
         with keeping as keeper:
             while not stop.is_set():
                 started = time.monotonic()
-                shot = self._next(feed, stop)
-                if shot is not None:
-                    inference = self._infer(shot) if self._joint is None else self._infer_jointly(shot, self._joint)
+                shots = self._next(feed, stop)
+                for inference in self._infer(shots) if shots else []:
                     keeper.take(inference)
                     if self._outlets is not None:
                         self._outlets.put(inference)
                     if self._again is not None:
                         self._again.put(inference)
-                    if self._pause:
-                        stop.wait(max(0.0, started + self._pause - time.monotonic()))
-                elif feed.ended:
+                if shots and self._pause:
+                    stop.wait(max(0.0, started + self._pause * len(shots) - time.monotonic()))
+                elif not shots and feed.ended:
                     return True
         return False
 
@@ -94,33 +95,49 @@ class EdgeLoop:
             self._change_model()
             self._metrics.alive()
 
-    def _next(self, feed: FrameQueue, stop: threading.Event) -> Shot | None:
-        """The next image, once there is a model to look at it with."""
-        if self._change_model() is None:
+    def _next(self, feed: FrameQueue, stop: threading.Event) -> list[Shot]:
+        """The next image, once there is a model to look at it with; for a knowledge base also those behind it."""
+        model = self._change_model()
+        if model is None:
             self._tell("no model yet", "waiting until the job has a champion")
             self._metrics.alive()
             stop.wait(_TURN_SECONDS)
-            return None
-        shot = feed.take(_TURN_SECONDS)
-        if shot is not None or feed.retries != self._retries:
+            return []
+        shots = feed.take(_TURN_SECONDS, 1 if model.base is None else FRAMES_AT_ONCE)
+        if shots or feed.retries != self._retries:
             self._retries = feed.retries
             self._metrics.alive()
-        return shot
+        return shots
 
-    def _infer(self, shot: Shot, joint: JointInference | None = None) -> Inference:
-        """What the model sees, or the one before where that fails; neither may be able to look at this image."""
+    def _infer(self, shots: Sequence[Shot]) -> list[Inference]:
+        """What is found in images, in their order."""
+        if self._joint is not None:
+            return [self._infer_jointly(shot, self._joint) for shot in shots]
+        return self._infer_here(shots)
+
+    def _infer_here(self, shots: Sequence[Shot], joint: JointInference | None = None) -> list[Inference]:
+        """What the model sees, or the one before where that fails; neither may be able to look at an image."""
         wanted = [one for one in (self._boxes_from, joint.boxes_from if joint else None) if one is not None]
-        seen = self._runner.look(shot.image, min(wanted, default=None))
+        boxes_from = min(wanted, default=None)
+        seen = self._runner.look_at([(shot.image, shot.place) for shot in shots], boxes_from)
+        return [self._noted(shot, one, every_box=bool(wanted)) for shot, one in zip(shots, seen, strict=True)]
+
+    def _noted(self, shot: Shot, seen: Seen | str, *, every_box: bool) -> Inference:
+        """One image with what the model sees."""
         if isinstance(seen, str):
             self._tell(seen.partition(":")[0], f"{shot.place}: {seen}")
             self._metrics.count("failed_frames")
             return Inference(shot)
         self._metrics.count("frames")
-        bundle = seen.model.detector.bundle
-        boxes = decoder_of(bundle).boxes(seen.found) if wanted else None
+        base, route = seen.model.base, seen.route
+        if base is not None and route is not None and route.unseen and base.policy == "alarm":
+            self._tell("unseen image", f"{shot.place}: {route.unseen}")
+        if not every_box or seen.found is None:
+            return Inference(shot, seen.model, seen.found, route=route)
+        boxes = decoder_of(seen.model.detector.bundle).boxes(seen.found)
         if boxes is None:
-            return Inference(shot, seen.model, seen.found)
-        return Inference(shot, seen.model, boxes[boxes.scores >= bundle.confidence_threshold], every_box=boxes)
+            return Inference(shot, seen.model, seen.found, route=route)
+        return Inference(shot, seen.model, boxes[boxes.scores >= seen.confidence], every_box=boxes, route=route)
 
     def _infer_jointly(self, shot: Shot, joint: JointInference) -> Inference:
         """What the two models see, or the one here alone where the miner fails."""
@@ -131,7 +148,7 @@ class EdgeLoop:
         here: list[Inference] = []
 
         def edge() -> Detections | None:
-            here.append(self._infer(shot, joint))
+            here.extend(self._infer_here([shot], joint))
             return here[0].final
 
         def every_box() -> Detections | None:
@@ -142,7 +159,7 @@ class EdgeLoop:
             result = joint.infer(shot.image, frame_key(shot), classes, edge, shot.original, every_box)
         except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
             self._tell("joint inference", one_line(error))
-            return here[0] if here else self._infer(shot)
+            return here[0] if here else self._infer_here([shot])[0]
         if not here:
             self._metrics.count("frames")
         return replace(here[0] if here else Inference(shot, model), joint=result)

@@ -21,6 +21,7 @@ from components.core.detections import Detections
 from components.core.duplicates import Duplicates, fingerprint
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar
+from components.core.lifelong.knowledge_base import Route
 from components.core.miners.base import Frame, Judgement, Miner, boxes_from
 from components.core.miners.rules import BoxRule
 from components.core.privacy.base import PrivacyFilter, Protected
@@ -40,7 +41,7 @@ _SAY_AGAIN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["hard", "audit"]
+Kind = Literal["hard", "audit", "unseen"]
 
 # Most miners judge by boxes. Where the model gives none, frames are kept for these by chance alone.
 NO_BOXES = Judgement(False, 0.0, "the model gives no boxes to score")
@@ -56,6 +57,7 @@ class Inference:
         found: what that one found.
         joint: what joint inference says, where the worker has a cloud to ask.
         every_box: what was found here with the boxes that score too low to count; None where no miner wants these.
+        route: where a knowledge base sent the image; None where the model is one.
     """
 
     shot: Shot
@@ -63,6 +65,7 @@ class Inference:
     found: Any = None
     joint: JointResult | None = None
     every_box: Detections | None = None
+    route: Route | None = None
 
     def boxes_for(self, miner: Miner) -> Detections:
         """The boxes that a miner sees: those that count, or more where it asks for more."""
@@ -89,9 +92,20 @@ class Inference:
         return self.found is not None or self.final is not None
 
     @property
+    def is_unseen(self) -> bool:
+        """Whether a knowledge base knows no task of the image, or nothing like it."""
+        return self.route is not None and bool(self.route.unseen)
+
+    @property
     def version(self) -> str:
-        """Of the model whose result counts."""
-        return (self.joint.cloud_model if self.joint else "") or (self.model.version if self.model else "")
+        """Of the model whose result counts; of the knowledge base where it abstains."""
+        if self.joint and self.joint.cloud_model:
+            return self.joint.cloud_model
+        if self.model is None:
+            return ""
+        if self.route is not None and self.found is not None:
+            return self.model.cached.members[self.route.member].version
+        return self.model.version
 
 
 @dataclass(frozen=True)
@@ -228,12 +242,12 @@ class Keeper:
 
     def _mine(self, seen: Inference) -> bool:
         """Judge a frame and keep it if it is worth that; whether it was kept."""
-        if not seen.has_result:
+        if not (seen.has_result or seen.is_unseen):
             return False
         key = frame_key(seen.shot)
         try:
-            judgement, miner = self._judge(seen, key)
-            kind = self._mining.kind(judgement, key)
+            judgement, miner = self._unseen(seen) or self._judge(seen, key)
+            kind = "unseen" if seen.is_unseen else self._mining.kind(judgement, key)
         except Exception as error:  # of a plug-in, most likely; the worker must not end
             self._failed("unmined", f"mining with {self._mining.miner.name}: {one_line(error)}")
             return False
@@ -245,6 +259,13 @@ class Keeper:
         except Exception as error:  # such as an image that no JPEG can hold
             self._failed("unkept", f"a hard example cannot be kept: {one_line(error)}")
             return False
+
+    def _unseen(self, seen: Inference) -> tuple[Judgement, str] | None:
+        """What is said of a frame that a knowledge base calls unseen, and by which rule; None of all others."""
+        base = seen.model.base if seen.model else None
+        if base is None or seen.route is None or not seen.route.unseen:
+            return None
+        return Judgement(True, base.hardness(seen.route), f"unseen: {seen.route.unseen}"), base.detection
 
     def _judge(self, seen: Inference, key: str) -> tuple[Judgement, str]:
         """What is said of a frame, and by which miner."""

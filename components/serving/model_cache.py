@@ -1,7 +1,8 @@
 """The models of a worker on its own disk: whole, checked, and the last good ones kept.
 
 Each lies in a folder that its version and its content name, so that no file of one model ever meets one of another.
-``shelf.json`` beside them says which have proven themselves, which one is being tried and which ones failed.
+``shelf.json`` beside them says which have proven themselves, which one is being tried and which ones failed. A
+knowledge base is a folder with its description, written once the folders of all its models are whole.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from components.core.bundle import DESCRIPTION, Bundle, sha256_of
 from components.core.errors import InputError, NotFoundError, TooLargeError, one_line
+from components.core.release import RELEASE, Member, Release
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.onnx import FILE
 from components.core.runtimes.rknn import this_board
@@ -42,17 +44,24 @@ class UnfitModelError(InputError):
 
 @dataclass(frozen=True)
 class CachedModel:
-    """A model on this machine.
+    """A model on this machine, or all models of a knowledge base.
 
     Attributes:
         version: its name.
-        folder: its bundle, with the files that a worker needs.
+        folder: its bundle, with the files that a worker needs; of a knowledge base its description.
         digest: SHA-256 of its description as published.
+        members: the models of a knowledge base by their role.
     """
 
     version: str
     folder: Path
     digest: str
+    members: Mapping[str, CachedModel] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Mapping[str, CachedModel]:
+        """The models by their role; one model has none."""
+        return self.members or {"": self}
 
 
 class _Entry(BaseModel):
@@ -69,6 +78,7 @@ class _State(BaseModel):
     trying: _Entry | None = None
     lives: int = 0
     failures: dict[str, str] = {}  # "version generation" and why
+    memory: dict[str, int] = {}  # bytes that a model took in its smoke test, by its digest
 
 
 class ModelCache:
@@ -87,6 +97,7 @@ class ModelCache:
         self._folder, self._runtime, self._own_file = folder, runtime, _own_file(runtime)
         self._golden = golden_file(this_board()) if golden and runtime == "rknn" else ""
         self._state = _read(folder / STATE)
+        self._brought: list[Path] = []  # by the last call of ``bring``
 
     def good(self) -> list[CachedModel]:
         """The models that have proven themselves, the last one first."""
@@ -101,12 +112,45 @@ class ModelCache:
         return self._state.failures.get(_name(desired))
 
     def bring(self, desired: DesiredModel) -> CachedModel:
-        """Fetch a model, whole and checked, or find it here.
+        """Fetch a model, whole and checked, or find it here; of a knowledge base the models that are not here.
 
         Raises:
             UnfitModelError: it is incomplete, or its bytes are not those that were published.
             InputError: its store is out of reach, or this disk is full.
         """
+        self._brought = []
+        if not desired.members:
+            return self._bring(desired)
+        release = desired.release
+        for role in desired.members:
+            try:
+                self._bring(desired.member(role))
+            except UnfitModelError as error:
+                raise UnfitModelError(f"member {role}: {error}") from error
+        entry = _Entry(version=desired.version, digest=release.sha256)
+        folder = self._folder_of(entry)
+        with os_errors(str(self._folder)):
+            folder.mkdir(exist_ok=True)
+            with landing(folder / RELEASE, durable=True) as file:
+                file.write(release.describe())
+        return self._cached(entry)
+
+    def untried(self, model: CachedModel) -> dict[str, CachedModel]:
+        """The models that a smoke test has not seen, by their role: those that are in no proven knowledge base."""
+        proven = {part.digest for good in self.good() for part in good.members.values()}
+        return {role: part for role, part in model.parts.items() if part.digest not in proven}
+
+    def measured(self, model: CachedModel, size: int) -> None:
+        """Note how much memory a model takes, in bytes."""
+        self._save(memory={**self._state.memory, model.digest: size})
+
+    def bytes_of(self, model: CachedModel) -> int:
+        """How much memory a model takes, as far as it is known: what it took in its smoke test, or else its files."""
+        files = sum(path.stat().st_size for path in model.folder.iterdir())
+        return max(self._state.memory.get(model.digest, 0), files)
+
+    def _bring(self, desired: DesiredModel) -> CachedModel:
+        """One model, fetched or found."""
         described = desired.files.get(DESCRIPTION)
         if described:
             here = self._cached(_Entry(version=desired.bundle_version, digest=described.sha256))
@@ -123,6 +167,7 @@ class ModelCache:
                     self._complete(desired, partial)
                     shutil.rmtree(model.folder, ignore_errors=True)
                     partial.rename(model.folder)
+                    self._brought.append(model.folder)
                 return model
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -144,19 +189,24 @@ class ModelCache:
         entry = _Entry(version=model.version, digest=model.digest)
         good = [known for known in self._state.good if known != entry]
         self._save(good=[*good, entry][-GOOD_KEPT:], trying=None, lives=0)
-        kept = {known.folder for known in self.good()}
+        kept = self._kept()
         for path in self._folder.iterdir():
             if path not in kept and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
+        digests = {part.digest for known in self.good() for part in known.parts.values()}
+        if self._state.memory.keys() - digests:
+            self._save(memory={digest: size for digest, size in self._state.memory.items() if digest in digests})
 
     def reject(self, desired: DesiredModel, reason: str) -> None:
         """A model cannot be used; it is tried again when the pointer asks for it anew."""
         failures = {**self._state.failures, _name(desired): reason}
         self._save(failures=dict(list(failures.items())[-FAILURES_KEPT:]), trying=None, lives=0)
-        kept = {known.folder for known in self.good()}
-        for path in self._folder.glob(f"{desired.bundle_version}-*"):
-            if path not in kept and path.name.rpartition("-")[0] == desired.bundle_version:
+        kept = self._kept()
+        own = self._folder.glob(f"{desired.bundle_version}-*")
+        for path in (*self._brought, *(one for one in own if one.name.rpartition("-")[0] == desired.bundle_version)):
+            if path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+        self._brought = []
 
     def forget(self, model: CachedModel) -> None:
         """A model that was good cannot be used any more."""
@@ -187,13 +237,27 @@ class ModelCache:
             raise UnfitModelError(f"it has no {self._own_file}, which the runtime {self._runtime!r} needs")
         return [self._own_file, *(name for name in files if name == self._golden)]
 
+    def _kept(self) -> set[Path]:
+        """The folders of the models that have proven themselves."""
+        good = self.good()
+        return {model.folder for model in good} | {part.folder for model in good for part in model.members.values()}
+
+    def _folder_of(self, entry: _Entry) -> Path:
+        return self._folder / f"{entry.version}-{entry.digest[:16]}"
+
     def _cached(self, entry: _Entry) -> CachedModel:
-        return CachedModel(entry.version, self._folder / f"{entry.version}-{entry.digest[:16]}", entry.digest)
+        folder = self._folder_of(entry)
+        members = {
+            role: self._cached(_Entry(version=one.version, digest=one.sha256))
+            for role, one in _members(folder, entry.digest).items()
+        }
+        return CachedModel(entry.version, folder, entry.digest, members)
 
     def _save(self, **changes: object) -> None:
         self._state = self._state.model_copy(update=changes)
+        unused = None if self._state.memory else {"memory"}  # earlier versions of the worker do not know it
         with os_errors(str(self._folder)), landing(self._folder / STATE, durable=True) as file:
-            file.write(self._state.model_dump_json(indent=2).encode())
+            file.write(self._state.model_dump_json(indent=2, exclude=unused).encode())
 
 
 _DESCRIPTION = TypeAdapter(Bundle)
@@ -223,6 +287,15 @@ def _fetch(desired: DesiredModel, name: str, folder: Path) -> str:
     if published and digest != published.sha256:
         raise UnfitModelError(f"{name} has SHA-256 {digest}, but the pointer says {published.sha256}: it was changed")
     return digest
+
+
+def _members(folder: Path, digest: str) -> Mapping[str, Member]:
+    """What a folder says of a knowledge base; nothing where it is one model, or is not what it was."""
+    try:
+        release = Release.parse((folder / RELEASE).read_bytes(), str(folder))
+    except (OSError, InputError):
+        return {}
+    return release.members if release.sha256 == digest else {}
 
 
 def _is_whole(folder: Path) -> bool:

@@ -15,15 +15,17 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from components.core.bundle import DESCRIPTION
 from components.core.errors import InputError, one_line
-from components.core.job.fleet import POINTER, Pointer, PublishedFile
+from components.core.job.fleet import POINTER, Pointer, PublishedBundle, PublishedFile, Target
 from components.core.job.state import STATE
+from components.core.lifelong.knowledge_base import KIND
 from components.core.rate_limit import RateLimit
-from components.core.release import MODEL
+from components.core.release import MODEL, Member, Release
 from components.core.stores.addresses import file_uri, folder_at
 from components.core.stores.open import Store, open_store, shown, split
 
 STALE_SECONDS = 300.0  # after which a pointer of a lower generation is no stale copy
-MAX_POINTER_BYTES = 1 << 20
+MAX_POINTER_BYTES = 8 << 20  # the routing data of a knowledge base is in it
+WHOLE = ""  # in place of a member: the release as a whole
 _SECONDS_BETWEEN_LINES = 3600.0
 
 log = logging.getLogger(__name__)
@@ -33,15 +35,16 @@ _BUNDLE = re.compile(r"/bundles/([A-Za-z0-9][A-Za-z0-9._-]*)$")
 
 @dataclass(frozen=True)
 class DesiredModel:
-    """The model that a worker should run.
+    """The model that a worker should run, or all models of a knowledge base.
 
     Attributes:
-        version: of the release that it belongs to.
+        version: of the release.
         generation: distinguishes this request from an earlier one for the same version.
         uri: address of the folder of its files.
         files: size and digest of each by name; empty where the pointer does not say.
         bundle: version of its bundle, where that is another one than the release.
         routing: what decides between the members of the release.
+        members: the bundles of a knowledge base by their role, in place of ``uri``, ``files`` and ``bundle``.
     """
 
     version: str
@@ -50,11 +53,40 @@ class DesiredModel:
     files: Mapping[str, PublishedFile] = field(default_factory=dict)
     bundle: str = ""
     routing: Mapping[str, JsonValue] = field(default_factory=dict)
+    members: Mapping[str, PublishedBundle] = field(default_factory=dict)
 
     @property
     def bundle_version(self) -> str:
-        """The version of its bundle."""
+        """The version of its bundle, or of the knowledge base."""
         return self.bundle or self.version
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its description; empty where the pointer does not say."""
+        if self.members:
+            return self.release.sha256
+        return self.files[DESCRIPTION].sha256 if DESCRIPTION in self.files else ""
+
+    @property
+    def release(self) -> Release:
+        """A knowledge base as a release.
+
+        Raises:
+            InputError: the pointer lacks the description of a member.
+        """
+        lost = [role for role, bundle in self.members.items() if DESCRIPTION not in bundle.files]
+        if lost:
+            raise InputError(f"the pointer names no {DESCRIPTION} of member {lost[0]}")
+        return Release(
+            members={role: Member(version=one.version, sha256=one.files[DESCRIPTION].sha256)
+                     for role, one in self.members.items()},
+            routing=dict(self.routing),
+        )  # fmt: skip
+
+    def member(self, role: str) -> DesiredModel:
+        """One model of a knowledge base."""
+        one = self.members[role]
+        return DesiredModel(self.version, self.generation, one.uri, one.files, one.version, self.routing)
 
 
 class PointerReader(Protocol):
@@ -79,7 +111,7 @@ class JobPointer:
     Args:
         store: the job's root.
         node: this worker; a canary is for some of them.
-        member: the one to run, of a release of several models.
+        member: the one to run, of a release of several models; ``WHOLE`` for all of a knowledge base.
         clock: seconds that only grow.
     """
 
@@ -87,34 +119,52 @@ class JobPointer:
         self, store: Store, node: str, member: str = MODEL, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._store, self._node, self._member, self._clock = store, node, member, clock
+        self._read: tuple[str, Pointer] | None = None  # the last one, and its etag
         self._followed: Pointer | None = None
         self._older_since: float | None = None
         self._lines = RateLimit(_SECONDS_BETWEEN_LINES)
 
     def read(self) -> DesiredModel | None:
         """What ``champion.json`` says; see :class:`PointerReader`."""
-        found = self._store.read_versioned(POINTER, max_bytes=MAX_POINTER_BYTES)
-        if found is None:
+        pointer = self._pointer()
+        if pointer is None:
             self._check_job()
             return None
-        try:
-            pointer = Pointer.model_validate_json(found[0])
-        except ValidationError as error:
-            raise _not_a_pointer(self._store.uri_of(POINTER), error) from error
         if not self._follows(pointer):
             return None
         self._followed, self._older_since = pointer, None
-        target = pointer.for_node(self._node)
-        bundles = target.bundles()
-        if self._member not in bundles:
+        return self._desired(pointer.for_node(self._node), str(pointer.generation))
+
+    def _pointer(self) -> Pointer | None:
+        """What lies in the store, which is read only where it is another than last time."""
+        if self._read is not None:
+            there = self._store.stat(POINTER)
+            if there is not None and there.etag == self._read[0]:
+                return self._read[1]
+        found = self._store.read_versioned(POINTER, max_bytes=MAX_POINTER_BYTES)
+        if found is None:
+            return None
+        try:
+            self._read = found[1], Pointer.model_validate_json(found[0])
+        except ValidationError as error:
+            raise _not_a_pointer(self._store.uri_of(POINTER), error) from error
+        return self._read[1]
+
+    def _desired(self, target: Target, generation: str) -> DesiredModel:
+        """The member to run of what the pointer names, or all of it."""
+        bundles, member = target.bundles(), self._member
+        if member == WHOLE and bundles.keys() == {MODEL}:
+            member = MODEL
+        if member == WHOLE and target.routing.get("kind") == KIND:
+            return DesiredModel(target.version, generation, "", routing=target.routing, members=bundles)
+        if member not in bundles:
+            lacks = f"no member {member!r}" if member else "several models that are no knowledge base"
             raise InputError(
-                f"{self._store.uri_of(POINTER)}: the release {target.version} has no member {self._member!r}; "
-                f"choose from {', '.join(bundles)}"
+                f"{self._store.uri_of(POINTER)}: the release {target.version} has {lacks}; "
+                f"choose {'' if member else '--member '}from {', '.join(bundles)}"
             )
-        bundle = bundles[self._member]
-        return DesiredModel(
-            target.version, str(pointer.generation), bundle.uri, bundle.files, bundle.version, target.routing
-        )
+        bundle = bundles[member]
+        return DesiredModel(target.version, generation, bundle.uri, bundle.files, bundle.version, target.routing)
 
     def _follows(self, pointer: Pointer) -> bool:
         """Whether to follow a pointer, or to wait, since it looks like a stale copy."""

@@ -1,11 +1,13 @@
 """The smoke test of a model before it is used: load it and run it once, in another process that it may bring down.
 
-``python -m components.serving.smoke_test FOLDER RUNTIME THREADS SECONDS BYTES BOARD_CHECK [PLUGINS]`` exits 0 if the
-model works, and otherwise prints why it does not, with 3 where no model would; ``BOARD_CHECK`` is ``on`` or ``off``.
+``python -m components.serving.smoke_test FOLDER RUNTIME THREADS SECONDS BYTES BOARD_CHECK [PLUGINS]`` prints how much
+memory the model takes, in bytes, and exits 0 if it works; otherwise it prints why it does not, and exits 3 where no
+model would. ``BOARD_CHECK`` is ``on`` or ``off``.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,7 @@ _TURN_SECONDS = 0.1
 _NICENESS = 10
 _MEMORY_FRACTION = 0.8  # of what is free; the rest is for the model that is in use
 _NO_RUNTIME = 3  # the exit code of a smoke test
+_TOOK = "memory: "
 _MEMORY_PRESSURE = {-signal.SIGKILL, 137}
 
 
@@ -48,7 +51,7 @@ def run_smoke_test(
     seconds: int = SMOKE_TEST_SECONDS,
     max_bytes: int | None = None,
     board_check: bool = True,
-) -> None:
+) -> int:
     """Run a model once in another process.
 
     Args:
@@ -60,6 +63,9 @@ def run_smoke_test(
         seconds: it may take.
         max_bytes: of memory that it may take; None: most of what is free.
         board_check: compare it with golden tensors for this board, where it brings some.
+
+    Returns:
+        Bytes of memory that the model took there.
 
     Raises:
         UnfitModelError: it does not work.
@@ -78,7 +84,8 @@ def run_smoke_test(
         finally:
             process.kill()
         assert process.stdout is not None
-        said = _last_line(process.stdout)
+        lines = process.stdout.read().strip().splitlines()
+        said = lines[-1] if lines else ""
     if code in _MEMORY_PRESSURE:
         raise InputError("the system killed the smoke test of the model, probably out of memory; trying again")
     if code < 0:
@@ -87,6 +94,7 @@ def run_smoke_test(
         raise NoRuntimeError(said)
     if code:
         raise UnfitModelError(said or f"its smoke test ended with exit code {code}")
+    return next((int(line.removeprefix(_TOOK)) for line in lines if line.startswith(_TOOK)), 0)
 
 
 def warm_up(detector: Model[Any]) -> None:
@@ -138,6 +146,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the worker, which ends this
     try:
         plugins.load(modules)
+        if runtime == "onnx":
+            importlib.import_module("onnxruntime")  # what all models share is not the model's memory
+        before = resident_bytes(os.getpid())
         detector = open_model(runtime, Path(folder), int(threads))
         if board_check == "on":  # first, because it knows better what is wrong
             check_board(detector, Path(folder))
@@ -145,6 +156,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:  # a broken model ends in whatever its runtime raises
         print(one_line(error))
         return _NO_RUNTIME if isinstance(error, NoRuntimeError) else 1
+    print(f"{_TOOK}{max(0, resident_bytes(os.getpid()) - before)}")
     return 0
 
 
@@ -157,11 +169,6 @@ def _wait(process: subprocess.Popen[str], stop: threading.Event, end: float, max
         if resident_bytes(process.pid) > max_bytes:
             raise UnfitModelError(f"it needs more memory than is free on this machine, {max_bytes >> 20} MiB")
     return code
-
-
-def _last_line(output: IO[str]) -> str:
-    lines = output.read().strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ class Entry(NamedTuple):
     def of(cls, sidecar: Sidecar, sequence: int, fingerprint: int | None, sizes: Iterable[int], since: float) -> Entry:
         """The entry of an example whose files have these sizes in bytes."""
         size = sum(on_disk(each) for each in sizes)
-        hard = sidecar.kind == "hard"
+        hard = sidecar.kind != "audit"
         return cls(hard, sidecar.score, sequence, fingerprint, sidecar.image, sidecar.suffix, size, since)
 
     @property

@@ -19,7 +19,6 @@ from components.core.errors import InputError
 from components.core.job.fleet import status_key
 from components.core.miners.base import Miner, boxes_from, make_miner
 from components.core.privacy.base import make_filter
-from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
 from components.core.stores.connections import Tls
 from components.core.stores.open import RESERVED, Store, open_store
@@ -31,12 +30,13 @@ from components.serving.frame_queue import FrameQueue
 from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.job_folder import job_folder, take_over_models, warn_of_other_jobs
+from components.serving.loaded_models import LoadedModels
 from components.serving.loop import EdgeLoop
 from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
 from components.serving.offload import JointInference, OffloadRules
-from components.serving.pointers import BundlePointer, JobPointer, PointerReader, SednaPointer
+from components.serving.pointers import WHOLE, BundlePointer, JobPointer, PointerReader, SednaPointer
 from components.serving.position import Position
 from components.serving.resubmission import Resubmission
 from components.serving.sinks.outlet import Outlets
@@ -91,7 +91,9 @@ class Options:
     idle_at_end: bool = False
     sinks: tuple[str, ...] = ()
     board_check: bool = True
-    member: str = MODEL
+    member: str = WHOLE
+    model_memory: int = 1 << 30
+    origin: str = ""
     cloud: Cloud | None = None
 
 
@@ -267,10 +269,14 @@ class Worker:
 
     def _make_updater(self) -> HotUpdate:
         options = self._options
+        cache = ModelCache(self.folder / "models", options.runtime, golden=options.board_check)
+        memory = LoadedModels(options.model_memory, cache.bytes_of, self.metrics.count)
+        self.metrics.show("loaded_models", "Models of a knowledge base in memory", lambda: len(memory))
+        self.metrics.show("loaded_model_bytes", "Bytes of memory that these models take", lambda: memory.bytes)
         return HotUpdate(
             self._pointer,
-            ModelCache(self.folder / "models", options.runtime, golden=options.board_check),
-            Loader(options.runtime, options.threads, options.plugins, options.board_check),
+            cache,
+            Loader(options.runtime, options.threads, options.plugins, options.board_check, memory, options.origin),
             self.slot,
             StatusReport(
                 self._store,

@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import polars as pl
 
+from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars
 from components.core.job.job import Job
@@ -262,7 +263,7 @@ class _Story:
         figure = reports.new_figure(9.2, 3.8)
         axes = figure.subplots()
         numbers = range(1, len(self._rounds) + 1)
-        for scenery, colour in zip(SCENERIES, reports.PALETTE, strict=False):
+        for scenery, colour in zip(SCENERIES, PALETTE, strict=False):
             scores = [made.scores[scenery.name] for made in self._rounds]
             deployed = [
                 (n, score) for n, score, made in zip(numbers, scores, self._rounds, strict=True) if made.promoted

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask
-from components.core.reports.page import PALETTE
 from components.prepare.balance import balance
 from components.prepare.prepare import _painted, prepare, sections
 from components.prepare.splits import assign

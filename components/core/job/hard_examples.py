@@ -70,8 +70,9 @@ class Sidecar(BaseModel):
         node: the worker.
         source: the camera, video or folder; user and password in an address are left out.
         frame: number of the image in its source.
-        kind: ``hard``, or ``audit``: an easy one, picked by chance, that shows what the miner overlooks.
-        miner: the rule that judged it.
+        kind: ``hard``; ``audit``, an easy one, picked by chance, that shows what the miner overlooks; or ``unseen``,
+            one of no task that a knowledge base knows.
+        miner: the rule that judged it; of an unseen one the unseen detection.
         score: 0..1, the larger the harder.
         reason: why, in one short line.
         privacy: what the worker's privacy filter did to the image, such as ``blurred 2 face``; empty: nothing.
@@ -94,7 +95,7 @@ class Sidecar(BaseModel):
     node: Annotated[str, Field(min_length=1)]
     source: Annotated[str, AfterValidator(shown)]
     frame: NonNegativeInt
-    kind: Literal["hard", "audit"]
+    kind: Literal["hard", "audit", "unseen"]
     miner: str
     score: _Fraction
     reason: str

@@ -23,6 +23,7 @@ from components.core.lifelong.plug_points import (
 from components.core.lifelong.samples import Floats, Projection, Samples, Task
 from components.core.release import Release
 
+KIND: Literal["lifelong"] = "lifelong"  # what the routing data of a knowledge base says of itself
 SHARED = "shared"  # the member that is trained on the samples of all tasks
 
 Policy = Literal["fallback", "abstain", "alarm"]
@@ -91,7 +92,7 @@ class KnowledgeBase(_Record):
         rounds: what the rounds measured that made this one, the oldest first.
     """
 
-    kind: Literal["lifelong"] = "lifelong"
+    kind: Literal["lifelong"] = KIND
     definition: Chosen
     allocation: Chosen
     unseen: Chosen
@@ -122,6 +123,17 @@ class KnowledgeBase(_Record):
         if lost:
             raise InputError(f"{version} has no member {', '.join(lost)}, which its tasks name: roll back to another")
         return base
+
+    def check_allocation(self) -> None:
+        """See that it knows every task that it may find for a sample.
+
+        Raises:
+            InputError: it does not, or a plug-in that it names is not there.
+        """
+        allocation = make(task_allocations, self.allocation.name, self.allocation.parameters)
+        lost = sorted(set(allocation.names(self.allocation.state)) - self.tasks.keys())
+        if lost:
+            raise InputError(f"{self.allocation.name} knows task {', '.join(lost)}, which the knowledge base does not")
 
     def routes(self, samples: Samples) -> list[Route]:
         """Where each sample goes, in the order of the samples."""

@@ -50,6 +50,10 @@ class TaskAllocation(PlugIn, ABC):
         """Learn from the samples that models are trained on, and the tasks that they belong to."""
         return {}
 
+    def names(self, state: State) -> list[str]:
+        """The tasks that it has learned to find, from ``fit``; none where it has learned nothing of its own."""
+        return []
+
     @abstractmethod
     def allocate(self, samples: Samples, defined: Sequence[Task], state: State) -> list[Task]:
         """The task of each sample; None for none.

@@ -32,9 +32,13 @@ class Router(TaskAllocation):
         centres = {name: list(rounded(points[where].mean(axis=0))) for name, where in places.items()}
         return {"projection": projection.model_dump(mode="json"), "centres": centres}
 
+    def names(self, state: State) -> list[str]:
+        """See the base class."""
+        return list(state["centres"])
+
     def allocate(self, samples: Samples, defined: Sequence[Task], state: State) -> list[Task]:
         """See the base class."""
-        names = list(state["centres"])
+        names = self.names(state)
         if not names:
             return [None] * len(samples)
         points = Projection.model_validate(state["projection"]).apply(samples.features)

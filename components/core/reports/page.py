@@ -7,7 +7,6 @@ Kubeflow UI shows it in a sandboxed frame. Text is escaped by markupsafe unless 
 from __future__ import annotations
 
 import base64
-import colorsys
 import io
 import json
 import re
@@ -21,9 +20,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from components.core.colours import PALETTE, colour_of, rgb
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.masks import VOID, ClassMap
 from components.core.stores.transfer import landing
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 ImageArray = NDArray[np.uint8]  # (height, width, 3) RGB
 
-PALETTE = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5", "#9f6b53", "#dfab01", "#64473a")
 TRUTH_COLOUR = "#ffffff"
 SHOWN_PIXELS = 480  # longest side of an image on a page
 
@@ -197,9 +195,9 @@ def draw(
     canvas = np.ascontiguousarray(cv2.resize(image, None, fx=scale, fy=scale), dtype=np.uint8)
     thickness = max(1, round(max(canvas.shape[:2]) / 320))
     for box in () if truth is None else truth.boxes:
-        _rectangle(canvas, box * scale, _rgb(TRUTH_COLOUR), thickness)
+        _rectangle(canvas, box * scale, rgb(TRUTH_COLOUR), thickness)
     for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True):
-        colour = _rgb(PALETTE[class_id % len(PALETTE)])
+        colour = rgb(PALETTE[class_id % len(PALETTE)])
         x1, y1 = _rectangle(canvas, box * scale, colour, thickness)
         label = names[class_id] if score >= 1 else f"{names[class_id]} {score:.2f}"
         place = (x1, max(9, y1 - 3))
@@ -208,31 +206,11 @@ def draw(
     return canvas
 
 
-def paint(image: ImageArray, classes: ClassMap) -> ImageArray:
-    """A copy of an image with the colour of a class laid over every pixel; void leaves it as it is.
-
-    Args:
-        image: (height, width, 3) RGB.
-        classes: (height, width), index of each pixel's class.
-    """
-    table = np.array([_rgb(colour_of(index)) for index in range(VOID + 1)], dtype=np.float32)
-    mixed = np.where((classes == VOID)[..., None], image, 0.45 * image + 0.55 * table[classes])
-    return np.asarray(mixed, dtype=np.uint8)
-
-
 def legend(names: Sequence[str]) -> Markup:
-    """What the colours of ``paint`` mean."""
+    """What the colours of masks mean."""
     swatch = Markup('<span class="swatch"><i style="background:{}"></i>{}</span>')
     listed = Markup(" ").join(swatch.format(colour_of(index), name) for index, name in enumerate(names))
     return Markup('<p class="legend">{}</p>').format(listed)
-
-
-def colour_of(index: int) -> str:
-    """A colour for a class; behind those of the palette come hues as far apart as the golden angle puts them."""
-    if index < len(PALETTE):
-        return PALETTE[index]
-    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.85)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def _rectangle(
@@ -285,7 +263,3 @@ def _jpeg(image: ImageArray, longest: int = SHOWN_PIXELS) -> str:
     if not done:
         raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG")
     return base64.b64encode(data.tobytes()).decode()
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

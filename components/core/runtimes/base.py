@@ -95,6 +95,14 @@ class Decoder(ABC):
         """The boxes of a result, by which miners evaluate an image; None where such a model gives none."""
         return None
 
+    def mask(self, found: Any) -> ClassMap | None:
+        """The class of each pixel of a result, (H, W); None where such a model gives none."""
+        return None
+
+    def renumbered(self, found: Any, table: Sequence[int]) -> Any:
+        """A result with other class numbers: ``table[k]`` in place of ``k``."""
+        return found
+
     def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
         """What a sink writes about a result without boxes, as a JSON object."""
         return {}

@@ -105,6 +105,10 @@ class BoxDecoder(Decoder):
         """All of it."""
         return cast(Detections, found)
 
+    def renumbered(self, found: Any, table: Sequence[int]) -> Any:
+        """See :class:`Decoder`."""
+        return found.renumbered(table)
+
     def fault(self, found: Any) -> str:
         """See :class:`Decoder`."""
         right = np.isfinite(found.boxes).all() and ((found.scores >= 0) & (found.scores <= 1)).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class BoardModel:
         if outputs is None:
             raise RuntimeError("the NPU runtime gave no outputs")
         return outputs
+
+    def __del__(self) -> None:
+        """Give the NPU's memory back, which the library keeps until it is asked to."""
+        with suppress(Exception):
+            self._lite.release()
 
     def runtime(self) -> str:
         """The version of the board's librknnrt.so, such as ``2.3.0``; empty where it does not say."""

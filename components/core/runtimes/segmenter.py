@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError
-from components.core.masks import ClassMap
+from components.core.masks import ClassMap, renumbering
 from components.core.runtimes.base import Decoder, Infer, Network, decoders
 from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
@@ -103,6 +103,14 @@ class ClassDecoder(Decoder):
     def network(self, bundle: Bundle, infer: Infer) -> Network[Any]:
         """A segmenter."""
         return NetworkSegmenter(bundle, infer)
+
+    def mask(self, found: Any) -> ClassMap | None:
+        """All of it."""
+        return np.asarray(found, dtype=np.uint8)
+
+    def renumbered(self, found: Any, table: Sequence[int]) -> Any:
+        """See :class:`Decoder`."""
+        return renumbering(table)[found]
 
     def summary(self, found: Any, classes: Sequence[str]) -> dict[str, Any]:
         """The fraction of the pixels of each class."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from components.core.colours import PALETTE
 from components.core.detections import Detections
 from components.core.metrics.detection import RECALLS, DetectionMetrics, Matches
 from components.core.reports import page as reports
@@ -158,12 +159,12 @@ def _curves(metrics: DetectionMetrics, confidence: float) -> Markup:
     axes = fig.subplots()
     for index, one in enumerate(metrics.per_class):
         if one.recall is not None and one.precision is not None:
-            colour = reports.PALETTE[index % len(reports.PALETTE)]
+            colour = PALETTE[index % len(PALETTE)]
             axes.plot(RECALLS, metrics.curves[one.name], color=colour, label=one.name)
             axes.plot(one.recall, one.precision, "o", color=colour)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    if len(metrics.curves) <= len(reports.PALETTE):  # more would hide the curves
+    if len(metrics.curves) <= len(PALETTE):  # more would hide the curves
         axes.legend()
     return reports.figure(
         fig, f"Precision-recall curves at IoU 0.5; dots mark the deployed confidence threshold, {confidence:g}."

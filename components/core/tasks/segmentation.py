@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from components.core.cache import fetch_blobs, fetch_masks
+from components.core.colours import paint
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.masks import VOID, ClassMap, read_mask, renumbering
@@ -86,7 +87,7 @@ class Segmentation(Task[ClassMap, Counts]):
 
     def drawn(self, image: ImageArray, found: ClassMap, classes: Sequence[str]) -> tuple[ImageArray, str]:
         """The colour of its class over every pixel."""
-        return reports.paint(image, found), ""
+        return paint(image, found), ""
 
     def legend(self, classes: Sequence[str]) -> Markup:
         """See :class:`Task`."""

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from components.core.colours import paint
 from components.core.masks import ClassMap, read_mask
 from components.core.metrics.segmentation import Counts, SegmentationMetrics
 from components.core.reports import page as reports
@@ -130,7 +131,7 @@ def _matrix(total: Counts, names: Sequence[str]) -> Markup:
 
 def _drawn(example: Example) -> ImageArray:
     image = read_image(example.path)
-    return np.concatenate([reports.paint(image, example.truth), reports.paint(image, example.found)], axis=1)
+    return np.concatenate([paint(image, example.truth), paint(image, example.found)], axis=1)
 
 
 def _caption(example: Example) -> str:

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
+from components.core.colours import PALETTE
 from components.core.job.label_requests import LabelRequest, LabelRequests
-from components.core.reports.page import PALETTE
 from components.label.handoff import Prelabel, prelabels, writers
 
 CONTROL, IMAGE = "label", "image"  # what the boxes and the image are called in the project

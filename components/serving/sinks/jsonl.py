@@ -26,7 +26,7 @@ class JsonLines:
         InputError: the file cannot be written.
     """
 
-    needs_image = False
+    needs_image, takes_masks = False, True
 
     def __init__(self, target: str, max_bytes: int = MAX_BYTES) -> None:
         self._path = None if target == "-" else Path(target).expanduser()

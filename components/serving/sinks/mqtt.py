@@ -29,7 +29,7 @@ class Mqtt:
         InputError: no host, no topic, or a topic with wildcards.
     """
 
-    needs_image = False
+    needs_image = takes_masks = False  # a mask is more than brokers like to carry
 
     def __init__(self, address: str) -> None:
         self._name = shown(address)

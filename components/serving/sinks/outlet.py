@@ -18,7 +18,7 @@ from components.serving.sinks.base import Result, Sink, open_sink
 from components.serving.smoke_test import one_line
 
 RESULTS_WAITING = 1000  # at most, for a sink that needs no images
-IMAGES_WAITING = 8  # at most, for one that needs them: some megabytes each
+IMAGES_WAITING = 8  # at most, for one that gets them, or masks: some megabytes each
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _PATIENCE_SECONDS = 5.0
 
@@ -40,8 +40,8 @@ class Outlet:
 
     def __init__(self, name: str, sink: Sink, *, live: bool, count: Callable[[str], None] = lambda _: None) -> None:
         self._name, self._sink, self._live, self._count = name, sink, live, count
-        self._max_waiting = IMAGES_WAITING if sink.needs_image else RESULTS_WAITING
         self._waiting: deque[Result] = deque()
+        self._max_waiting = RESULTS_WAITING
         self._changed = threading.Condition()
         self._closing = False
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
@@ -52,6 +52,8 @@ class Outlet:
     def put(self, result: Result) -> None:
         """Leave a result for the sink."""
         with self._changed:
+            large = result.image is not None or result.mask is not None
+            self._max_waiting = IMAGES_WAITING if large else RESULTS_WAITING
             if not self._live:
                 self._changed.wait_for(self._has_room, _PATIENCE_SECONDS)
             if len(self._waiting) >= self._max_waiting:
@@ -132,38 +134,52 @@ class Outlets:
     ) -> None:
         self._node, self._source = node, source
         opened = [(_name(address), open_sink(address)) for address in addresses]
-        self._outlets = [(sink.needs_image, Outlet(name, sink, live=live, count=count)) for name, sink in opened]
+        self._outlets = [(name, sink, Outlet(name, sink, live=live, count=count)) for name, sink in opened]
+        self._without_masks: set[str] = set()  # sinks of which that has been said
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for _, outlet in self._outlets:
+        for _, _, outlet in self._outlets:
             outlet.close()
 
     def put(self, seen: Inference) -> None:
         """Leave what a model found in a frame for every sink; a frame without an inference is left out.
 
-        A late answer goes to the sinks that need no images.
+        A frame on which a knowledge base abstains goes there too, with the reason; a late answer goes to the sinks that
+        need no images.
         """
-        if seen.model is None or not seen.has_result:
+        if seen.model is None or not (seen.has_result or seen.is_unseen):
             return
         found = seen.final or Detections.none()
         shot, now = seen.shot, datetime.now(UTC)
         height, width = shot.image.shape[:2]
         bundle = seen.model.detector.bundle
-        summary = decoder_of(bundle).summary(seen.found, bundle.classes)
+        decoder = decoder_of(bundle)
+        summary = {} if seen.found is None else decoder.summary(seen.found, bundle.classes)
+        mask = None if seen.found is None else decoder.mask(seen.found)
         late = seen.joint is not None and seen.joint.late
-        for needs_image, outlet in self._outlets:
-            if needs_image and late:
+        for name, sink, outlet in self._outlets:
+            if sink.needs_image and late:
                 continue
+            takes_masks = getattr(sink, "takes_masks", False)
+            if mask is not None and not takes_masks:
+                self._say_without_masks(name)
             outlet.put(
                 Result(
                     time=now, node=self._node, source=self._source, frame=shot.number, model=seen.version,
                     classes=bundle.classes, detections=found, width=width, height=height,
-                    image=shot.image if needs_image else None, joint=seen.joint, summary=summary,
+                    image=shot.image if sink.needs_image else None, joint=seen.joint, summary=summary,
+                    mask=mask if takes_masks else None, route=seen.route,
                 )
             )  # fmt: skip
+
+    def _say_without_masks(self, name: str) -> None:
+        """Say once of a sink that it gets no masks."""
+        if name not in self._without_masks:
+            self._without_masks.add(name)
+            log.warning("sink %s takes no masks: it gets the fraction of the pixels of each class alone", name)
 
 
 def _name(address: str) -> str:

@@ -46,7 +46,7 @@ class SednaOutputs:
         InputError: the folder cannot be made.
     """
 
-    needs_image = True
+    needs_image = takes_masks = True
 
     def __init__(self, target: str) -> None:
         self._folder = Path(target).expanduser()

@@ -1,4 +1,4 @@
-"""The frames with their boxes drawn, as a video."""
+"""The frames with their boxes drawn or their masks painted, as a video."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from components.core.colours import paint
 from components.core.errors import InputError
 from components.core.stores.transfer import os_errors
 from components.serving.sinks.base import Result, sinks
@@ -32,7 +33,7 @@ class BoxVideo:
         InputError: another suffix, or a folder that cannot be written.
     """
 
-    needs_image = True
+    needs_image = takes_masks = True
 
     def __init__(self, target: str, max_frames: int = MAX_FRAMES) -> None:
         self._path, self._max_frames = Path(target).expanduser(), max_frames
@@ -74,9 +75,10 @@ class BoxVideo:
 
 
 def drawn(result: Result) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The frame in BGR, as OpenCV writes it, each box with its class and score."""
+    """The frame in BGR, as OpenCV writes it, its mask in colours and each box with its class and score."""
     assert result.image is not None
-    frame = cv2.cvtColor(result.image, cv2.COLOR_RGB2BGR)
+    painted = result.image if result.mask is None else paint(result.image, result.mask)
+    frame = cv2.cvtColor(painted, cv2.COLOR_RGB2BGR)
     thickness = max(1, round(max(result.width, result.height) / 640))
     found = result.detections
     for box, score, index in zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True):

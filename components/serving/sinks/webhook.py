@@ -26,7 +26,7 @@ class Webhook:
         InputError: an address of another kind.
     """
 
-    needs_image = False
+    needs_image, takes_masks = False, True
 
     def __init__(self, target: str) -> None:
         if not is_web(target):
