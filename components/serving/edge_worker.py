@@ -1,8 +1,8 @@
 """``python -m components.serving.edge_worker``: looks at images, keeps the hard ones, changes models as it goes.
 
 Every option can be given as an environment variable: ``--job-root`` as ``EDGE_JOB_ROOT`` and so on. What KubeEdge Sedna
-gives its workers is read, too: ``HEM_NAME``, ``HEM_PARAMETERS``, ``MODEL_HOT_UPDATE_CONFIG`` and
-``MODEL_POLL_PERIOD_SECONDS``.
+gives its workers is read, too: ``HEM_NAME``, ``HEM_PARAMETERS``, ``MODEL_HOT_UPDATE_CONFIG``,
+``MODEL_POLL_PERIOD_SECONDS`` and ``INFERENCE_RESULT_DIR``.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def main(
         list[str] | None,
         typer.Option(
             metavar="KIND:TARGET",
-            help="Where detections go: jsonl:FILE, video:FILE.mp4, mqtt://HOST/TOPIC, webhook:URL or a plug-in; "
-            "can be repeated.",
+            help="Where results go: jsonl:FILE, video:FILE.mp4, masks:FOLDER, mqtt://HOST/TOPIC, webhook:URL or a "
+            "plug-in; can be repeated.",
         ),
     ] = None,
     board_check: Annotated[
@@ -213,7 +213,7 @@ def main(
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
             idle_at_end=idle_at_end,
-            board_check=board_check, sinks=tuple(sink or ()), member=member,
+            board_check=board_check, sinks=(*(sink or ()), *_sedna_sink()), member=member,
             model_memory=model_memory, origin=origin,
             cloud=_cloud(
                 cloud_url, cloud_model, cloud_timeout, Tls(cloud_ca, cloud_cert, cloud_key),
@@ -290,6 +290,12 @@ def _named(option: str, given: list[str]) -> dict[str, object]:
 def _parameters(given: list[str]) -> dict[str, object]:
     """The miner's parameters, from the options or as Sedna gives them: a JSON list of keys and values."""
     return _named("--miner-parameter", given) or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
+
+
+def _sedna_sink() -> list[str]:
+    """Sedna's folder for the masks of a segmentation, as a sink."""
+    folder = os.environ.get("INFERENCE_RESULT_DIR", "")
+    return [f"masks:{folder}"] if folder else []
 
 
 def _sedna_parameters(text: str) -> dict[str, object]:

@@ -4,8 +4,14 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 from components.core.job.job import Job
-from tests.edge import deploy, folder_of_images, uploaded
+from components.core.lifelong.knowledge_base import Chosen
+from components.core.lifelong.plug_points import make, task_allocations
+from components.core.lifelong.samples import Samples
+from tests.edge import deploy, folder_of_images, images, uploaded
+from tests.knowledge_base import release, routing
 
 TOO_LARGE = ("polars", "torch", "torchvision", "ultralytics", "matplotlib", "scipy", "kfp", "kubernetes", "onnx", "PIL")
 
@@ -30,13 +36,27 @@ def test_no_module_of_the_worker_and_no_plugin_that_it_can_be_told_to_use_loads_
         from components.core.miners.base import miners
         from components.core.runtimes.base import runtimes
         from components.serving.sinks.base import sinks
-        assert [registry.get(name) for registry in (miners, runtimes, sinks) for name in registry.names()]
+        from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
+        registries = (miners, runtimes, sinks, task_allocations, task_definitions, unseen_detections)
+        assert [registry.get(name) for registry in registries for name in registry.names()]
     """)
 
 
-def test_a_life_of_a_worker_loads_no_large_package(s3, tmp_path):
+def one_model(job, folder):
+    deploy(job, "v1", folder / "bundle")
+
+
+def knowledge_base(job, folder):
+    router = make(task_allocations, "router", {}).fit(Samples.of(images(4)), ["a", "a", "b", "b"])
+    chosen = Chosen(name="router", state=router)
+    base = routing({"a": "a", "b": "shared"}, unseen="knn", threshold=100, allocation=chosen)
+    release(job, folder, "v1", {"shared": "s1", "a": "a1"}, base)
+
+
+@pytest.mark.parametrize("publish", [one_model, knowledge_base])
+def test_a_life_of_a_worker_loads_no_large_package(s3, tmp_path, publish):
     job = Job.open(s3)
-    deploy(job, "v1", tmp_path / "bundle")
+    publish(job, tmp_path)
     folder = folder_of_images(tmp_path / "images", 3)
     assert not loaded_by(f"""
         from pathlib import Path

@@ -1,18 +1,25 @@
 """The edge worker with models of other kinds than detection."""
 
+import itertools
 import json
 import threading
 from dataclasses import replace
+from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from components.core.colours import PALETTE, rgb
 from components.core.errors import InputError
 from components.core.heads import SemanticHead
 from components.core.job.hard_examples import read_sidecars
 from components.core.job.job import Job
+from components.core.masks import from_runs, runs_of
 from components.core.runtimes.base import open_model
+from components.serving import edge_worker
+from components.serving.sinks.base import sinks
 from components.serving.smoke_test import warm_up
 from components.serving.worker import Worker
 from tests.edge import deploy, folder_of_images, options
@@ -61,6 +68,59 @@ def test_a_champion_that_segments_runs_and_its_pixels_go_to_the_sinks(job, tmp_p
     assert {(one.model, one.kind, len(one.boxes), one.classes) for one in kept} == {
         ("s1", "hard", 0, ("ground", "red", "blue"))
     }
+
+
+def test_masks_are_written_as_runs_and_as_images_of_three_kinds_and_a_sink_without_masks_says_so_once(
+    job, tmp_path, monkeypatch, caplog
+):
+    @sinks.register("takes-none")
+    class Fractions:
+        needs_image = False
+        seen: ClassVar = []
+
+        def __init__(self, target):
+            pass
+
+        def write(self, result):
+            self.seen.append(result)
+
+        def close(self):
+            pass
+
+    folder, written, shown = folder_of_images(tmp_path / "images", 3), tmp_path / "found.jsonl", tmp_path / "shown"
+    run(tmp_path, folder, sinks=(f"jsonl:{written}", f"masks:{shown}", "takes-none:x"))
+    masks = open_model("onnx", tmp_path / "bundle").predict(
+        [cv2.imread(str(path))[:, :, ::-1] for path in sorted(folder.iterdir())]
+    )
+    for line, mask in zip(map(json.loads, written.read_text().splitlines()), masks, strict=True):
+        height, width = line["mask"]["size"]
+        assert (from_runs(line["mask"]["runs"], height, width) == mask).all()
+    for kind in ("color", "merge", "label"):
+        assert len(list((shown / kind).iterdir())) == 3
+    labels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted((shown / "label").iterdir())]
+    assert all((label == mask).all() for label, mask in zip(labels, masks, strict=True))
+    colour = cv2.imread(str(sorted((shown / "color").iterdir())[0]))[0, 0, ::-1]
+    assert tuple(colour) == rgb(PALETTE[masks[0][0, 0]])
+    assert [(one.mask, set(one.summary)) for one in Fractions.seen] == [(None, {"pixels"})] * 3
+    assert caplog.text.count("sink takes-none:x takes no masks") == 1
+
+
+def test_sednas_folder_for_masks_is_a_sink(monkeypatch):
+    monkeypatch.delenv("INFERENCE_RESULT_DIR", raising=False)
+    assert edge_worker._sedna_sink() == []
+    monkeypatch.setenv("INFERENCE_RESULT_DIR", "/data/infer_results")
+    assert edge_worker._sedna_sink() == ["masks:/data/infer_results"]
+
+
+@pytest.mark.parametrize("mask", [[[0]], [[1, 1], [1, 0]], [[255, 3, 3], [3, 3, 255]]])
+def test_the_runs_of_a_mask_are_read_back(mask):
+    mask = np.array(mask, np.uint8)
+    runs = runs_of(mask)
+    assert (from_runs(runs, *mask.shape) == mask).all()
+    assert sum(runs[1::2]) == mask.size
+    assert all(first != second for first, second in itertools.pairwise(runs[::2]))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        from_runs([*runs[:-1], runs[-1] + 1], *mask.shape)
 
 
 def test_a_miner_that_judges_by_boxes_keeps_frames_by_chance_alone(job, tmp_path, caplog):
