@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.benchmark.row import FIGURES, Row
+from components.core.colours import colour_of
 from components.core.errors import InputError
 from components.core.parameters.check import unknown
 from components.core.reports import page as reports
@@ -195,7 +196,7 @@ def _curves(entries: Sequence[Entry]) -> Markup:
         means = [statistics.mean(one.metrics["map50"] for one in found) for found in rounds]
         spreads = [statistics.stdev([one.metrics["map50"] for one in f]) if len(f) > 1 else 0.0 for f in rounds]
         boxes = [statistics.mean(one.labelled_boxes for one in found) for found in rounds]
-        style = {"color": reports.colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
+        style = {"color": colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
         places = range(1, len(means) + 1)
         by_round.plot(places, means, label=entry.name, **style)
         lows, highs = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
