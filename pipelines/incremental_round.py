@@ -9,6 +9,7 @@ from components.convert.component import convert
 from components.deploy.component import deploy
 from components.evaluate.component import judge
 from components.ingest.component import collect
+from components.label.component import send
 from components.mine.component import mine
 from components.prepare.component import plan
 from components.setup.component import setup_round
@@ -53,8 +54,10 @@ def incremental_round(given: Mapping[str, Any]) -> str:
     )
     # After the commit: what was labelled in this round is not asked for again, and the new champion ranks the rest.
     mined = mine(**job).after(deployed)
+    sent = send(**job).after(mined)
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
     for task in (collected, planned, converted, judged, deployed, mined):
         cluster.heavy_step(task, given)
+    cluster.small_step(sent, given)
     cluster.training_step(trained, given)
     return deployed.outputs["Output"]

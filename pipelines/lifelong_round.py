@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 
 from components.ingest.component import collect
+from components.label.component import send
 from components.lifelong.component import (
     define_tasks,
     deploy_tasks,
@@ -93,7 +94,9 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
     )
     # After the commit: the knowledge base that is the champion then looks at what is new.
     inferred = infer_tasks(arrivals=collected.outputs["manifest"], **job).after(deployed)
+    sent = send(**job).after(inferred)
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
     for task in (collected, defined, evaluated, deployed, inferred):
         cluster.heavy_step(task, given)
+    cluster.small_step(sent, given)
     return deployed.outputs["Output"]

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,17 @@ class Manifest:
     def labelled(self) -> Manifest:
         """The samples somebody has labelled, with boxes or a mask; negatives are among them."""
         return self.where(LABELLED)
+
+    def with_ids(self, ids: Collection[str]) -> Manifest:
+        """The samples of some ids."""
+        return self.where(pl.col("id").is_in(list(ids)))
+
+    def without_labels(self, ids: Collection[str]) -> Manifest:
+        """The same samples, of which some have no labels any more."""
+        table = self.table
+        for label in ("annotations", "mask"):
+            table = table.with_columns(pl.when(~pl.col("id").is_in(list(ids))).then(pl.col(label)).alias(label))
+        return Manifest(table, self.classes)
 
     def class_numbers(self, classes: Sequence[str], owner: str, advice: str) -> list[int]:
         """The numbers that a model's classes have here: in another order, perhaps, or among others.

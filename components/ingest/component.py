@@ -73,23 +73,33 @@ def collect(
 
         from components.core import plugins
         from components.core.job.job import Job
-        from components.core.parameters import CommonSettings, DataSettings, RoundSettings, read
+        from components.core.job.label_requests import read_lists
+        from components.core.parameters import CommonSettings, DataSettings, LabelStudioSettings, RoundSettings, read
         from components.core.reports.page import write_page
+        from components.ingest import label_agreement
+        from components.ingest.answers import fetch_answers
         from components.ingest.feed import take_new, take_nothing
         from components.ingest.quarantine import as_csv
         from components.ingest.report import sections
 
         data = read(DataSettings, settings)
         plugins.load(read(CommonSettings, settings).plugins)
-        state, _ = Job.open(job_root).read()
+        job = Job.open(job_root)
+        state, _ = job.read()
         number = state.round + 1
-        arrivals = (
-            take_nothing(job_root)
-            if read(RoundSettings, settings).force_evaluate
-            else take_new(feed_url, job_root, round_number=number, full=True, **dict(data))
-        )
+        shown = []
+        if read(RoundSettings, settings).force_evaluate:
+            arrivals = take_nothing(job_root)
+        else:
+            asked = read(LabelStudioSettings, settings).model_dump(exclude={"label_queue"})
+            answers = fetch_answers(job.store, **asked)
+            arrivals = take_new(feed_url, job_root, round_number=number, full=True, **dict(data), answers=answers)
+            answered = arrivals.manifest.with_ids(answers.labelled() if answers else ())
+            agreement = label_agreement.label_agreement(read_lists(job.store), answered) if len(answered) else []
+            shown = label_agreement.section(agreement)
         arrivals.manifest.write(manifest.path)
         manifest.metadata["cursor"] = arrivals.cursor
+        manifest.metadata["withdrawn"] = list(arrivals.withdrawn)
         manifest.metadata["round"] = number
         Path(quarantine.path).write_text(as_csv(arrivals.quarantine), encoding="utf-8")
-        write_page(report.path, "Collect", sections(arrivals))
+        write_page(report.path, "Collect", [*sections(arrivals), *shown])

@@ -35,8 +35,10 @@ removes such blobs removes it first.
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
@@ -45,10 +47,12 @@ from components.core.errors import InputError
 from components.core.job.hard_examples import scenes
 from components.core.job.job import Job
 from components.core.job.state import State
+from components.core.label_studio.answers import Answers
 from components.core.manifest import Manifest
 from components.core.parameters import parse_classes
-from components.core.stores.open import Store, open_store
+from components.core.stores.open import RESERVED, Store, open_store
 from components.ingest import quarantine as lists
+from components.ingest.answers import AnswerNews, news_of
 from components.ingest.archive import Limits
 from components.ingest.classes import Classes
 from components.ingest.copies import Pair, joined
@@ -85,6 +89,7 @@ class Arrivals:
         complete: whether everything in the feed was listed.
         warnings: what to do about unknown classes.
         pixels: of the masks in the manifest; see :func:`components.ingest.ingest.pixels_of`.
+        withdrawn: ids of samples whose labels people have removed in Label Studio.
     """
 
     manifest: Manifest
@@ -95,6 +100,7 @@ class Arrivals:
     complete: bool = True
     pixels: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
 
 
 def take_new(
@@ -112,8 +118,11 @@ def take_new(
     round_number: int | None = None,
     full: bool = False,
     state: State | None = None,
+    answers: Answers | None = None,
 ) -> Arrivals:
-    """Bring in what a feed has shown since the job's last round.
+    """Bring in what a feed has shown since the job's last round, and what people have answered in Label Studio.
+
+    Of an image that both bring, the answer counts.
 
     Args:
         feed_url: archive, folder or index file; see :func:`components.ingest.download.opened`.
@@ -132,6 +141,7 @@ def take_new(
         round_number: the round that brings the samples in; None: the one after the job's last.
         full: list everything, however long it takes.
         state: of the job, as read; None reads it.
+        answers: of people, as fetched; None: there are none.
 
     Raises:
         InputError: the feed cannot be read, or too much of what is new is bad.
@@ -155,7 +165,8 @@ def take_new(
         values = None
         if entries.values is not None:
             values = wanted.values(entries.values, Known.of(store, state, cache, []).classes)
-        outcomes = _outcomes(entries, records, store, values)
+        news = news_of(answers, store, state, cache, parse_classes(classes).values())
+        outcomes = _outcomes(entries, records, store, values, news)
         cursor = entries.seen.extended(store, *entries.remembered(outcomes))
     kept, quarantined = without_duplicates(outcomes)
     fresh_bad = memory.not_told(_bad_marks(entries, outcomes))
@@ -172,17 +183,23 @@ def take_new(
         len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri, hints
     )
     number = state.round + 1 if round_number is None else round_number
-    groups = scenes(store, set(ids))
-    names = known.classes_with(wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()}))
+    groups = scenes(store, set(ids)) | news.groups
+    found = {box[0] for _, outcome in kept for box in outcome.boxes or ()}
+    names = known.classes_with((*wanted.names(found), *sorted(found & news.classes())))
     rows = [row_of(record, outcome, names, store, number, groups) for record, outcome in kept]
     manifest = Manifest.of(rows, names)
     new, changes = known.compared(manifest)
-    news = [pair for pair, is_new in zip(kept, new, strict=True) if is_new]
-    counts = count_up(outcomes, news, quarantined)
+    fresh_pairs = [pair for pair, is_new in zip(kept, new, strict=True) if is_new]
+    counts = count_up(outcomes, fresh_pairs, quarantined)
     counts |= changes | {"quarantined_before": _bad(outcomes) - len(fresh_bad)}
+    if answers is not None:
+        answered = sum(outcome.image is not None and outcome.image.id in news.ids() for _, outcome in fresh_pairs)
+        counts |= {"answered": answered, "withdrawn": len(news.withdrawn)}
     logger.info("%s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
     fresh = Manifest(manifest.table.filter(pl.Series(new, dtype=pl.Boolean)), names)
-    return Arrivals(fresh, quarantined, counts, cursor, uri, entries.complete, pixels_of(news, names), tuple(hints))
+    pixels = pixels_of(fresh_pairs, names)
+    withdrawn = tuple(news.withdrawn)
+    return Arrivals(fresh, quarantined, counts, cursor, uri, entries.complete, pixels, tuple(hints), withdrawn)
 
 
 def take_nothing(job_root: str) -> Arrivals:
@@ -206,18 +223,23 @@ def _unlabelled(record: Record) -> Record:
     return record._replace(labels=None) if record.labels == () and not record.label_file else record
 
 
-def _outcomes(entries: NewEntries, records: list[Record], store: Store, values: Values | None) -> list[Pair]:
+def _outcomes(
+    entries: NewEntries, records: list[Record], store: Store, values: Values | None, news: AnswerNews
+) -> list[Pair]:
     """What becomes of each record, sorted by source; images that an earlier poll checked are not opened again.
 
     Those with a mask are: of a mask no poll remembers what it found.
     """
-    if not records:
+    everything = [*records, *news.records]
+    if not everything:
         return []
     pending = read_pending(store, entries.seen.cursor)
     checked = {
-        id(record): pending[mark] for record in records if not record.mask and (mark := entries.mark(record)) in pending
+        id(record): pending[mark]
+        for record in everything
+        if not record.mask and (mark := entries.mark(record)) in pending
     }
-    outcomes = [(record, _checked(record, checked[id(record)])) for record in records if id(record) in checked]
+    outcomes = [(record, _checked(record, checked[id(record)])) for record in everything if id(record) in checked]
     rest = [record for record in records if id(record) not in checked]
     missing = entries.place.bring(entries.wanted(rest))
     there = [
@@ -226,11 +248,24 @@ def _outcomes(entries: NewEntries, records: list[Record], store: Store, values: 
         else record
         for record in rest
     ]
-    outcomes += watched(take_in(there, store, values=values), len(there))
-    outcomes = joined(sorted(outcomes, key=lambda pair: pair[0].source))
+    answered = [record for record in news.records if id(record) not in checked]
+    with tempfile.TemporaryDirectory(prefix=f"{RESERVED}answers-") as folder:
+        there += [record if record.reason else news.brought(record, store, Path(folder)) for record in answered]
+        outcomes += watched(take_in(there, store, values=values), len(there))
+    outcomes = joined(sorted(_answers_first(outcomes, news), key=lambda pair: pair[0].source))
     good = {entries.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.mask}
     write_pending(store, entries.seen.cursor, pending, good)
     return outcomes
+
+
+def _answers_first(outcomes: list[Pair], news: AnswerNews) -> list[Pair]:
+    """Without what the feed says of images that people have answered for."""
+    answered = news.ids()
+    return [
+        (record, outcome)
+        for record, outcome in outcomes
+        if outcome.image is None or outcome.image.id not in answered or record.source in news.images
+    ]
 
 
 def _checked(record: Record, image: IngestedImage) -> Outcome:

@@ -12,30 +12,70 @@ def label(
     round_number: int = -1,
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
-    """Hand the images that `mine` asked for to people, with the model's boxes to correct, in their tool's format.
+    """Hand the images that `mine` asked for to people, with the model's boxes to correct.
 
-    Labels come back through the job's feed. Each image is named by its content, `<sha256>.jpg`, which brings its labels
-    back to the right sample whatever folder they come in; one that a tool has written anew is another image.
+    With `label_studio_url` they become tasks in Label Studio, and `trigger` and `collect` fetch what has been answered.
+    Otherwise they become files in the format of a labelling tool, whose labels come back through the job's feed. Each
+    image is named by its content, `<sha256>.jpg`, which brings its labels back to the right sample whatever folder they
+    come in; one that a tool has written anew is another image.
 
     Args:
         job_root: Where the job is kept, with its lists under `to-label/`; the hand-off goes to `labelling/`.
-        counts: How many images and boxes were handed over, and how many images of the list were not there.
+        counts: How many images and boxes were handed over, and how many images of the list were not.
         round_number: Whose list; -1 for the latest.
         settings: Parameters by name.
 
     Returns:
-        Where the folder or zip file is; empty if the list asks for nothing.
+        Where the project, the folder or the zip file is; empty if nothing is handed over.
     """
     from components.core.steps import step
 
     with step("label", job_root):
         from components.core import plugins
-        from components.core.parameters import CommonSettings, LabelSettings, read
+        from components.core.parameters import CommonSettings, LabelSettings, LabelStudioSettings, read
         from components.label.label import label as hand_over
+        from components.label.send import send
 
-        chosen = read(LabelSettings, settings)
+        chosen, studio = read(LabelSettings, settings), read(LabelStudioSettings, settings)
         plugins.load(read(CommonSettings, settings).plugins)
-        handed = hand_over(job_root, round_number=int(round_number), **dict(chosen))
+        if studio.label_studio_url:
+            place = studio.model_dump(exclude={"keep_annotators"})
+            handed = send(job_root, round_number=int(round_number), classes=chosen.classes, **place)
+        else:
+            handed = hand_over(job_root, round_number=int(round_number), **dict(chosen))
         for name, count in handed.counts.items():
             counts.log_metric(name, count)
         return handed.uri
+
+
+@images.small_component
+def send(
+    job_root: str,
+    counts: dsl.Output[dsl.Metrics],
+    settings: dict = {},  # noqa: B006
+) -> str:
+    """Send the images that were asked for last to Label Studio; nothing without `label_studio_url`.
+
+    Args:
+        job_root: Where the job is kept, with its lists under `to-label/`.
+        counts: How many images and boxes were sent, were there before, wait for an answer, or found no room.
+        settings: Parameters by name.
+
+    Returns:
+        Address of the project; empty if nothing is sent.
+    """
+    from components.core.steps import step
+
+    with step("send", job_root):
+        from components.core.job.label_requests import read_lists
+        from components.core.parameters import LabelStudioSettings, read
+        from components.core.stores.open import open_store
+        from components.label.send import send as send_list
+
+        studio = read(LabelStudioSettings, settings)
+        if not studio.label_studio_url or next(read_lists(open_store(job_root)), None) is None:
+            return ""
+        sent = send_list(job_root, **studio.model_dump(exclude={"keep_annotators"}))
+        for name, count in sent.counts.items():
+            counts.log_metric(name, count)
+        return sent.uri

@@ -38,8 +38,9 @@ class HandOff:
     """What was handed over.
 
     Attributes:
-        uri: the folder or zip file; empty where the list asks for nothing.
-        counts: ``images`` and ``boxes`` in it; ``left_out`` are the images of the list that are not.
+        uri: the folder, zip file or project; empty where the list asks for nothing.
+        counts: ``images`` and ``boxes`` in it; ``left_out`` are the images of the list that are not. Of a project also
+            ``known``, which were sent before, and ``waiting``, which have no answer yet.
     """
 
     uri: str
@@ -64,11 +65,11 @@ def label(
     """
     writer = writers.get(label_format)
     store = open_store(job_root)
-    wanted = _list(store, round_number)
+    wanted = list_of(store, round_number)
     if not wanted.images:
         log.info("the label request of round %d is empty: nothing to export", wanted.round)
         return HandOff("", {"images": 0, "boxes": 0, "left_out": 0})
-    wanted = _with_classes(wanted, classes)
+    wanted = with_classes(wanted, classes)
     with tempfile.TemporaryDirectory(prefix=f"{RESERVED}label-") as temporary:
         found = _bring(wanted.images, Path(temporary))
         there = wanted.model_copy(update={"images": tuple(p for p in wanted.images if p.id in found)})
@@ -84,7 +85,12 @@ def label(
     return HandOff(uri, {"images": len(found), "boxes": boxes, "left_out": left_out})
 
 
-def _list(store: Store, round_number: int) -> LabelRequests:
+def list_of(store: Store, round_number: int) -> LabelRequests:
+    """The list of a round; ``LATEST`` for the newest.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     lists = {wanted.round: wanted for wanted in read_lists(store)}
     number = max(lists, default=LATEST) if round_number == LATEST else round_number
     if number not in lists:
@@ -96,7 +102,12 @@ def _list(store: Store, round_number: int) -> LabelRequests:
     return lists[number]
 
 
-def _with_classes(wanted: LabelRequests, classes: str) -> LabelRequests:
+def with_classes(wanted: LabelRequests, classes: str) -> LabelRequests:
+    """A list that offers more classes, in the form that ``ingest`` takes.
+
+    Raises:
+        InputError: there are no class names at all.
+    """
     names = tuple(dict.fromkeys((*wanted.classes, *parse_classes(classes).values())))
     if not names:
         raise InputError(f"the label request of round {wanted.round} has no class names: set classes")

@@ -150,8 +150,9 @@ def define_tasks(
         state, _ = job.read()
         number = int(arrivals.metadata["round"])
         arrived = Manifest.read(arrivals.path)
+        before = job.manifest(state, cache)
         data = round_manifest(
-            job.manifest(state, cache),
+            before and before.without_labels(arrivals.metadata.get("withdrawn", [])),
             arrived,
             round_number=number,
             seed=common.seed,

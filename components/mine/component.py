@@ -32,7 +32,8 @@ def mine(
         from components.core import plugins
         from components.core.job.job import Job
         from components.core.job.label_requests import write_list
-        from components.core.parameters import CommonSettings, MineSettings, read
+        from components.core.label_studio.answers import read_answers
+        from components.core.parameters import CommonSettings, LabelStudioSettings, MineSettings, read
         from components.core.reports.page import write_page
         from components.core.stores.open import open_store
         from components.mine.mine import mine as choose
@@ -40,8 +41,10 @@ def mine(
 
         common, chosen = read(CommonSettings, settings), read(MineSettings, settings)
         plugins.load(common.plugins)
-        Job.open(job_root).read_existing()  # a mistyped address is no job in which nothing is to be asked for
-        mined = choose(job_root, runtime=common.runtime, **dict(chosen))
+        job = Job.open(job_root)
+        job.read_existing()  # a mistyped address is no job in which nothing is to be asked for
+        answers = read_answers(job.store)[0] if read(LabelStudioSettings, settings).label_studio_url else None
+        mined = choose(job_root, runtime=common.runtime, answers=answers, **dict(chosen))
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)
         write_page(report.path, "Mine", mined.sections)

@@ -16,6 +16,7 @@ from components.core.cache import cache_folder, version_folder
 from components.core.detections import Detections
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
+from components.core.label_studio.answers import Answers
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
@@ -92,6 +93,7 @@ def mine(
     pool_limit: int = 2000,
     runtime: str = "onnx",
     prelabel_job: str = "",
+    answers: Answers | None = None,
 ) -> Mined:
     """Choose the images to label next out of the workers' hard examples and the job's unlabelled samples.
 
@@ -116,6 +118,7 @@ def mine(
         pool_limit: how many images to look at, the latest.
         runtime: plug-in that runs the champion.
         prelabel_job: root of another job whose champion finds the boxes that people correct; empty for this job's.
+        answers: of people in Label Studio: what waits for an answer there or was skipped is not asked for again.
 
     Raises:
         InputError: no such miner or runtime, a champion is damaged, the other job has none or one that knows none of
@@ -126,7 +129,8 @@ def mine(
     job = Job.open(job_root)
     state, _ = job.read()
     known = job.manifest(state, cache)
-    pool = gather(job.store, known, pool_limit) if label_budget else Pool((), 0, 0)
+    with_people = answers.with_people() if answers else set()
+    pool = gather(job.store, known, pool_limit, with_people) if label_budget else Pool((), 0, 0)
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
     task = open_task(Bundle.read(folder).task) if folder else None
     champion = open_detector(runtime, folder) if folder and task and task.gives_boxes else None

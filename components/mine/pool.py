@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -45,7 +45,7 @@ class Pool:
     beyond: int
 
 
-def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
+def gather(store: Store, known: Manifest | None, limit: int, with_people: Collection[str] = ()) -> Pool:
     """Find the latest images that wait for a label.
 
     What the workers set aside goes before unlabelled samples, and of each the latest: hard examples by the hour in
@@ -55,19 +55,22 @@ def gather(store: Store, known: Manifest | None, limit: int) -> Pool:
         store: the job's root.
         known: every sample taken in so far.
         limit: how many images at most.
+        with_people: ids of images that people have been asked for and have not labelled, which are left out.
 
     Raises:
         InputError: the store cannot be read.
     """
     done = set(known.labelled().table["id"]) if known else set()
     keys = sorted(found.key for found in store.list(FOLDER) if found.key.endswith(".json"))
-    waiting = [key for key in keys if PurePosixPath(key).stem not in done]
-    examples = _examples(store, waiting[-limit:], done)
-    samples = _samples(known, examples)
+    without = done | set(with_people)
+    waiting = [key for key in keys if PurePosixPath(key).stem not in without]
+    examples = _examples(store, waiting[-limit:], without)
+    samples = _samples(known, {*examples, *with_people})
     room = limit - len(examples)
     taken = samples[-room:] if room > 0 else []
     beyond = max(0, len(waiting) - limit) + len(samples) - len(taken)
-    return Pool((*taken, *examples.values()), len(keys) - len(waiting), beyond)
+    labelled = sum(PurePosixPath(key).stem in done for key in keys)
+    return Pool((*taken, *examples.values()), labelled, beyond)
 
 
 def _examples(store: Store, keys: list[str], done: Container[str]) -> dict[str, Candidate]:

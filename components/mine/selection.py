@@ -80,7 +80,7 @@ def choose(
     random_fraction: float,
     empty_fraction: float,
     in_boxes: bool = False,
-    shortlist: float = 1.0,
+    shortlist: float = 3.0,
     class_weights: Sequence[float] = (),
     vectors: Vectors = no_vectors,
 ) -> Selection:

@@ -94,8 +94,9 @@ def plan(
             purpose = "evaluate"
         job = Job.open(job_root)
         state, _ = job.read()
+        known = job.manifest(state, cache_folder(job_root))
         data = round_manifest(
-            job.manifest(state, cache_folder(job_root)),
+            known and known.without_labels(arrivals.metadata.get("withdrawn", [])),
             Manifest.read(arrivals.path),
             round_number=int(arrivals.metadata["round"]),
             seed=read(CommonSettings, settings).seed,

@@ -43,6 +43,7 @@ def trigger(
             DataSettings,
             DeploySettings,
             GateSettings,
+            LabelStudioSettings,
             RoundSettings,
             SplitSettings,
             TriggerSettings,
@@ -54,6 +55,7 @@ def trigger(
         from components.deploy.model_registry import register_champion
         from components.deploy.pointer import publish_pointer
         from components.deploy.settle import settle
+        from components.ingest.answers import fetch_answers
         from components.ingest.feed import take_new
         from components.prepare.splits import what_lacks
         from components.trigger.report import sections
@@ -72,7 +74,8 @@ def trigger(
         state = settle(job, window=window, now=now, fraction=rollout.rollout_fraction)
         if state.history and state.history[-1].at >= now:  # a candidate that waited has become the champion just now
             register_champion(job, state, rollout)
-        arrivals = take_new(feed_url, job_root, **dict(data), state=state)
+        answers = fetch_answers(job.store, **read(LabelStudioSettings, settings).model_dump(exclude={"label_queue"}))
+        arrivals = take_new(feed_url, job_root, **dict(data), state=state, answers=answers)
         if arrivals.complete:  # once an hour in a bucket: are the files of the champion there?
             publish_pointer(job, state)
         timed = asks_for_last_round(chosen.trigger_conditions)

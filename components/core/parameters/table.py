@@ -903,16 +903,36 @@ class BenchmarkSettings(Parameters):
         return self
 
 
+class LabelStudioSettings(Parameters):
+    """Where people label, and how many images may wait there."""
+
+    section = "label_studio"
+
+    label_studio_url: str = Field(
+        "",
+        description="Label Studio: `http://host:8080`, or one project, `http://host:8080/projects/7`; its token comes "
+        "from the environment, `LABEL_STUDIO_API_KEY`. Empty for no server.",
+    )
+    label_studio_project: str = Field(
+        "", description="Title of the project, which is made if need be; empty for one by the job's name."
+    )
+    label_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200, description="Maximum number of images that wait for an answer in the project."
+    )
+    keep_annotators: bool = Field(False, description="Keep the number of the user who labelled an image.")
+
+
 Workflow = tuple[type[Parameters], ...]
 
 _ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
     RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
+    LabelStudioSettings,
 )  # fmt: skip
 
 _LIFELONG_ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
-    RoundTrainSettings, EvaluateSettings, LifelongSettings, GateSettings, DeploySettings,
+    RoundTrainSettings, EvaluateSettings, LifelongSettings, GateSettings, DeploySettings, LabelStudioSettings,
 )  # fmt: skip
 
 # What each pipeline takes.
@@ -933,7 +953,7 @@ WORKFLOWS: dict[str, Workflow] = {
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, DeviceSettings,
         BenchmarkSettings,
     ),
-    "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings),
+    "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings, LabelStudioSettings),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from components.core.errors import ConflictError, InputError, NotFoundError
@@ -133,6 +133,14 @@ class Store(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove one object; one that is absent is fine."""
+
+    def presigned(self, key: str, lifetime: timedelta) -> str:
+        """An address by which whoever has it can read one object for a time, without credentials.
+
+        Raises:
+            InputError: the store has no such addresses.
+        """
+        raise InputError(f"{self.uri_of(key)}: a file has no address for other machines: keep it in a bucket")
 
     @abstractmethod
     def local_path(self, key: str) -> Path | None:

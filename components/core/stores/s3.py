@@ -77,6 +77,11 @@ class S3Store(Store):
         return f"{self.uri}/{key}"
 
     @override
+    def presigned(self, key: str, lifetime: timedelta) -> str:
+        with _errors(self.uri_of(key), READING):
+            return str(self._client.get_presigned_url("GET", self._bucket, self._name(key), expires=lifetime))
+
+    @override
     def local_path(self, key: str) -> None:
         return None
 

@@ -110,19 +110,27 @@ def _tasks(folder: Folder, export: str) -> list[Task]:
     if not any(isinstance(item, dict) and isinstance(item.get("data"), dict) for item in content):
         raise InputError(f"Label Studio: {export} has no task with 'data': export as JSON, not JSON-MIN")
     remarks: Counter[str] = Counter()
-    tasks = [_task(export, place, item, remarks) for place, item in enumerate(content)]
+    tasks = [read_task(export, f"{export}#{place}", item, remarks) for place, item in enumerate(content)]
     if remarks:
         passed_over = few(f"{count} {kind}" for kind, count in remarks.most_common())
         logger.warning("%s: ignoring everything that is not a box: %s", export, passed_over)
     return tasks
 
 
-def _task(export: str, place: int, item: Any, remarks: Counter[str]) -> Task:
-    task = Task(export, f"{export}#{place}", "")
+def read_task(export: str, place: str, item: Any, remarks: Counter[str]) -> Task:
+    """One task as Label Studio describes it.
+
+    Args:
+        export: what it is from.
+        place: names it in messages where it has no number.
+        item: the task.
+        remarks: counts what is said beside the boxes.
+    """
+    task = Task(export, place, "")
     try:
         if not isinstance(item, dict):
             raise LabelError(f"annotation unreadable: {task.where} is not a task")
-        task = task._replace(where=f"{export} task {item.get('id', place)}")
+        task = task._replace(where=f"{export} task {item['id']}" if "id" in item else place)
         task = task._replace(address=_address(task.where, item))
         annotations = _annotations(task.where, item)
         times = (str(one.get("updated_at") or one.get("created_at") or "") for one in annotations)

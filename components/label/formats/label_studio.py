@@ -37,14 +37,15 @@ class LabelStudio:
     @staticmethod
     def files(wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
         """The project's configuration, and the tasks last: where they are, the hand-off is whole."""
-        tasks = [_task(image, wanted, address(image)) for image in wanted.images]
+        tasks = [task(image, wanted, address(image)) for image in wanted.images]
         return {
-            "config.xml": _config(wanted.classes),
+            "config.xml": config(wanted.classes),
             "tasks.json": json.dumps(tasks, ensure_ascii=False, indent=1).encode(),
         }
 
 
-def _config(classes: tuple[str, ...]) -> bytes:
+def config(classes: tuple[str, ...]) -> bytes:
+    """The labelling interface of a project: rectangles over an image, which cannot be turned."""
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Header", value="$reason", size="5")
     ElementTree.SubElement(view, "Image", name=IMAGE, value="$image", zoom="true")
@@ -55,10 +56,28 @@ def _config(classes: tuple[str, ...]) -> bytes:
     return bytes(ElementTree.tostring(view, encoding="utf-8"))
 
 
-def _task(image: LabelRequest, wanted: LabelRequests, address: str) -> dict[str, Any]:
+def task(
+    image: LabelRequest,
+    wanted: LabelRequests,
+    address: str,
+    *,
+    control: str = CONTROL,
+    image_name: str = IMAGE,
+    key: str = IMAGE,
+) -> dict[str, Any]:
+    """One image as a task, with a model's boxes as its prediction.
+
+    Args:
+        image: that is asked for.
+        wanted: the list that asks for it.
+        address: where Label Studio finds the image.
+        control: what the boxes are called in the project.
+        image_name: what the image is called there.
+        key: under which the task has its address.
+    """
     boxes = list(prelabels(image))
     data = {
-        IMAGE: address,
+        key: address,
         "reason": image.reason,
         "share": image.share,
         "score": image.score,
@@ -70,7 +89,10 @@ def _task(image: LabelRequest, wanted: LabelRequests, address: str) -> dict[str,
     prediction = {
         "model_version": wanted.prelabelled_by or wanted.model,
         "score": round(sum(box.score for box in boxes) / len(boxes), 6),
-        "result": [_result(number, box, image, wanted.classes) for number, box in enumerate(boxes)],
+        "result": [
+            {**_result(number, box, image, wanted.classes), "from_name": control, "to_name": image_name}
+            for number, box in enumerate(boxes)
+        ],
     }
     return {"data": data, "predictions": [prediction]}
 
@@ -79,8 +101,6 @@ def _result(number: int, box: Prelabel, image: LabelRequest, classes: tuple[str,
     return {
         "id": f"box{number}",
         "type": "rectanglelabels",
-        "from_name": CONTROL,
-        "to_name": IMAGE,
         "original_width": image.width,
         "original_height": image.height,
         "image_rotation": 0,

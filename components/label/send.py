@@ -1,0 +1,268 @@
+"""Send what a round asks for to Label Studio, as tasks with a model's boxes to correct.
+
+The server is what says which images it has: before anything is sent, all tasks of the project are listed, and what is
+among them is not sent again, also when a run ended between sending and whatever it would have noted. If two runs send
+at the same time, the second task of an image is removed, unless somebody has worked on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from xml.etree import ElementTree
+
+from components.core.errors import InputError
+from components.core.job.label_requests import LabelRequest, LabelRequests
+from components.core.label_studio.client import LabelStudio
+from components.core.label_studio.project import Place, Project, find_project, read_project
+from components.core.reports.page import PALETTE
+from components.core.stores.open import Store, open_store
+from components.label.formats.label_studio import config, task
+from components.label.label import LATEST, HandOff, list_of, with_classes
+
+log = logging.getLogger(__name__)
+
+SAMPLE = "sample"  # in a task's data: the SHA-256 of the image
+KEY, EXPIRES = "key", "expires"  # in a task's meta: of the image in the job's root; when its address ends
+LIFETIME = timedelta(days=7)  # of an image's address, the longest that S3 allows
+_BATCH = 250  # tasks in one request
+_FOLDERS = ("hard-examples", "blobs")  # of a job that has its images
+
+
+def send(
+    job_root: str,
+    *,
+    label_studio_url: str,
+    label_studio_project: str = "",
+    label_queue: int = 200,
+    round_number: int = LATEST,
+    classes: str = "",
+) -> HandOff:
+    """Send a round's list, the most wanted images first.
+
+    Args:
+        job_root: the job's store.
+        label_studio_url: address of the server or of a project.
+        label_studio_project: title of the project, which is made if need be; empty: by the job's name.
+        label_queue: how many images may wait for an answer in the project.
+        round_number: whose list; ``LATEST`` for the newest.
+        classes: class names to offer besides those of the list, as for ``label``.
+
+    Raises:
+        NotFoundError: there is no such list.
+        InputError: the server cannot be reached or refuses it, the project cannot be used, or there are no class names.
+    """
+    store = open_store(job_root)
+    wanted = list_of(store, round_number)
+    place = Place.of(label_studio_url, label_studio_project, store.uri)
+    studio = LabelStudio.from_environment(place.server)
+    if not wanted.images:
+        log.info("the label request of round %d is empty: nothing to send", wanted.round)
+        return HandOff("", dict.fromkeys(("images", "boxes", "known", "waiting", "left_out"), 0))
+    wanted = with_classes(wanted, classes)
+    project = _ready(studio, place, wanted.classes)
+    there = _tasks(studio, project)
+    _renew(studio, store, project, there)
+    waiting = sum(not one.answered for one in there)
+    known = {one.sample for one in there}
+    new = [image for image in wanted.images if image.id not in known]
+    chosen = new[: max(0, label_queue - waiting)]
+    boxes = _import(studio, store, project, wanted, chosen)
+    if chosen:
+        _remove_doubles(studio, project)
+    counts = {
+        "images": len(chosen),
+        "boxes": boxes,
+        "known": len(wanted.images) - len(new),
+        "waiting": waiting + len(chosen),
+        "left_out": len(new) - len(chosen),
+    }
+    uri = f"{place.server}/projects/{project.number}/data"
+    log.info(
+        "Label Studio: sent %d images with %d boxes, %d were there before; %d wait for an answer, and there was no "
+        "room for %d (label_queue=%d): %s",
+        *(counts[name] for name in ("images", "boxes", "known", "waiting", "left_out")), label_queue, uri,
+    )  # fmt: skip
+    return HandOff(uri, counts)
+
+
+# --- the project ---
+
+
+def _ready(studio: LabelStudio, place: Place, classes: tuple[str, ...]) -> Project:
+    """The project of the job, which knows all the classes.
+
+    Raises:
+        InputError: somebody else's project lacks a class.
+    """
+    project = find_project(studio, place)
+    if project is None:
+        made = {"title": place.title, "description": place.description, "label_config": config(classes).decode()}
+        studio.send("POST", "/api/projects", made)
+        project = find_project(studio, place)
+        if project is None:
+            raise InputError(f"{place.server}: the project {place.title!r} was made, but cannot be found")
+    missing = [name for name in classes if name not in project.labels]
+    if not missing:
+        return project
+    if not project.is_own:
+        raise InputError(
+            f"{place.server}: project {project.number} has no label {', '.join(missing)}; it has "
+            f"{', '.join(project.labels)}: add it to the labelling interface"
+        )
+    said = studio.get(f"/api/projects/{project.number}")
+    wider = _with_labels(str(said["label_config"]), project, missing)
+    return read_project(studio.send("PATCH", f"/api/projects/{project.number}", {"label_config": wider}), place)
+
+
+def _with_labels(label_config: str, project: Project, names: Iterable[str]) -> str:
+    """A labelling interface with more labels; what people changed in it stays."""
+    view = ElementTree.fromstring(label_config)
+    control = view.find(f".//RectangleLabels[@name='{project.control}']")
+    assert control is not None, "the server named it"
+    for number, name in enumerate(names, len(project.labels)):
+        ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
+    return ElementTree.tostring(view, encoding="unicode")
+
+
+# --- tasks ---
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task that is there.
+
+    Attributes:
+        number: of the task.
+        sample: SHA-256 of its image.
+        answered: whether somebody has labelled or skipped it.
+        touched: whether somebody has worked on it, be it a draft.
+        data: of the task.
+        meta: of the task.
+    """
+
+    number: int
+    sample: str
+    answered: bool
+    touched: bool
+    data: Mapping[str, Any]
+    meta: Mapping[str, Any]
+
+
+def _tasks(studio: LabelStudio, project: Project) -> list[_Task]:
+    """The tasks of a project that are ours, by number."""
+    fields = "id,data,meta,total_annotations,cancelled_annotations,drafts"
+    return [
+        _Task(
+            int(one["id"]),
+            str(one["data"][SAMPLE]),
+            answered := bool(one.get("total_annotations") or one.get("cancelled_annotations")),
+            answered or bool(one.get("drafts")),
+            one["data"],
+            one.get("meta") or {},
+        )
+        for one in studio.tasks(project.number, include=fields)
+        if SAMPLE in one.get("data", {})
+    ]
+
+
+def _import(
+    studio: LabelStudio, store: Store, project: Project, wanted: LabelRequests, images: list[LabelRequest]
+) -> int:
+    """Send images as tasks; returns how many boxes they have."""
+    if images and store.local_path("blobs") is not None:
+        _serve_files(studio, store, project, images)
+    tasks = [_task_of(image, wanted, store, project) for image in images]
+    check_predictions(tasks, project)
+    for first in range(0, len(tasks), _BATCH):
+        batch = tasks[first : first + _BATCH]
+        studio.send("POST", f"/api/projects/{project.number}/import?return_task_ids=true", batch)
+    return sum(len(prediction["result"]) for one in tasks for prediction in one.get("predictions", ()))
+
+
+def _task_of(image: LabelRequest, wanted: LabelRequests, store: Store, project: Project) -> dict[str, Any]:
+    key = image.uri.removeprefix(f"{store.uri}/")
+    if key == image.uri:
+        raise InputError(f"{image.uri}: the image is not in {store.uri}, so Label Studio cannot be given its address")
+    address, expires = _address(store, key)
+    made = task(image, wanted, address, control=project.control, image_name=project.image, key=project.key)
+    meta = {KEY: key, **({EXPIRES: expires.isoformat()} if expires else {})}
+    return {**made, "data": {**made["data"], SAMPLE: image.id}, "meta": meta}
+
+
+def check_predictions(tasks: Iterable[Mapping[str, Any]], project: Project) -> None:
+    """Refuse predictions that Label Studio would take and not show: it checks neither names nor labels nor values.
+
+    Raises:
+        InputError: one has another control, image or label than the project, or lies outside the image.
+    """
+    for one in tasks:
+        for result in (result for prediction in one.get("predictions", ()) for result in prediction["result"]):
+            value = result["value"]
+            wrong = [name for name in value["rectanglelabels"] if name not in project.labels]
+            if wrong:
+                raise InputError(f"project {project.number} has no label {wrong[0]!r}: it has {list(project.labels)}")
+            if (result["from_name"], result["to_name"]) != (project.control, project.image):
+                raise InputError(f"project {project.number} has no control {result['from_name']!r}")
+            if not all(0 <= value[low] <= value[low] + value[side] <= 100.001 for low, side in _SIDES):
+                raise InputError(f"a box of task {one['data'].get(SAMPLE)} lies outside its image: {value}")
+
+
+_SIDES = (("x", "width"), ("y", "height"))
+
+
+def _remove_doubles(studio: LabelStudio, project: Project) -> None:
+    """Remove the later tasks of the same image, which another run has sent meanwhile."""
+    first: set[str] = set()
+    for one in sorted(_tasks(studio, project), key=lambda one: (not one.touched, one.number)):
+        if one.sample in first and not one.touched:
+            log.warning("Label Studio: task %d is removed, since another run has sent the same image", one.number)
+            studio.delete(f"/api/tasks/{one.number}/")
+        first.add(one.sample)
+
+
+# --- addresses of images ---
+
+
+def _address(store: Store, key: str) -> tuple[str, datetime | None]:
+    """Where Label Studio finds an image, and until when: presigned in a bucket, or among the local files it serves."""
+    if store.local_path(key) is not None:
+        return f"/data/local-files/?d={key}", None
+    return store.presigned(key, LIFETIME), datetime.now(UTC) + LIFETIME
+
+
+def _renew(studio: LabelStudio, store: Store, project: Project, there: Iterable[_Task]) -> None:
+    """Give images that wait for an answer new addresses before theirs end."""
+    soon = datetime.now(UTC) + LIFETIME / 2
+    for one in there:
+        expires, key = str(one.meta.get(EXPIRES, "")), str(one.meta.get(KEY, ""))
+        if one.answered or not expires or not key or datetime.fromisoformat(expires) > soon:
+            continue
+        address, end = _address(store, key)
+        meta = {**one.meta, EXPIRES: end.isoformat() if end else ""}
+        studio.send("PATCH", f"/api/tasks/{one.number}/", {"data": {**one.data, project.key: address}, "meta": meta})
+
+
+def _serve_files(studio: LabelStudio, store: Store, project: Project, images: Iterable[LabelRequest]) -> None:
+    """Let the server show the job's images, which lie in a folder that it must have, too.
+
+    Raises:
+        InputError: it cannot.
+    """
+    there = {one.get("path") for one in studio.get("/api/storages/localfiles", project=project.number)}
+    needed = {image.uri.removeprefix(f"{store.uri}/").partition("/")[0] for image in images} & {*_FOLDERS}
+    for folder in sorted(needed):
+        path = str(store.local_path(folder))
+        if path in there:
+            continue
+        made = {"project": project.number, "path": path, "title": folder, "use_blob_urls": True}
+        try:
+            studio.send("POST", "/api/storages/localfiles", made)
+        except InputError as error:
+            raise InputError(
+                f"Label Studio cannot show the images in {path}: start it with LOCAL_FILES_SERVING_ENABLED=true and "
+                f"LOCAL_FILES_DOCUMENT_ROOT={store.local_path(folder).parent}, or keep the job in a bucket ({error})"  # type: ignore[union-attr]
+            ) from error
