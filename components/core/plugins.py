@@ -38,6 +38,7 @@ class Registry(Generic[T]):
         self._built_in = list(built_in)
         self.group = f"edge_learning.{kind.replace(' ', '_')}s"
         self._entries: dict[str, T] = {}
+        self._complete = False
 
     def register(self, name: str) -> Callable[[T], T]:
         """Register what is decorated under a name.
@@ -86,11 +87,15 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def _load(self) -> None:
+        """Import what registers entries, once: a worker asks for names at every frame, and packages do not change."""
+        if self._complete:
+            return
         while self._built_in:
             importlib.import_module(self._built_in.pop(0))
         for point in entry_points(group=self.group):
             if point.name not in self._entries or _origin(self._entries[point.name]) != point.value.replace(":", "."):
                 self._add(point.name, point.load())
+        self._complete = True
 
 
 def load(modules: str) -> None:

@@ -53,3 +53,15 @@ def test_an_entry_point_adds_a_name(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()] if group == "edge_learning.things" else [])
     registry = plugins.Registry("thing")
     assert registry.names() == ["from-package"]
+
+
+def test_packages_are_searched_once_since_a_worker_asks_at_every_frame(monkeypatch):
+    searched = []
+    monkeypatch.setattr(plugins, "entry_points", lambda group: searched.append(group) or [])
+    things = plugins.Registry("thing")
+    things.register("one")(str)
+    assert [things.get("one"), things.get("one")] == [str, str]
+    assert things.names() == ["one"]
+    assert searched == ["edge_learning.things"]
+    things.register("two")(int)
+    assert things.names() == ["one", "two"]
