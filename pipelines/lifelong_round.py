@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.convert.component import convert
 from components.ingest.component import collect
 from components.label.component import send
 from components.lifelong.component import (
@@ -20,13 +21,15 @@ from pipelines.face import pipeline
 
 
 class Trained(NamedTuple):
-    """What the training of one model gives."""
+    """What the training of one model, and its conversion, give."""
 
     model: dsl.Model
+    conversion: dsl.Artifact
     report: dsl.HTML
+    convert_report: dsl.HTML
 
 
-@dsl.pipeline(name="lifelong-task", description="The training of one model of lifelong learning.")
+@dsl.pipeline(name="lifelong-task", description="The training and the conversion of one model of lifelong learning.")
 def lifelong_task(
     name: str,
     training: dsl.Input[dsl.Dataset],
@@ -37,19 +40,32 @@ def lifelong_task(
     store_secret: str,
     node_selector: dict,
     tolerations: list,
+    step_cpu: str,
+    step_memory: str,
     train_cpu: str,
     train_gpu_type: str,
     train_gpus: str,
     train_memory: str,
 ) -> Trained:
-    """Train one model: a pipeline of its own, since KFP takes resources as inputs of a pipeline only, not of a loop."""
+    """Train one model and convert it.
+
+    It is a pipeline of its own, since KFP takes resources as inputs of a pipeline only, not of a loop.
+    """
     trained = train_task(
         name=name, training=training, everything=everything, tasks=tasks, job_root=job_root, settings=settings
     )
+    converted = convert(manifest=everything, model=trained.outputs["model"], job_root=job_root, settings=settings)
     needs: dict[str, Any] = {"train_cpu": train_cpu, "train_memory": train_memory, "train_gpus": train_gpus}
     needs |= {"train_gpu_type": train_gpu_type, "node_selector": node_selector, "tolerations": tolerations}
-    cluster.training_step(trained, {**needs, "store_secret": store_secret})
-    return Trained(model=trained.outputs["model"], report=trained.outputs["report"])
+    needs |= {"step_cpu": step_cpu, "step_memory": step_memory, "store_secret": store_secret}
+    cluster.training_step(trained, needs)
+    cluster.heavy_step(converted, needs)
+    return Trained(
+        model=converted.outputs["converted"],
+        conversion=converted.outputs["conversion"],
+        report=trained.outputs["report"],
+        convert_report=converted.outputs["report"],
+    )
 
 
 @pipeline("lifelong-round")
@@ -74,6 +90,7 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
         )
     evaluated = evaluate_tasks(
         models=dsl.Collected(trained.outputs["model"]),
+        conversions=dsl.Collected(trained.outputs["conversion"]),
         tests=defined.outputs["tests"],
         recent=defined.outputs["recent"],
         **samples,
@@ -88,6 +105,7 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
         collect_report=collected.outputs["report"],
         tasks_report=defined.outputs["report"],
         train_reports=dsl.Collected(trained.outputs["report"]),
+        convert_reports=dsl.Collected(trained.outputs["convert_report"]),
         evaluate_report=evaluated.outputs["report"],
         run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **job,

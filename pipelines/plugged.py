@@ -14,7 +14,7 @@ def registries() -> list[Registry[Any]]:
     """Every registry; the modules of their entries are imported when these are listed."""
     from components.core.estimators.base import estimators
     from components.core.heads import heads
-    from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
+    from components.core.lifelong.plug_points import PLUG_POINTS
     from components.core.miners.base import miners
     from components.core.privacy.base import privacy_filters
     from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
@@ -26,7 +26,7 @@ def registries() -> list[Registry[Any]]:
 
     return [
         tasks, heads, estimators, formats, writers, miners, runtimes, privacy_filters, sinks, trigger_metrics,
-        gate_metrics, task_definitions, task_allocations, unseen_detections,
+        gate_metrics, *PLUG_POINTS.values(),
     ]  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def unknown_entries(given: Mapping[str, Any]) -> list[str]:
         given: parameters by name.
     """
     from components.core.estimators.base import estimators
-    from components.core.lifelong.plug_points import task_allocations, task_definitions, unseen_detections
+    from components.core.lifelong.plug_points import PLUG_POINTS
     from components.core.miners.base import find_miner
     from components.core.runtimes.base import runtimes
     from components.ingest.dataset import formats
@@ -50,9 +50,7 @@ def unknown_entries(given: Mapping[str, Any]) -> list[str]:
         "label_format": writers.get,
         "miner": find_miner,
         "runtime": runtimes.get,
-        "task_definition": task_definitions.get,
-        "task_allocation": task_allocations.get,
-        "unseen_detection": unseen_detections.get,
+        **{point: registry.get for point, registry in PLUG_POINTS.items()},
     }
     found = []
     for parameter, find in named.items():

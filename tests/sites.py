@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from kfp import dsl
 
+from components.convert.component import convert
 from components.ingest.component import collect
 from components.lifelong.component import define_tasks, deploy_tasks, evaluate_tasks, infer_tasks, train_task
 from components.trigger.component import trigger
@@ -48,12 +49,15 @@ def arrive(feed: Path, site: str, count: int, *, seed: int, labelled: bool = Tru
             table.write(json.dumps(line) + "\n")
 
 
-def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwhile=None, **settings) -> dict:
+def learn(
+    feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwhile=None, unconverted=(), **settings
+) -> dict:
     """One round through the components' own functions, in the order of the pipeline.
 
     Args:
         until: the last step; what follows it is left out, as when a run is killed.
         meanwhile: what happens before this run commits.
+        unconverted: names of models whose conversion fails.
 
     Returns:
         The artifacts by name.
@@ -79,19 +83,29 @@ def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwh
     )  # fmt: skip
     parts = {name: made[name] for name in ("training", "everything", "tests", "recent", "tasks")}
     made["names"] = define_tasks.python_func(arrivals=made["arrivals"], report=pages["tasks"], **parts, **job)
-    models, trainings = [], []
+    models, conversions, trainings, convertings = [], [], [], []
     for name in made["names"]:
-        models.append(new(dsl.Model, f"model-{name}"))
+        trained = new(dsl.Model, f"trained-{name}")
         trainings.append(new(dsl.HTML, f"train-{name}.html"))
         train_task.python_func(
             name=name, training=made["training"], everything=made["everything"], tasks=made["tasks"],
-            model=models[-1], report=trainings[-1], **job,
+            model=trained, report=trainings[-1], **job,
         )  # fmt: skip
+        models.append(new(dsl.Model, f"model-{name}"))
+        conversions.append(new(dsl.Artifact, f"conversion-{name}"))
+        convertings.append(new(dsl.HTML, f"convert-{name}.html"))
+        convert.python_func(
+            manifest=made["everything"], model=trained, converted=models[-1], conversion=conversions[-1],
+            report=convertings[-1], **job,
+        )  # fmt: skip
+        if name in unconverted:
+            conversions[-1].metadata["outcome"] = "failed"
+            Path(conversions[-1].path).write_text(json.dumps({"reasons": ["rk3588 int8: mAP50 fell"]}))
     made["models"] = models
     evaluate_tasks.python_func(
-        models=models, everything=made["everything"], tests=made["tests"], recent=made["recent"], tasks=made["tasks"],
-        judgement=made["judgement"], figures=made["figures"], metrics=made["metrics"], classification=made["classes"],
-        report=pages["evaluate"], **job,
+        models=models, conversions=conversions, everything=made["everything"], tests=made["tests"],
+        recent=made["recent"], tasks=made["tasks"], judgement=made["judgement"], figures=made["figures"],
+        metrics=made["metrics"], classification=made["classes"], report=pages["evaluate"], **job,
     )  # fmt: skip
     if until == "evaluate":
         return made
@@ -100,7 +114,8 @@ def learn(feed: Path, folder: Path, run_id: str, *, until: str = "infer", meanwh
     deploy_tasks.python_func(
         arrivals=made["arrivals"], everything=made["everything"], models=models, judgement=made["judgement"],
         figures=made["figures"], collect_report=pages["collect"], tasks_report=pages["tasks"],
-        train_reports=trainings, evaluate_report=pages["evaluate"], run_id=run_id, page=pages["page"], **job,
+        train_reports=trainings, convert_reports=convertings, evaluate_report=pages["evaluate"], run_id=run_id,
+        page=pages["page"], **job,
     )  # fmt: skip
     if until == "infer":
         infer_tasks.python_func(arrivals=made["arrivals"], results=made["results"], report=pages["infer"], **job)

@@ -201,3 +201,17 @@ def test_cascade_in_small(run, scenes, tmp_path):
     told = run("cascade", *(f"--{name}={tmp_path / name}" for name in ("little", "big")), *data, "--folder", tmp_path)
     assert "first: 12 images" in told and "new: 13 images" in told
     assert "refused in 100" in told and "label more or lower the goal" in told
+
+
+@pytest.mark.slow
+def test_lifelong_in_small(run, tmp_path):
+    small = ("--folder", tmp_path / "work", "--seeds", 0, "--epochs", 1, "--images", 20, "--image-size", "64,96")
+    told = run("lifelong", "drawn", *small)
+    assert "forgetting" in told and "AUROC" in told and (tmp_path / "work" / "report.html").is_file()
+    cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "cells").iterdir()}
+    lost = tmp_path / "work" / "cells" / "seed0-scores-replay-3.json"
+    lost.unlink()
+    assert run("lifelong", "drawn", *small).splitlines()[-15:] == told.splitlines()[-15:]
+    # Only what was missing was done again.
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "cells").iterdir()}
+    assert {name for name in cells if again[name] != cells[name]} == {lost.name}

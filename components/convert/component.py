@@ -62,6 +62,8 @@ def convert(
         )
         Path(conversion.path).write_text(json.dumps(done.to_dict(), indent=2), encoding="utf-8")
         conversion.metadata["outcome"] = str(done.outcome)
+        if "task" in model.metadata:  # of lifelong learning
+            conversion.metadata["task"] = model.metadata["task"]
         # Without the name that the page of the run shows for the model.
         converted.metadata.update({name: value for name, value in model.metadata.items() if name != "display_name"})
         write_page(report.path, "Convert", done.sections)

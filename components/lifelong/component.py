@@ -88,7 +88,7 @@ def setup_lifelong(
 
 
 @images.train_component
-def define_tasks(
+def define_tasks(  # noqa: PLR0915 - half of the statements are imports
     arrivals: dsl.Input[dsl.Dataset],
     job_root: str,
     training: dsl.Output[dsl.Dataset],
@@ -120,15 +120,21 @@ def define_tasks(
     with step("define_tasks", job_root):
         report.metadata["display_name"] = "define_tasks_report"  # what the pages of Kubeflow show
         import logging
+        from collections.abc import Collection
+        from contextlib import suppress
         from pathlib import Path
+
+        import polars as pl
 
         from components.core import plugins
         from components.core.cache import cache_folder, own_folder
+        from components.core.errors import NothingToMeasureError
         from components.core.job.job import Job
-        from components.core.lifelong.plug_points import make, task_definitions
+        from components.core.lifelong.plug_points import make, parameters_of, task_definitions, task_updates
         from components.core.manifest import Manifest
         from components.core.parameters import (
             CommonSettings,
+            EvaluateSettings,
             GateSettings,
             LifelongSettings,
             RoundSettings,
@@ -137,6 +143,8 @@ def define_tasks(
             read,
         )
         from components.core.reports.page import write_page
+        from components.evaluate.evaluate import evaluate
+        from components.evaluate.predictor import open_predictor
         from components.lifelong.lifelong_job import fetch_known
         from components.lifelong.look import look_at
         from components.lifelong.plan import Plan, plan_models
@@ -145,6 +153,7 @@ def define_tasks(
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
         rounds, gate = read(RoundSettings, settings), read(GateSettings, settings)
+        thresholds = read(EvaluateSettings, settings)
         plugins.load(common.plugins)
         cache, job = cache_folder(job_root), Job.open(job_root)
         state, _ = job.read()
@@ -173,6 +182,19 @@ def define_tasks(
         learned = definition.fit(labelled, known.definition.state if known and same else {})
         names = definition.assign(labelled, learned)
         assigned = dict(zip(labelled.columns["id"], names, strict=True))
+
+        def score(ids: Collection[str]) -> dict[str, float]:
+            """The main figure of every model of the champion on new training samples."""
+            new, found = data.manifest.where(pl.col("id").is_in(list(ids))), {}
+            for role, folder in members.items():
+                predictor = open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+                with suppress(NothingToMeasureError):
+                    found[role] = evaluate(
+                        new, predictor, split="train", confidence_threshold=thresholds.confidence_threshold,
+                        cache_folder=cache / "blobs",
+                    ).measured.flat[predictor.task.figures.main]  # fmt: skip
+            return found
+
         plan = Plan(
             round=number,
             champion=state.champion,
@@ -186,7 +208,8 @@ def define_tasks(
                 known=known,
                 members=members,
                 min_task_samples=chosen.min_task_samples,
-                task_update=chosen.task_update,
+                update=make(task_updates, chosen.task_update, parameters_of(chosen, "task_update")),
+                score=score,
             ),
         )
         logging.info("%s", "; ".join(f"{one.name}: {one.action} ({one.why})" for one in plan.models))
@@ -248,6 +271,7 @@ def train_task(
             seed=common.seed,
             plugin_modules=common.plugins,
             round_number=plan.round,
+            about={"task": name},
             **(dict(chosen) | {"base_model": base_of(plan, name, chosen.base_model, chosen.initial_model)}),
             **dict(read(EvaluateSettings, settings)),
         )
@@ -258,6 +282,7 @@ def train_task(
 @images.train_component
 def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
     models: dsl.Input[List[dsl.Model]],  # noqa: UP006
+    conversions: dsl.Input[List[dsl.Artifact]],  # noqa: UP006
     everything: dsl.Input[dsl.Dataset],
     tests: dsl.Input[dsl.Dataset],
     recent: dsl.Input[dsl.Dataset],
@@ -273,7 +298,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
     """Evaluate every model on every task, choose the model of each task, and judge the knowledge base as one.
 
     Args:
-        models: From `train-task`, one of each task.
+        models: From `convert`, one of each task.
+        conversions: From `convert`, one of each task; a model that could not be converted does not answer.
         everything: From `define-tasks`.
         tests: Every test sample.
         recent: Test samples of the last rounds.
@@ -298,7 +324,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core import plugins
         from components.core.cache import cache_folder, own_folder
         from components.core.job.job import Job
-        from components.core.lifelong.knowledge_base import SHARED
+        from components.core.lifelong.knowledge_base import SHARED, Route
+        from components.core.lifelong.plug_points import make, parameters_of, task_relations
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
         from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
@@ -306,7 +333,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.rules.conditions import Condition, Outcome
         from components.evaluate.compare import compare_measured
         from components.evaluate.evaluate import evaluate
-        from components.evaluate.gate import Check
+        from components.evaluate.gate import Check, conversion_check
         from components.evaluate.gate_report import sections as gate_sections
         from components.evaluate.predictor import open_predictor
         from components.evaluate.verdict import judge_comparison
@@ -315,7 +342,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.lifelong.look import look_at
         from components.lifelong.plan import Plan
         from components.lifelong.report import figures as figures_of
-        from components.lifelong.report import sections
+        from components.lifelong.report import recognition, sections
         from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
@@ -325,7 +352,18 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         blobs, job = cache_folder(job_root) / "blobs", Job.open(job_root)
         state, _ = job.read()
         known, before = fetch_known(job, state, plan.champion, own_folder(job_root) / "members")
-        folders = {one.metadata["task"]: Path(one.path) for one in models}
+        before_routes: list[Route] = []
+        unconverted = {
+            one.metadata["task"]: "; ".join(json.loads(Path(one.path).read_text(encoding="utf-8"))["reasons"])
+            for one in conversions
+            if one.metadata["outcome"] == "failed"
+        }
+        stuck = SHARED in unconverted and SHARED not in before  # a knowledge base is nothing without it
+        folders = {
+            one.metadata["task"]: Path(one.path)
+            for one in models
+            if one.metadata["task"] not in unconverted or (stuck and one.metadata["task"] == SHARED)
+        }
         folders |= {BEFORE + role: folder for role, folder in before.items()}
         test_samples = Manifest.read(tests.path)
         test = look_at(test_samples, blobs)
@@ -347,27 +385,32 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
             matrix,
             keep=Condition.parse(chosen.keep_conditions) if chosen.keep_conditions else None,
             max_forgetting=chosen.max_forgetting,
-            relation=chosen.task_relation,
+            relation=make(task_relations, chosen.task_relation, parameters_of(chosen, "task_relation")),
+            unconverted=unconverted,
         )
+        used = {one.member: one.label for one in served.values()}
         base = learn(plan, served, Manifest.read(everything.path), blobs, known, chosen)
         routes = base.routes(test)
-        joined = {"candidate": matrix.joined([served[route.task or SHARED].label for route in routes])}
+        joined = {"candidate": matrix.joined([used[route.member] for route in routes])}
         if known:
-            joined["champion"] = matrix.joined([BEFORE + route.member for route in known.routes(test)])
+            before_routes = known.routes(test)
+            joined["champion"] = matrix.joined([BEFORE + route.member for route in before_routes])
         base = with_scores(base, plan.round, joined, places)
         lost = forgotten(base.rounds[-1], known.tasks if known else (), chosen.max_forgetting)
         bound = f"no task loses more than {chosen.max_forgetting:g}"
         remembers = Check(bound, Outcome.NOT_MET if lost else Outcome.MET, "; ".join(lost) or "none did")
+        further = [remembers]
+        if stuck:
+            further.append(conversion_check({"outcome": "failed", "reasons": [unconverted[SHARED]]}))
         conditions = Condition.parse(gate.gate_conditions) if gate.gate_conditions else None
         comparison = compare_measured(
             joined,
             {"recent": Manifest.read(recent.path)},
             named=conditions.metrics() if conditions else (),
         )
-        decided = judge_comparison(comparison, gate, further=[remembers], now=datetime.now(UTC))
+        decided = judge_comparison(comparison, gate, further=further, now=datetime.now(UTC))
         logging.info("%s", decided.describe())
-        found = figures_of(base, routes)
-        used = {one.member: one.label for one in served.values()}
+        found = figures_of(base, routes) | recognition(known, before_routes, places)
         out = decided.to_dict() | {"routing": base.model_dump(mode="json"), "members": used}
         Path(judgement.path).write_text(json.dumps(out, indent=1), encoding="utf-8")
         judgement.metadata["champion"] = plan.champion or ""
@@ -391,6 +434,7 @@ def deploy_tasks(
     collect_report: dsl.Input[dsl.HTML],
     tasks_report: dsl.Input[dsl.HTML],
     train_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
+    convert_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
     evaluate_report: dsl.Input[dsl.HTML],
     job_root: str,
     run_id: str,
@@ -402,12 +446,13 @@ def deploy_tasks(
     Args:
         arrivals: New samples, from `collect`, whose metadata says how far the feed has been read.
         everything: Every sample taken in so far, from `define-tasks`.
-        models: From `train-task`, one of each task.
+        models: From `convert`, one of each task.
         judgement: From `evaluate-tasks`.
         figures: From `evaluate-tasks`.
         collect_report: Page of `collect`.
         tasks_report: Page of `define-tasks`.
         train_reports: Pages of `train-task`.
+        convert_reports: Pages of `convert`.
         evaluate_report: Page of `evaluate-tasks`.
         job_root: Where the job is kept.
         run_id: Name of the run, by which a retried step recognises its own work.
@@ -428,7 +473,7 @@ def deploy_tasks(
         from components.core.cache import own_folder
         from components.core.errors import ConflictError, LostRaceError
         from components.core.job.job import Job
-        from components.core.parameters import DeploySettings, read
+        from components.core.parameters import ConvertSettings, DeploySettings, read
         from components.core.reports.figures import read_figures
         from components.core.reports.page import read_sections, write_page
         from components.deploy.canary import CanaryPlan
@@ -477,7 +522,8 @@ def deploy_tasks(
         collect_garbage(job, chosen.keep_versions, state)
         remove_leftovers(job, state)
         remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
-        parts = [evaluate_report, tasks_report, *train_reports, collect_report]
+        converted = convert_reports if read(ConvertSettings, settings).targets else []
+        parts = [evaluate_report, tasks_report, *train_reports, *converted, collect_report]
         told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
         sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
         title = f"Round {number}"
@@ -498,7 +544,8 @@ def infer_tasks(
     Args:
         arrivals: New samples, from `collect`.
         job_root: Where the job is kept; the list of unseen images goes to `to-label/`.
-        results: Of each image its task, whether it is unseen and why, and what was found (JSON lines, in input order).
+        results: Of each image its task, whether it is unseen and why, and what was found (JSON lines, in input order);
+            then of those that were unseen in an earlier round and are known now.
         report: The same, as a page.
         settings: Parameters by name.
     """
@@ -514,6 +561,7 @@ def infer_tasks(
         from components.core.cache import cache_folder
         from components.core.job.job import Job
         from components.core.job.label_requests import write_list
+        from components.core.lifelong.plug_points import make, parameters_of, re_recognitions
         from components.core.manifest import LABELLED, Manifest
         from components.core.parameters import CommonSettings, LifelongSettings, read
         from components.core.reports.page import write_page
@@ -525,10 +573,11 @@ def infer_tasks(
         job, cache = Job.open(job_root), cache_folder(job_root)
         state, _ = job.read()
         new = Manifest.read(arrivals.path).where(~LABELLED)
-        found = infer(job, state, new, cache, common.runtime, chosen.unseen_budget)
+        again = make(re_recognitions, chosen.re_recognition, parameters_of(chosen, "re_recognition"))
+        found = infer(job, state, new, cache, common.runtime, chosen.unseen_budget, again)
         lines = [json.dumps(line) for line in found.lines]
         Path(results.path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         if found.requests and found.requests.images:
             logging.info("the list of unseen images is %s", write_list(job.store, found.requests))
         asked = len(found.requests.images) if found.requests else 0
-        write_page(report.path, "New images", [inferred(found.routes, found.policy, asked)])
+        write_page(report.path, "New images", [inferred(found, asked)])

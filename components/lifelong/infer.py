@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from components.core.cache import fetch_blobs, own_folder
 from components.core.job.job import Job
-from components.core.job.label_requests import Found, LabelRequest, LabelRequests
+from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
 from components.core.job.state import State
 from components.core.lifelong.knowledge_base import KnowledgeBase, Route, integrate
-from components.core.manifest import Manifest
+from components.core.lifelong.plug_points import ReRecognition
+from components.core.manifest import LABELLED, Manifest
 from components.core.runtimes.base import decoder_of, open_model
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import open_task
@@ -21,26 +25,44 @@ from components.lifelong.look import look_at
 
 log = logging.getLogger(__name__)
 
+UNSEEN = "unseen: "  # begins the reason of a label request
+_LOOKED_AT_AGAIN = 1000  # images; more would cost a round more than they tell
+
 
 @dataclass(frozen=True)
 class Inferred:
-    """What became of new images.
+    """What became of new images, and of earlier ones that were unseen.
 
     Attributes:
-        routes: where each went.
-        lines: of each what was found, in the order of the samples, for JSON.
-        requests: the unseen ones as a list of what to label; None where there is no champion.
+        routes: where each new one went.
+        lines: of each new one what was found, in the order of the samples, for JSON; then of those that are known now.
+        requests: the unseen new ones as a list of what to label; None where there is no champion.
         policy: for the unseen ones.
+        unseen_before: how many were unseen in earlier rounds, have no labels yet, and were looked at again.
+        known_now: how many of these the champion knows.
     """
 
     routes: list[Route]
     lines: list[dict[str, Any]]
     requests: LabelRequests | None
     policy: str
+    unseen_before: int = 0
+    known_now: int = 0
 
 
-def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, unseen_budget: int = 50) -> Inferred:
+def infer(
+    job: Job,
+    state: State,
+    samples: Manifest,
+    cache: Path,
+    runtime: str,
+    unseen_budget: int = 50,
+    again: ReRecognition | None = None,
+) -> Inferred:
     """Let the champion look at samples, each by the model of its task.
+
+    Images that it was asked to label in earlier rounds because they were unseen, and that have no labels yet, are
+    looked at again where the champion is another one than then.
 
     Args:
         job: the job.
@@ -49,6 +71,7 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
         cache: where images are brought to.
         runtime: plug-in that runs the models.
         unseen_budget: most unseen images to ask labels for, those least like the known ones first.
+        again: what says which earlier ones are known now; None to leave them.
 
     Raises:
         InputError: the champion is no knowledge base, or damaged.
@@ -58,8 +81,9 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
     champion = state.champion
     release = job.registry.release(champion, state.vouched.get(champion))
     base = KnowledgeBase.of(release, champion)
-    paths = fetch_blobs(samples, cache / "blobs")
     routes = base.routes(look_at(samples, cache / "blobs")) if len(samples) else []
+    earlier, rounds = _unseen_before(job, state, samples, cache) if again else (samples.where(pl.lit(False)), {})
+    recognised, recognised_routes = _known_now(base, earlier, cache, again) if again else (earlier, [])
 
     def answers(member: str, places: Sequence[int]) -> list[dict[str, Any]]:
         folder = own_folder(job.store.uri) / "members" / release.members[member].version
@@ -75,21 +99,51 @@ def infer(job: Job, state: State, samples: Manifest, cache: Path, runtime: str, 
             found.append({"classes": list(bundle.classes), **boxes})
         return found
 
-    silent = base.policy == "abstain"
-    asked = [place for place, route in enumerate(routes) if not (silent and route.unseen)]
-    results = integrate([routes[place].member for place in asked],
+    handling = base.handling()
+    every = Manifest(pl.concat([samples.table, recognised.table]), samples.classes)
+    paths = fetch_blobs(every, cache / "blobs")
+    all_routes = [*routes, *recognised_routes]
+    asked = [place for place, route in enumerate(all_routes) if handling.answers or not route.unseen]
+    results = integrate([all_routes[place].member for place in asked],
                         lambda member, places: answers(member, [asked[place] for place in places]))  # fmt: skip
     found = dict(zip(asked, results, strict=True))
-    rows = list(samples.rows())
     lines = [
         {"id": row["id"], "source": row["source"], "task": route.task, "member": route.member if at in found else None,
-         "unseen": route.unseen, "score": round(route.score, 5), "found": found.get(at)}
-        for at, (row, route) in enumerate(zip(rows, routes, strict=True))
+         "unseen": route.unseen, "score": round(route.score, 5), "found": found.get(at),
+         **({"unseen_in_round": rounds[row["id"]]} if at >= len(routes) else {})}
+        for at, (row, route) in enumerate(zip(every.rows(), all_routes, strict=True))
     ]  # fmt: skip
     unseen = [route.unseen for route in routes if route.unseen]
-    if base.policy == "alarm" and unseen:
+    if handling.warns(len(unseen), len(routes)):
         log.warning("%d of %d new images are unseen: %s", len(unseen), len(routes), unseen[0])
-    return Inferred(routes, lines, _requests(base, state, samples, routes, unseen_budget), base.policy)
+    requests = _requests(base, state, samples, routes, unseen_budget)
+    return Inferred(routes, lines, requests, base.policy, len(earlier), len(recognised))
+
+
+def _unseen_before(job: Job, state: State, samples: Manifest, cache: Path) -> tuple[Manifest, dict[str, int]]:
+    """What another champion called unseen in an earlier round and has no labels yet, and the round of each."""
+    rounds = {
+        image.id: one.round
+        for one in read_lists(job.store)
+        for image in one.images
+        if one.model != state.champion and image.reason.startswith(UNSEEN)
+    }
+    everything = job.manifest(state, cache)
+    if everything is None or not rounds:
+        return samples.where(pl.lit(False)), {}
+    ids = pl.col("id")
+    still = everything.where(~LABELLED, ids.is_in(list(rounds)), ~ids.is_in(samples.table["id"].to_list()))
+    return Manifest(still.table.sort("id").head(_LOOKED_AT_AGAIN), samples.classes), rounds
+
+
+def _known_now(
+    base: KnowledgeBase, earlier: Manifest, cache: Path, again: ReRecognition
+) -> tuple[Manifest, list[Route]]:
+    """Those that a knowledge base knows, and where they go."""
+    routes = base.routes(look_at(earlier, cache / "blobs")) if len(earlier) else []
+    close = again.known(np.array([route.score for route in routes]), base.threshold)
+    known = [place for place, route in enumerate(routes) if close[place] and not route.unseen]
+    return Manifest(earlier.table[known], earlier.classes), [routes[place] for place in known]
 
 
 def _requests(
@@ -108,7 +162,7 @@ def _requests(
             **{name: rows[place][name] for name in ("id", "uri", "width", "height", "source")},
             share="hardest",
             score=routes[place].score / highest,
-            reason=f"unseen: {routes[place].unseen}",
+            reason=f"{UNSEEN}{routes[place].unseen}",
         )
         for place in ranked
     ]

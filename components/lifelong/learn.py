@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from components.core.errors import InputError
 from components.core.lifelong.knowledge_base import Chosen, KnowledgeBase, RoundScores, TaskEntry
-from components.core.lifelong.plug_points import make, task_allocations, unseen_detections
-from components.core.lifelong.samples import Projection, Samples
+from components.core.lifelong.plug_points import (
+    State,
+    UnseenDetection,
+    make,
+    parameters_of,
+    task_allocations,
+    unseen_allocations,
+    unseen_detections,
+)
+from components.core.lifelong.samples import Floats, Projection, Samples, Task
 from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
 from components.core.parameters import LifelongSettings
@@ -20,7 +30,8 @@ from components.lifelong.look import look_at
 from components.lifelong.plan import Plan
 from components.lifelong.serve import Served, score_at
 
-_LOOKED_AT = 2000  # samples of a split; more would not move a threshold
+_LOOKED_AT = 4000  # samples; more would not move a threshold
+_PARTS = 5
 
 
 def learn(
@@ -36,7 +47,8 @@ def learn(
     Args:
         plan: of the round.
         served: whose model answers for each task.
-        everything: every sample, with splits; ``train`` is learned from, ``val`` sets the threshold of the unseen.
+        everything: every sample, with splits; ``train`` is learned from, and with ``val`` sets the threshold of the
+            unseen.
         blobs: where images are brought to.
         known: the champion; None in the first round.
         chosen: parameters.
@@ -44,24 +56,32 @@ def learn(
     Raises:
         InputError: no training sample belongs to a task.
     """
-    train, held_out = (_of_tasks(everything, split, plan, blobs) for split in ("train", "val"))
+    looked = _of_tasks(everything, plan, blobs)
+    train = looked.with_ids([id_ for id_ in looked.columns["id"] if id_ in set(everything.split("train").table["id"])])
     if not len(train):
         raise InputError("no training sample belongs to a task: change task_definition or task_parameters")
     tasks = [plan.tasks[id_] for id_ in train.columns["id"]]
-    allocation = make(task_allocations, chosen.task_allocation, {})
-    unseen = make(unseen_detections, chosen.unseen_detection, {})
+    allocated = chosen.task_allocation, parameters_of(chosen, "task_allocation")
+    detected = chosen.unseen_detection, parameters_of(chosen, "unseen_detection")
+    elsewhere = chosen.unseen_allocation, parameters_of(chosen, "unseen_allocation")
+    allocation, unseen = make(task_allocations, *allocated), make(unseen_detections, *detected)
+    likely = make(unseen_allocations, *elsewhere)
     projection = Projection.fit(train.features)
-    learned = unseen.fit(projection.apply(train.features))
-    calibration = held_out if len(held_out) else train
-    scores = unseen.score(projection.apply(calibration.features), learned)
+    points = projection.apply(train.features)
+    scores = held_out_scores(
+        unseen, projection.apply(looked.features), [plan.tasks[id_] for id_ in looked.columns["id"]],
+        looked.columns["group"],
+    )  # fmt: skip
     models = {one.name: one for one in plan.models}
     return KnowledgeBase(
         definition=Chosen(name=chosen.task_definition, parameters=chosen.task_parameters, state=plan.definition),
-        allocation=Chosen(name=chosen.task_allocation, state=allocation.fit(train, tasks)),
-        unseen=Chosen(name=chosen.unseen_detection, state=learned),
+        allocation=_chosen(allocated, allocation.fit(train, tasks)),
+        unseen=_chosen(detected, unseen.fit(points, tasks)),
+        unseen_allocation=_chosen(elsewhere, likely.fit(points, tasks)),
         projection=projection,
         threshold=round(threshold_for(scores, chosen.max_false_unseen), 5),
         policy=chosen.unseen_policy,
+        policy_parameters=parameters_of(chosen, "unseen_policy"),
         tasks={
             name: TaskEntry(
                 member=one.member, why=one.why, first_round=models[name].first_round, samples=models[name].samples
@@ -99,9 +119,43 @@ def with_scores(
     return base.model_copy(update={"rounds": (*base.rounds, row)})
 
 
-def _of_tasks(everything: Manifest, split: str, plan: Plan, blobs: Path) -> Samples:
-    """The samples of a split that belong to a task, or some of them, evenly drawn, where there are very many."""
-    labelled = everything.split(split).labelled()
+def held_out_scores(unseen: UnseenDetection, features: Floats, tasks: Sequence[Task], groups: Sequence[str]) -> Floats:
+    """The score of each sample by a detection that has not learned from it (cross-validation in five parts).
+
+    Few samples would be too few for a threshold if only the split ``val`` were scored.
+
+    Args:
+        unseen: the detection.
+        features: (N, D), N >= 1.
+        tasks: (N,) of each.
+        groups: (N,) samples of one are never on both sides.
+
+    Returns:
+        (N,); of what was learned from where all samples are of one group.
+    """
+    order = {group: place for place, group in enumerate(sorted(set(groups), key=_shuffled))}
+    parts = np.array([order[group] for group in groups]) % min(_PARTS, len(order))
+    found = np.empty(len(features))
+    for part in range(parts.max() + 1):
+        mine = parts == part
+        others = ~mine if len(order) > 1 else mine
+        state = unseen.fit(features[others], [task for task, other in zip(tasks, others, strict=True) if other])
+        found[mine] = unseen.score(features[mine], state)
+    return found
+
+
+def _shuffled(group: str) -> bytes:
+    return hashlib.sha256(group.encode()).digest()
+
+
+def _chosen(plug_in: tuple[str, dict[str, Any]], state: State) -> Chosen:
+    """A plug-in, by name and parameters, with what it has learned."""
+    return Chosen(name=plug_in[0], parameters=plug_in[1], state=state)
+
+
+def _of_tasks(everything: Manifest, plan: Plan, blobs: Path) -> Samples:
+    """Samples to train and to validate on that belong to a task; some, evenly drawn, where there are very many."""
+    labelled = everything.where(pl.col("split").is_in(["train", "val"])).labelled()
     kept = [place for place, id_ in enumerate(labelled.table["id"]) if plan.tasks[id_] is not None]
     if len(kept) > _LOOKED_AT:
         kept = [kept[int(place)] for place in np.linspace(0, len(kept) - 1, _LOOKED_AT)]

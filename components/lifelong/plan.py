@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import polars as pl
@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import InputError
 from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase
+from components.core.lifelong.plug_points import Decision, Situation, TaskUpdate, make, task_updates
 from components.core.lifelong.samples import Task
 from components.core.manifest import Manifest
 
-Update = Literal["finetune", "retrain"]
-Action = Literal["new", "finetune", "retrain", "keep", "fall back"]
+NOTHING_NEW = "no new training sample"
+
+Action = Literal["new", "finetune", "retrain", "keep", "merge", "fall back"]
 
 
 class Planned(BaseModel):
@@ -23,8 +25,9 @@ class Planned(BaseModel):
     Attributes:
         name: of the task, or ``shared``.
         action: ``new`` and ``retrain`` start from the initial model, ``finetune`` from the champion's; ``keep`` takes
-            the champion's as it is; ``fall back`` leaves the task to the shared model.
+            the champion's as it is; ``merge`` leaves the task to another one's, ``fall back`` to the shared model.
         why: in a few words.
+        into: whose model answers, where the action is ``merge``.
         samples: labelled training samples of the task, of all rounds.
         first_round: that brought the task.
     """
@@ -36,6 +39,7 @@ class Planned(BaseModel):
     why: str
     samples: int
     first_round: int
+    into: str = ""
 
     @property
     def trains(self) -> bool:
@@ -86,7 +90,8 @@ def plan_models(
     known: KnowledgeBase | None,
     members: Collection[str],
     min_task_samples: int = 10,
-    task_update: Update = "finetune",
+    update: TaskUpdate | None = None,
+    score: Callable[[Collection[str]], Mapping[str, float]] = lambda ids: {},
 ) -> tuple[Planned, ...]:
     """Decide what is trained.
 
@@ -98,7 +103,8 @@ def plan_models(
         known: of the champion; None in the first round.
         members: of the champion.
         min_task_samples: labelled training samples that a task needs for a model of its own.
-        task_update: how a model that is there learns what is new.
+        update: how a model learns what is new; None for fine-tuning.
+        score: the main figure of each member on samples of some ids; asked if ``update`` measures.
 
     Raises:
         InputError: no sample belongs to a task.
@@ -109,7 +115,22 @@ def plan_models(
         raise InputError(
             "no labelled sample belongs to a task: change task_definition or its parameters in task_parameters"
         )
-    models = [_planned(SHARED, train, new, members, task_update, 1)]
+    update = update or make(task_updates, "finetune", {})
+    before = known.rounds[-1].scores if known and known.rounds else {}
+
+    def planned(name: str, own: Collection[str], first: int) -> Planned:
+        """What is done for a model that there is, or may be one of."""
+        fresh = set(own) & set(new)
+        if name in members and not fresh:
+            return Planned(name=name, action="keep", why=NOTHING_NEW, samples=len(own), first_round=first)
+        situation = Situation(
+            name=name, is_shared=name == SHARED, has_model=name in members, new=len(fresh), before=before,
+            scores=score(fresh) if update.measures and fresh and name != SHARED else {},
+        )  # fmt: skip
+        decision = checked(update.decide(situation), situation, members)
+        return Planned(name=name, samples=len(own), first_round=first, **vars(decision))
+
+    models = [planned(SHARED, train, 1)]
     for name in names:
         ids = {id_ for id_, task in tasks.items() if task == name}
         entry = known.tasks.get(name) if known else None
@@ -122,24 +143,29 @@ def plan_models(
         if why:
             models.append(Planned(name=name, action="fall back", why=why, samples=len(own), first_round=first))
         else:
-            models.append(_planned(name, own, new, members, task_update, first))
+            models.append(planned(name, own, first))
     return tuple(models)
 
 
-def _planned(
-    name: str, train: Collection[str], new: Collection[str], members: Collection[str], update: Update, first: int
-) -> Planned:
-    fresh = len(set(train) & set(new))
-    if name in members and not fresh:
-        action: Action = "keep"
-    else:
-        action = update if name in members else "new"
-    why = f"{fresh} new training samples" if fresh else "no new training sample"
-    return Planned(name=name, action=action, why=why, samples=len(train), first_round=first)
+def checked(decision: Decision, task: Situation, members: Collection[str]) -> Decision:
+    """See that what a plug-in decides can be done.
+
+    Raises:
+        InputError: it cannot.
+    """
+    possible = ("keep", "finetune", "retrain") if task.has_model else ("new", "merge")
+    if decision.action not in possible or (decision.action == "merge" and decision.into not in members):
+        what = f"merge into {decision.into!r}" if decision.action == "merge" else decision.action
+        raise InputError(
+            f"task_update: {what} for the task {task.name}, which has {'a' if task.has_model else 'no'} model: "
+            f"possible are {', '.join(possible)}, and to merge into {', '.join(sorted(members)) or 'none'}"
+        )
+    return decision
 
 
 def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, name: str) -> Manifest:
-    """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own.
+    """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own, and
+    those of tasks that are merged into it.
 
     The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where it has none.
 
@@ -153,7 +179,8 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     chosen = pool.where(pl.col("split").is_in(["train", "val"])).labelled()
     if name == SHARED:
         return chosen
-    own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task == name])
+    merged = {one.name for one in plan.models if one.into == name} | {name}
+    own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task in merged])
     mine = chosen.where(own)
     if len(mine.split("val")):
         return mine

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-from components.core.lifelong.knowledge_base import KnowledgeBase, Route, score_matrix
+from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase, Route, score_matrix
 from components.core.metrics.continual import continual_metrics
+from components.core.metrics.recognition import auroc
 from components.core.reports import page
 from components.core.reports.page import Section
 from components.core.tasks.base import NONE
+from components.lifelong.infer import Inferred
 from components.lifelong.plan import Plan
 from components.lifelong.serve import BEFORE, Matrix, Served
 
@@ -21,6 +23,8 @@ _CONTINUAL = {
     "forward_transfer": "forward transfer (FWT)",
     "forgetting": "forgetting",
     "retention": "retention",
+    "recognition_auroc": "recognition of the new tasks by the champion (AUROC)",
+    "unseen": "fraction of unseen test images",
 }
 
 
@@ -39,6 +43,29 @@ def figures(base: KnowledgeBase, routes: Sequence[Route]) -> dict[str, float]:
     table, learned = score_matrix(base.rounds, base.tasks)
     unseen = sum(bool(route.unseen) for route in routes) / max(len(routes), 1)
     return {**(continual_metrics(table, learned) if learned else {}), "unseen": unseen, "tasks": float(len(base.tasks))}
+
+
+def recognition(
+    known: KnowledgeBase | None, routes: Sequence[Route], places: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """How well the champion tells new tasks from those that it knows, by the scores of its unseen detection.
+
+    Args:
+        known: the champion; None in the first round.
+        routes: where it sends the test samples.
+        places: where those of each task are among them.
+
+    Returns:
+        ``recognition_auroc``; nothing where no task is new, or there is no test sample of one.
+    """
+    if known is None:
+        return {}
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for task, of_task in places.items():
+        if task != SHARED:
+            scores[task in known.tasks] += [routes[place].score for place in of_task]
+    area = auroc(scores[True], scores[False])
+    return {} if area is None else {"recognition_auroc": area}
 
 
 def sections(
@@ -80,11 +107,12 @@ def _matrix(matrix: Matrix, title: str) -> Markup:
     return page.figure(drawing, caption) + page.table(("model", *tasks), rows)
 
 
-def inferred(routes: Sequence[Route], policy: str, asked: int) -> Section:
-    """What became of the new images without labels."""
+def inferred(found: Inferred, asked: int) -> Section:
+    """What became of the new images without labels, and of earlier unseen ones."""
     members: dict[str, int] = {}
-    for route in routes:
-        name = f"unseen ({policy})" if route.unseen else f"{route.task}, answered by {route.member}"
+    for route in found.routes:
+        name = f"unseen ({found.policy})" if route.unseen else f"{route.task}, answered by {route.member}"
         members[name] = members.get(name, 0) + 1
-    body = page.facts({"new images without labels": len(routes), "asked labels for": asked, **members})
+    again = {"unseen in earlier rounds": found.unseen_before, "of which known now": found.known_now}
+    body = page.facts({"new images without labels": len(found.routes), "asked labels for": asked, **members, **again})
     return Section("New images", body)

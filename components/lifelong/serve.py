@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from components.core.errors import NothingToMeasureError
 from components.core.lifelong.knowledge_base import SHARED, RoundScores
+from components.core.lifelong.plug_points import TaskRelation, make, task_relations
 from components.core.manifest import Manifest
 from components.core.rules.conditions import Condition, Outcome
 from components.core.tasks.base import Measurement
 from components.lifelong.plan import Plan
 
 BEFORE = "before:"  # the champion's model of a task, beside the new one
-Relation = Literal["identity", "transfer"]
 
 
 @dataclass(frozen=True)
@@ -75,33 +75,41 @@ class Served:
 
 
 def choose_models(
-    plan: Plan, matrix: Matrix, *, keep: Condition | None, max_forgetting: float, relation: Relation = "identity"
+    plan: Plan,
+    matrix: Matrix,
+    *,
+    keep: Condition | None,
+    max_forgetting: float,
+    relation: TaskRelation | None = None,
+    unconverted: Mapping[str, str] | None = None,
 ) -> dict[str, Served]:
     """Choose the model of each task, and of ``shared``.
 
     A new model that lost more than ``max_forgetting`` on the task's test samples is replaced by the one before it. Then
-    a task keeps a model of its own if the keep-if rule holds; else its parent answers, which is the shared model, or
-    with ``transfer`` the best of all.
+    a task keeps a model of its own if the keep-if rule holds; else its parent answers.
 
     Args:
         plan: of the round.
         matrix: of all models, on the test samples of all tasks; those of ``shared`` are all.
         keep: over ``score``, ``gain`` (over the parent) and ``parent``; None keeps all.
         max_forgetting: 0..1.
-        relation: which models may be a task's parent.
+        relation: what finds a task's parent, unless it is merged into another; None for the shared model.
+        unconverted: why a new model could not be converted for its chips, by its name; the matrix does not have it.
     """
+    relation = relation or make(task_relations, "identity", {})
     current = {one.name: _new_or_before(one.name, matrix, max_forgetting) for one in plan.models}
     label, why = current[SHARED]
     served = {SHARED: Served(SHARED, label, why)}
     own = {name: found for name, found in current.items() if found[0]}
     for one in plan.models[1:]:
-        parents = [SHARED, *(name for name in own if relation == "transfer" and name not in (SHARED, one.name))]
-        scores = {name: matrix.scores[own[name][0]].get(one.name, -1.0) for name in parents}
-        parent = max(parents, key=lambda name: scores[name])
+        scores = {name: matrix.scores[label].get(one.name, -1.0) for name, (label, _) in own.items()}
+        parent = one.into if one.into in own else relation.parent(SHARED, _without(scores, one.name))
         label, why = current[one.name]
+        lost = (unconverted or {}).get(one.name)
+        why = f"{why}; the new one could not be converted: {lost}" if lost and label else why
         score = matrix.scores[label].get(one.name) if label else None
         if not label:
-            reason = one.why
+            reason = f"its model could not be converted: {lost}" if lost else one.why
         elif score is None:
             reason = "none of its test samples can be measured"
         else:
@@ -113,6 +121,10 @@ def choose_models(
             reason = verdict.describe()
         served[one.name] = Served(parent, own[parent][0], f"{parent} answers: {reason}")
     return served
+
+
+def _without(scores: Mapping[str, float], name: str) -> dict[str, float]:
+    return {one: score for one, score in scores.items() if one != name}
 
 
 def _new_or_before(name: str, matrix: Matrix, max_forgetting: float) -> tuple[str, str]:

@@ -73,6 +73,7 @@ def train(
     experiment_labels: str = "",
     plugin_modules: str = "",
     round_number: int | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Trained:
     """Train a model and write it as a bundle.
 
@@ -99,6 +100,7 @@ def train(
         experiment_labels: ``name=value,...``, kept with the model.
         plugin_modules: modules to import first, for an estimator of the user's own.
         round_number: of the round that it is for, which removes its checkpoints when it ends; None outside of rounds.
+        about: what else the model's description shall say of where it comes from, such as its task.
 
     Raises:
         InputError: no such estimator, base model or option, or nothing to train on.
@@ -137,6 +139,7 @@ def train(
             "manifest": digest_of(manifest),
             "samples": {split: len(found.manifest) for split, found in samples.items()} if epochs else {},
             "experiment_labels": dict(parse_labels(experiment_labels)),
+            **(about or {}),
         }
         bundle = _save(model, output, parse_image_size(image_size), confidence_threshold, nms_threshold, lineage)
         check_classes(bundle, manifest)

@@ -125,6 +125,21 @@ def test_a_rare_task_falls_back_to_the_shared_model_and_says_so(tmp_path):
     assert "training samples, and a model of its own needs 4" in base.tasks["fog"].why
 
 
+def test_a_model_that_cannot_be_converted_does_not_answer(tmp_path):
+    feed = tmp_path / "feed"
+    arrive(feed, "day", 16, seed=1)
+    arrive(feed, "night", 16, seed=2)
+    learn(feed, tmp_path, "run-1", until="deploy", unconverted=["night"])
+    _, release, base = champion(tmp_path)
+    assert "night" not in release.members and base.tasks["night"].member == "shared"
+    assert base.tasks["night"].why == "shared answers: its model could not be converted: rk3588 int8: mAP50 fell"
+    other = tmp_path / "other"
+    made = learn(feed, other, "run-1", until="deploy", unconverted=["shared"])
+    state, _ = Job.open(str(other / "job")).read()
+    assert (state.round, state.champion) == (1, None)
+    assert "conversion: rk3588 int8: mAP50 fell" in Path(made["judgement"].path).read_text()
+
+
 @pytest.mark.parametrize(("bound", "forgets"), [(1, True), (0.05, False)])
 def test_a_shared_model_that_forgot_is_replaced_by_the_one_before(tmp_path, bound, forgets):
     """All tasks are left to the shared model, which goes blind by night once it has seen the day."""
@@ -170,6 +185,10 @@ def test_of_two_rounds_at_once_one_is_committed_and_the_other_says_so(tmp_path, 
     [
         ({"task_definition": "ByWeather"}, "unknown task definition 'ByWeather': choose from"),
         ({"task_parameters": {"pattern": "day"}}, "exactly one group"),
+        ({"task_parameters": {"attribute": "weather"}}, "its parameters are column, pattern"),
+        ({"plug_in_parameters": {"unseen": {}}}, "no plug point 'unseen': choose from task_relation, task_update"),
+        ({"plug_in_parameters": {"task_update": {"much": 1}}}, "task update 'finetune': much: Extra inputs are not"),
+        ({"unseen_policy": "guess"}, "unknown unseen policy 'guess': choose from abstain, alarm, fallback"),
         ({"force_evaluate": True}, "each round evaluates all its models anyway"),
         ({"keep_conditions": ["gain => 0"]}, "keep_conditions"),
         ({"max_false_unseen": 1}, "max_false_unseen"),

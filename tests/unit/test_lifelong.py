@@ -9,11 +9,24 @@ from components.core.lifelong.knowledge_base import (
     Chosen,
     KnowledgeBase,
     RoundScores,
+    Route,
     TaskEntry,
     integrate,
     score_matrix,
 )
-from components.core.lifelong.plug_points import make, task_allocations, task_definitions, unseen_detections
+from components.core.lifelong.plug_points import (
+    Decision,
+    Situation,
+    make,
+    re_recognitions,
+    task_allocations,
+    task_definitions,
+    task_relations,
+    task_updates,
+    unseen_allocations,
+    unseen_detections,
+    unseen_policies,
+)
 from components.core.lifelong.samples import Projection, Samples
 from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
@@ -21,7 +34,9 @@ from components.core.masks import read_mask
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
 from components.core.tasks.base import open_task
-from components.lifelong.plan import Plan, Planned, base_of, plan_models, samples_to_train
+from components.lifelong.learn import held_out_scores
+from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
+from components.lifelong.report import recognition
 from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
 from tests.tiny_segmenter import job_with_masks
 
@@ -87,17 +102,36 @@ def test_the_router_finds_the_task_whose_images_look_alike():
     assert make(task_allocations, "definition", {}).allocate(new, ["a", None], {}) == ["a", None]
 
 
-@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+@pytest.mark.parametrize("name", ["knn", "mahalanobis", "energy"])
 def test_unseen_images_score_higher_than_nearly_all_seen_ones(name):
     detection = make(unseen_detections, name, {})
     known, held_out, strange = (blobs(0.2, 0.8, seed=seed, count=50) for seed in (0, 1, 2))
     strange = strange + np.linspace(-0.2, 0.2, 256)
     projection = Projection.fit(np.concatenate([known, strange[:1]]))
-    state = detection.fit(projection.apply(known))
+    state = detection.fit(projection.apply(known), [None] * len(known))
     threshold = threshold_for(detection.score(projection.apply(held_out), state), 0.05)
     assert (detection.score(projection.apply(strange), state) > threshold).all()
     fresh = detection.score(projection.apply(blobs(0.2, 0.8, seed=3, count=50)), state)
     assert (fresh > threshold).mean() <= 0.15
+
+
+def test_the_energy_is_low_near_any_task_and_never_below_zero():
+    detection = make(unseen_detections, "energy", {})
+    features = np.concatenate([np.eye(2)[[0] * 20], np.eye(2)[[1] * 20]]) * 4 + np.tile([[0.1], [-0.1]], (20, 1))
+    state = detection.fit(features, ["a"] * 20 + ["b"] * 20)
+    near_a, near_b, between = detection.score(np.array([[4.0, 0], [0, 4.0], [2.0, 2.0]]), state)
+    assert near_a == pytest.approx(near_b) == pytest.approx(np.log(2), abs=1e-3)  # one of two tasks is certain
+    assert between > 100 * near_a
+
+
+def test_a_score_of_the_unseen_is_learned_without_the_sample_itself():
+    detection = make(unseen_detections, "knn", {"neighbours": 1})
+    features = np.arange(40.0)[:, None]
+    apart = held_out_scores(detection, features, [None] * 40, [str(n) for n in range(40)])
+    assert apart.min() >= 1  # the nearest other one, and never itself
+    pairs = held_out_scores(detection, features, [None] * 40, [str(n // 2) for n in range(40)])
+    assert (pairs[:-1:2] >= 1).all() and pairs.mean() > apart.mean()  # nor one of its own group
+    assert (held_out_scores(detection, features, [None] * 40, ["all"] * 40) == 0).all()
 
 
 def test_a_threshold_is_the_rank_that_the_fraction_asks_for():
@@ -112,7 +146,11 @@ def test_a_threshold_is_the_rank_that_the_fraction_asks_for():
         (task_definitions, "TaskDefinitionByDataAttr", {"attribute": "x"}, "its parameters are column, pattern"),
         (task_definitions, "TaskDefinitionByDataAttr", {"pattern": "day|night"}, "exactly one group"),
         (task_definitions, "TaskDefinitionByDataAttr", {"column": "weather"}, "'source' or 'group'"),
-        (unseen_detections, "energy", {}, "unknown unseen detection 'energy'"),
+        (task_updates, "always", {}, "unknown task update 'always': choose from finetune, gain, retrain"),
+        (task_relations, "transfer", {"min_gain": 2}, "its parameters are min_gain"),
+        (unseen_policies, "abstain", {"loudly": True}, "its parameters are none"),
+        (re_recognitions, "half", {}, "unknown re-recognition 'half': choose from none, score"),
+        (unseen_detections, "entropy", {}, "unknown unseen detection 'entropy'"),
     ],
 )
 def test_what_is_wrong_with_a_plug_point_is_one_line(registry, name, parameters, words):
@@ -137,8 +175,58 @@ def test_a_plan_trains_what_has_new_samples_and_keeps_the_rest():
     assert {name: one.action for name, one in found.items()} == {
         "shared": "finetune", "day": "finetune", "fog": "fall back", "night": "keep"
     }  # fmt: skip
-    assert planned(tasks, [0], task_update="retrain", members=("shared",))["day"].action == "new"
+    assert planned(tasks, [0], update=make(task_updates, "retrain", {}), members=("shared",))["day"].action == "new"
     assert found["fog"].why == "3 training samples, and a model of its own needs 10"
+
+
+GAIN = make(task_updates, "gain", {})
+
+
+def situation(name, has_model=True, scores=None, before=None):
+    return Situation(name, name == "shared", has_model, 5, scores or {}, before or {})
+
+
+@pytest.mark.parametrize(
+    ("task", "action"),
+    [
+        (situation("day", scores={"day": 0.79}, before={"day": 0.8}), "keep"),
+        (situation("day", scores={"day": 0.6}, before={"day": 0.8}), "finetune"),
+        (situation("day", scores={"day": 0.2}, before={"day": 0.8}), "retrain"),
+        (situation("day", scores={}, before={"day": 0.8}), "finetune"),
+        (situation("shared", scores={"day": 0.8}, before={"day": 0.8}), "finetune"),
+        (situation("dusk", False, {"day": 0.8, "fog": 0.7}, {"day": 0.8, "fog": 0.5}), "merge"),
+        (situation("dusk", False, {"day": 0.3}, {"day": 0.8}), "new"),
+    ],
+)
+def test_an_update_by_gain_does_as_little_as_the_figures_ask_for(task, action):
+    decision = GAIN.decide(task)
+    assert decision.action == action
+    assert decision.into == ("fog" if action == "merge" else "")  # which is better there than at home
+
+
+def test_a_merged_task_is_answered_and_learned_by_the_model_that_it_is_merged_into():
+    tasks = ["day"] * 12 + ["dusk"] * 12
+    known = base(day=entry("day")).model_copy(update={"rounds": (RoundScores(round=1, scores={"day": 0.8}),)})
+    given = {"known": known, "members": ("shared", "day"), "update": GAIN, "score": lambda ids: {"day": 0.85}}
+    found = planned(tasks, range(10, 24), **given)
+    assert (found["dusk"].action, found["dusk"].into) == ("merge", "day")
+    assert found["day"].action == "keep"
+    scores = {"shared": {"dusk": 0.9}, BEFORE + "shared": {}, BEFORE + "day": {"day": 0.8, "dusk": 0.85}}
+    merged = found["dusk"]
+    served = choose(scores, one("shared"), one("day", "keep"), merged)
+    assert served["dusk"].member == "day" and "day answers: the model of day has 0.850" in served["dusk"].why
+    everything = manifest(tasks)
+    of_both = plan(one("day", "finetune"), merged, tasks=dict(zip(everything.table["id"], tasks, strict=True)))
+    assert len(samples_to_train(everything, everything, of_both, "day")) == 24
+
+
+def test_an_update_that_cannot_be_is_one_line():
+    with pytest.raises(InputError, match="merge into 'fog' for the task day, which has no model: possible are new"):
+        checked(Decision("merge", "", "fog"), situation("day", False), ["shared"])
+    with pytest.raises(InputError, match="retrain for the task day, which has no model"):
+        checked(Decision("retrain", ""), situation("day", False), ["shared"])
+    with pytest.raises(InputError, match="new for the task day, which has a model: possible are keep"):
+        checked(Decision("new", ""), situation("day"), ["shared", "day"])
 
 
 def test_a_plan_without_any_task_says_what_to_change():
@@ -186,8 +274,14 @@ def test_a_task_keeps_its_own_model_only_where_it_is_better():
 
 def test_with_transfer_the_best_model_of_all_answers():
     scores = {"shared": {"night": 0.3}, "day": {"day": 0.8, "night": 0.9}, "night": {"night": 0.5}}
-    served = choose(scores, one("shared"), one("day"), one("night"), relation="transfer")
+    served = choose(scores, one("shared"), one("day"), one("night"), relation=make(task_relations, "transfer", {}))
     assert served["night"].member == "day"
+
+
+def test_a_parent_by_transfer_must_be_better_by_what_is_asked():
+    scores = {"shared": {"night": 0.8}, "day": {"day": 0.8, "night": 0.9}, "night": {"night": 0.5}}
+    by_far = make(task_relations, "transfer", {"min_gain": 0.2})
+    assert choose(scores, one("shared"), one("day"), one("night"), relation=by_far)["night"].member == "shared"
 
 
 def test_a_new_model_that_forgot_is_replaced_by_the_one_before():
@@ -236,8 +330,8 @@ def base(**tasks):
     detection = make(unseen_detections, "knn", {})
     return KnowledgeBase(
         definition=Chosen(name="TaskDefinitionByDataAttr"), allocation=Chosen(name="definition"),
-        unseen=Chosen(name="knn", state=detection.fit(projection.apply(known))), projection=projection,
-        threshold=0.5, policy="fallback", tasks=tasks,
+        unseen=Chosen(name="knn", state=detection.fit(projection.apply(known), [None] * len(known))),
+        projection=projection, threshold=20, policy="fallback", tasks=tasks,
     )  # fmt: skip
 
 
@@ -249,11 +343,69 @@ def test_a_sample_goes_to_the_model_of_its_task_and_never_to_another_one():
     assert [route.unseen.split(" ")[0] for route in found] == ["", "task", "it", "score"]
 
 
+def test_an_unseen_sample_goes_to_the_model_that_the_allocation_names():
+    known = base(day=entry("day"), dark=entry("night"))
+    points = known.projection.apply(np.concatenate([blobs(0.2), blobs(0.9, seed=1)]))
+    nearest = make(unseen_allocations, "nearest", {}).fit(points, ["day"] * 20 + ["dark"] * 20)
+    known = known.model_copy(update={"unseen_allocation": Chosen(name="nearest", state=nearest)})
+    given = samples(["fog/1", "fog/2", "day/3"], np.concatenate([blobs(0.2, count=1), blobs(0.9, count=2)]))
+    found = known.routes(given)
+    assert [(route.task, route.member) for route in found] == [(None, "day"), (None, "night"), (None, "night")]
+    lost = known.model_copy(update={"tasks": {"day": entry("day")}})
+    assert [route.member for route in lost.routes(given)] == ["day", "shared", "shared"]
+
+
+def test_what_becomes_of_the_unseen_is_a_matter_of_policy():
+    policies = {name: make(unseen_policies, name, {}) for name in ("fallback", "abstain", "alarm")}
+    assert {name: one.answers for name, one in policies.items()} == {"fallback": True, "abstain": False, "alarm": True}
+    assert {name for name, one in policies.items() if one.warns(1, 10)} == {"alarm"}
+    assert not policies["alarm"].warns(0, 10)
+    many = make(unseen_policies, "alarm", {"min_fraction": 0.5})
+    assert many.warns(5, 10) and not many.warns(4, 10)
+    assert base(day=entry("day")).handling() == policies["fallback"]
+
+
+def test_what_is_well_below_the_threshold_is_known_again():
+    scores = np.array([0.5, 0.95, 1.2])
+    assert make(re_recognitions, "score", {}).known(scores, 1.0) == [True, False, False]
+    assert make(re_recognitions, "score", {"margin": 0}).known(scores, 1.0) == [True, True, False]
+    assert make(re_recognitions, "none", {}).known(scores, 1.0) == [False] * 3
+
+
+def test_recognition_compares_the_tests_of_new_tasks_with_those_of_known_ones():
+    routes = [Route(None, "shared", score) for score in (0.1, 0.2, 0.9, 0.15)]
+    places = {"day": [0, 1], "fog": [2, 3], "shared": [0, 1, 2, 3]}
+    assert recognition(base(day=entry("day")), routes, places) == {"recognition_auroc": 0.75}
+    assert recognition(None, [], places) == {}
+    assert recognition(base(day=entry("day"), fog=entry("fog")), routes, places) == {}
+
+
 def test_a_router_that_knows_a_task_that_was_lost_calls_its_samples_unseen():
     router = make(task_allocations, "router", {}).fit(samples([""] * 40, blobs(0.2, 0.8)), ["a"] * 20 + ["b"] * 20)
     known = base(a=entry("a")).model_copy(update={"allocation": Chosen(name="router", state=router)})
     (lost,) = known.routes(samples([""], blobs(0.8, count=1)))
     assert (lost.task, lost.member, lost.unseen) == (None, "shared", "task b is not known")
+
+
+@pytest.mark.parametrize(
+    ("part", "state"),
+    [("unseen", {}), ("unseen", {"references": [[1.0, 2.0]]}), ("allocation", {"centres": {"day": [0.0] * 10}})],
+)
+def test_routing_data_that_are_damaged_are_one_line(part, state):
+    name = {"unseen": "knn", "allocation": "router"}[part]
+    known = base(day=entry("day")).model_copy(update={part: Chosen(name=name, state=state)})
+    with pytest.raises(InputError, match="routing data of the knowledge base are damaged") as raised:
+        known.routes(samples(["day/1"], blobs(0.2, count=1)))
+    assert "\n" not in str(raised.value) and name in str(raised.value)
+
+
+def test_a_task_whose_samples_are_gone_keeps_its_model_or_falls_back():
+    known = base(day=entry("day"), fog=entry("shared"))
+    found = planned(["night"] * 12, range(12), known=known, members=("shared", "day"))
+    assert {name: one.action for name, one in found.items()} == {
+        "shared": "finetune", "day": "keep", "fog": "fall back", "night": "new"
+    }  # fmt: skip
+    assert found["fog"].why == "0 training samples, and a model of its own needs 10"
 
 
 def test_a_release_is_refused_that_is_no_knowledge_base_or_lacks_a_member():

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.core.errors import InputError, one_line
 from components.core.lifelong.plug_points import (
     State,
+    UnseenPolicy,
     make,
     task_allocations,
     task_definitions,
+    unseen_allocations,
     unseen_detections,
+    unseen_policies,
 )
 from components.core.lifelong.samples import Floats, Projection, Samples, Task
 from components.core.release import Release
@@ -26,7 +29,6 @@ from components.core.release import Release
 KIND: Literal["lifelong"] = "lifelong"  # what the routing data of a knowledge base says of itself
 SHARED = "shared"  # the member that is trained on the samples of all tasks
 
-Policy = Literal["fallback", "abstain", "alarm"]
 Result = TypeVar("Result")
 
 
@@ -86,8 +88,10 @@ class KnowledgeBase(_Record):
         unseen: what says whether it is like the training samples.
         projection: of the features that ``unseen`` looks at.
         threshold: score from which a sample is unseen.
-        policy: what becomes of an unseen sample: the shared model answers (``fallback``), and says so loudly
-            (``alarm``), or there is no answer (``abstain``).
+        unseen_allocation: what finds the model of an unseen sample.
+        policy: name of what becomes of an unseen sample: a model answers (``fallback``), and says so loudly
+            (``alarm``), or there is no answer (``abstain``); or a plug-in.
+        policy_parameters: of it.
         tasks: by name.
         rounds: what the rounds measured that made this one, the oldest first.
     """
@@ -98,7 +102,9 @@ class KnowledgeBase(_Record):
     unseen: Chosen
     projection: Projection
     threshold: float
-    policy: Policy
+    unseen_allocation: Chosen = Chosen(name="shared")
+    policy: str
+    policy_parameters: dict[str, Any] = {}
     tasks: dict[str, TaskEntry]
     rounds: tuple[RoundScores, ...] = ()
 
@@ -136,20 +142,41 @@ class KnowledgeBase(_Record):
             raise InputError(f"{self.allocation.name} knows task {', '.join(lost)}, which the knowledge base does not")
 
     def routes(self, samples: Samples) -> list[Route]:
-        """Where each sample goes, in the order of the samples."""
+        """Where each sample goes, in the order of the samples.
+
+        Raises:
+            InputError: a plug-in is not there, or cannot use what it has learned.
+        """
         definition = make(task_definitions, self.definition.name, self.definition.parameters)
         allocation = make(task_allocations, self.allocation.name, self.allocation.parameters)
         unseen = make(unseen_detections, self.unseen.name, self.unseen.parameters)
-        defined = definition.assign(samples, self.definition.state)
-        tasks = allocation.allocate(samples, defined, self.allocation.state)
-        scores = unseen.score(self.projection.apply(samples.features), self.unseen.state)
-        return [self._route(task, float(score)) for task, score in zip(tasks, scores, strict=True)]
+        other = make(unseen_allocations, self.unseen_allocation.name, self.unseen_allocation.parameters)
+        try:
+            defined = definition.assign(samples, self.definition.state)
+            tasks = allocation.allocate(samples, defined, self.allocation.state)
+            features = self.projection.apply(samples.features)
+            scores = [float(score) for score in unseen.score(features, self.unseen.state)]
+            likely = other.allocate(features, self.unseen_allocation.state)
+            return [self._route(*one) for one in zip(tasks, scores, likely, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            used = ", ".join(
+                one.name for one in (self.definition, self.allocation, self.unseen, self.unseen_allocation)
+            )
+            raise InputError(
+                f"the routing data of the knowledge base are damaged, or not those of its plug-ins ({used}): "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; roll back to another release"
+            ) from error
 
-    def _route(self, task: Task, score: float) -> Route:
+    def handling(self) -> UnseenPolicy:
+        """What becomes of an unseen sample."""
+        return make(unseen_policies, self.policy, self.policy_parameters)
+
+    def _route(self, task: Task, score: float, likely: Task) -> Route:
+        other = self.tasks[likely].member if likely in self.tasks else SHARED
         if task is None or task not in self.tasks:
-            return Route(None, SHARED, score, f"task {task} is not known" if task else "it belongs to no task")
+            return Route(None, other, score, f"task {task} is not known" if task else "it belongs to no task")
         if score > self.threshold:
-            return Route(None, SHARED, score, f"score {score:.4g} is above {self.threshold:.4g}")
+            return Route(None, other, score, f"score {score:.4g} is above {self.threshold:.4g}")
         return Route(task, self.tasks[task].member, score)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -69,29 +70,166 @@ class UnseenDetection(PlugIn, ABC):
     """Says how little a sample is like what models were trained on."""
 
     @abstractmethod
-    def fit(self, features: Floats) -> State:
-        """Learn what training samples look like; features (N, D), N >= 1."""
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
+        """Learn what training samples look like; features (N, D), N >= 1, and the task of each."""
 
     @abstractmethod
     def score(self, features: Floats, state: State) -> Floats:
         """The score of each sample, (N,), the higher the less like them; features (N, D)."""
 
 
+@dataclass(frozen=True)
+class Situation:
+    """What is known of a task's model when a round begins.
+
+    Attributes:
+        name: of the task.
+        is_shared: it is the model that learns from all tasks.
+        has_model: the knowledge base has one.
+        new: new training samples, at least one.
+        scores: the main figure of each model of the knowledge base on these, by its member; empty unless the plug-in
+            measures, or where there is nothing to measure.
+        before: the main figure of each member's own task in the round before.
+    """
+
+    name: str
+    is_shared: bool
+    has_model: bool
+    new: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    before: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done for a task's model.
+
+    Attributes:
+        action: ``new`` and ``retrain`` start from the initial model, ``finetune`` from the task's own; ``keep`` leaves
+            it as it is; ``merge`` leaves the task to another one's.
+        why: in a few words.
+        into: whose model answers, where the action is ``merge``.
+    """
+
+    action: Literal["new", "finetune", "retrain", "keep", "merge"]
+    why: str
+    into: str = ""
+
+
+class TaskUpdate(PlugIn, ABC):
+    """Says how a task's model learns from new samples.
+
+    Attributes:
+        measures: it decides by what the models that there are score on the new samples, which costs their inference.
+    """
+
+    measures: ClassVar[bool] = False
+
+    @abstractmethod
+    def decide(self, task: Situation) -> Decision:
+        """What is done; ``new`` and ``merge`` only for a task without a model, the other three only for one with it."""
+
+
+class TaskRelation(PlugIn, ABC):
+    """Says which task is another's parent: the one whose model answers where it has no good one of its own."""
+
+    @abstractmethod
+    def parent(self, shared: str, scores: Mapping[str, float]) -> str:
+        """The name of the parent's model.
+
+        Args:
+            shared: name of the shared model, which is among them.
+            scores: on the task's samples, by model; -1 where there is nothing to measure.
+        """
+
+
+class UnseenAllocation(PlugIn, ABC):
+    """Says whose model an unseen sample goes to."""
+
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
+        """Learn what training samples look like; features (N, D), N >= 1, and the task of each."""
+        return {}
+
+    @abstractmethod
+    def allocate(self, features: Floats, state: State) -> list[Task]:
+        """The task whose model each sample goes to, features (N, D); None for the shared one."""
+
+
+class UnseenPolicy(PlugIn):
+    """Says what becomes of an unseen sample."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether a model answers for it."""
+        return True
+
+    def warns(self, unseen: int, images: int) -> bool:
+        """Whether a warning is due when so many of so many images are unseen."""
+        return False
+
+
+class ReRecognition(PlugIn, ABC):
+    """Says which samples that were unseen once are known to a knowledge base that has learned since."""
+
+    @abstractmethod
+    def known(self, scores: Floats, threshold: float) -> list[bool]:
+        """Whether each is known now.
+
+        Args:
+            scores: (N,) of unseen detection, of samples whose task is known.
+            threshold: from which it calls a sample unseen.
+        """
+
+
 _HERE = "components.core.lifelong"
 task_definitions: Registry[type[TaskDefinition]] = Registry("task definition", [f"{_HERE}.task_definition"])
+task_relations: Registry[type[TaskRelation]] = Registry("task relation", [f"{_HERE}.task_relation"])
+task_updates: Registry[type[TaskUpdate]] = Registry("task update", [f"{_HERE}.task_update"])
 task_allocations: Registry[type[TaskAllocation]] = Registry("task allocation", [f"{_HERE}.task_allocation"])
 unseen_detections: Registry[type[UnseenDetection]] = Registry("unseen detection", [f"{_HERE}.unseen_detection"])
+unseen_allocations: Registry[type[UnseenAllocation]] = Registry("unseen allocation", [f"{_HERE}.unseen_handling"])
+unseen_policies: Registry[type[UnseenPolicy]] = Registry("unseen policy", [f"{_HERE}.unseen_handling"])
+re_recognitions: Registry[type[ReRecognition]] = Registry("re-recognition", [f"{_HERE}.unseen_handling"])
+
+# Every plug point, by the parameter that names its plug-in.
+PLUG_POINTS: dict[str, Registry[Any]] = {
+    "task_definition": task_definitions,
+    "task_relation": task_relations,
+    "task_update": task_updates,
+    "task_allocation": task_allocations,
+    "unseen_detection": unseen_detections,
+    "unseen_allocation": unseen_allocations,
+    "unseen_policy": unseen_policies,
+    "re_recognition": re_recognitions,
+}
+
+
+def parameters_of(chosen: LifelongSettings, point: str) -> dict[str, Any]:
+    """The parameters of the plug-in of a plug point."""
+    if point == "task_definition":
+        return chosen.task_parameters
+    return dict(chosen.plug_in_parameters.get(point, {}))
 
 
 def check_plug_ins(chosen: LifelongSettings) -> None:
     """See that the plug-ins that parameters name are there.
 
     Raises:
-        InputError: no such name or parameter, or a value that cannot be.
+        InputError: no such plug point, name or parameter, or a value that cannot be; every problem is named.
     """
-    make(task_definitions, chosen.task_definition, chosen.task_parameters)
-    make(task_allocations, chosen.task_allocation, {})
-    make(unseen_detections, chosen.unseen_detection, {})
+    others = [point for point in PLUG_POINTS if point != "task_definition"]
+    found = [
+        f"plug_in_parameters: no plug point {point!r}: choose from {', '.join(others)}"
+        for point in chosen.plug_in_parameters
+        if point not in others
+    ]
+    for point, registry in PLUG_POINTS.items():
+        try:
+            make(registry, getattr(chosen, point), parameters_of(chosen, point))
+        except InputError as error:
+            found.append(str(error))
+    if found:
+        raise InputError("; ".join(found))
 
 
 P = TypeVar("P", bound=PlugIn)

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from components.core.miners.novelty import NUMBERS, embedding
+from components.core.lifelong.appearance import NUMBERS, appearance
 from components.core.runtimes.letterbox import ImageArray
 
 Floats = NDArray[np.float64]
+_LEAST_SPREAD = 0.01  # of features that hardly vary, so that rounding is no difference
+
 Task = str | None  # the name of a task; None for a sample of no known one
 
 
@@ -23,7 +25,7 @@ class Samples:
     Attributes:
         columns: what is known of each of N samples: ``source``, its path in the feed, and ``group``, as in the
             manifest; in a round also ``id``.
-        features: (N, 256) in 0..1, of :func:`components.core.miners.novelty.embedding`.
+        features: (N, 22), of :func:`components.core.lifelong.appearance.appearance`.
     """
 
     columns: Mapping[str, Sequence[str]]
@@ -37,7 +39,7 @@ class Samples:
             images: N of them.
             columns: what is known of each.
         """
-        rows = [embedding(image) for image in images]
+        rows = [appearance(image) for image in images]
         return cls(columns, np.array(rows, dtype=np.float64).reshape(len(rows), NUMBERS))
 
     def __len__(self) -> int:
@@ -52,33 +54,36 @@ class Samples:
 
 
 class Projection(BaseModel):
-    """The few directions in which the features of some samples differ most (principal components).
+    """The few directions in which the features of some samples differ most (principal components of standard scores).
 
     Attributes:
-        mean: (256,) of the features.
-        axes: (D, 256), each of length 1.
+        mean: (F,) of the features.
+        scale: (F,) their spread.
+        axes: (D, F), each of length 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mean: tuple[float, ...]
+    scale: tuple[float, ...]
     axes: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def fit(cls, features: Floats, dimensions: int = 8) -> Projection:
+    def fit(cls, features: Floats, dimensions: int = 10) -> Projection:
         """Find the directions.
 
         Args:
-            features: (N, 256) with N >= 1.
+            features: (N, F) with N >= 1.
             dimensions: how many directions, fewer where the samples are fewer.
         """
         mean = features.mean(axis=0)
-        axes = np.linalg.svd(features - mean, full_matrices=False)[2][:dimensions]
-        return cls(mean=rounded(mean), axes=tuple(rounded(axis) for axis in axes))
+        scale = np.maximum(features.std(axis=0), _LEAST_SPREAD)
+        axes = np.linalg.svd((features - mean) / scale, full_matrices=False)[2][:dimensions]
+        return cls(mean=rounded(mean), scale=rounded(scale), axes=tuple(rounded(axis) for axis in axes))
 
     def apply(self, features: Floats) -> Floats:
-        """Features (N, 256) in these directions, (N, D)."""
-        found: Floats = (features - np.array(self.mean)) @ np.array(self.axes).T
+        """Features (N, F) in these directions, (N, D)."""
+        found: Floats = ((features - np.array(self.mean)) / np.array(self.scale)) @ np.array(self.axes).T
         return found
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from components.core.lifelong.plug_points import State, UnseenDetection, unseen_detections
-from components.core.lifelong.samples import Floats, distances, rounded
+from components.core.lifelong.samples import Floats, Task, distances, rounded
 
 
 @unseen_detections.register("knn")
@@ -24,7 +25,7 @@ class Neighbours(UnseenDetection):
     neighbours: Annotated[int, Field(ge=1)] = 3
     references: Annotated[int, Field(ge=1, le=2000)] = 256
 
-    def fit(self, features: Floats) -> State:
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
         """See the base class."""
         places = np.unique(np.linspace(0, len(features) - 1, self.references).round().astype(int))
         return {"references": [list(rounded(features[place])) for place in places]}
@@ -40,20 +41,38 @@ class Neighbours(UnseenDetection):
 class Mahalanobis(UnseenDetection):
     """The distance to the mean of the training samples, in units of how they vary (Lee et al., NeurIPS 2018)."""
 
-    def fit(self, features: Floats) -> State:
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
         """See the base class."""
-        centred = features - features.mean(axis=0)
-        covariance = centred.T @ centred / len(features) + 1e-4 * np.eye(features.shape[1])
-        return {
-            "mean": list(rounded(features.mean(axis=0))),
-            "precision": [list(rounded(row)) for row in np.linalg.inv(covariance)],
-        }
+        mean = features.mean(axis=0)
+        return {"mean": list(rounded(mean)), "precision": _precision(features - mean)}
 
     def score(self, features: Floats, state: State) -> Floats:
         """See the base class."""
-        centred = features - np.array(state["mean"])
-        squared = np.einsum("ni,ij,nj->n", centred, np.array(state["precision"]), centred)
-        found: Floats = np.sqrt(np.maximum(squared, 0))
+        return np.sqrt(_squared(features, state["mean"], state["precision"]))
+
+
+@unseen_detections.register("energy")
+class Energy(UnseenDetection):
+    """The free energy of a classifier of tasks (Liu et al., NeurIPS 2020, equation 4, temperature 1).
+
+    The logit of a task is minus half the squared distance to the mean of its training samples, in units of how samples
+    vary within their tasks (linear discriminant analysis, all tasks alike probable), so that no score is below 0.
+    Models of detection and segmentation have no logits of an image as a whole, and those of two tasks' models could
+    not be compared.
+    """
+
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
+        """See the base class."""
+        names = sorted({task or "" for task in tasks})
+        numbers = np.array([names.index(task or "") for task in tasks])
+        means = np.array([features[numbers == number].mean(axis=0) for number in range(len(names))])
+        return {"means": [list(rounded(mean)) for mean in means], "precision": _precision(features - means[numbers])}
+
+    def score(self, features: Floats, state: State) -> Floats:
+        """See the base class."""
+        logits = -0.5 * np.stack([_squared(features, mean, state["precision"]) for mean in state["means"]], axis=1)
+        highest = logits.max(axis=1)
+        found: Floats = -(highest + np.log(np.exp(logits - highest[:, None]).mean(axis=1)))
         return found
 
 
@@ -61,13 +80,26 @@ class Mahalanobis(UnseenDetection):
 class ByTask(UnseenDetection):
     """What looks different is no reason: only samples of no known task are unseen."""
 
-    def fit(self, features: Floats) -> State:
+    def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
         """See the base class."""
         return {}
 
     def score(self, features: Floats, state: State) -> Floats:
         """See the base class."""
         return np.zeros(len(features))
+
+
+def _precision(centred: Floats) -> list[list[float]]:
+    """The inverse of a covariance that is never singular; (N, D) samples minus their mean."""
+    covariance = centred.T @ centred / len(centred) + 1e-4 * np.eye(centred.shape[1])
+    return [list(rounded(row)) for row in np.linalg.inv(covariance)]
+
+
+def _squared(features: Floats, mean: Sequence[float], precision: Sequence[Sequence[float]]) -> Floats:
+    """The squared Mahalanobis distance of samples (N, D) to a mean, (N,)."""
+    centred = features - np.array(mean)
+    found: Floats = np.maximum(np.einsum("ni,ij,nj->n", centred, np.array(precision), centred), 0)
+    return found
 
 
 def threshold_for(scores: Floats, max_false_unseen: float) -> float:

@@ -744,13 +744,17 @@ class LifelongSettings(Parameters):
         description="What finds the task of a new sample: `definition` (the same rule), `router` (the task whose images"
         " look most alike), or a plug-in.",
     )
-    task_relation: Literal["identity", "transfer"] = Field(
+    task_relation: str = Field(
         "identity",
-        description="Whose model answers for a task without a good one of its own: `identity` for the shared one, or"
-        " `transfer` for the one that is best on the task's test samples.",
+        min_length=1,
+        description="Whose model answers for a task without a good one of its own: `identity` for the shared one,"
+        " `transfer` for the one that is best on the task's test samples, or a plug-in.",
     )
-    task_update: Literal["finetune", "retrain"] = Field(
-        "finetune", description="How a task's model learns what is new: `finetune`, or `retrain` on all its samples."
+    task_update: str = Field(
+        "finetune",
+        min_length=1,
+        description="How a task's model learns what is new: `finetune`; `retrain` on all its samples; `gain`, which"
+        " measures the models on the new samples first, and trains, merges or keeps as needed; or a plug-in.",
     )
     min_task_samples: Annotated[int, Field(ge=1)] = Field(
         10, description="Minimum number of training samples of a task with a model of its own."
@@ -766,16 +770,34 @@ class LifelongSettings(Parameters):
     unseen_detection: str = Field(
         "knn",
         min_length=1,
-        description="What says that an image is unlike the training images: `knn`, `mahalanobis`, `TaskAttr` (only"
-        " samples of no known task are unseen), or a plug-in.",
+        description="What says that an image is unlike the training images: `knn`, `mahalanobis`, `energy`, `TaskAttr`"
+        " (only samples of no known task are unseen), or a plug-in.",
     )
     max_false_unseen: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.05, description="Fraction of the images like the known ones that may be called unseen."
     )
-    unseen_policy: Literal["fallback", "abstain", "alarm"] = Field(
+    unseen_allocation: str = Field(
+        "shared",
+        min_length=1,
+        description="Whose model an unseen image goes to: `shared`, `nearest` (of the task whose images look most"
+        " alike), or a plug-in.",
+    )
+    unseen_policy: str = Field(
         "fallback",
-        description="What becomes of an unseen image: the shared model answers (`fallback`), also with a warning"
-        " (`alarm`), or there is no answer (`abstain`).",
+        min_length=1,
+        description="What becomes of an unseen image: that model answers (`fallback`), also with a warning (`alarm`),"
+        " there is no answer (`abstain`), or a plug-in.",
+    )
+    re_recognition: str = Field(
+        "score",
+        min_length=1,
+        description="Which unseen images of earlier rounds are known to a new knowledge base: `score` (whose task is"
+        " known and which score below the threshold), `none`, or a plug-in.",
+    )
+    plug_in_parameters: dict[str, Any] = Field(
+        {},
+        description="Parameters of these plug-ins by what chooses them, such as"
+        ' `{"unseen_detection": {"neighbours": 5}}`; those of the task definition are `task_parameters`.',
     )
     unseen_budget: Annotated[int, Field(ge=0)] = Field(
         50, description="Maximum number of unseen images to ask labels for after a round; 0 for none."
@@ -932,7 +954,8 @@ _ROUND: Workflow = (
 
 _LIFELONG_ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
-    RoundTrainSettings, EvaluateSettings, LifelongSettings, GateSettings, DeploySettings, LabelStudioSettings,
+    RoundTrainSettings, EvaluateSettings, LifelongSettings, ConvertSettings, GateSettings, DeploySettings,
+    LabelStudioSettings,
 )  # fmt: skip
 
 # What each pipeline takes.

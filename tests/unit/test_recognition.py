@@ -1,0 +1,34 @@
+"""How well a score tells what is unseen from what is known, and what an image is known by."""
+
+import numpy as np
+import pytest
+
+from components.core.lifelong.appearance import NUMBERS, appearance
+from components.core.metrics.recognition import auroc
+
+
+def test_the_area_is_how_often_an_unseen_sample_scores_higher():
+    assert auroc([1, 2, 3], [4, 5]) == 1
+    assert auroc([4, 5], [1, 2, 3]) == 0
+    assert auroc([1, 3], [2, 4]) == pytest.approx(3 / 4)
+    assert auroc([1, 2], [2]) == pytest.approx(3 / 4)  # a tie counts half
+    assert auroc([], [1]) is None and auroc([1], []) is None
+
+
+def test_an_image_is_known_by_its_light_and_sharpness_whatever_its_size():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    image = np.kron(coarse, np.ones((64, 64, 1), np.uint8))
+    numbers = appearance(image)
+    assert numbers.shape == (NUMBERS,) and np.isfinite(numbers).all()
+    assert np.abs(appearance(image[::2, ::2]) - numbers).max() < 0.1
+    assert np.allclose(numbers[:3], image.mean(axis=(0, 1)) / 255, atol=0.01)
+    dark = appearance((image * 0.3).astype(np.uint8))
+    assert (dark[:3] < 0.4 * numbers[:3]).all()
+    noisy = np.clip(image.astype(int) + rng.integers(-30, 30, image.shape), 0, 255).astype(np.uint8)
+    assert appearance(noisy)[-5] > numbers[-5]  # contrast at the finest scale
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 900), (8, 8)])
+def test_an_odd_image_is_looked_at_too(size):
+    assert np.isfinite(appearance(np.zeros((*size, 3), np.uint8))).all()
