@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
 
+from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, Project, find_project, read_project
-from components.core.reports.page import PALETTE
 from components.core.stores.open import Store, open_store
 from components.label.formats.label_studio import config, task
 from components.label.label import LATEST, HandOff, list_of, with_classes
