@@ -6,6 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -48,7 +49,39 @@ def problems(pipelines: Mapping[str, Any], components: Mapping[str, Any]) -> lis
         if SETTINGS in pipeline.component_spec.inputs:
             offered = WORKFLOWS.get(name) or tuple(phases_of(pipeline.component_spec.inputs))
             found += _sections(name, offered, {step: components[step] for step in sorted(steps & components.keys())})
-    return found
+    return found + list(_other_defaults(components))
+
+
+def different_defaults(function: ast.FunctionDef) -> Iterator[str]:
+    """The arguments named like a parameter whose default is another than that of every row of that name.
+
+    Logic may be called without all parameters, by tests and notebooks; it is then to do what a run does.
+    """
+    arguments = function.args
+    plain = [*arguments.posonlyargs, *arguments.args]
+    given = [*zip(plain[len(plain) - len(arguments.defaults) :], arguments.defaults, strict=True)]
+    given += [
+        (name, default) for name, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default
+    ]
+    for argument, default in given:
+        rows = [model.model_fields[argument.arg] for model in MODELS if argument.arg in model.model_fields]
+        try:
+            value = ast.literal_eval(default)
+        except ValueError:
+            continue  # a name, such as LATEST
+        if value is not None and rows and all(row.is_required() or row.get_default() != value for row in rows):
+            yield f"{argument.arg}={value!r}"
+
+
+def _other_defaults(components: Mapping[str, Any]) -> Iterator[str]:
+    """Where the logic of the suite's own components has another default than the table."""
+    own = [one.python_func for one in components.values() if one.python_func.__module__.startswith("components.")]
+    for folder in sorted({Path(inspect.getfile(function)).parent for function in own}):
+        for path in sorted(folder.rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef):
+                    for one in different_defaults(node):
+                        yield f"{folder.name}/{path.relative_to(folder)}: {node.name}({one}) is not the table's default"
 
 
 def _sections(name: str, offered: tuple[type[Parameters], ...], steps: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ from pipelines.containers import docker_runner
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 KEPT_POLLS = 20
 
-_LINE = re.compile(rf"\s*([\w-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
+_LINE = re.compile(rf"\s*([\w.-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
 
 
 class Runner(StrEnum):

@@ -8,6 +8,7 @@ from docker.types import Mount
 
 from components.core.errors import InputError
 from pipelines import containers
+from pipelines.cluster import CREDENTIALS
 from pipelines.registry import PIPELINES
 
 
@@ -15,7 +16,9 @@ from pipelines.registry import PIPELINES
 def runner_for(tmp_path, monkeypatch):
     """Makes a runner without an engine, and tells what it hands to each container."""
     monkeypatch.setattr(containers, "_bring_images", lambda pipeline: None)
-    monkeypatch.delenv("EDGE_CACHE_DIR", raising=False)
+    for name in [name for name in os.environ if name == "EDGE_CACHE_DIR" or name.upper() in CREDENTIALS]:
+        if not name.startswith("AWS_") or name == "AWS_CA_BUNDLE":
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     def made(**arguments: str) -> dict:
@@ -59,7 +62,20 @@ def test_containers_run_as_who_started_them_and_get_what_stores_need_alone(runne
     assert given["user"] == f"{os.getuid()}:{os.getgid()}"
     assert given["environment"]["AWS_ENDPOINT_URL"] == os.environ["AWS_ENDPOINT_URL"]
     assert given["environment"]["EDGE_STORE_PATIENCE"] == "3"
-    assert all(name.startswith(("AWS_", "EDGE_")) for name in given["environment"])
+    assert all(name.startswith(("AWS_", "EDGE_")) or name == "NO_PROXY" for name in given["environment"])
+
+
+def test_containers_use_the_proxy_and_see_the_certificates_that_the_environment_names(
+    runner_for, tmp_path, monkeypatch
+):
+    (tmp_path / "company.pem").write_text("")
+    monkeypatch.setenv("AWS_CA_BUNDLE", f"{tmp_path}/company.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/gone.pem")
+    for name in ("HTTPS_PROXY", "http_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "http://proxy.example:3128")
+    given = runner_for(job_root=str(tmp_path / "job"))
+    assert {"HTTPS_PROXY", "http_proxy", "NO_PROXY", "AWS_CA_BUNDLE", "SSL_CERT_FILE"} <= given["environment"].keys()
+    assert seen(given["mounts"]) == {f"{tmp_path}/company.pem": False, f"{tmp_path}/job": True}
 
 
 def test_without_an_engine_it_says_so(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Parameters as people write them, as the types that KFP insists on."""
 
+import io
+
 import pytest
 
 from components.core import parameters
 from components.core.parameters import ROWS, WORKFLOWS, kind_of
 from pipelines.arguments import face_of
-from pipelines.local import parse_arguments
+from pipelines.local import RunLog, parse_arguments
 from pipelines.registry import PIPELINES
 
 
@@ -30,3 +32,13 @@ def test_what_is_no_such_number_is_left_for_the_check_to_tell():
     assert given == {"epochs": "3.5", "canary_hours": "true", "max_map50_drop": "few", "force_train": "2"}
     told = "\n".join(parameters.problems(given, WORKFLOWS["incremental-learning"]))
     assert all(name in told for name in given)
+
+
+def test_what_a_step_says_is_shown_whatever_its_task_is_called():
+    terminal, heard = io.StringIO(), []
+    log = RunLog(io.StringIO(), terminal, lambda step, words: heard.append((step, words)))
+    log.write("train_hall-1 | epoch 1/3\n    train_site.north | epoch 2/3\nKFP: a line | of its own\n")
+    log.write("train_hall-1 error: no such file\n")
+    assert heard == [("train_hall-1", "epoch 1/3"), ("train_site.north", "epoch 2/3")]
+    assert "train_site.north | epoch 2/3" in terminal.getvalue()
+    assert log.error == ("train_hall-1", "no such file")
