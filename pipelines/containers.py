@@ -30,8 +30,14 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
         folder: where KFP keeps its artifacts; it is mounted by KFP itself.
 
     Raises:
-        InputError: no Docker engine answers, or an image is neither here nor can it be pulled.
+        InputError: no Docker engine answers, an image is neither here nor can it be pulled, or the pipeline is to start
+            programs that have to outlive their step.
     """
+    if arguments.get("serving", "none") != "none":
+        raise InputError(
+            f"--runner docker: serving={arguments['serving']} starts programs that would end with the container of their "
+            "step: omit one of the two"
+        )
     _bring_images(pipeline)
     from docker.types import Mount  # type: ignore[import-untyped]
     from kfp import local

@@ -38,7 +38,7 @@ def of_deployment(deployment: Object) -> Progress:
         return Progress("not looked at by its controller yet")
     for condition in status.get("conditions", ()):
         if condition["type"] == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
-            return Progress(_with_refusal(condition["message"], status), failed=True)
+            return Progress(_with_refusal(condition["message"].rstrip("."), status), failed=True)
     updated, there = status.get("updatedReplicas", 0), status.get("replicas", 0)
     available = min(status.get("availableReplicas", 0), updated)
     said = f"{available} of {wanted} new pods are available"

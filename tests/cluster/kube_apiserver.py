@@ -1,5 +1,6 @@
 """A real kube-apiserver with etcd: there are no controllers and no nodes, so a test plays their part in a status."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
+import yaml
 from kubernetes import client
 
 ADMIN, STEP = "token-of-the-administrator", "token-of-the-step"
@@ -34,6 +36,19 @@ class ApiServer:
         configuration.proxy = None
         return client.ApiClient(configuration)
 
+    def define(self, group: str) -> None:
+        """Make the custom resources of a group known, as :func:`definitions` finds them; conversions are left out."""
+        api = client.ApiextensionsV1Api(self.client())
+        for path in definitions(group):
+            definition = yaml.safe_load(path.read_text(encoding="utf-8"))
+            definition["spec"].pop("conversion", None)  # by a webhook that is not here
+            with contextlib.suppress(client.ApiException):  # it is there already
+                api.create_custom_resource_definition(definition)
+            name, end = definition["metadata"]["name"], time.monotonic() + 30
+            while not _established(api.read_custom_resource_definition(name)):
+                assert time.monotonic() < end, f"{name} is not established"
+                time.sleep(0.05)
+
 
 def folder() -> Path:
     """Where ``tests/cluster/build`` puts programs and definitions, unless it is told otherwise."""
@@ -50,6 +65,11 @@ def programs() -> dict[str, str] | None:
 def definitions(group: str) -> list[Path]:
     """The CustomResourceDefinitions of a group such as ``serving.kserve.io``; empty where they were not brought."""
     return sorted((folder() / "crds").glob(f"{group}_*.yaml"))
+
+
+def _established(definition: client.V1CustomResourceDefinition) -> bool:
+    conditions = definition.status.conditions or ()
+    return any(one.type == "Established" and one.status == "True" for one in conditions)
 
 
 @contextmanager

@@ -114,6 +114,15 @@ def test_torch_works_for_any_user():
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="rknn-toolkit2 is for x86-64 alone")
+def test_the_step_that_rolls_out_has_the_manifests_that_it_applies():
+    code = (
+        "from components.core.parameters import ServingSettings; from components.rollout.manifests import *; "
+        "made = render('s3://jobs/pair', ServingSettings(serving='kserve'), Images('a', 'b'), 'store', 'vision'); "
+        "print(*(one['kind'] for one in made))"
+    )
+    assert run("train", "python3", "-c", code).split() == ["Service", "InferenceService", "DaemonSet"]
+
+
 def test_the_toolkit_converts_a_model_and_measures_it(tmp_path):
     write_bundle(tmp_path / "model", train_network())
     job_with_images(tmp_path / "job", {"train": 25, "test": 60}).write(tmp_path / "manifest.parquet")

@@ -82,3 +82,9 @@ def test_without_an_engine_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nothing.sock")
     with pytest.raises(InputError, match="no Docker engine is running: start one"):
         containers.docker_runner(PIPELINES["helmet-detection"], {"job_root": str(tmp_path)}, tmp_path)
+
+
+def test_programs_that_have_to_outlive_their_step_are_not_started_in_its_container(runner_for, tmp_path):
+    runner_for(job_root=str(tmp_path / "job"), serving="none")
+    with pytest.raises(InputError, match="serving=kserve starts programs that would end with the container"):
+        runner_for(job_root=str(tmp_path / "job"), serving="kserve")
