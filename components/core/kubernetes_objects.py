@@ -114,7 +114,7 @@ class Namespace:
         self._ask("DELETE", f"{kind} {name}", self._path(kind, name), asked, may_be_absent=True)
 
     def _path(self, kind: str, name: str = "") -> str:
-        return "/".join(filter(None, ("", _RESOURCES[kind].format(self.name), name)))
+        return f"/{_RESOURCES[kind].format(self.name)}" + (f"/{name}" if name else "")
 
     def _ask(
         self, verb: str, what: str, path: str, asked: Mapping[str, str] | None = None, body: Object | None = None, *,
