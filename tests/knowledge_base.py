@@ -36,8 +36,8 @@ def routing(tasks: dict[str, str], *, unseen: str = "TaskAttr", threshold: float
     detection = make(unseen_detections, unseen, {})
     return KnowledgeBase(
         definition=Chosen(name="TaskDefinitionByDataAttr"), allocation=allocation or Chosen(name="definition"),
-        unseen=Chosen(name=unseen, state=detection.fit(projection.apply(features))), projection=projection,
-        threshold=threshold, policy=policy,
+        unseen=Chosen(name=unseen, state=detection.fit(projection.apply(features), [None] * len(features))),
+        projection=projection, threshold=threshold, policy=policy,
         tasks={name: TaskEntry(member=member, why="new", first_round=1, samples=10) for name, member in tasks.items()},
     )  # fmt: skip
 

@@ -41,6 +41,7 @@ class KnowledgeBaseModels:
         self._cached, self._loaded, self._load, self._origin = cached, loaded, load, origin
         release = Release.parse((cached.folder / RELEASE).read_bytes(), f"{cached.version}: {RELEASE}")
         self._base = KnowledgeBase.of(release, cached.version)
+        self._handling = self._base.handling()
         self._base.check_allocation()
         self._bundles = {role: Bundle.read(member.folder) for role, member in cached.members.items()}
         self.bundle = _common(self._bundles)
@@ -53,9 +54,9 @@ class KnowledgeBaseModels:
         return self._cached.members
 
     @property
-    def policy(self) -> str:
-        """What becomes of an unseen frame; see :class:`KnowledgeBase`."""
-        return self._base.policy
+    def warns(self) -> bool:
+        """Whether a warning is due for an unseen frame."""
+        return self._handling.warns(1, 1)
 
     @property
     def detection(self) -> str:
@@ -80,7 +81,7 @@ class KnowledgeBaseModels:
 
     def answers(self, route: Route) -> bool:
         """Whether a model looks at a frame of this route; not at unseen ones where the policy is to abstain."""
-        return not (route.unseen and self._base.policy == "abstain")
+        return self._handling.answers or not route.unseen
 
     def network(self, role: str) -> Model[Any]:
         """A loaded model."""

@@ -130,7 +130,7 @@ class EdgeLoop:
             return Inference(shot)
         self._metrics.count("frames")
         base, route = seen.model.base, seen.route
-        if base is not None and route is not None and route.unseen and base.policy == "alarm":
+        if base is not None and route is not None and route.unseen and base.warns:
             self._tell("unseen image", f"{shot.place}: {route.unseen}")
         if not every_box or seen.found is None:
             return Inference(shot, seen.model, seen.found, route=route)
