@@ -35,8 +35,8 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
     """
     if arguments.get("serving", "none") != "none":
         raise InputError(
-            f"--runner docker: serving={arguments['serving']} starts programs that would end with the container of their "
-            "step: omit one of the two"
+            f"--runner docker: serving={arguments['serving']} starts programs that would end with the container of "
+            "their step: omit one of the two"
         )
     _bring_images(pipeline)
     from docker.types import Mount  # type: ignore[import-untyped]

@@ -146,7 +146,7 @@ def _joint(job: Resource, files: _Files) -> Plan:
     cloud = Worker("cloudWorker", spec.cloud_worker.template, plan, CLOUD)
     for place, part in (("edgeWorker", spec.edge_worker), ("cloudWorker", spec.cloud_worker)):
         for name in part.model_extra or {}:
-            plan.lose(place, name, "serving=deployment scales the cloud servers: set cloud_replicas and cloud_max_replicas")
+            plan.lose(place, name, "serving=deployment scales cloud servers: set cloud_replicas, cloud_max_replicas")
     little = _set_model(plan, "base_model", files, spec.edge_worker.model.name, "edgeWorker")
     big = _set_model(plan, "big_model", files, spec.cloud_worker.model.name, "cloudWorker")
     if little and big:
