@@ -2,11 +2,15 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
+LABEL_STUDIO := .venv-label-studio
 
-.PHONY: demo test test-docker lint install images compile lock image-locks clean
+.PHONY: demo demo-labelling test test-docker lint install images compile lock image-locks clean
 
 demo: install  ## draw a helmet data set, train a detector on it, judge it
 	$(RUN) -m pipelines demo
+
+demo-labelling: install $(LABEL_STUDIO)/installed  ## hard examples go to Label Studio and come back labelled
+	$(RUN) -m pipelines demo-labelling --server $(LABEL_STUDIO)/bin/label-studio $(ARGS)
 
 test: lint  ## lint, type check and all tests
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
@@ -31,6 +35,12 @@ $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --no-deps --requirement requirements.txt
+	@touch $@
+
+# In an environment of its own: what it needs and what this suite needs exclude each other.
+$(LABEL_STUDIO)/installed:
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --disable-pip-version-check label-studio==1.23.2
 	@touch $@
 
 images:  ## build the images; images/build.sh says what can be set
@@ -58,4 +68,4 @@ image-locks: .overrides.txt  ## write images/*/requirements.txt, with the versio
 	printf "opencv-python ; sys_platform == 'never'\nnumpy\ntorch\nprotobuf<7\nsetuptools<82\n" > $@
 
 clean:
-	rm -rf $(VENV) jobs local_outputs
+	rm -rf $(VENV) $(LABEL_STUDIO) jobs local_outputs

@@ -98,6 +98,24 @@ def demo(
         print(f"\nthe demo took {time.monotonic() - began:.0f} s\n\nreport: {report}")
 
 
+@app.command(name="demo-labelling")
+def demo_labelling(
+    server: Annotated[Path, typer.Option(help="The command label-studio.")] = Path(
+        ".venv-label-studio/bin/label-studio"
+    ),
+    folder: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("jobs/demo-labelling"),
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for scenes, splitting and training.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of Label Studio; 0: any.")] = 8090,
+    by_api: Annotated[bool, typer.Option(help="Label by Label Studio's API instead of by hand.")] = False,
+) -> None:
+    """Run the demo of labelling: hard examples go to Label Studio, and what you label there makes the next model."""
+    with one_line_errors("interrupted; the next demo starts from the beginning"):
+        from pipelines.demo.labelling import play
+
+        report = play(folder.resolve(), server.absolute(), seed=seed, port=port, by_api=by_api)
+        print(f"\nreport: {report}")
+
+
 @app.command(name="compile")
 def compile_(
     check: Annotated[

@@ -142,7 +142,7 @@ def play(folder: Path, seed: int, size: Size | None = None) -> Path:
     Raises:
         InputError: there is something else in the folder.
     """
-    _clear(folder)
+    clear(folder)
     story = _Story(folder, seed, size or Size())
     _say("1. First model, trained from scratch on daytime scenes")
     story.begin(DAY)
@@ -315,8 +315,12 @@ class _Story:
         return reports.table(["report"], [[str(path.relative_to(self._folder))] for path in links])
 
 
-def _clear(folder: Path) -> None:
-    """Make a folder, or throw away what an earlier demo left there."""
+def clear(folder: Path) -> None:
+    """Make a folder, or throw away what an earlier demo left there.
+
+    Raises:
+        InputError: there is something else in it.
+    """
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARK).exists():
             raise InputError(

@@ -1,0 +1,153 @@
+"""The demo of labelling: hard examples of a camera go to a real Label Studio, and its labels make the next model.
+
+1. A first model is trained from nothing on scenes by day.
+2. Night falls. An edge worker sends what it finds hard; the ranking chooses images, which become tasks in Label Studio
+   with the model's boxes to correct.
+3. Somebody labels some of them: you, in a browser, or a stand-in through Label Studio's API.
+4. The trigger counts the labels, and a round makes a better model.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from components.core.errors import InputError
+from components.core.job.hard_examples import read_sidecars
+from components.core.job.job import Job
+from components.core.label_studio.client import TOKEN_VARIABLE, LabelStudio
+from components.core.label_studio.project import Place, Project, find_project
+from pipelines import local
+from pipelines.arguments import face_of
+from pipelines.demo.label_studio import USER, Server, label_studio
+from pipelines.demo.loop import DAY, IMAGE_QUALITY, NIGHT, NODE, SETTINGS, clear
+from pipelines.demo.scenes import Box
+from pipelines.demo.stage import FRAME_SIZE, Camera, Feed, edge_worker
+from pipelines.hard_example_mining import hard_example_mining
+from pipelines.incremental_learning import incremental_learning
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the demo is.
+
+    Attributes:
+        scenes: that the first model is trained and tested on.
+        frames: of the video.
+        examples: hard ones to wait for.
+        budget: how many of them are sent.
+        first_epochs: of the training from nothing.
+        epochs: of the round.
+        image_size: pixels.
+    """
+
+    scenes: int = 240
+    frames: int = 100
+    examples: int = 40
+    budget: int = 30
+    first_epochs: int = 10
+    epochs: int = 6
+    image_size: int = 160
+
+
+def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, size: Size | None = None) -> Path:
+    """Play it.
+
+    Args:
+        folder: new, or of an earlier demo, which is thrown away.
+        program: the command ``label-studio``.
+        seed: of everything.
+        port: of the server; 0: any.
+        by_api: whether the stand-in labels, instead of whoever sits there.
+        size: how large it is.
+
+    Returns:
+        The report of the round that learned from the labels.
+
+    Raises:
+        InputError: there is something else in the folder, the server does not start, or nobody has labelled anything.
+    """
+    clear(folder)
+    with label_studio(program, folder / "label-studio", folder / "job", port) as server:
+        os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
+        return _Story(folder, server, seed, size or Size()).play(by_api)
+
+
+class _Story:
+    def __init__(self, folder: Path, server: Server, seed: int, size: Size) -> None:
+        self._folder, self._server, self._seed, self._size = folder, server, seed, size
+        self._root = folder / "job"
+        self._job = Job.open(str(self._root))
+        self._feed = Feed(folder / "feed")
+
+    def play(self, by_api: bool) -> Path:
+        print("\n1. First model, trained from scratch on daytime scenes", flush=True)
+        for number, (image, boxes) in enumerate(DAY.draw(self._size.scenes, self._seed)):
+            done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY])
+            assert done
+            self._feed.add(f"images/{number:04d}.jpg", data.tobytes(), boxes)
+        self._turn(self._size.first_epochs, min_map50=0.0)
+        print("\n2. Night falls: hard examples go to Label Studio", flush=True)
+        camera = Camera(self._folder / "camera.avi", NIGHT, self._size.frames, self._seed + 100)
+        with edge_worker(NODE, self._root, camera, self._folder / "edge") as worker:
+            worker.await_model(self._job.champion())
+            worker.await_examples(self._size.examples)
+        self._run(hard_example_mining, label_budget=self._size.budget, label_studio_url=self._server.address)
+        studio, project = self._project()
+        print(f"\n3. Label: {self._server.address}/projects/{project.number}/data", flush=True)
+        if by_api:
+            print(f"labelled {_stand_in(studio, project, self._truths(camera))} images by API", flush=True)
+        else:
+            print(f"log in as {USER} with the password {self._server.password}, and label some images;")
+            input("then press Enter here to train on them: ")
+        print("\n4. A round learns from the labels", flush=True)
+        before = self._job.read()[0].round
+        self._turn(self._size.epochs, gate_conditions=["recent.map50_delta > -1"])
+        if self._job.read()[0].round == before:
+            raise InputError("no round ran: label at least one image in Label Studio")
+        return sorted((self._root / "reports").glob("*round-*.html"))[-1]
+
+    def _turn(self, epochs: int, **settings: Any) -> None:
+        settings |= {
+            "feed_url": str(self._feed.index), "seed": self._seed, "epochs": epochs,
+            "image_size": str(self._size.image_size), "label_studio_url": self._server.address,
+            "trigger_conditions": ["num_of_samples >= 1"],
+        }  # fmt: skip
+        self._run(incremental_learning, **SETTINGS | settings)
+
+    def _run(self, pipeline: Any, **arguments: Any) -> None:
+        taken = face_of(pipeline).names
+        given = {name: value for name, value in arguments.items() if name in taken}
+        local.run(pipeline, given | {"job_root": str(self._root)}, local.folder_of_runs(str(self._root)))
+
+    def _project(self) -> tuple[LabelStudio, Project]:
+        studio = LabelStudio(self._server.address, self._server.token)
+        project = find_project(studio, Place.of(self._server.address, "", self._job.store.uri))
+        assert project is not None, "the mining pipeline has made it"
+        return studio, project
+
+    def _truths(self, camera: Camera) -> dict[str, list[Box]]:
+        """What there is to see in each hard example, by its id."""
+        return {sidecar.image: camera.truth[sidecar.frame] for sidecar in read_sidecars(self._job.store)}
+
+
+def _stand_in(studio: LabelStudio, project: Project, truths: dict[str, list[Box]]) -> int:
+    """Label every task as somebody would who sees all that was drawn; returns how many."""
+    tasks = list(studio.tasks(project.number, include="id,data"))
+    for task in tasks:
+        result = [_mark(box, project) for box in truths[task["data"]["sample"]]]
+        studio.send("POST", f"/api/tasks/{task['id']}/annotations", {"result": result})
+    return len(tasks)
+
+
+def _mark(box: Box, project: Project) -> dict[str, Any]:
+    name, x1, y1, x2, y2 = box
+    height, width = FRAME_SIZE
+    value = {"x": 100 * x1 / width, "y": 100 * y1 / height, "width": 100 * (x2 - x1) / width,
+             "height": 100 * (y2 - y1) / height, "rotation": 0, "rectanglelabels": [name]}  # fmt: skip
+    return {"type": "rectanglelabels", "from_name": project.control, "to_name": project.image, "value": value,
+            "original_width": width, "original_height": height, "image_rotation": 0}  # fmt: skip
