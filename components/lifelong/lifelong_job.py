@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 from components.core.job.job import Job
 from components.core.job.state import State
 from components.core.lifelong.knowledge_base import KnowledgeBase
+
+_IN_USE_SECONDS = 3600.0  # another run on this machine may have fetched a model for its own release
 
 
 def fetch_known(
@@ -18,7 +23,7 @@ def fetch_known(
         job: the job.
         state: of it, as read.
         version: of the release; None for none.
-        folder: gets a folder of each model, named by its version.
+        folder: gets a folder of each model, named by its version; those of other releases are removed.
 
     Returns:
         The knowledge base and the folder of each member; None and none without a version.
@@ -34,7 +39,15 @@ def fetch_known(
     for role, member in release.members.items():
         folders[role] = folder / member.version
         job.registry.fetch(member.version, folders[role], member.sha256)
+    _prune(folder, folders.values())
     return known, folders
+
+
+def _prune(folder: Path, kept: Collection[Path]) -> None:
+    """Remove models that no run on this machine has fetched lately."""
+    for path in folder.iterdir():
+        if path not in kept and path.stat().st_mtime < time.time() - _IN_USE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_job(job_root: str) -> None:

@@ -53,7 +53,7 @@ def setup(
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.setup.cluster import warn_of_cluster
-        from components.setup.setup import check_run
+        from components.setup.setup import check_one_model, check_run
 
         def data() -> DataSettings:
             return read(DataSettings, settings)
@@ -69,6 +69,7 @@ def setup(
                 lambda: runtimes.get(read(CommonSettings, settings).runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_one_model(job_root),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
                 ),
@@ -127,7 +128,7 @@ def setup_round(
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.setup.cluster import warn_of_cluster
-        from components.setup.setup import base_of_round, check_run
+        from components.setup.setup import base_of_round, check_one_model, check_run
 
         def data() -> DataSettings:
             return read(DataSettings, settings)
@@ -146,6 +147,7 @@ def setup_round(
                 lambda: runtimes.get(read(CommonSettings, settings).runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_one_model(job_root),
                 lambda: make_miner(mine().miner, mine().miner_parameters),
                 lambda: check_training(
                     train().estimator,

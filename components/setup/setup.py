@@ -10,6 +10,7 @@ from typing import Any
 from components.core.errors import InputError, OutOfReachError, may_pass
 from components.core.job.job import Job
 from components.core.parameters import Parameters, flat, problems, renamed
+from components.core.release import MODEL
 from components.core.stores.open import check_readable, open_store
 from components.core.stores.race import check_conditional_writes
 
@@ -56,6 +57,27 @@ def base_of_round(job_root: str, base_model: str, initial_model: str) -> str:
         return base_model
     state, _ = Job.open(job_root).read()
     return "" if getattr(state, base_model) else initial_model
+
+
+def check_one_model(job_root: str) -> None:
+    """Make sure that a job can release one model.
+
+    Args:
+        job_root: the job; one that is not there yet can.
+
+    Raises:
+        InputError: its champion consists of several, and its workers would not find theirs.
+    """
+    job = Job.open(job_root)
+    state, _ = job.read()
+    if state.champion is None:
+        return
+    members = job.registry.release(state.champion, state.vouched.get(state.champion)).members
+    if MODEL not in members:
+        raise InputError(
+            f"{job.store.uri}: its champion {state.champion} consists of {', '.join(sorted(members))}, and this "
+            "pipeline releases one model: give it a job_root of its own"
+        )
 
 
 def _complaints(check: Check, prefix: str = "") -> list[tuple[str, bool]]:

@@ -1,10 +1,14 @@
 """The plug points of lifelong learning, the choice of models, and the routing of a knowledge base."""
 
+import os
+
 import numpy as np
 import pytest
 
 from components.core import plugins
+from components.core.bundle import Bundle
 from components.core.errors import InputError
+from components.core.job.job import Job
 from components.core.lifelong.knowledge_base import (
     Chosen,
     KnowledgeBase,
@@ -35,9 +39,11 @@ from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
 from components.core.tasks.base import open_task
 from components.lifelong.learn import held_out_scores
+from components.lifelong.lifelong_job import fetch_known
 from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
 from components.lifelong.report import recognition
 from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
+from tests.knowledge_base import release
 from tests.tiny_segmenter import job_with_masks
 
 
@@ -438,3 +444,16 @@ def test_the_matrix_of_rounds_has_what_a_task_scored_before_it_was_known():
     table, learned = score_matrix(rounds, {"day": entry("day"), "fog": entry("fog", 3), "dusk": entry("shared", 3)})
     assert table.tolist() == [[0.9, 0.2], [0.8, 0.7]]
     assert learned == [0, 1]
+
+
+def test_models_of_earlier_releases_do_not_stay_on_the_machine(tmp_path):
+    job, folder = Job.open(str(tmp_path / "job")), tmp_path / "members"
+    for number in (1, 2, 3):
+        release(job, tmp_path, f"r{number}", {"shared": "s1", "a": f"a{number}"})
+        state, _ = job.read()
+        known, folders = fetch_known(job, state, state.champion, folder)
+        assert set(known.tasks) == {"a"}
+        assert all(Bundle.read(one) for one in folders.values())
+        if number == 1:
+            os.utime(folder / "a1", (0, 0))  # long ago
+    assert {path.name for path in folder.iterdir()} == {"s1", "a2", "a3"}, "another run may be using a2 just now"

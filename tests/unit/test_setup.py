@@ -6,8 +6,12 @@ from kubernetes import client
 
 from components.core import parameters
 from components.core.errors import InputError
+from components.core.job.job import Job
 from components.setup.cluster import warn_of_cache, warn_of_nodes
-from components.setup.setup import check_run
+from components.setup.component import setup, setup_round
+from components.setup.setup import check_one_model, check_run
+from tests.edge import deploy
+from tests.knowledge_base import release
 from tests.odd_s3 import odd_s3
 
 PHASES = parameters.WORKFLOWS["helmet-detection"]
@@ -99,6 +103,25 @@ def test_a_job_that_is_to_prelabel_must_have_a_champion(tmp_path):
     with pytest.raises(InputError, match=r"prelabel_job: .*other: the job has no champion"):
         check_run({**values, "prelabel_job": str(tmp_path / "other")}, [*PHASES, parameters.MineSettings])
     check_run({**values, "prelabel_job": ""}, [*PHASES, parameters.MineSettings])
+
+
+@pytest.mark.parametrize(("step", "fed"), [(setup, "data_url"), (setup_round, "feed_url")])
+def test_a_job_that_releases_several_models_is_refused(tmp_path, capsys, step, fed):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    job_root = str(tmp_path / "job")
+    check_one_model(job_root)
+    job = Job.open(job_root)
+    deploy(job, "v1", tmp_path / "v1")
+    check_one_model(job_root)
+    release(job, tmp_path, "first", {"shared": "s1", "site-a": "a1"})
+    with pytest.raises((SystemExit, InputError)):
+        step.python_func(
+            **{fed: str(tmp_path)}, job_root=job_root, node_selector={}, store_secret="s", tolerations=[],
+            step_cpu="1", step_memory="1Gi", train_cpu="1", train_gpu_type="nvidia.com/gpu", train_gpus="0",
+            train_memory="1Gi", settings={},
+        )  # fmt: skip
+    words = "its champion first consists of shared, site-a, and this pipeline releases one model: give it a job_root of"
+    assert words in capsys.readouterr().out
 
 
 def test_further_checks_are_made_together_once_the_parameters_are_of_the_right_form(tmp_path):
