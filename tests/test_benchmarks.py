@@ -215,3 +215,9 @@ def test_lifelong_in_small(run, tmp_path):
     # Only what was missing was done again.
     again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "cells").iterdir()}
     assert {name for name in cells if again[name] != cells[name]} == {lost.name}
+
+
+def test_knowledge_base_in_small(run):
+    printed = run("knowledge_base", "--repeats", 1, "--frames", 12, "--tasks", 3)
+    assert "router, all loaded:" in printed and "definition, three loaded:" in printed
+    assert "sync: 4 models" in printed

@@ -41,8 +41,8 @@ class KnowledgeBaseModels:
         self._cached, self._loaded, self._load, self._origin = cached, loaded, load, origin
         release = Release.parse((cached.folder / RELEASE).read_bytes(), f"{cached.version}: {RELEASE}")
         self._base = KnowledgeBase.of(release, cached.version)
-        self._handling = self._base.handling()
         self._base.check_allocation()
+        self._handling = self._base.handling()
         self._bundles = {role: Bundle.read(member.folder) for role, member in cached.members.items()}
         self.bundle = _common(self._bundles)
         self._tables = {role: _table(one.classes, self.bundle.classes) for role, one in self._bundles.items()}
@@ -53,10 +53,9 @@ class KnowledgeBaseModels:
         """The models by their role."""
         return self._cached.members
 
-    @property
-    def warns(self) -> bool:
-        """Whether a warning is due for an unseen frame."""
-        return self._handling.warns(1, 1)
+    def warns(self, unseen: int, frames: int) -> bool:
+        """Whether a warning is due where so many of so many frames are unseen."""
+        return self._handling.warns(unseen, frames)
 
     @property
     def detection(self) -> str:
@@ -81,7 +80,7 @@ class KnowledgeBaseModels:
 
     def answers(self, route: Route) -> bool:
         """Whether a model looks at a frame of this route; not at unseen ones where the policy is to abstain."""
-        return self._handling.answers or not route.unseen
+        return not route.unseen or self._handling.answers
 
     def network(self, role: str) -> Model[Any]:
         """A loaded model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from components.serving.smoke_test import one_line
 from components.serving.sources.base import Shot
 
 FRAMES_AT_ONCE = 8  # of a video or folder, which a knowledge base takes by task
+_FRAMES_WATCHED = 100  # of which a fraction may be unseen before a warning
 _TURN_SECONDS = 0.25
 _SAY_AGAIN_SECONDS = 60.0
 
@@ -61,6 +63,7 @@ class EdgeLoop:
         self._retries = 0
         self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._version = ""
+        self._unseen: deque[bool] = deque(maxlen=_FRAMES_WATCHED)
 
     def run(self, feed: FrameQueue, keeping: AbstractContextManager[Keeper], stop: threading.Event) -> bool:
         """Look at images until the feed ends, or ``stop`` is set; whether the feed ended.
@@ -129,15 +132,21 @@ class EdgeLoop:
             self._metrics.count("failed_frames")
             return Inference(shot)
         self._metrics.count("frames")
-        base, route = seen.model.base, seen.route
-        if base is not None and route is not None and route.unseen and base.warns:
-            self._tell("unseen image", f"{shot.place}: {route.unseen}")
+        self._watch(shot, seen)
         if not every_box or seen.found is None:
-            return Inference(shot, seen.model, seen.found, route=route)
+            return Inference(shot, seen.model, seen.found, route=seen.route)
         boxes = decoder_of(seen.model.detector.bundle).boxes(seen.found)
         if boxes is None:
-            return Inference(shot, seen.model, seen.found, route=route)
-        return Inference(shot, seen.model, boxes[boxes.scores >= seen.confidence], every_box=boxes, route=route)
+            return Inference(shot, seen.model, seen.found, route=seen.route)
+        return Inference(shot, seen.model, boxes[boxes.scores >= seen.confidence], every_box=boxes, route=seen.route)
+
+    def _watch(self, shot: Shot, seen: Seen) -> None:
+        """Say so where the policy of a knowledge base is to warn of unseen frames."""
+        if seen.model.base is None or seen.route is None:
+            return
+        self._unseen.append(bool(seen.route.unseen))
+        if seen.route.unseen and seen.model.base.warns(sum(self._unseen), len(self._unseen)):
+            self._tell("unseen image", f"{shot.place}: {seen.route.unseen}")
 
     def _infer_jointly(self, shot: Shot, joint: JointInference) -> Inference:
         """What the two models see, or the one here alone where the miner fails."""

@@ -82,7 +82,7 @@ def test_each_frame_goes_to_the_model_of_its_task_and_results_keep_the_order(job
 @pytest.mark.parametrize("policy", ["fallback", "alarm", "abstain"])
 def test_unseen_frames_are_treated_by_the_policy_and_kept_with_their_scores(job, tmp_path, policy, caplog):
     looks = [(images(1)[0] * light).astype(np.uint8) for light in (1, 0.99, 0.98, 0.97)]
-    base = routing({"a": "a"}, unseen="knn", threshold=20.0, policy=policy, looks=looks)
+    base = routing({"a": "a"}, unseen="knn", threshold=10, policy=policy, looks=looks)
     release(job, tmp_path, "first", {"shared": "s1", "a": "a1"}, base)
     folder = sites(tmp_path / "images", a=4, new=2)
     for path, image in zip(sorted((folder / "a").iterdir()), [*looks[:3], looks[3] // 4], strict=True):
@@ -91,7 +91,7 @@ def test_unseen_frames_are_treated_by_the_policy_and_kept_with_their_scores(job,
     assert [line["task"] for line in lines] == ["a", "a", "a", None, None, None]
     reasons = [line.get("unseen", "") for line in lines]
     assert reasons[:3] == [""] * 3
-    assert reasons[3] == f"score {lines[3]['score']:.4g} is above 20"
+    assert reasons[3] == f"score {lines[3]['score']:.4g} is above 10"
     assert reasons[4:] == ["task new is not known"] * 2
     assert [line["model"] for line in lines[3:]] == ["first" if policy == "abstain" else "s1"] * 3
     assert all(line["detections"] == [] for line in lines[3:]) == (policy == "abstain")
@@ -100,7 +100,7 @@ def test_unseen_frames_are_treated_by_the_policy_and_kept_with_their_scores(job,
     kept = sorted(read_sidecars(job.store), key=lambda one: one.frame)
     assert [(one.frame, one.kind, one.miner) for one in kept] == [(n, "unseen", "knn") for n in (3, 4, 5)]
     assert [one.reason for one in kept] == [f"unseen: {reason}" for reason in reasons[3:]]
-    assert [one.score for one in kept] == pytest.approx([line["score"] / (line["score"] + 20) for line in lines[3:]],
+    assert [one.score for one in kept] == pytest.approx([line["score"] / (line["score"] + 10) for line in lines[3:]],
                                                         abs=1e-3)  # fmt: skip
 
 
@@ -326,6 +326,7 @@ def test_a_router_that_knows_a_lost_task_refuses_the_release(site, job, tmp_path
         (routing({"a": "a", "c": "c"}), "second has no member c, which its tasks name"),
         (routing({"a": "a"}).model_copy(update={"definition": Chosen(name="by-weather")}),
          "unknown task definition 'by-weather'"),
+        (routing({"a": "a"}).model_copy(update={"policy": "shrug"}), "unknown unseen policy 'shrug'"),
         (routing({"a": "a"}, unseen="knn").model_copy(update={"unseen": Chosen(name="knn")}), "KeyError: 'references'"),
     ],
 )  # fmt: skip

@@ -32,3 +32,13 @@ def test_an_image_is_known_by_its_light_and_sharpness_whatever_its_size():
 @pytest.mark.parametrize("size", [(1, 1), (2, 900), (8, 8)])
 def test_an_odd_image_is_looked_at_too(size):
     assert np.isfinite(appearance(np.zeros((*size, 3), np.uint8))).all()
+
+
+def test_the_numbers_of_an_image_are_those_of_the_plain_formulas():
+    image = np.random.default_rng(1).integers(30, 200, (256, 200, 3), dtype=np.uint8)
+    pixels = image / 255
+    grey, colourful = pixels.mean(axis=2), pixels.max(axis=2) - pixels.min(axis=2)
+    expected = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1)), *np.percentile(grey, (5, 25, 50, 75, 95)),
+                colourful.mean(), colourful.std(), grey[:128].mean(), grey[128:].mean(), grey[:128].std(),
+                grey[128:].std()]  # fmt: skip
+    assert appearance(image)[: len(expected)] == pytest.approx(expected, abs=1e-6)

@@ -5,6 +5,7 @@ They tell the hours, the weather and a lens out of focus; two sites in the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from components.core.runtimes.letterbox import ImageArray
 
+Floats = NDArray[np.float64]
+
 NUMBERS = 22
 _LONGER_SIDE = 256  # pixels of the reduced image, so that sharpness means the same whatever the size
 _SCALES = 5
 _LEAST_CONTRAST = 1e-3  # below it, differences are those of coding and rounding
 
 
-def appearance(image: ImageArray) -> NDArray[np.float64]:
+def appearance(image: ImageArray) -> Floats:
     """What an image is known by, (22,).
 
     Mean and spread of red, green and blue; five quantiles of the grey values; mean and spread of how colourful pixels
@@ -33,14 +36,34 @@ def appearance(image: ImageArray) -> NDArray[np.float64]:
     factor = _LONGER_SIDE / max(height, width)
     size = max(round(width * factor), 8), max(round(height * factor), 8)
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    pixels: Any = cv2.resize(image, size, interpolation=method).astype(np.float32) / 255
-    grey, colourful = pixels.mean(axis=2), pixels.max(axis=2) - pixels.min(axis=2)
-    halves = grey[: size[1] // 2], grey[size[1] // 2 :]
-    numbers = [*pixels.mean(axis=(0, 1)), *pixels.std(axis=(0, 1)), *np.percentile(grey, (5, 25, 50, 75, 95))]
-    numbers += [colourful.mean(), colourful.std(), *(half.mean() for half in halves), *(half.std() for half in halves)]
+    small: Any = cv2.resize(image, size, interpolation=method)  # of whole numbers, on which OpenCV is quick
+    red, green, blue = cv2.split(small)
+    means, spreads = _mean_and_spread(small)
+    total = np.add(red, green, dtype=np.uint16) + blue
+    grey: Any = total.astype(np.float32) / 765
+    colourful = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    numbers = [*means / 255, *spreads / 255, *_quantiles(total, (0.05, 0.25, 0.5, 0.75, 0.95)) / 765]
+    numbers += [float(one[0]) / 255 for one in _mean_and_spread(colourful)]
+    halves = [_mean_and_spread(half) for half in (grey[: size[1] // 2], grey[size[1] // 2 :])]
+    numbers += [float(half[which][0]) for which in (0, 1) for half in halves]
     for _ in range(_SCALES):
         coarser: Any = cv2.pyrDown(grey)
         detail = grey - cv2.pyrUp(coarser, dstsize=(grey.shape[1], grey.shape[0]))
-        numbers.append(np.log(detail.std() + _LEAST_CONTRAST))
+        numbers.append(float(np.log(_mean_and_spread(detail)[1][0] + _LEAST_CONTRAST)))
         grey = coarser
     return np.array(numbers, dtype=np.float64)
+
+
+def _mean_and_spread(pixels: Any) -> tuple[Floats, Floats]:
+    """Of each channel of an image."""
+    mean, spread = cv2.meanStdDev(pixels)
+    return np.asarray(mean)[:, 0], np.asarray(spread)[:, 0]
+
+
+def _quantiles(values: NDArray[np.uint16], fractions: Sequence[float]) -> Floats:
+    """As ``np.quantile`` has them, of whole numbers that are not large."""
+    below = np.cumsum(np.bincount(values.ravel()))
+    places = np.array(fractions) * (values.size - 1)
+    lower, upper = (np.searchsorted(below, rounded(places), side="right") for rounded in (np.floor, np.ceil))
+    found: Floats = lower + (places - np.floor(places)) * (upper - lower)
+    return found
