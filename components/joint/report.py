@@ -45,6 +45,7 @@ def figures(points: Mapping[str, Point]) -> dict[str, float]:
         "gain": joint.map50 - edge.map50,
         "fraction": joint.fraction,
         "bytes_per_frame": joint.bytes_per_frame,
+        "cloud.bytes_per_frame": cloud.bytes_per_frame,
         "recall_of_cloud": joint.recall_of_cloud,
         "found": float(joint.found),
     }

@@ -5,6 +5,7 @@
    stand-in labels it, and a round makes a better model, which the worker takes over while its video plays.
 3. Somebody is in a hurry and trains a candidate from nothing for a moment. The gate rejects it.
 4. The camera moves to other sites in haze, and the loop turns once more.
+5. The edge gets a smaller copy of the model, which asks the model itself, in the cloud, about hard frames.
 
 After each round every model is measured on held-out scenes of all three.
 """
@@ -34,6 +35,7 @@ from components.evaluate.predictor import open_predictor
 from components.ingest.ingest import ingest
 from pipelines import local
 from pipelines.arguments import face_of
+from pipelines.demo.pair import play_pair, refused, section
 from pipelines.demo.stage import Camera, Feed, Scenery, Worker, edge_worker, label
 from pipelines.hard_example_mining import hard_example_mining
 from pipelines.incremental_learning import incremental_learning
@@ -64,6 +66,9 @@ class Size:
         hasty_epochs: of the candidate in a hurry.
         image_size: pixels.
         min_map50: of the first model, which has to find something.
+        pair_scenes: that joint inference is calibrated and tested on.
+        pair_image_size: pixels of its little model.
+        pair_confidence: of what its calibration promises.
     """
 
     scenes: int = 480
@@ -77,6 +82,9 @@ class Size:
     hasty_epochs: int = 2
     image_size: int = 160
     min_map50: float = 0.05
+    pair_scenes: int = 120
+    pair_image_size: int = 96
+    pair_confidence: float = 0.95
 
 
 # A network that starts from nothing has few steps here. So each batch is a step of its own (nbs), and warm-up is
@@ -152,6 +160,8 @@ def play(folder: Path, seed: int, size: Size | None = None) -> Path:
     story.hurry()
     _say("4. The camera moves to other sites in haze")
     story.learn_from(HAZE)
+    _say("5. A smaller model at the edge asks the big one in the cloud")
+    story.ask_the_cloud()
     return story.report()
 
 
@@ -165,6 +175,7 @@ class _Story:
         self._rounds: list[Round] = []
         self._watches: list[Watch] = []
         self._cameras: list[Camera] = []
+        self._joint: list[reports.Section] = []
 
     def begin(self, scenery: Scenery) -> None:
         """Let labelled scenes arrive, and train the first model on them."""
@@ -197,6 +208,30 @@ class _Story:
                 worker.await_frames(self._size.frames)
             watch.failed = int(worker.counts().get("failed_frames", 0))
 
+    def ask_the_cloud(self) -> None:
+        """Release the model in two sizes as a pair, and let both work on the last video."""
+        folder, size = self._folder / "pair", self._size
+        scenes, sizes = Feed(folder / "feed"), (size.pair_image_size, size.image_size)
+        each = -(-size.pair_scenes // len(SCENERIES))
+        for number, scenery in enumerate(SCENERIES):
+            for index, (image, boxes) in enumerate(scenery.draw(each, self._seed + 2000 + number)):
+                scenes.add(f"images/{number}-{index:04d}.jpg", _jpeg(image), boxes)
+        bundle = self._root / "bundles" / self._champion()
+        try:
+            joint = play_pair(folder, bundle, scenes, self._cameras[-1], sizes=sizes, confidence=size.pair_confidence)
+        except local.RunError as error:
+            self._joint.append(refused(error))
+            print(f"the pair is not released: {error}", flush=True)
+            return
+        self._joint.append(section(joint, sizes))
+        tested, counted = joint.tested, joint.counted
+        print(
+            f"mAP50: edge only {tested['edge.map50']:.3f}, joint {tested['map50']:.3f} with "
+            f"{tested['fraction']:.0%} of the scenes sent, cloud only {tested['cloud.map50']:.3f}; "
+            f"the cloud answered {counted['joint_answered']:.0f} of {counted['joint_frames']:.0f} frames of the video",
+            flush=True,
+        )
+
     def _turn(self, title: str, labels: int, **settings: Any) -> None:
         """Poll the feed, which runs a round, and measure what it made."""
         began, before = time.monotonic(), self._job.read()[0]
@@ -218,7 +253,7 @@ class _Story:
         """Write the page about it all."""
         path = self._folder / "demo.html"
         sections = [
-            self._curve(), self._table(), self._edge(), self._examples(),
+            self._curve(), self._table(), self._edge(), self._examples(), *self._joint,
             reports.Section("Reports of the rounds", self._links()),
         ]  # fmt: skip
         reports.write_page(path, "A detector that keeps learning", sections)

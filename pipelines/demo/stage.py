@@ -114,12 +114,13 @@ class Worker:
 
     def counts(self) -> dict[str, float]:
         """What it has counted so far, by the names of its metrics without ``edge_`` and ``_total``."""
-        found = re.findall(r"^edge_(\w+?)(?:_total)? ([0-9.e+]+)$", self._answer("/metrics"), re.MULTILINE)
-        return {name: float(value) for name, value in found}
+        return metrics_of(f"http://127.0.0.1:{self._port}")
 
     def model(self) -> str:
         """The version that it looks with; empty before the first."""
-        found = re.search(r'^edge_model_info\{version="([^"]+)"\}', self._answer("/metrics"), re.MULTILINE)
+        found = re.search(
+            r'^edge_model_info\{version="([^"]+)"\}', _page(f"http://127.0.0.1:{self._port}"), re.MULTILINE
+        )
         return found[1] if found else ""
 
     def await_model(self, version: str, seconds: float = 60) -> None:
@@ -145,12 +146,20 @@ class Worker:
                 raise InputError(f"the edge worker did not reach {what} within {seconds:g} s: see {self.log}")
             time.sleep(0.2)
 
-    def _answer(self, path: str) -> str:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=5) as answer:
-                return str(answer.read(), "utf-8")
-        except (urllib.error.URLError, ConnectionError):
-            return ""
+
+def metrics_of(url: str) -> dict[str, float]:
+    """What the edge worker at an address has counted, by the names of its metrics without ``edge_`` and ``_total``."""
+    found = re.findall(r"^edge_(\w+?)(?:_total)? ([0-9.e+]+)$", _page(url), re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def _page(url: str) -> str:
+    """The page of metrics; empty where nothing answers."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+            return str(answer.read(), "utf-8")
+    except (urllib.error.URLError, ConnectionError):
+        return ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pipelines.demo.loop import NODE, Size, play
 
 TINY = Size(
     scenes=140, tests=6, frames=30, examples=16, budget=14, least=10, first_epochs=1, epochs=1, hasty_epochs=1,
-    image_size=64, min_map50=0.0,  # one epoch finds nothing
+    image_size=64, min_map50=0.0, pair_scenes=12, pair_image_size=32,  # one epoch finds nothing
 )  # fmt: skip
 
 
@@ -28,4 +28,5 @@ def test_the_story_is_played_to_its_end(tmp_path):
     status = json.loads((tmp_path / "demo" / "job" / "status" / f"{NODE}.json").read_text())
     assert (status["state"], status["version"]) == ("loaded", state.champion)
     assert "; 0 frames failed." in page
+    assert "The pair was not released" in page  # its models find nothing that could be promised
     assert not re.search(r"(src|href)=.https?:", page)  # it is one file
