@@ -69,10 +69,10 @@ PARTS = ("cloud there", "cloud silent", "cloud gone", "cloud back")
 def main() -> None:
     logging.basicConfig(level=logging.ERROR)  # that the cloud does not answer is what is measured
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--requests", type=int, default=100_000, help="0: the video alone")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--hours", type=float, default=2.0, help="of video")
+    parser.add_argument("--hours", type=float, default=2.0, help="of video; 0: none")
     parser.add_argument("--fps", type=float, default=5.0, help="of the video")
     parser.add_argument("--timeout", type=float, default=2.0, help="of one frame's request during the video, seconds")
     given = parser.parse_args()
@@ -84,9 +84,10 @@ def main() -> None:
         state, etag = job.read()
         job.commit(state.pointing_at("v1", "a benchmark"), etag)
         publish_pointer(job)
-        with server(folder) as process:
-            print(killed_server(process, given.requests, given.kills, given.clients), flush=True)
-        for resubmit in (False, True):
+        if given.requests:
+            with server(folder) as process:
+                print(killed_server(process, given.requests, given.kills, given.clients), flush=True)
+        for resubmit in (False, True) if given.hours else ():
             with server(folder) as process:
                 print(outage(process, bundle, given.hours * 3600, given.fps, given.timeout, resubmit), flush=True)
     print(f"load {os.getloadavg()[0]:.1f}")
