@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -174,13 +175,17 @@ def baselines_of(algorithms: Iterable[Algorithm], wanted: Sequence[str]) -> list
     strange = [name for name in wanted if name not in BASELINES]
     if strange:
         raise InputError(f"baselines: {unknown(strange[0], BASELINES, 'baseline')}")
-    found: dict[str, Algorithm] = {}
+    found: dict[str, tuple[Algorithm, str]] = {}
     for algorithm in algorithms:
         for baseline in BASELINES:
             if baseline in wanted:
                 made = _baseline(algorithm, baseline)
-                found.setdefault(json.dumps(made.settings(), sort_keys=True), made)
-    return _distinct(list(found.values()))
+                found.setdefault(json.dumps(made.settings(), sort_keys=True), (made, algorithm.name))
+    counts = Counter(made.name for made, _ in found.values())
+    return [
+        made if counts[made.name] == 1 else made.model_copy(update={"name": f"{made.baseline} of {owner}"})
+        for made, owner in found.values()
+    ]
 
 
 def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: Mapping[str, Any]) -> list[Case]:
@@ -272,16 +277,6 @@ def _baseline(algorithm: Algorithm, baseline: Baseline) -> Algorithm:
     # How many images are labelled depends on the miner only where it decides alone.
     plain = {} if algorithm.label_budget < 0 else {"miner": "Random", "miner_parameters": {}, "min_score": 0.05}
     return algorithm.model_copy(update={**shared, **plain, "random_fraction": 1.0, "empty_fraction": 0.0})
-
-
-def _distinct(algorithms: list[Algorithm]) -> list[Algorithm]:
-    """The same with a number behind names that would come twice."""
-    seen: dict[str, int] = {}
-    named = []
-    for one in algorithms:
-        seen[one.name] = seen.get(one.name, 0) + 1
-        named.append(one if seen[one.name] == 1 else one.model_copy(update={"name": f"{one.name} {seen[one.name]}"}))
-    return named
 
 
 def _repeated(algorithms: Sequence[Algorithm]) -> list[str]:

@@ -38,17 +38,21 @@ class Filled:
 def unlabelled_classes(manifest: Manifest) -> dict[str, frozenset[int]]:
     """The classes that nobody looked for in a sample, as far as the rounds show it: by id, where there are any.
 
-    A class counts as unlabelled in a round whose labelled samples have no box of it at all.
+    A class was not labelled in the rounds before the one that first has a box of it. And a round that brings a new
+    class may have labels of that alone: an older class without a box in the whole round was not labelled in it.
     """
     labelled = manifest.where(pl.col("annotations").is_not_null())
     shown: dict[int, set[int]] = {}
     for number, boxes in labelled.table.select("round", "annotations").iter_rows():
         shown.setdefault(number, set()).update(box["class_id"] for box in boxes)
-    # A round of negatives says nothing of classes: its samples were labelled as empty.
-    lacking = {
-        number: frozenset(range(len(manifest.classes))) - found if found else frozenset()
-        for number, found in shown.items()
-    }
+    numbers = sorted(shown)
+    first = {class_id: number for number in reversed(numbers) for class_id in shown[number]}
+    lacking = {}
+    for number in numbers:
+        brings_one = number > min(first.values(), default=number) and number in first.values()
+        later = {class_id for class_id, since in first.items() if since > number}
+        older = {class_id for class_id, since in first.items() if since < number} - shown[number]
+        lacking[number] = frozenset(later | older if brings_one else later)
     pairs = labelled.table.select("id", "round").iter_rows()
     return {id_: lacking[number] for id_, number in pairs if lacking[number]}
 

@@ -79,15 +79,16 @@ def plan(
         from components.core.parameters import (
             CommonSettings,
             GateSettings,
-            RoundSettings,
+            RoundPlanSettings,
             RoundTrainSettings,
             SplitSettings,
             read,
         )
         from components.core.reports.page import write_page
+        from components.prepare.class_growth import complete
         from components.prepare.replay import check_test_set, round_manifest, section
 
-        chosen, gate = read(RoundSettings, settings), read(GateSettings, settings)
+        chosen, gate = read(RoundPlanSettings, settings), read(GateSettings, settings)
         epochs = 0 if chosen.force_evaluate else read(RoundTrainSettings, settings).epochs
         purpose: Literal["learn", "train", "evaluate"] = "train" if chosen.force_train else "learn"
         if chosen.force_evaluate:
@@ -110,8 +111,9 @@ def plan(
         )
         if not chosen.force_evaluate and not gate.force_deploy:
             check_test_set(data, gate.min_samples)
+        completed = complete(data, job, state.champion, mode=chosen.fill_unlabelled, min_score=chosen.fill_confidence)
         for artifact, samples in (
-            (training, data.training),
+            (training, completed.training),
             (everything, data.manifest),
             (core, data.core),
             (recent, data.recent),
@@ -120,4 +122,4 @@ def plan(
             artifact.metadata["purpose"] = purpose
             if not chosen.force_evaluate:  # which no poll repeats, so that its failures do not count
                 artifact.metadata["round"] = arrivals.metadata["round"]
-        write_page(report.path, "Plan", [section(data, epochs)])
+        write_page(report.path, "Plan", [section(data, epochs), *completed.sections])

@@ -31,8 +31,14 @@ def manifest():
 
 
 def test_a_class_without_a_box_in_a_round_counts_as_unlabelled_there():
-    # Round 1 knew no vest, round 2 nothing but vests; round 3 has negatives alone, which say nothing of classes.
+    # Round 1 knew no vest, round 2 brought nothing but vests; round 3 brought no class, so that it was labelled whole.
     assert unlabelled_classes(manifest()) == {"old": {2}, "older": {2}, "new": {0, 1}}
+
+
+def test_a_job_whose_classes_stay_lacks_nothing():
+    rows = [row("a", 1, box(0), box(1)), row("b", 2, box(0)), row("c", 3, box(1)), row("d", 4)]
+    assert unlabelled_classes(Manifest.of(rows, CLASSES)) == {}
+    assert unlabelled_classes(Manifest.of([row("d", 4)], CLASSES)) == {}
 
 
 def test_confident_boxes_of_unlabelled_classes_are_added_where_nothing_is_yet():

@@ -420,6 +420,19 @@ class RoundSettings(Parameters):
         return self
 
 
+class RoundPlanSettings(RoundSettings):
+    """What a round of incremental learning trains on and is measured on besides what is new."""
+
+    fill_unlabelled: Literal["off", "report", "fill"] = Field(
+        "report",
+        description="Objects of classes that were not labelled in a sample, because a class came later or a round has "
+        "labels of a new one alone: `fill` trains on the champion's boxes of them, `report` only counts these.",
+    )
+    fill_confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Minimum score, 0 to 1, of such a box."
+    )
+
+
 class DeviceSettings(Parameters):
     """What a model is trained on."""
 
@@ -947,7 +960,7 @@ class LabelStudioSettings(Parameters):
 Workflow = tuple[type[Parameters], ...]
 
 _ROUND: Workflow = (
-    FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
+    FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundPlanSettings,
     RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
     LabelStudioSettings,
 )  # fmt: skip
