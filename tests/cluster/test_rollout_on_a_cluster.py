@@ -18,6 +18,8 @@ from components.rollout.manifests import REVISION, Images, render
 from components.rollout.rollout import Rollout
 from tests.cluster.kube_apiserver import STEP, definitions
 
+pytestmark = pytest.mark.slow
+
 ROLE = Path(__file__).resolve().parents[2] / "images" / "rollout-role.yaml"
 IMAGES = Images("example.com/cloud:1", "example.com/edge:1")
 JOB = "s3://jobs/pair"

@@ -20,6 +20,8 @@ from components.rollout.processes import CLOUD, EDGE, pair, running_in, start
 from tests.edge import folder_of_images
 from tests.models import BUNDLE, colour_model, write_bundle
 
+pytestmark = pytest.mark.slow
+
 IMAGES = Images("cloud", "edge")
 QUICK = {"cloud_options": ["--poll", "0.1", "--threads", "1"], "edge_options": ["--poll", "0.1", "--threads", "1"]}
 
