@@ -145,7 +145,8 @@ def _edge(name: str, job_root: str, chosen: ServingSettings, image: str, url: st
         container, EDGE_JOB_ROOT=job_root, EDGE_MEMBER=LITTLE, EDGE_CLOUD_URL=url, EDGE_CLOUD_TOKEN=token,
         EDGE_SOURCE=chosen.edge_source or None, EDGE_SPOOL=f"{spool}/{name}",  # which jobs on one node do not share
     )  # fmt: skip
-    daemons["spec"]["template"]["spec"]["nodeSelector"] = chosen.edge_node_selector
+    pod = daemons["spec"]["template"]["spec"]
+    pod |= {"nodeSelector": chosen.edge_node_selector, "tolerations": chosen.edge_tolerations}
     return _own(daemons, f"{name}-edge", "edge-worker", name, job_root)
 
 

@@ -61,7 +61,7 @@ def of_daemon_set(daemons: Object, fraction: float) -> Progress:
     available = min(updated, status.get("numberAvailable", 0))
     if not wanted:
         labels = daemons["spec"]["template"]["spec"].get("nodeSelector", {})
-        return Progress(f"no node has the labels {labels}, so that no edge worker runs yet", done=True)
+        return Progress(f"no node that may be used has the labels {labels}, so that no edge worker runs yet", done=True)
     enough = math.ceil(fraction * wanted - 1e-9)
     return Progress(f"{available} of {wanted} nodes run a new pod", done=available >= enough)
 

@@ -70,7 +70,11 @@ def test_a_pod_that_breaks_a_rule_is_found(rule):
 
 
 def test_server_and_worker_are_those_of_the_job_and_find_each_other():
-    parts = rendered(cloud_secret="the-token", edge_source="rtsp://camera/stream", edge_node_selector={"zone": "gate"})
+    tolerated = [{"key": "node-role.kubernetes.io/edge", "operator": "Exists"}]
+    parts = rendered(
+        cloud_secret="the-token", edge_source="rtsp://camera/stream", edge_node_selector={"zone": "gate"},
+        edge_tolerations=tolerated,
+    )  # fmt: skip
     server, worker = environment(parts["Deployment"]), environment(parts["DaemonSet"])
     assert (server["CLOUD_JOB_ROOT"], server["CLOUD_MEMBER"]) == ("s3://jobs/pair", "big")
     assert (worker["EDGE_JOB_ROOT"], worker["EDGE_MEMBER"]) == ("s3://jobs/pair", "little")
@@ -83,6 +87,7 @@ def test_server_and_worker_are_those_of_the_job_and_find_each_other():
     (container,) = pod_of(parts["Deployment"])["containers"]
     assert {"secretRef": {"name": "the-token"}} in container["envFrom"]
     assert pod_of(parts["DaemonSet"])["nodeSelector"] == {"zone": "gate"}
+    assert pod_of(parts["DaemonSet"])["tolerations"] == tolerated
     assert service["spec"]["selector"].items() <= parts["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
 
 
@@ -225,7 +230,7 @@ def test_a_daemon_set_without_nodes_says_so():
     daemons = rendered()["DaemonSet"] | {"metadata": {"generation": 1}, "status": {"observedGeneration": 1}}
     progress = of_daemon_set(daemons, 0.95)
     assert progress.done
-    assert "no node has the labels {'edge-learning/worker': 'true'}" in progress.said
+    assert "no node that may be used has the labels {'edge-learning/worker': 'true'}" in progress.said
 
 
 def test_an_inference_service_runs_when_the_deployment_of_its_revision_does():

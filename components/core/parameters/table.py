@@ -727,6 +727,9 @@ class ServingSettings(Parameters):
     edge_node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
         {"edge-learning/worker": "true"}, description="Cluster: labels of the nodes that each run an edge worker."
     )
+    edge_tolerations: Annotated[list[Any], _read_by(_tolerations)] = Field(
+        [], description="Cluster: Kubernetes tolerations of edge workers, if their nodes are tainted."
+    )
 
     @model_validator(mode="after")
     def _replicas(self) -> Self:
