@@ -11,7 +11,7 @@ from components.core.job.hard_examples import Sidecar, image_key, sidecar_key
 from components.core.job.label_requests import LabelRequest, LabelRequests, write_list
 from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
-from pipelines.demo.loop import MARK, SCENERIES, _clear
+from pipelines.demo.loop import MARK, SCENERIES, clear
 from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
 
 
@@ -68,11 +68,11 @@ def test_the_stand_in_labels_what_is_asked_for_and_nothing_else(tmp_path):
 
 
 def test_the_demo_throws_away_an_earlier_demo_and_nothing_else(tmp_path):
-    _clear(tmp_path / "new")
+    clear(tmp_path / "new")
     (tmp_path / "new" / "feed").mkdir()
-    _clear(tmp_path / "new")
+    clear(tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == [MARK]
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="contains files that are not from an earlier demo"):
-        _clear(tmp_path)
+        clear(tmp_path)
     assert (tmp_path / "mine.txt").exists()
