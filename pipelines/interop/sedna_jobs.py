@@ -131,9 +131,14 @@ def _lifelong(job: Resource, files: _Files) -> Plan:
     _set_steps(plan, train, evaluation)
     if spec.eval_spec.initial_eval_model:
         plan.lose("evalSpec", "initialEvalModel", "a candidate is compared with the champion of the job")
-    plan.notes.append("an edge worker runs one model of the release: --member names a task, or shared for all")
-    options = ["--job-root", spec.output_dir, "--member", "shared", *_node(edge)]
+    plan.notes.append(
+        "an edge worker runs the models of all tasks: where its source has no paths, --origin says what they would begin "
+        "with in the feed"
+    )
+    options = ["--job-root", spec.output_dir, *_node(edge)]
     options += ["--source", edge.on_host(edge.take("test_data", "video_url")) or "SOURCE"]
+    if masks := edge.take("INFERENCE_RESULT_DIR"):
+        options += ["--sink", f"masks:{edge.on_host(masks)}"]
     _finish(plan, edge, [train, evaluation, edge], [EDGE_WORKER, *options])
     return plan
 

@@ -26,7 +26,6 @@ _READ_BY_CODE = "a variable that the code of the image read; this suite has no p
 _WHY_NOT = {
     "num_class": "the data set says how many classes there are; `classes` names them",
     "BACKEND_TYPE": "the estimator brings its framework along",
-    "INFERENCE_RESULT_DIR": "the edge worker reads it, and writes color, merge and label images there",
     "unseen_save_url": "the edge worker uploads unseen images to hard-examples/ in the job's root",
 }
 

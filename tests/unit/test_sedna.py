@@ -170,6 +170,8 @@ def test_the_tutorial_on_lifelong_learning_keeps_every_figure():
     }
     assert {name: plan.parameters[name] for name in expected} == expected
     assert "/data/test_data" in plan.workers[0]
+    assert "masks:/data/infer_results" in plan.workers[0]
+    assert "--member" not in plan.workers[0], "it runs the models of all tasks"
     assert "compile --shm-size" in losses(plan)
 
 
