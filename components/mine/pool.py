@@ -20,7 +20,7 @@ class Candidate:
         uri: where they lie.
         source: where it came from.
         group: samples that must share a split with it.
-        kind: ``hard`` or ``audit``, as its worker says, or ``unlabelled``, a sample of the job.
+        kind: ``hard``, ``audit`` or ``unseen``, as its worker says, or ``unlabelled``, a sample of the job.
     """
 
     id: str

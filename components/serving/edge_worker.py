@@ -129,8 +129,12 @@ def main(
     ] = WHOLE,
     model_memory: Annotated[
         int,
-        typer.Option(min=1, help="With a knowledge base: maximum memory in bytes for loaded models; at least one is."),
-    ] = 1 << 30,
+        typer.Option(
+            min=0,
+            help="With a knowledge base: maximum memory in bytes for loaded models, of which there is at least one; 0: "
+            "half of what is free at the start.",
+        ),
+    ] = 0,
     origin: Annotated[
         str,
         typer.Option(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from components.core.bundle import Bundle
-from components.core.errors import InputError
 from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase, Route
 from components.core.lifelong.samples import Samples
 from components.core.release import RELEASE, Release
@@ -118,7 +117,7 @@ def bundle_of(model: CachedModel) -> Bundle:
 def _common(bundles: Mapping[str, Bundle]) -> Bundle:
     """The bundle of the shared model, with the classes of all."""
     if SHARED not in bundles:
-        raise InputError(f"it has no member {SHARED!r}")
+        raise UnfitModelError(f"it has no member {SHARED!r}")
     kinds = sorted({one.task for one in bundles.values()})
     if len(kinds) > 1:
         raise UnfitModelError(f"its members are for {' and '.join(kinds)}, but all must be for the same")

@@ -32,6 +32,7 @@ from components.serving.hot_update import HotUpdate, Loader
 from components.serving.job_folder import job_folder, take_over_models, warn_of_other_jobs
 from components.serving.loaded_models import LoadedModels
 from components.serving.loop import EdgeLoop
+from components.serving.memory import free_bytes
 from components.serving.metrics import Metrics
 from components.serving.mining import Keeper, Mining
 from components.serving.model_cache import ModelCache
@@ -92,7 +93,7 @@ class Options:
     sinks: tuple[str, ...] = ()
     board_check: bool = True
     member: str = WHOLE
-    model_memory: int = 1 << 30
+    model_memory: int = 0
     origin: str = ""
     cloud: Cloud | None = None
 
@@ -270,7 +271,7 @@ class Worker:
     def _make_updater(self) -> HotUpdate:
         options = self._options
         cache = ModelCache(self.folder / "models", options.runtime, golden=options.board_check)
-        memory = LoadedModels(options.model_memory, cache.bytes_of, self.metrics.count)
+        memory = LoadedModels(options.model_memory or free_bytes() // 2, cache.bytes_of, self.metrics.count)
         self.metrics.show("loaded_models", "Models of a knowledge base in memory", lambda: len(memory))
         self.metrics.show("loaded_model_bytes", "Bytes of memory that these models take", lambda: memory.bytes)
         return HotUpdate(

@@ -132,8 +132,8 @@ def _lifelong(job: Resource, files: _Files) -> Plan:
     if spec.eval_spec.initial_eval_model:
         plan.lose("evalSpec", "initialEvalModel", "a candidate is compared with the champion of the job")
     plan.notes.append(
-        "an edge worker runs the models of all tasks: where its source has no paths, --origin says what they would begin "
-        "with in the feed"
+        "an edge worker runs the models of all tasks: where its source has no paths, --origin says what they would "
+        "begin with in the feed"
     )
     options = ["--job-root", spec.output_dir, *_node(edge)]
     options += ["--source", edge.on_host(edge.take("test_data", "video_url")) or "SOURCE"]

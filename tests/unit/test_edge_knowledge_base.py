@@ -335,6 +335,11 @@ def test_routing_that_cannot_be_used_refuses_the_release(site, job, tmp_path, ba
     refused(site, job, tmp_path, says, caplog)
 
 
+def test_a_release_without_the_shared_model_is_refused(site, job, tmp_path, caplog):
+    release(job, tmp_path, "second", {"a": "a2", "b": "b1"}, routing({"a": "a", "b": "b"}))
+    refused(site, job, tmp_path, "has no member 'shared'", caplog)
+
+
 def test_members_for_different_kinds_of_tasks_refuse_the_release(site, job, tmp_path, caplog):
     from tests.unit.test_edge_kinds import SEGMENTS, segmenter
 
