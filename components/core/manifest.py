@@ -126,11 +126,13 @@ class Manifest:
         return self.where(pl.col("id").is_in(list(ids)))
 
     def without_labels(self, ids: Collection[str]) -> Manifest:
-        """The same samples, of which some have no labels any more."""
-        table = self.table
-        for label in ("annotations", "mask"):
-            table = table.with_columns(pl.when(~pl.col("id").is_in(list(ids))).then(pl.col(label)).alias(label))
-        return Manifest(table, self.classes)
+        """The same samples, of which some have no labels any more, and so no split."""
+        gone = pl.col("id").is_in(list(ids))
+        nothing = {"annotations": None, "mask": None, "split": ""}
+        changed = [
+            pl.when(gone).then(pl.lit(value)).otherwise(pl.col(name)).alias(name) for name, value in nothing.items()
+        ]
+        return Manifest(self.table.with_columns(changed), self.classes)
 
     def class_numbers(self, classes: Sequence[str], owner: str, advice: str) -> list[int]:
         """The numbers that a model's classes have here: in another order, perhaps, or among others.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import polars as pl
 import pytest
 import urllib3
+from kfp import dsl
 
 from components.core.cache import cache_folder
 from components.core.errors import InputError, NotFoundError, OutOfReachError
@@ -19,8 +20,10 @@ from components.core.label_studio.project import Place, find_project
 from components.core.manifest import ANNOTATION, Manifest
 from components.core.stores.open import open_store
 from components.ingest.answers import fetch_answers
+from components.ingest.component import collect
 from components.ingest.feed import take_new
 from components.ingest.label_agreement import label_agreement
+from components.label.component import send as send_step
 from components.label.send import EXPIRES, LIFETIME, check_predictions, send
 from components.mine.pool import gather
 from tests.fake_label_studio import LEGACY, PERSONAL, fake_label_studio
@@ -602,3 +605,41 @@ def test_how_much_drawing_the_proposals_saved_is_told_by_class(studio, root, fee
     assert (hat.name, hat.kept, hat.adjusted, hat.renamed, hat.drawn, hat.removed) == ("hat", 1, 1, 0, 0, 0)
     assert (head.name, head.kept, head.adjusted, head.renamed, head.drawn, head.removed) == ("head", 0, 0, 1, 1, 1)
     assert (hat.saved, head.saved) == (1, 0.5)
+
+
+# --- the steps ---
+
+
+def step(component, tmp_path, kinds, *given, settings):
+    outputs = {name: kind(name=name, uri=str(tmp_path / name), metadata={}) for name, kind in kinds.items()}
+    return component.python_func(*given, **outputs, settings={"label_studio": settings}), outputs
+
+
+def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path):
+    ids = request_labels(root)
+    settings = {"label_studio_url": studio.address}
+    sent, _ = step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings=settings)
+    assert sent == f"{studio.address}/projects/1/data"
+    for id_ in ids[:5]:
+        studio.annotate(id_, None)
+    kinds = {"manifest": dsl.Dataset, "quarantine": dsl.Dataset, "report": dsl.HTML}
+    _, outputs = step(collect, tmp_path, kinds, feed, root, settings=settings)
+    assert set(Manifest.read(tmp_path / "manifest").labelled().table["id"]) == set(ids[:5])
+    assert outputs["manifest"].metadata["withdrawn"] == []
+    assert "Proposed boxes and what people made of them" in (tmp_path / "report").read_text()
+
+
+def test_without_an_address_nothing_is_sent(tmp_path, root):
+    request_labels(root)
+    assert step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings={})[0] == ""
+
+
+def test_without_a_list_the_step_sends_nothing(studio, tmp_path, root):
+    settings = {"label_studio_url": studio.address}
+    assert step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings=settings)[0] == ""
+    assert studio.requests == []
+
+
+def test_a_folder_has_no_presigned_addresses(root):
+    with pytest.raises(InputError, match="keep it in a bucket"):
+        open_store(root).presigned("blobs/a.jpg", LIFETIME)

@@ -209,6 +209,19 @@ def test_the_same_sample_again_is_no_news_and_takes_no_label_away():
     assert second.manifest.where(pl.col("round") == 1).table.equals(first.manifest.table)
 
 
+def test_a_label_that_was_taken_back_is_trained_on_no_more_until_there_is_another():
+    first = round_manifest(None, batch(0, 200), round_number=1)
+    gone = sorted(ids(first.manifest.split("train")))[:3]
+    second = round_manifest(first.manifest.without_labels(gone), batch(200, 50), round_number=2, replay_ratio=100)
+    assert not set(gone) & ids(second.training)
+    assert second.counts["unlabelled"] == 3
+    assert ids(second.manifest) == ids(first.manifest) | ids(batch(200, 50))
+    again = first.manifest.where(pl.col("id").is_in(gone[:1]))
+    third = round_manifest(second.manifest, again, round_number=3, purpose="train")
+    assert gone[0] in ids(third.manifest.labelled())
+    assert third.counts["new_labels"] == 1
+
+
 def test_a_label_that_comes_later_makes_the_sample_one_of_that_round():
     first, second = rounds(
         [
