@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -36,7 +36,7 @@ class Inferred:
     Attributes:
         routes: where each new one went.
         lines: of each new one what was found, in the order of the samples, for JSON; then of those that are known now.
-        requests: the unseen new ones as a list of what to label; None where there is no champion.
+        requests: the unseen ones as a list of what to label; None where there is no champion.
         policy: for the unseen ones.
         unseen_before: how many were unseen in earlier rounds, have no labels yet, and were looked at again.
         known_now: how many of these the champion knows.
@@ -61,8 +61,9 @@ def infer(
 ) -> Inferred:
     """Let the champion look at samples, each by the model of its task.
 
-    Images that it was asked to label in earlier rounds because they were unseen, and that have no labels yet, are
-    looked at again where the champion is another one than then.
+    Earlier images that have no labels yet are looked at again: those that labels were asked for because another
+    champion called them unseen may be known now, and those that are unseen now and were never asked for, as after a
+    run that ended before this step, are asked for.
 
     Args:
         job: the job.
@@ -82,8 +83,10 @@ def infer(
     release = job.registry.release(champion, state.vouched.get(champion))
     base = KnowledgeBase.of(release, champion)
     routes = base.routes(look_at(samples, cache / "blobs")) if len(samples) else []
-    earlier, rounds = _unseen_before(job, state, samples, cache) if again else (samples.where(pl.lit(False)), {})
-    recognised, recognised_routes = _known_now(base, earlier, cache, again) if again else (earlier, [])
+    earlier = _Earlier.of(job, state, base, samples, cache) if again else _Earlier(samples.where(pl.lit(False)), [])
+    before = earlier.among(lambda id_, route: id_ in earlier.unseen_in)
+    recognised = before.known(again, base.threshold) if again else before
+    missed = earlier.among(lambda id_, route: bool(route.unseen) and id_ not in earlier.listed)
 
     def answers(member: str, places: Sequence[int]) -> list[dict[str, Any]]:
         folder = own_folder(job.store.uri) / "members" / release.members[member].version
@@ -100,9 +103,9 @@ def infer(
         return found
 
     handling = base.handling()
-    every = Manifest(pl.concat([samples.table, recognised.table]), samples.classes)
+    every = Manifest(pl.concat([samples.table, recognised.samples.table]), samples.classes)
     paths = fetch_blobs(every, cache / "blobs")
-    all_routes = [*routes, *recognised_routes]
+    all_routes = [*routes, *recognised.routes]
     asked = [place for place, route in enumerate(all_routes) if handling.answers or not route.unseen]
     results = integrate([all_routes[place].member for place in asked],
                         lambda member, places: answers(member, [asked[place] for place in places]))  # fmt: skip
@@ -110,40 +113,63 @@ def infer(
     lines = [
         {"id": row["id"], "source": row["source"], "task": route.task, "member": route.member if at in found else None,
          "unseen": route.unseen, "score": round(route.score, 5), "found": found.get(at),
-         **({"unseen_in_round": rounds[row["id"]]} if at >= len(routes) else {})}
+         **({"unseen_in_round": earlier.unseen_in[row["id"]]} if at >= len(routes) else {})}
         for at, (row, route) in enumerate(zip(every.rows(), all_routes, strict=True))
     ]  # fmt: skip
     unseen = [route.unseen for route in routes if route.unseen]
     if handling.warns(len(unseen), len(routes)):
         log.warning("%d of %d new images are unseen: %s", len(unseen), len(routes), unseen[0])
-    requests = _requests(base, state, samples, routes, unseen_budget)
-    return Inferred(routes, lines, requests, base.policy, len(earlier), len(recognised))
+    wanted = Manifest(pl.concat([samples.table, missed.samples.table]), samples.classes)
+    requests = _requests(base, state, wanted, [*routes, *missed.routes], unseen_budget)
+    return Inferred(routes, lines, requests, base.policy, len(before.routes), len(recognised.routes))
 
 
-def _unseen_before(job: Job, state: State, samples: Manifest, cache: Path) -> tuple[Manifest, dict[str, int]]:
-    """What another champion called unseen in an earlier round and has no labels yet, and the round of each."""
-    rounds = {
-        image.id: one.round
-        for one in read_lists(job.store)
-        for image in one.images
-        if one.model != state.champion and image.reason.startswith(UNSEEN)
-    }
-    everything = job.manifest(state, cache)
-    if everything is None or not rounds:
-        return samples.where(pl.lit(False)), {}
-    ids = pl.col("id")
-    still = everything.where(~LABELLED, ids.is_in(list(rounds)), ~ids.is_in(samples.table["id"].to_list()))
-    return Manifest(still.table.sort("id").head(_LOOKED_AT_AGAIN), samples.classes), rounds
+@dataclass(frozen=True)
+class _Earlier:
+    """Images of earlier rounds without labels, and where they go now.
 
+    Attributes:
+        samples: the images.
+        routes: of each.
+        unseen_in: the round in which another champion called an image unseen, by its id.
+        listed: ids of those that labels were asked for.
+    """
 
-def _known_now(
-    base: KnowledgeBase, earlier: Manifest, cache: Path, again: ReRecognition
-) -> tuple[Manifest, list[Route]]:
-    """Those that a knowledge base knows, and where they go."""
-    routes = base.routes(look_at(earlier, cache / "blobs")) if len(earlier) else []
-    close = again.known(np.array([route.score for route in routes]), base.threshold)
-    known = [place for place, route in enumerate(routes) if close[place] and not route.unseen]
-    return Manifest(earlier.table[known], earlier.classes), [routes[place] for place in known]
+    samples: Manifest
+    routes: list[Route]
+    unseen_in: Mapping[str, int] = field(default_factory=dict)
+    listed: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, job: Job, state: State, base: KnowledgeBase, new: Manifest, cache: Path) -> Self:
+        """Those of a job, or the last of them where there are very many."""
+        everything = job.manifest(state, cache) or new
+        still = everything.where(~LABELLED, ~pl.col("id").is_in(new.table["id"].to_list()))
+        samples = Manifest(still.table.sort(["round", "id"]).tail(_LOOKED_AT_AGAIN), new.classes)
+        asked = [(one, image) for one in read_lists(job.store) for image in one.images]
+        unseen_in = {
+            image.id: one.round
+            for one, image in asked
+            if one.model != state.champion and image.reason.startswith(UNSEEN)
+        }
+        routes = base.routes(look_at(samples, cache / "blobs")) if len(samples) else []
+        return cls(samples, routes, unseen_in, frozenset(image.id for _, image in asked))
+
+    def among(self, wanted: Callable[[str, Route], bool]) -> Self:
+        """Those of which an id and a route are wanted."""
+        ids = self.samples.table["id"]
+        kept = [at for at, (id_, route) in enumerate(zip(ids, self.routes, strict=True)) if wanted(id_, route)]
+        return replace(
+            self,
+            samples=Manifest(self.samples.table[kept], self.samples.classes),
+            routes=[self.routes[at] for at in kept],
+        )
+
+    def known(self, again: ReRecognition, threshold: float) -> Self:
+        """Those that are known now."""
+        close = again.known(np.array([route.score for route in self.routes]), threshold)
+        known = {id_ for id_, one in zip(self.samples.table["id"], close, strict=True) if one}
+        return self.among(lambda id_, route: id_ in known and not route.unseen)
 
 
 def _requests(
@@ -161,7 +187,7 @@ def _requests(
         LabelRequest(
             **{name: rows[place][name] for name in ("id", "uri", "width", "height", "source")},
             share="hardest",
-            score=routes[place].score / highest,
+            score=max(routes[place].score / highest, 0.0),
             reason=f"{UNSEEN}{routes[place].unseen}",
         )
         for place in ranked

@@ -115,6 +115,37 @@ def test_a_round_that_was_killed_is_run_again_and_comes_to_the_same(tmp_path):
     assert undisturbed[2].rounds == base.rounds
 
 
+def test_what_a_run_that_was_killed_after_its_commit_did_not_ask_for_is_asked_for_by_the_next(tmp_path):
+    feed = tmp_path / "feed"
+    arrive(feed, "day", 16, seed=1)
+    arrive(feed, "fog", 3, seed=2, labelled=False)
+    learn(feed, tmp_path, "run-1", until="deploy")  # killed between the commit and the look at new images
+    store = Job.open(str(tmp_path / "job")).store
+    assert list(read_lists(store)) == []
+    arrive(feed, "day", 8, seed=3)
+    learn(feed, tmp_path, "run-2")
+    (wanted,) = read_lists(store)
+    assert len(wanted.images) == 3 and all("fog is not known" in image.reason for image in wanted.images)
+    arrive(feed, "day", 8, seed=4)
+    learn(feed, tmp_path, "run-3")
+    assert [len(one.images) for one in read_lists(store)] == [3]  # nothing is asked for twice
+
+
+def test_an_update_by_gain_merges_a_task_that_another_ones_model_is_good_at(tmp_path):
+    feed = tmp_path / "feed"
+    arrive(feed, "day", 16, seed=1)
+    arrive(feed, "night", 16, seed=2)
+    learn(feed, tmp_path, "run-1", until="deploy")
+    arrive(feed, "day", 8, seed=3)
+    arrive(feed, "fog", 16, seed=4, brightness=0.3)  # as dark as the night
+    made = learn(feed, tmp_path, "run-2", until="deploy", task_update="gain", unseen_detection="TaskAttr")
+    _, release, base = champion(tmp_path)
+    assert made["names"] == ["shared"]
+    assert base.tasks["fog"].member == "night" and "fog" not in release.members
+    assert base.tasks["fog"].why.startswith("night answers: the model of night has ")
+    assert base.rounds[1].scores["fog"] > 0.9
+
+
 def test_a_rare_task_falls_back_to_the_shared_model_and_says_so(tmp_path):
     arrive(tmp_path / "feed", "day", 16, seed=1)
     arrive(tmp_path / "feed", "fog", 3, seed=2, brightness=1.0)
