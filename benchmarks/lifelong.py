@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--image-size", default="96,128", help="height,width or one side, pixels (default 96,128)")
     parser.add_argument("--rate", type=float, default=0.01, help="rate of learning (default 0.01)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--only-recognition", action="store_true", help="measure what needs no training")
     parser.add_argument("--only-report", action="store_true", help="report what has been measured so far")
     given = parser.parse_args()
     names = ("set", "epochs", "images", "image_size", "rate", "base")
@@ -115,7 +116,10 @@ def main() -> None:
         torch.set_num_threads(given.threads)
         chosen = {"drawn": drawn, "camvid": camvid, "helmets": helmets}[given.set](given)
         for seed in given.seeds:
-            Trial(chosen, seed, given.folder, settings).run()
+            trial = Trial(chosen, seed, given.folder, settings)
+            trial.recognise()
+            if not given.only_recognition:
+                trial.run()
     report(given.folder, given.set, given.seeds, settings)
 
 
@@ -235,6 +239,12 @@ class Trial:
         self._measured: dict[tuple[str, str], Measurement[Any]] = {}
         self._tests = self._split("test")
 
+    def recognise(self) -> None:
+        """Measure for each round how well the next domain is recognised."""
+        for number in range(1, len(self._domains)):
+            if self._stored(f"recognition-{number}") is None:
+                self._store(f"recognition-{number}", self._recognition(number, self._everything(number)))
+
     def run(self) -> None:
         """Go through the rounds; what has been measured is not done again."""
         known: KnowledgeBase | None = None
@@ -352,7 +362,7 @@ class Trial:
         return learn(plan, served, everything, self._blobs, known, settings), paths
 
     def _lifelong(self, number: int, base: KnowledgeBase, members: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-        """The scores of a knowledge base on every domain, and how well it recognises the next one."""
+        """The scores of a knowledge base on every domain."""
         found = self._stored(f"lifelong-{number}")
         if found is None:
             test, everything = look_at(self._tests, self._blobs), self._everything(number)
@@ -364,7 +374,6 @@ class Trial:
                 joined = Matrix.of({"": measured}, matrix.places)
                 found[method] = {name: joined.scores[""].get(name, 0.0) for name in self._domains}
             found["members"] = {name: entry.member for name, entry in base.tasks.items()}
-            found["recognition"] = self._recognition(number, everything)
             self._store(f"lifelong-{number}", found)
         return {method: found[method] for method in METHODS[4:]}
 
@@ -375,10 +384,8 @@ class Trial:
         return base.model_copy(update={"allocation": Chosen(name="router", state=state)})
 
     def _recognition(self, number: int, everything: Manifest) -> dict[str, float]:
-        """The area under the ROC curve of each detector, for the domain that comes next; nothing after the last."""
+        """The area under the ROC curve of each detector, for the domain that comes next."""
         domains = list(self._domains)
-        if number == len(domains):
-            return {}
         known = look_at(everything.split("train"), self._blobs)
         tasks = [source.split("/")[0] for source in known.columns["source"]]
         seen = look_at(self._split("test", number), self._blobs)
@@ -436,35 +443,44 @@ def read_cell(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def report(folder: Path, title: str, seeds: Sequence[int], settings: Mapping[str, Any]) -> None:
     """Print the tables of the seeds that are complete, and write them with the curves as one page."""
-    runs = {seed: _run(folder / "cells", seed, settings) for seed in seeds}
+    cells = folder / "cells"
+    known = []
+    for seed in seeds:
+        pair = [read_cell(cells / f"seed{seed}-recognition-{number}.json", settings) for number in (1, 2)]
+        known += [[one for one in pair if one is not None]] if None not in pair else []
+    runs = {seed: _run(cells, seed, settings) for seed in seeds}
     whole = {seed: run for seed, run in runs.items() if run}
-    if not whole:
+    print(f"\n{title}, {dict(settings)}")
+    parts = []
+    if whole:
+        figures = {method: [_figures(run[method]) for run in whole.values()] for method in METHODS}
+        names = list(figures["lifelong"][0])
+        rows = [[method, *(_spread([one[name] for one in figures[method]]) for name in names)] for method in METHODS]
+        print(f"\nafter the last round, {len(whole)} seeds")
+        _print((("method", *names), *rows))
+        for name, met in _aims(figures).items():
+            print(f"{name}: {'met' if met else 'missed'}")
+        parts += [
+            page.Section("After the last round", page.table(("method", *names), rows)),
+            page.Section("After each round", _curves(whole)),
+        ]
+    if known:
+        heads = ("detector", "second domain", "third domain")
+        recognition = [
+            [name, *(_spread([pair[place][name] for pair in known]) for place in (0, 1))] for name in DETECTORS
+        ]
+        print(f"\nrecognition of a domain when it first arrives (AUROC), {len(known)} seeds")
+        _print((heads, *recognition))
+        parts.append(page.Section("Recognition (AUROC)", page.table(heads, recognition)))
+    if not parts:
         raise SystemExit("no seed is complete yet")
-    figures = {method: [_figures(run[method]) for run in whole.values()] for method in METHODS}
-    names = list(figures["lifelong"][0])
-    rows = [[method, *(_spread([one[name] for one in figures[method]]) for name in names)] for method in METHODS]
-    print(f"\n{title}: {len(whole)} seeds, {dict(settings)}\n")
-    _print((("method", *names), *rows))
-    recognition = [
-        [name, *(_spread([run["recognition"][place][name] for run in whole.values()]) for place in (0, 1))]
-        for name in DETECTORS
-    ]
-    print("\nAUROC of recognition when the second and the third domain first arrive")
-    _print((("detector", "second", "third"), *recognition))
-    for name, met in _aims(figures, whole).items():
-        print(f"{name}: {'met' if met else 'missed'}")
-    parts = [
-        page.Section("After the last round", page.table(("method", *names), rows)),
-        page.Section("After each round", _curves(whole)),
-        page.Section("Recognition (AUROC)", page.table(("detector", "second domain", "third"), recognition)),
-    ]
     page.write_page(folder / "report.html", f"Lifelong learning: {title}", parts)
     print(f"\n{folder / 'report.html'}")
 
 
 def _run(cells: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of a seed by method, (rounds, domains), and its recognition; empty if a cell is missing."""
-    found: dict[str, Any] = {method: [] for method in (*METHODS, "recognition")}
+    """The scores of a seed by method, (rounds, domains); empty if a cell is missing."""
+    found: dict[str, Any] = {method: [] for method in METHODS}
     for number in range(1, 4):
         ours = read_cell(cells / f"seed{seed}-lifelong-{number}.json", settings)
         if ours is None:
@@ -475,8 +491,6 @@ def _run(cells: Path, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
             if of is None:
                 return {}
             found[method].append(list(of.values()))
-            found["domains"] = list(of)
-        found["recognition"].append(ours["recognition"])
     return found
 
 
@@ -489,18 +503,16 @@ def _figures(scores: Sequence[Sequence[float]]) -> dict[str, float]:
     return {name: 100 * value for name, value in points.items()} | {"retention": found.get("retention", 0.0)}
 
 
-def _aims(figures: Mapping[str, Sequence[Mapping[str, float]]], whole: Mapping[int, Any]) -> dict[str, bool]:
+def _aims(figures: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, bool]:
     def mean(method: str, name: str) -> float:
         return statistics.mean(one[name] for one in figures[method])
 
     ours, best = mean("lifelong", "mean"), max(mean(method, "mean") for method in METHODS[:4])
-    known = [one["knn"] for run in whole.values() for one in run["recognition"] if one]
     return {
         f"forgetting {mean('lifelong', 'forgetting'):.1f}, at most 3.6 points": mean("lifelong", "forgetting") <= 3.6,
         f"{ours - mean('sequential', 'mean'):+.1f} points against sequential, at least +5":
             ours - mean("sequential", "mean") >= 5,
         f"{ours - best:+.1f} points against the best other, at least -1": ours - best >= -1,
-        f"AUROC of knn {statistics.mean(known):.3f}, at least 0.90": statistics.mean(known) >= 0.9,
     }  # fmt: skip
 
 

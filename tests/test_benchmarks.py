@@ -206,6 +206,8 @@ def test_cascade_in_small(run, scenes, tmp_path):
 @pytest.mark.slow
 def test_lifelong_in_small(run, tmp_path):
     small = ("--folder", tmp_path / "work", "--seeds", 0, "--epochs", 1, "--images", 20, "--image-size", "64,96")
+    told = run("lifelong", "drawn", *small, "--only-recognition")
+    assert "AUROC" in told and "forgetting" not in told
     told = run("lifelong", "drawn", *small)
     assert "forgetting" in told and "AUROC" in told and (tmp_path / "work" / "report.html").is_file()
     cells = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work" / "cells").iterdir()}
