@@ -9,14 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.errors import InputError, one_line
 from components.core.lifelong.samples import Floats, Samples, Task
-from components.core.parameters import LifelongSettings
 from components.core.plugins import Registry
+
+if TYPE_CHECKING:  # the table of parameters is not in the images of the edge
+    from components.core.parameters import LifelongSettings
 
 State = dict[str, Any]
 
