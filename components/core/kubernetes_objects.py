@@ -26,6 +26,7 @@ _RESOURCES = {  # by kind, where the API has them
     "InferenceService": "apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices",
     "Pod": "api/v1/namespaces/{}/pods",
     "Service": "api/v1/namespaces/{}/services",
+    "TrainJob": "apis/trainer.kubeflow.org/v1alpha1/namespaces/{}/trainjobs",
 }
 _APPLY = "application/apply-patch+yaml"
 _REQUEST_SECONDS = 30
@@ -48,17 +49,19 @@ class Namespace:
     Args:
         api: a ``kubernetes.client.ApiClient``.
         name: of the namespace.
+        role: file with the rights that are needed here, for the advice of an error.
     """
 
-    def __init__(self, api: Any, name: str) -> None:
-        self._api, self.name = api, name
+    def __init__(self, api: Any, name: str, role: str = "images/rollout-role.yaml") -> None:
+        self._api, self.name, self._role = api, name, role
 
     @classmethod
-    def of_pod(cls, name: str = "") -> Namespace:
+    def of_pod(cls, name: str = "", role: str = "images/rollout-role.yaml") -> Namespace:
         """A namespace as the service account of this pod sees it.
 
         Args:
             name: of the namespace; empty for the pod's own.
+            role: as of the class.
 
         Raises:
             InputError: the pod has no service account that could be used.
@@ -71,7 +74,7 @@ class Namespace:
             config.load_incluster_config(configuration)
         except (OSError, config.ConfigException) as error:
             raise InputError(f"the service account of this pod cannot be used ({error})") from error
-        return cls(client.ApiClient(configuration), name or own)
+        return cls(client.ApiClient(configuration), name or own, role)
 
     def read(self, kind: str, name: str) -> Object | None:
         """An object; None where there is none.
@@ -87,6 +90,12 @@ class Namespace:
         labels = ",".join(f"{name}={value}" for name, value in selector.items())
         found = self._ask("GET", "Pods", self._path("Pod"), {"labelSelector": labels})
         return list((found or {})["items"])
+
+    def log(self, pod: str, lines: int) -> list[str]:
+        """The last lines that a pod printed; errors as of :meth:`read`."""
+        path = f"{self._path('Pod', pod)}/log"
+        found = self._ask("GET", f"log of Pod {pod}", path, {"tailLines": str(lines)}, may_be_absent=True, kind="str")
+        return str(found or "").splitlines()
 
     def apply(self, manifest: Object, *, owned: bool, dry_run: bool = False) -> Object:
         """Make an object what a manifest says, as far as the manifest says it.
@@ -118,17 +127,19 @@ class Namespace:
 
     def _ask(
         self, verb: str, what: str, path: str, asked: Mapping[str, str] | None = None, body: Object | None = None, *,
-        may_be_absent: bool = False,
+        may_be_absent: bool = False, kind: str = "object",
     ) -> Object | None:  # fmt: skip
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        headers = {"Accept": "application/json"} | ({"Content-Type": _APPLY} if body else {})
+        headers = {"Accept": "application/json" if kind == "object" else "*/*"} | (
+            {"Content-Type": _APPLY} if body else {}
+        )
         place = f"{what} in namespace {self.name}"
         try:
             answer: Object = self._api.call_api(
                 path, verb, query_params=list((asked or {}).items()), header_params=headers, body=body,
-                auth_settings=["BearerToken"], response_type="object", _return_http_data_only=True,
+                auth_settings=["BearerToken"], response_type=kind, _return_http_data_only=True,
                 _request_timeout=_REQUEST_SECONDS,
             )  # fmt: skip
             return answer
@@ -142,7 +153,7 @@ class Namespace:
                 raise OutOfReachError(f"{place}: the API server cannot answer now ({said})") from error
             if error.status == 404 and may_be_absent and "could not find the requested resource" not in said:
                 return None
-            raise InputError(f"{place}: {_advice(error.status, said)}") from error
+            raise InputError(f"{place}: {_advice(error.status, said, self._role)}") from error
 
 
 def _said(error: Any) -> str:
@@ -153,9 +164,9 @@ def _said(error: Any) -> str:
         return str(error.reason)
 
 
-def _advice(status: int, said: str) -> str:
+def _advice(status: int, said: str, role: str) -> str:
     if status == 403:
-        return f"{said}: give the step's service account the rights of images/rollout-role.yaml"
+        return f"{said}: give the step's service account the rights of {role}"
     if status == 404:
         return f"{said}: the cluster lacks this kind of object, or the namespace"
     return said

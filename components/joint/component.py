@@ -41,7 +41,7 @@ def setup_joint(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_training
+        from components.core.estimators.base import check_nodes, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
@@ -49,6 +49,7 @@ def setup_joint(
             DeploySettings,
             JointSettings,
             ServingSettings,
+            TrainerSettings,
             TrainSettings,
             read,
         )
@@ -81,6 +82,7 @@ def setup_joint(
                 lambda: runtimes.get(common().runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
                 ),
@@ -123,13 +125,21 @@ def train_big(
         from pathlib import Path
 
         from components.core.manifest import Manifest
-        from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, TrainSettings, read
+        from components.core.parameters import (
+            CommonSettings,
+            EvaluateSettings,
+            JointSettings,
+            TrainerSettings,
+            TrainSettings,
+            read,
+        )
         from components.core.reports.page import write_page
-        from components.train.train import train as fit
+        from components.train.place import train_at
 
         common, joint = read(CommonSettings, settings), read(JointSettings, settings)
         chosen = dict(read(TrainSettings, settings))
-        trained = fit(
+        trained = train_at(
+            read(TrainerSettings, settings),
             Manifest.read(manifest.path),
             Path(model.path),
             job_root=job_root,

@@ -43,7 +43,7 @@ def setup_lifelong(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_training
+        from components.core.estimators.base import check_nodes, check_training
         from components.core.lifelong.plug_points import check_plug_ins
         from components.core.parameters import (
             WORKFLOWS,
@@ -52,6 +52,7 @@ def setup_lifelong(
             LifelongSettings,
             RoundSettings,
             RoundTrainSettings,
+            TrainerSettings,
             read,
         )
         from components.core.runtimes.base import runtimes
@@ -76,6 +77,7 @@ def setup_lifelong(
                 lambda: runtimes.get(read(CommonSettings, settings).runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
+                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
                 lambda: check_plug_ins(read(LifelongSettings, settings)),
                 lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
                 lambda: check_job(job_root),
@@ -256,15 +258,22 @@ def train_task(
         from pathlib import Path
 
         from components.core.manifest import Manifest
-        from components.core.parameters import CommonSettings, EvaluateSettings, RoundTrainSettings, read
+        from components.core.parameters import (
+            CommonSettings,
+            EvaluateSettings,
+            RoundTrainSettings,
+            TrainerSettings,
+            read,
+        )
         from components.core.reports.page import write_page
         from components.lifelong.plan import Plan, base_of, samples_to_train
-        from components.train.train import train as fit
+        from components.train.place import train_at
 
         common, chosen = read(CommonSettings, settings), read(RoundTrainSettings, settings)
         plan = Plan.model_validate_json(Path(tasks.path).read_bytes())
         samples = samples_to_train(Manifest.read(everything.path), Manifest.read(training.path), plan, name)
-        trained = fit(
+        trained = train_at(
+            read(TrainerSettings, settings),
             samples,
             Path(model.path),
             job_root=job_root,

@@ -41,11 +41,12 @@ def setup(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_training
+        from components.core.estimators.base import check_nodes, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
             DataSettings,
+            TrainerSettings,
             TrainSettings,
             read,
         )
@@ -70,6 +71,7 @@ def setup(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
+                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
                 ),
@@ -114,7 +116,7 @@ def setup_round(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_training
+        from components.core.estimators.base import check_nodes, check_training
         from components.core.miners.base import make_miner
         from components.core.parameters import (
             WORKFLOWS,
@@ -122,6 +124,7 @@ def setup_round(
             DataSettings,
             MineSettings,
             RoundTrainSettings,
+            TrainerSettings,
             read,
         )
         from components.core.runtimes.base import runtimes
@@ -148,6 +151,7 @@ def setup_round(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
+                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
                 lambda: make_miner(mine().miner, mine().miner_parameters),
                 lambda: check_training(
                     train().estimator,

@@ -97,6 +97,13 @@ class Checkpoints:
         self._kept = {record.last, record.best}
         return Checkpoint(record.history, folder / "last.pt", folder / "best.pt", record.finished)
 
+    def epochs(self) -> int:
+        """How many epochs are done; 0 where nothing is known of them."""
+        try:
+            return len(_Record.model_validate_json(self._store.read(f"{self._prefix}/checkpoint.json")).history)
+        except (NotFoundError, ValidationError):
+            return 0
+
     def clear(self) -> None:
         """Remove them all: the training has become a model."""
         for info in list(self._store.list(self._prefix + "/")):

@@ -15,7 +15,8 @@ def train(
 ) -> None:
     """Train a candidate model; a killed run resumes from its last epoch.
 
-    With `force_evaluate` nothing is trained, and the candidate of the last round is evaluated again.
+    With `trainer=trainjob` a TrainJob of Kubeflow Trainer does it, and the step waits for its result. With
+    `force_evaluate` nothing is trained, and the candidate of the last round is evaluated again.
 
     Args:
         manifest: Samples with splits, from `prepare` or `plan`.
@@ -36,12 +37,13 @@ def train(
             CommonSettings,
             EvaluateSettings,
             RoundTrainSettings,
+            TrainerSettings,
             TrainSettings,
             read,
         )
         from components.core.reports.page import write_page
         from components.train.candidate import last_candidate
-        from components.train.train import train as fit
+        from components.train.place import train_at
 
         common = read(CommonSettings, settings)
         purpose = manifest.metadata.get("purpose")  # which `plan` writes for a round
@@ -50,7 +52,8 @@ def train(
         trained = (
             last_candidate(job_root, Path(model.path))
             if purpose == "evaluate"
-            else fit(
+            else train_at(
+                read(TrainerSettings, settings),
                 Manifest.read(manifest.path),
                 Path(model.path),
                 job_root=job_root,

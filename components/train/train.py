@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -107,16 +107,10 @@ def train(
     """
     plugins.load(plugin_modules)
     model = estimators.get(estimator)()
-    settings = {
-        "estimator": estimator,
-        "base_model": _resolved(base_model, initial_model, job_root),
-        "epochs": epochs,
-        "image_size": image_size,
-        "batch": batch,
-        "patience": patience,
-        "seed": seed,
-        "estimator_options": dict(estimator_options or {}),
-    }
+    settings = deciding_settings(
+        job_root, estimator=estimator, base_model=base_model, initial_model=initial_model, epochs=epochs,
+        image_size=image_size, batch=batch, patience=patience, seed=seed, estimator_options=estimator_options,
+    )  # fmt: skip
     blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings, round_number)
     checkpoints = Checkpoints(open_store(job_root), key)
@@ -147,6 +141,32 @@ def train(
         sections = report(history, bundle, model, samples.get("val"))
         checkpoints.clear()
     return Trained(bundle, history, sections)
+
+
+def train_along(manifest: Manifest, folder: Path, *, job_root: str, round_number: int | None, **training: Any) -> None:
+    """Train one model together with the process that called :func:`train`, which alone keeps what comes of it.
+
+    Args:
+        manifest: as :func:`train` takes it, like all others.
+        folder: empty, for the files of this process.
+        job_root: the job's store.
+        round_number: of the round; None outside of rounds.
+        training: what else it takes.
+    """
+    plugins.load(training.get("plugin_modules", ""))
+    settings = deciding_settings(job_root, **training)
+    model = estimators.get(settings["estimator"])()
+    task, blobs = open_task(model.task), cache_folder(job_root) / "blobs"
+    samples = {split: _local(manifest, split, blobs, task) for split in ("train", "val")}
+    checkpoints = Checkpoints(open_store(job_root), training_key(manifest, settings, round_number))
+    checkpoint = checkpoints.restore(folder)
+    if checkpoint and checkpoint.finished:
+        return
+    if not checkpoint:
+        model.load(_local_base(settings["base_model"], folder, job_root))
+    resume = checkpoint.last if checkpoint else None
+    device, workers = training.get("device", "auto"), training.get("workers", 0)
+    _run(model, samples, folder, settings, device, workers, lambda epoch: None, resume)
 
 
 class Progress:
@@ -280,6 +300,23 @@ def _fit(
         model.load(_local_base(settings["base_model"], folder, job_root))
     sizes = {split: len(found.manifest) for split, found in samples.items()}
     logger.info("training on %d samples, validating on %d", sizes["train"], sizes["val"])
+    _run(model, samples, folder, settings, device, workers, progress, checkpoint.last if checkpoint else None)
+    if progress.best is None:
+        raise RuntimeError("training ended without a finished epoch")
+    model.load(progress.best)
+    return history
+
+
+def _run(
+    model: Estimator[Any],
+    samples: Mapping[str, LocalSamples],
+    folder: Path,
+    settings: Mapping[str, Any],
+    device: str,
+    workers: int,
+    on_epoch: Callable[[Epoch], None],
+    resume: Path | None,
+) -> None:
     model.train(
         samples["train"],
         samples["val"],
@@ -292,16 +329,23 @@ def _fit(
         workers=workers,
         seed=settings["seed"],
         options=settings["estimator_options"],
-        on_epoch=progress,
-        resume=checkpoint.last if checkpoint else None,
+        on_epoch=on_epoch,
+        resume=resume,
     )
-    if progress.best is None:
-        raise RuntimeError("training ended without a finished epoch")
-    model.load(progress.best)
-    return history
 
 
 CHAMPION, CANDIDATE = "champion", "candidate"
+_DECIDING = ("estimator", "epochs", "image_size", "batch", "patience", "seed")
+
+
+def deciding_settings(job_root: str, **training: Any) -> dict[str, Any]:
+    """Those arguments of :func:`train` that decide what it comes to, the base model by its version."""
+    base = _resolved(training["base_model"], training.get("initial_model", ""), job_root)
+    return {
+        **{name: training[name] for name in _DECIDING},
+        "base_model": base,
+        "estimator_options": dict(training.get("estimator_options") or {}),
+    }
 
 
 def _resolved(base_model: str, initial_model: str, job_root: str) -> str:

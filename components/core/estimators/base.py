@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError
+from components.core.parameters import TrainerSettings
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import LocalSamples, Metrics, open_task
@@ -51,9 +52,13 @@ class Estimator(ABC, Generic[Found]):
 
     Attributes:
         task: what it does; a detector unless it says otherwise.
+        distributed: whether several processes can train one model together, see
+            :mod:`components.core.estimators.peers`. Each calls ``train`` with the same arguments; the first one alone
+            calls ``on_epoch``.
     """
 
     task: ClassVar[str] = "detection"
+    distributed: ClassVar[bool] = False
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
@@ -188,6 +193,28 @@ def check_training(estimator: str, base_model: str, options: Mapping[str, Any], 
         )
     if found:
         raise InputError("; ".join(found))
+
+
+def check_nodes(estimator: str, place: TrainerSettings) -> None:
+    """Check that an estimator can train where it is to be trained.
+
+    Args:
+        estimator: registered name of the kind of model.
+        place: where.
+
+    Raises:
+        InputError: several nodes, and the estimator trains on one, or a step's pod is to be the place.
+    """
+    if place.train_nodes == 1:
+        return
+    if place.trainer == "step":
+        raise InputError(f"train_nodes={place.train_nodes} needs trainer=trainjob: a step is one pod")
+    if not estimators.get(estimator).distributed:
+        able = ", ".join(name for name, kind in estimators.items() if kind.distributed)
+        raise InputError(
+            f"train_nodes={place.train_nodes}: the estimator {estimator} trains on one node: choose one that trains "
+            f"distributed ({able}), or set train_nodes=1"
+        )
 
 
 def has_weights(base_model: str) -> bool:

@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.errors import InputError
+from components.core.estimators import peers
 from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.estimators.device import torch_device
 from components.core.heads import BoxesHead
@@ -127,6 +128,8 @@ class State:
 class Fpn(Estimator[Detections]):
     """A Faster R-CNN detector on a feature pyramid."""
 
+    distributed = True
+
     def __init__(self) -> None:
         self._architecture = ""
         self._description: Description | None = None
@@ -178,7 +181,7 @@ class Fpn(Estimator[Detections]):
 
         chosen = read_options(options, self._architecture)
         _check_training(val, image_size)
-        target = torch_device(device)
+        target = peers.own_device(torch_device(device))
         if resume:
             content = read_model(resume)
             self._take(content, str(resume))
@@ -196,17 +199,20 @@ class Fpn(Estimator[Detections]):
         )  # fmt: skip
         if state.optimizer:
             optimizer.load_state_dict(state.optimizer)
-        for number in range(state.epoch + 1, epochs + 1):
-            losses = self._fit(train, optimizer, chosen, number, epochs, batch, workers, seed)
-            measured = self.evaluate(val, confidence_threshold=VALIDATION_CONFIDENCE, nms_threshold=VALIDATION_NMS)
-            metrics = measured.as_flat()
-            state = state.after(number, metrics["map50_95"], optimizer.state_dict())
-            finished = number == epochs or 0 < patience <= number - state.best
-            last, best = self._write_checkpoints(folder, state)
-            scores = {"metrics/mAP50(B)": metrics["map50"], "metrics/mAP50-95(B)": metrics["map50_95"]}
-            on_epoch(Epoch(number, {**losses, **scores}, last, best, finished))
-            if finished:
-                break
+        with peers.joined(target):
+            peers.same_weights(network)
+            for number in range(state.epoch + 1, epochs + 1):
+                losses = self._fit(train, optimizer, chosen, number, epochs, batch, workers, seed)
+                finished = number == epochs
+                if peers.rank() == 0:
+                    metrics = self._measured(val)
+                    state = state.after(number, metrics["map50_95"], optimizer.state_dict())
+                    finished = finished or 0 < patience <= number - state.best
+                    last, best = self._write_checkpoints(folder, state)
+                    scores = {"metrics/mAP50(B)": metrics["map50"], "metrics/mAP50-95(B)": metrics["map50_95"]}
+                    on_epoch(Epoch(number, {**losses, **scores}, last, best, finished))
+                if peers.told_by_first(finished):
+                    break
 
     def predict(
         self, images: Sequence[NDArray[np.uint8]], *, confidence_threshold: float, nms_threshold: float
@@ -258,6 +264,10 @@ class Fpn(Estimator[Detections]):
             },
         ).write(folder)
 
+    def _measured(self, val: LocalSamples) -> dict[str, float]:
+        measured = self.evaluate(val, confidence_threshold=VALIDATION_CONFIDENCE, nms_threshold=VALIDATION_NMS)
+        return measured.as_flat()
+
     def _begin(
         self, classes: tuple[str, ...], image_size: tuple[int, int], chosen: Options, anchors_given: bool, seed: int
     ) -> None:
@@ -306,7 +316,8 @@ class Fpn(Estimator[Detections]):
         rng = np.random.default_rng([seed, number])
         torch.manual_seed(int(rng.integers(2**31)))
         order = [(int(index), bool(rng.random() < chosen.flip)) for index in rng.permutation(len(train.paths))]
-        loader = batches(Canvases(train, self._described().image_size, order), batch, workers)
+        mine = Canvases(train, self._described().image_size, peers.share(order))
+        loader = batches(mine, max(1, batch // peers.count()), workers)
         network = self._ready().train()
         network.freeze(chosen.freeze)
         totals: dict[str, float] = {}
@@ -426,6 +437,7 @@ def _step(network: FasterRcnn, optimizer: Any, canvases: Any, truths: Iterable[M
     losses = network.losses(canvases.to(weight) / 255, here)
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
+    peers.average_gradients(network)
     torch.nn.utils.clip_grad_norm_(network.parameters(), MOST_GRADIENT)
     optimizer.step()
     return {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}

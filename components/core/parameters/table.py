@@ -168,6 +168,13 @@ def _label_value(text: Any, what: str) -> None:
         raise InputError(f"{what} must be text of at most 63 letters, digits, '-', '_' and '.', not {shown(text)}")
 
 
+def _quantities(value: dict[str, Any]) -> None:
+    for name, quantity in value.items():
+        _label_name(name, "resource")
+        if not re.fullmatch(_QUANTITY, str(quantity)):
+            raise InputError(f"{name} must be a Kubernetes quantity such as 500m, 2 or 8Gi, not {shown(quantity)}")
+
+
 def _window(value: dict[str, Any]) -> object:
     return Window.parse(value) if value else None
 
@@ -184,12 +191,11 @@ Conditions = Annotated[list[Any], _read_by(_conditions), Field(json_schema_extra
 TimeWindow = Annotated[dict[str, Any], _read_by(_window)]
 Base = Annotated[str, Field(min_length=1), AfterValidator(_model_reference)]
 Address = Annotated[str, Field(min_length=1)]
+_QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 Quantity = Annotated[
     str,
     # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-    _matching(
-        r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?", "must be a Kubernetes quantity such as 500m, 2 or 8Gi"
-    ),
+    _matching(_QUANTITY, "must be a Kubernetes quantity such as 500m, 2 or 8Gi"),
 ]
 ObjectName = Annotated[
     str,
@@ -478,6 +484,29 @@ class TrainSettings(DeviceSettings):
         "",
         description="`name=value,...`, kept with the model and shown in the report.",
         json_schema_extra={"joined_by": ",", "pairs": "="},
+    )
+
+
+class TrainerSettings(Parameters):
+    """Where training runs on a cluster."""
+
+    section = "nodes"
+
+    trainer: Literal["step", "trainjob"] = Field(
+        "step", description="`step`, in the pod of the step itself, or `trainjob`, as a TrainJob of Kubeflow Trainer."
+    )
+    train_nodes: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1,
+        description="Number of nodes of a TrainJob; more than one needs an estimator that trains distributed, such as "
+        "`fpn`.",
+    )
+    node_resources: Annotated[dict[str, Any], _read_by(_quantities)] = Field(
+        {},
+        description="What each node of a TrainJob asks for, as request and limit, such as "
+        '`{"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}`; empty for what the step itself has.',
+    )
+    training_runtime: ObjectName = Field(
+        "torch-distributed", description="ClusterTrainingRuntime of a TrainJob, one of torch."
     )
 
 
@@ -964,25 +993,25 @@ Workflow = tuple[type[Parameters], ...]
 
 _ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundPlanSettings,
-    RoundTrainSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
+    RoundTrainSettings, TrainerSettings, EvaluateSettings, ConvertSettings, GateSettings, DeploySettings, MineSettings,
     LabelStudioSettings,
 )  # fmt: skip
 
 _LIFELONG_ROUND: Workflow = (
     FeedInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, RoundSettings,
-    RoundTrainSettings, EvaluateSettings, LifelongSettings, ConvertSettings, GateSettings, DeploySettings,
-    LabelStudioSettings,
+    RoundTrainSettings, TrainerSettings, EvaluateSettings, LifelongSettings, ConvertSettings, GateSettings,
+    DeploySettings, LabelStudioSettings,
 )  # fmt: skip
 
 # What each pipeline takes.
 WORKFLOWS: dict[str, Workflow] = {
     "helmet-detection": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings,
+        TrainerSettings, EvaluateSettings, ConvertSettings, GateSettings, PromoteSettings,
     ),
     "joint-inference": (
         SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SourceSplitSettings, TrainSettings,
-        EvaluateSettings, ConvertSettings, JointSettings, DeploySettings, ServingSettings,
+        TrainerSettings, EvaluateSettings, ConvertSettings, JointSettings, DeploySettings, ServingSettings,
     ),
     "incremental-learning": (*_ROUND, TriggerSettings),
     "incremental-round": _ROUND,
