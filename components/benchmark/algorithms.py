@@ -121,6 +121,11 @@ class Case(BaseModel):
     digest: str
 
 
+def names_in(text: str) -> list[str]:
+    """The names in a text, which stand between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def read_algorithms(given: Sequence[Any]) -> list[Algorithm]:
     """The algorithms that a file lists; where a value is a list, there is one algorithm for each of its items.
 

@@ -42,7 +42,7 @@ def setup_benchmark(
     from components.core.steps import step
 
     with step("setup", job_root):
-        from components.benchmark.algorithms import baselines_of, check_algorithms, read_algorithms
+        from components.benchmark.algorithms import baselines_of, check_algorithms, names_in, read_algorithms
         from components.benchmark.leaderboard import check_sort
         from components.core import plugins
         from components.core.parameters import WORKFLOWS, BenchmarkSettings, CommonSettings, DataSettings, read
@@ -64,7 +64,7 @@ def setup_benchmark(
 
         def algorithms() -> None:
             listed = read_algorithms(chosen().algorithms)
-            check_algorithms([*listed, *baselines_of(listed, list(filter(None, chosen().baselines.split(","))))])
+            check_algorithms([*listed, *baselines_of(listed, names_in(chosen().baselines))])
 
         check_run(
             values,
@@ -74,7 +74,7 @@ def setup_benchmark(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 algorithms,
-                lambda: check_sort(chosen().sort_by.split(",")),
+                lambda: check_sort(names_in(chosen().sort_by)),
                 test_set,
             ],
         )
@@ -108,7 +108,13 @@ def plan_cases(
         import logging
         from pathlib import Path
 
-        from components.benchmark.algorithms import baselines_of, check_algorithms, plan_cases, read_algorithms
+        from components.benchmark.algorithms import (
+            baselines_of,
+            check_algorithms,
+            names_in,
+            plan_cases,
+            read_algorithms,
+        )
         from components.benchmark.stream import digest_of, open_stream
         from components.core import plugins
         from components.core.manifest import Manifest
@@ -126,7 +132,7 @@ def plan_cases(
         plugins.load(read(CommonSettings, settings).plugins)
         chosen, splits = read(BenchmarkSettings, settings), read(SplitSettings, settings)
         listed = read_algorithms(chosen.algorithms)
-        baselines = baselines_of(listed, list(filter(None, chosen.baselines.split(","))))
+        baselines = baselines_of(listed, names_in(chosen.baselines))
         check_algorithms([*listed, *baselines])
         manifest = Manifest.read(samples.path)
         held_out = Manifest.of([], manifest.classes)
@@ -296,6 +302,7 @@ def leaderboard(
         import logging
         from pathlib import Path
 
+        from components.benchmark.algorithms import names_in
         from components.benchmark.leaderboard import as_csv, cases_csv, rank, sections
         from components.benchmark.results import keep_tables
         from components.benchmark.row import Row
@@ -305,7 +312,7 @@ def leaderboard(
         from components.report.report import keep
 
         found = [Row.model_validate_json(Path(one.path).read_bytes()) for one in rows]
-        entries = rank(found, read(BenchmarkSettings, settings).sort_by.split(","))
+        entries = rank(found, names_in(read(BenchmarkSettings, settings).sort_by))
         Path(table.path).write_text(as_csv(entries), encoding="utf-8")
         Path(cases.path).write_text(cases_csv(found), encoding="utf-8")
         write_page(page.path, "Benchmark", sections(entries))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
+import re
 import signal
 import tempfile
 from collections.abc import Callable
@@ -12,10 +14,23 @@ from pathlib import Path
 
 from components.benchmark.row import Row
 from components.core.errors import InputError
+from components.core.job.tries import POD_VARIABLE
 
 log = logging.getLogger(__name__)
 
 LONGEST_ERROR = 500
+_MEMORY = "out of memory: give the step more memory, or a smaller batch or image_size"
+MAX_DEATHS = 2  # of whole containers; a step has one more try than this
+
+
+def died_before() -> bool:
+    """Whether the container of this step has ended too often before, on a cluster.
+
+    A case that fails does not fail its step. Where memory runs out, though, the kernel may end all processes of the
+    container; the last try then has to write the row.
+    """
+    number = re.search(r"\((\d+)\)$", os.environ.get(POD_VARIABLE, ""))
+    return number is not None and int(number[1]) >= MAX_DEATHS
 
 
 def run_isolated(work: Callable[[], Row], failed: Row, timeout: float) -> Row:
@@ -30,6 +45,8 @@ def run_isolated(work: Callable[[], Row], failed: Row, timeout: float) -> Row:
         The row of the case, or ``failed`` with the reason: an error, a signal such as that of the kernel when memory
         runs out, or the time limit.
     """
+    if died_before():
+        return failed.model_copy(update={"error": f"its container was ended {MAX_DEATHS} times, probably {_MEMORY}"})
     with tempfile.TemporaryDirectory(prefix="case-") as scratch:
         result = Path(scratch) / "row.json"
         # Forked, so that nothing has to be pickled; this process has not loaded torch, which would not survive it.
@@ -54,7 +71,7 @@ def _work(work: Callable[[], Row], result: Path) -> None:
     except InputError as error:
         told = {"error": str(error)[:LONGEST_ERROR]}
     except MemoryError:
-        told = {"error": "out of memory: give the step more memory, or a smaller batch or image_size"}
+        told = {"error": _MEMORY}
     except Exception as error:
         log.exception("a case failed")
         told = {"error": f"{type(error).__name__}: {error}"[:LONGEST_ERROR]}
@@ -65,7 +82,7 @@ def _work(work: Callable[[], Row], result: Path) -> None:
 
 def _ended(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "killed, probably out of memory: give the step more memory, or a smaller batch or image_size"
+        return f"killed, probably {_MEMORY}"
     if code < 0:
         return f"ended by {signal.Signals(-code).name}"
     return f"ended with code {code} and no result"

@@ -25,6 +25,7 @@ from itertools import pairwise
 
 import polars as pl
 
+from components.benchmark.algorithms import names_in
 from components.core.errors import InputError
 from components.core.manifest import Manifest, truth
 from components.core.miners.chance import draw
@@ -182,7 +183,7 @@ def _named_parts(
     samples: Manifest, stream: str, rounds: int, pattern: str, order: str, seed: int
 ) -> list[tuple[str, list[str], frozenset[int] | None]]:
     """Each round's name, ids, and classes if it knows only some."""
-    wanted = [name.strip() for name in order.split(",") if name.strip()]
+    wanted = names_in(order)
     rows = samples.table.sort("source", "id").select("id", "source", "group")
     if stream == "pattern":
         return _parts_by_pattern(rows, pattern, wanted)
@@ -216,8 +217,8 @@ def _parts_by_pattern(
     missing = [name for name in wanted if name not in parts]
     if missing:
         raise InputError(f"stream_order: no sample of {', '.join(missing)}: choose from {', '.join(sorted(parts))}")
-    names = [*wanted, *(name for name in sorted(parts) if name not in wanted)]
-    return [(name, parts[name], None) for name in names]
+    order = [*wanted, *(name for name in sorted(parts) if name not in wanted)]
+    return [(name, parts[name], None) for name in order]
 
 
 def _parts_by_class(
@@ -227,11 +228,11 @@ def _parts_by_class(
     unknown = [name for name in wanted if name not in samples.classes]
     if unknown:
         raise InputError(f"stream_order: no class {', '.join(unknown)}: choose from {', '.join(samples.classes)}")
-    names = [*wanted, *(name for name in samples.classes if name not in wanted)]
-    if rounds > len(names):
-        raise InputError(f"rounds={rounds}, but there are only {len(names)} classes: {', '.join(names)}")
-    bounds = [number * len(names) // rounds for number in range(rounds + 1)]
-    parts = [[samples.classes.index(name) for name in names[a:b]] for a, b in pairwise(bounds)]
+    order = [*wanted, *(name for name in samples.classes if name not in wanted)]
+    if rounds > len(order):
+        raise InputError(f"rounds={rounds}, but there are only {len(order)} classes: {', '.join(order)}")
+    bounds = [number * len(order) // rounds for number in range(rounds + 1)]
+    parts = [[samples.classes.index(name) for name in order[a:b]] for a, b in pairwise(bounds)]
     ids: list[list[str]] = [[] for _ in parts]
     for row in samples.table.sort("id").iter_rows(named=True):
         shown = {box["class_id"] for box in row["annotations"]}

@@ -205,6 +205,16 @@ def test_a_case_that_works_gives_its_row():
     assert run_isolated(lambda: row, failed_row(), 60) == row
 
 
+@pytest.mark.parametrize(
+    ("pod", "runs"), [("", True), ("x.executor(0)", True), ("x.executor(1)", True), ("x.executor(2)", False)]
+)
+def test_the_last_try_of_a_step_whose_container_died_writes_the_row(monkeypatch, pod, runs):
+    monkeypatch.setenv("EDGE_POD", pod)
+    row = run_isolated(lambda: Row(case="c", algorithm="a", seed=0, figures={"map50": 0.5}), failed_row(), 60)
+    assert bool(row.figures) is runs
+    assert runs or row.error.startswith("its container was ended 2 times, probably out of memory")
+
+
 def test_a_finished_case_is_found_and_a_failed_or_damaged_one_is_not(tmp_path):
     (algorithm,) = read_algorithms([SITES])
     root, case = str(tmp_path), Case(algorithm=algorithm, seed=0, digest="0123456789abcdef")

@@ -960,7 +960,7 @@ class BenchmarkSettings(Parameters):
         "map50", min_length=1, description="Figures that the leaderboard is sorted by.", json_schema_extra=_LISTED
     )
     case_timeout: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
-        86400.0, description="Seconds that one algorithm with one seed may take."
+        43200.0, description="Seconds that one algorithm with one seed may take."
     )
 
     @model_validator(mode="after")
