@@ -119,7 +119,7 @@ def _pod(image: str, label: str, values: Mapping[str, Any], service_account: str
     ]
     token = {"audience": "pipelines.kubeflow.org", "expirationSeconds": 3600, "path": "token"}
     return {
-        **({"serviceAccountName": service_account} if service_account else {}),
+        "serviceAccountName": service_account or "default",
         "automountServiceAccountToken": False,
         "nodeSelector": values["node_selector"],
         "tolerations": values["tolerations"],
