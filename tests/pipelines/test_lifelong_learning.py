@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from components.core.job.label_requests import read_lists
 from components.core.lifelong.knowledge_base import KnowledgeBase
 from components.core.manifest import Manifest
 from components.core.reports.page import read_sections
+from components.deploy.pointer import publish_pointer
 from components.lifelong.component import setup_lifelong
+from components.serving.worker import Worker
 from pipelines.lifelong_round import lifelong_round
-from tests.edge import deploy
+from tests.edge import deploy, options, status
 from tests.sites import SETTINGS, arrive, learn
 
 
@@ -89,6 +92,29 @@ def test_a_new_task_is_learned_and_nothing_is_forgotten(rounds):
     assert {"backward_transfer", "forward_transfer", "retention", "unseen"} <= metrics.keys()
     titles = [section.title for section in read_sections(made["pages"]["page"].path)]
     assert "Knowledge base" in titles and "Every model on every task" in titles and "Tasks of the round" in titles
+
+
+def test_an_edge_worker_runs_what_the_rounds_made(rounds, tmp_path):
+    folder, (*_, (_, state, release, base)) = rounds
+    shutil.copytree(folder / "job", tmp_path / "job")
+    publish_pointer(Job.open(str(tmp_path / "job")))  # whose addresses are those of the copy
+    for site in ("day", "fog", "night"):
+        arrive(tmp_path / "frames", site, 3, seed=7, labelled=False)
+    arrive(tmp_path / "frames", "harbour", 3, seed=8, labelled=False, brightness=1.0)
+    written = tmp_path / "found.jsonl"
+    worker = Worker(options(tmp_path, tmp_path / "frames", sinks=(f"jsonl:{written}",), miner="EdgeOnly"))
+    assert worker.run(threading.Event())
+    lines = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(12))
+    assert [line.get("unseen") for line in lines[6:9]] == ["task harbour is not known"] * 3
+    for line, site in zip(lines, [site for site in ("day", "fog", "harbour", "night") for _ in range(3)], strict=True):
+        if "unseen" not in line:
+            assert line["task"] == site
+            assert line["model"] == release.members[base.tasks[site].member].version
+    assert sum("unseen" not in line for line in lines) >= 5
+    told = status(Job.open(str(tmp_path / "job")))
+    assert (told.version, told.state) == (state.champion, "loaded")
+    assert worker.metrics.value("unseen") == sum("unseen" in line for line in lines)
 
 
 def test_no_sample_is_lost_or_doubled(rounds):
