@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components.core.bundle import Bundle
 from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.job.label_requests import read_lists
@@ -46,11 +47,17 @@ def rounds(tmp_path_factory):
 
 
 def test_the_first_round_makes_a_model_for_each_task_and_a_shared_one(rounds):
-    _, ((made, state, release, base), *_) = rounds
+    folder, ((made, state, release, base), *_) = rounds
     assert made["names"] == ["shared", "day", "night"]
     assert state.round == 1
     assert base.tasks["night"].member == "night"
     assert set(release.members) == {"shared"} | {entry.member for entry in base.tasks.values()}
+    about = {
+        name: Bundle.read(folder / "job" / "bundles" / one.version).lineage for name, one in release.members.items()
+    }
+    assert (
+        about["night"]["task"] == "night" and about["night"]["samples"]["train"] < about["shared"]["samples"]["train"]
+    )
     # The shared model learned the mean of both and is blind by night; the model of the night is not.
     assert base.rounds[0].scores["night"] > 0.9
 
