@@ -97,13 +97,20 @@ def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annota
         sample = (item.get("data") or {}).get("sample")
         if not isinstance(sample, str) or not _is_digest(sample):
             continue  # somebody else's task
-        answer = _answer(item, project, before.images.get(sample), keep_annotators)
-        if sample not in found or _counts_before(answer, found[sample]):
+        last = before.images.get(sample)
+        is_same_task = last is not None and last.task == int(item["id"])
+        answer = _answer(item, project, last if is_same_task else None, keep_annotators)
+        rival = found.get(sample) or (None if is_same_task else last)
+        if rival is None or _counts_before(answer, rival):
             found[sample] = answer
-    # A waiting task that was removed will not be answered.
-    kept = {id_: one for id_, one in before.images.items() if not full or id_ in found or one.state != "open"}
+    kept = {id_: one for id_, one in before.images.items() if not full or id_ in found or not _only_waits(one)}
     listed = now if full else before.listed
     return before.model_copy(update={"images": {**kept, **found}, "seen": seen, "listed": listed})
+
+
+def _only_waits(answer: Answer) -> bool:
+    """Whether nobody has ever answered; when its task is removed, nobody will."""
+    return answer.state == "open" and not answer.withdrawn
 
 
 def _answer(item: Mapping[str, Any], project: Project, before: Answer | None, keep_annotators: bool) -> Answer:

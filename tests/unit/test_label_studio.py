@@ -464,6 +464,22 @@ def test_a_label_that_is_withdrawn_leaves_one_from_elsewhere(studio, root, feed)
     assert arrive(studio, root, feed).withdrawn == ()
 
 
+def test_of_two_tasks_of_an_image_the_labelled_one_counts(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box()])
+    commit(root, arrive(studio, root, feed))
+    first = studio.task(ids[0])
+    number = studio.number()
+    studio.stored[number] = first | {"id": number, "annotations": [], "updated_at": studio.now()}
+    again = arrive(studio, root, feed)
+    assert (len(again.manifest), again.withdrawn) == (0, ())
+    later = {"id": 1, "result": [box("hat")], "was_cancelled": False, "updated_at": studio.now()}
+    studio.stored[number] |= {"annotations": [later], "updated_at": studio.now()}
+    (row,) = arrive(studio, root, feed).manifest.rows()
+    assert row["id"] == ids[0]
+
+
 def test_a_deleted_task_or_project_takes_nothing_back(studio, root, feed):
     ids = request_labels(root)
     hand_over(studio, root)

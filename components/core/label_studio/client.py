@@ -22,8 +22,8 @@ from components.core.stores.settings import setting
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 MAX_ANSWER_BYTES = 256 << 20
 PAGE = 500  # tasks in one answer: with all their annotations some megabytes, which take the server seconds
-_SECONDS = Timeout(connect=10.0, read=120.0)
-_TRIES = 3
+_SECONDS = Timeout(connect=10.0, read=60.0)
+_TRIES = 2
 
 log = logging.getLogger(__name__)
 

@@ -64,7 +64,6 @@ class Project:
 
     Attributes:
         number: of the project.
-        tasks: how many there are.
         is_own: whether it was made for the job.
         control: what the boxes are called.
         image: what the image is called.
@@ -73,7 +72,6 @@ class Project:
     """
 
     number: int
-    tasks: int
     is_own: bool
     control: str
     image: str
@@ -126,7 +124,6 @@ def read_project(said: Any, place: Place) -> Project:
     ((control, one),) = controls.items()
     return Project(
         number=int(said["id"]),
-        tasks=int(said.get("task_number") or 0),
         is_own=said.get("description") == place.description,
         control=control,
         image=str(one["to_name"][0]),
