@@ -100,6 +100,17 @@ def test_deeppcb_in_small(tmp_path):
     assert third.reason
 
 
+@pytest.mark.parametrize("name", ["pcb-domain", "pcb-class"])
+def test_the_files_of_parameters_are_right(name):
+    from components.benchmark.algorithms import read_algorithms
+    from components.core.documents import read_yaml
+    from components.core.parameters import WORKFLOWS, problems
+
+    given = read_yaml((REPOSITORY / "benchmarks" / f"{name}.yaml").read_text(), name)
+    assert problems({**given, "data_url": "DeepPCB", "job_root": "jobs/pcb"}, WORKFLOWS["benchmark"]) == []
+    assert read_algorithms(given["algorithms"])
+
+
 @pytest.mark.slow
 def test_ingest_in_small(run, scenes):
     assert "times as long as ours" in run("ingest", scenes / "12.zip", "--images", 24, "--repeats", 1)

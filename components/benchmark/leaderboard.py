@@ -118,12 +118,15 @@ def cases_csv(rows: Sequence[Row]) -> str:
 
 
 def sections(entries: Sequence[Entry]) -> list[reports.Section]:
-    """The page: the table, curves by round and by labels, the matrix of tasks, what failed, and the settings."""
+    """The page: the table, curves by round and labels, the matrix of tasks, what failed, each round, and settings."""
     return [
         reports.Section("Leaderboard", _table(entries)),
         *([reports.Section("Curves", _curves(entries))] if any(entry.done for entry in entries) else []),
         *_class_sections(entries),
         *_failures(entries),
+        reports.Section(
+            "Rounds", reports.folded("What was labelled, trained and accepted in each round", _rounds(entries))
+        ),
         reports.Section("Cases", _origins(entries)),
     ]
 
@@ -226,6 +229,18 @@ def _tasks(entries: Sequence[Entry]) -> Markup:
     shown = reports.table(["algorithm", *tasks], lines, "mAP50 on each task after the last round.")
     matrix = reports.table(["algorithm", "after round", *tasks], every, "mAP50 on each task after each round.")
     return shown + reports.folded("After each round", matrix)
+
+
+def _rounds(entries: Sequence[Entry]) -> Markup:
+    """Each round of each case: the labels that it took, its training, and what became of the candidate."""
+    lines = [
+        [entry.name, row.seed, one.name, one.inferred, one.transferred, one.labelled_boxes, one.trained, one.replayed,
+         one.accepted, NO_SPREAD if one.gain is None else f"{one.gain:+.3f}", one.metrics["map50"], one.metrics["f1"]]
+        for entry in entries for row in entry.done for one in row.rounds
+    ]  # fmt: skip
+    head = ["algorithm", "seed", "round", "inferred", "sent for labels", "labelled boxes", "trained on", "replayed",
+            "accepted", "gain", "mAP50", "F1"]  # fmt: skip
+    return reports.table(head, lines, "Gain: of the candidate over the champion, in the metric of the gate.")
 
 
 def _class_sections(entries: Sequence[Entry]) -> list[reports.Section]:
