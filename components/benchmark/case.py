@@ -40,6 +40,7 @@ from components.core.pseudo_labels import Filled, fill
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import open_task
+from components.core.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -416,7 +417,8 @@ class _Runner:
 
     def _first_model(self, training: Manifest | None) -> Path:
         """The bundle of the first model, which all algorithms that begin alike share on this machine."""
-        key = json.dumps([self._algorithm.first_model(), self._seed, training and digest_of(training)], sort_keys=True)
+        parts = [VERSION, self._algorithm.first_model(), self._seed, training and digest_of(training)]
+        key = json.dumps(parts, sort_keys=True)
         folder = own_folder(self._job_root) / "benchmark" / hashlib.sha256(key.encode()).hexdigest()[:16]
         with _locked(folder.with_suffix(".lock")):
             if not (folder / "model.json").is_file():
