@@ -27,6 +27,7 @@ from components.core.cache import cache_folder, fetch_blobs
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.estimators.yolo import Yolo
+from components.core.manifest import Manifest
 from components.core.runtimes.letterbox import read_image
 from components.core.wire import Limits, decode_image, encode_image
 from components.evaluate.predictor import Predictor, open_predictor
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--big", required=True, help="the same for the cloud's model")
     parser.add_argument("--data", action="append", required=True, help="NAME=SOURCE@CLASSES; those of a name are one")
     parser.add_argument("--folder", type=Path, required=True, help="for models and predictions")
+    parser.add_argument("--images", type=int, default=1_000_000, help="of each source, at most")
     parser.add_argument("--quality", type=int, default=JPEG_QUALITY, help="of the JPEG that is sent")
     parser.add_argument("--recall", type=float, default=0.97, help="min_recall_of_cloud of the promises")
     parser.add_argument("--splits", type=int, default=100, help="random halves for the promises; 0: predictions only")
@@ -54,7 +56,7 @@ def main() -> None:
     pairs: dict[str, Pair] = {}
     for text in given.data:
         name, _, source = text.partition("=")
-        found = seen(models, source, given.folder, given.quality)
+        found = seen(models, source, given.folder, given.quality, given.images)
         pairs[name] = joined(pairs[name], found) if name in pairs else found
         print(f"{name}: {len(pairs[name])} images, {pairs[name].sizes.mean():,.0f} bytes each", flush=True)
     if not given.splits:
@@ -153,16 +155,17 @@ def opened(folder: Path, role: str, text: str) -> Predictor:
     return open_predictor(bundle, nms_threshold=0.7)
 
 
-def seen(models: Sequence[Predictor], source: str, folder: Path, quality: int) -> Pair:
+def seen(models: Sequence[Predictor], source: str, folder: Path, quality: int, most: int) -> Pair:
     """What the models find in a data set, the big one in what is sent of each image."""
     where, _, classes = source.rpartition("@")
     manifest = ingest(where, str(folder / "job"), classes=classes, ignore_classes="*").manifest.labelled()
+    manifest = Manifest(manifest.table.head(most), manifest.classes)
     paths = fetch_blobs(manifest, cache_folder(str(folder / "job")) / "blobs")
     kept = folder / f"{Path(where).parent.name}-{Path(where).stem}-{quality}"
     kept.mkdir(exist_ok=True)
     parts = []
     for start in range(0, len(paths), PART):  # each part is kept, so that a run that was stopped goes on from there
-        part = kept / f"{start:06}.npz"
+        part = kept / f"{start:06}-{len(paths[start : start + PART])}.npz"
         if not part.exists():
             part.write_bytes(looked(models, paths[start : start + PART], quality))
         parts.append(dict(np.load(part)))

@@ -243,12 +243,14 @@ def _calibrate(pair: Pair, goals: Goals, miner: str, delta: float) -> Choice:
             "relax a goal, train a better little model, or label more frames to narrow the confidence margins"
         )
     index = highest if quality else lowest
+    if not math.isfinite(thresholds[index]) and hardness.max() >= 1.0:  # no threshold lies above these
+        if lowest == index:
+            raise InputError(
+                f"traffic goals do not allow sending even the {(hardness >= 1).mean():.0%} of frames that {miner} "
+                "scores hardest: allow more traffic or choose another miner"
+            )
+        index -= 1
     threshold = thresholds[index] if math.isfinite(thresholds[index]) else 1.0
-    if not math.isfinite(thresholds[index]) and hardness.max() >= 1.0:
-        raise InputError(
-            f"traffic goals do not allow sending even the {(hardness >= 1).mean():.0%} of frames that {miner} scores "
-            "hardest: allow more traffic or choose another miner"
-        )
     point = pair.point(sent(index), threshold)
     return Choice(miner, threshold, point, _promises(goals), pair.parameters_of(miner))
 

@@ -223,6 +223,16 @@ def test_boxes_that_do_not_count_tell_which_frames_to_send():
     assert choice.point.recall_of_cloud >= 0.8
 
 
+def test_frames_of_the_highest_score_are_sent_where_none_would_have_to_be():
+    world = faint()  # frames whose boxes are all faint have the score 1
+    hardest = world.hardness("Threshold") >= 1
+    choice = calibrate(world, Goals(min_recall_of_cloud=0.5), ["Threshold"])
+    assert (choice.threshold, choice.point.fraction) == (1.0, hardest.mean())
+    assert 0 < hardest.mean() < 0.1
+    with pytest.raises(InputError, match=f"do not allow sending even the {hardest.mean():.0%} of frames"):
+        calibrate(world, Goals(max_bytes_per_frame=1.0), ["Threshold"])
+
+
 def test_a_cutoff_is_of_a_miner_that_ranks():
     with pytest.raises(InputError, match="unknown miner 'nobody'"):
         make_miner("cutoff", {"of": "nobody"})
