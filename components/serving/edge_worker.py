@@ -245,6 +245,11 @@ def run(options: Options) -> None:
         "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates; %d uploaded",
         *(count(name) for name in ("frames", "hard", "audit", "kept", "duplicates", "uploaded")),
     )
+    if count("model_loads"):
+        logging.info(
+            "knowledge base: %d frames unseen, which are kept as well; %d models loaded, %d removed for others",
+            *(count(name) for name in ("unseen", "model_loads", "model_evictions")),
+        )
     if count("joint_frames"):
         logging.info(
             "joint inference: %d frames, of which %d hard; %d of these sent, %d answered, %d answered late; %d bytes",
