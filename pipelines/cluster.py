@@ -79,6 +79,11 @@ def use_retries(task: dsl.PipelineTask, seconds: int = STEP_TIMEOUT, tries: int 
     Argo counts the longest backoff from the start of the first try, so it has to leave time for every try. A pod that
     is deleted, or lost with its node, is not tried again: KFP cannot ask for that.
 
+    By the run's id and the number of the try a step knows an earlier try. KFP fills placeholders into inputs, but not
+    into variables, so both come from the pod: the API server, and the controller of recurring runs, give every pod the
+    label (``SetPodMetadataLabels`` in backend/src/apiserver/template/v2_template.go and in the controller's
+    scheduled_workflow.go), and Argo names the node.
+
     Args:
         task: the task.
         seconds: time limit of one try.
