@@ -10,9 +10,9 @@ from typing import Any
 from components.core.cache import cache_folder
 from components.core.errors import InputError
 from components.core.stores.addresses import folder_at
-from pipelines.cluster import CREDENTIALS
 
-FOLDERS = ("data_url", "feed_url", "base_model", "initial_model", "prelabel_job")  # parameters that may be paths
+# Parameters that may be paths.
+FOLDERS = ("data_url", "test_url", "feed_url", "base_model", "initial_model", "prelabel_job")
 _PREFIXES = ("AWS_", "EDGE_")  # of variables that steps get, beside those of the cluster's secret
 _FILES = ("AWS_CA_BUNDLE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "SSL_CERT_FILE")
 _SHARED_MEMORY = "2g"  # Docker's own 64 MB are too little for processes that load images
@@ -48,6 +48,9 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
         path.mkdir(parents=True, exist_ok=True)  # what is not there the engine would make, as root
     named = [path for name in FOLDERS for path in _here(str(arguments.get(name, ""))) if path.exists()]
     read = {path if path.is_dir() else path.parent for path in named} - written
+    # Here, because the module reads what `compile` puts into the environment.
+    from pipelines.cluster import CREDENTIALS
+
     environment = {
         name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) or name.upper() in CREDENTIALS
     }
