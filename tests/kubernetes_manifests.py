@@ -1,11 +1,12 @@
 """What a manifest has to be: of the schema of Kubernetes, and its pods as Pod Security's level "restricted" asks."""
 
 import warnings
-from copy import deepcopy
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a module that leaves Python in a later version
     import kubernetes_validate
+
+from components.rollout import manifests as rollout
 
 VERSION = "1.34"
 _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
@@ -13,11 +14,8 @@ _VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persist
 
 def check(manifest: dict) -> None:
     """Raise if a manifest is not of the schema, or has a field that there is not."""
-    if manifest["kind"] == "InferenceService":  # whose pod is that of Kubernetes
-        predictor = deepcopy(manifest["spec"]["predictor"])
-        for name in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "labels", "annotations"):
-            del predictor[name]
-        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": predictor}
+    if manifest["kind"] == "InferenceService":
+        manifest = rollout.pod_of(manifest)  # of KServe's schema is the rest, see tests/cluster
     kubernetes_validate.validate(manifest, VERSION, strict=True)
 
 

@@ -165,7 +165,7 @@ def _said(error: Any) -> str:
 
 
 def _advice(status: int, said: str, role: str) -> str:
-    if status == 403:
+    if status == 403 and 'User "' in said:  # others are forbidden by quotas and policies, which say so
         return f"{said}: give the step's service account the rights of {role}"
     if status == 404:
         return f"{said}: the cluster lacks this kind of object, or the namespace"

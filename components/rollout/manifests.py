@@ -31,6 +31,7 @@ REVISION = "edge-learning/revision"  # the label that a new pod of an InferenceS
 _IMAGES = Path(components.__path__[0]).resolve().parent / "images"
 _LONGEST = 40  # of a name, with room for what is put behind it within the 63 characters of a label
 _PORT = 8080
+_SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")  # of an InferenceService, beside its pod
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,19 @@ def selector(thing: Object) -> dict[str, str]:
     """Labels of the pods that belong to an object."""
     labels = thing["metadata"]["labels"]
     return {name: labels[name] for name in (NAME, INSTANCE)}
+
+
+def pod_of(workload: Object) -> Object:
+    """A pod as a Deployment, a DaemonSet or an InferenceService makes it."""
+    spec = workload["spec"]
+    if "template" in spec:
+        template = spec["template"]
+    else:
+        predictor = dict(spec["predictor"])
+        metadata = {name: predictor.pop(name) for name in ("labels", "annotations")}
+        template = {"metadata": metadata, "spec": {n: v for n, v in predictor.items() if n not in _SCALE}}
+    metadata = template["metadata"] | {"name": f"{workload['metadata']['name']}-check"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
 def _cloud(name: str, job_root: str, chosen: ServingSettings, image: str, store_secret: str) -> list[Object]:

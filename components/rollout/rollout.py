@@ -17,7 +17,7 @@ from typing import Any
 
 from components.core.errors import ConflictError, InputError, LostRaceError, OutOfReachError, may_pass
 from components.core.kubernetes_objects import MANAGER, Namespace, Object, title
-from components.rollout.manifests import INSTANCE, JOB, MANAGED_BY, PART_OF, REVISION, selector
+from components.rollout.manifests import INSTANCE, JOB, MANAGED_BY, PART_OF, REVISION, pod_of, selector
 from components.rollout.progress import Progress, of_daemon_set, of_deployment, of_inference_service, reasons
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,9 @@ class Rollout:
         self._timeout_s, self._fraction, self._sleep = timeout_s, fraction, sleep
 
     def check(self) -> None:
-        """See that the rollout could be made: rights, kinds, forms and quotas, and that no object belongs to others.
+        """See that the rollout could be made: rights, kinds, forms, quotas, and that no object belongs to others.
+
+        Every object and a pod of each workload is applied as a dry run: what a namespace admits shows with pods alone.
 
         Raises:
             InputError: it could not.
@@ -60,6 +62,8 @@ class Rollout:
         record = self._read("ConfigMap", self._record_name)
         for manifest in (self._record(self._manifests, record), *self._manifests):
             self._apply(manifest, dry_run=True)
+            if manifest["kind"] in _WORKLOADS:
+                self._namespace.apply(pod_of(manifest), owned=False, dry_run=True)
         self._namespace.pods(selector(self._manifests[0]))
 
     def run(self) -> None:

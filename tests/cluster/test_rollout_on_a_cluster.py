@@ -44,6 +44,10 @@ class Cluster:
         api.create_namespaced_role(self.name, part)
         api.create_namespaced_role_binding(self.name, binding)
 
+    def enforce(self, level):
+        labels = {"pod-security.kubernetes.io/enforce": level}
+        client.CoreV1Api(self.admin).patch_namespace(self.name, {"metadata": {"labels": labels}})
+
     def rollout(self, serving="deployment", job_root=JOB, timeout_s=60, fraction=0.95, namespace=None, **settings):
         chosen = read(
             ServingSettings, {"serving": serving, "serving_name": "pair", "edge_source": "rtsp://camera"} | settings
@@ -105,7 +109,29 @@ class Cluster:
 
 @pytest.fixture
 def cluster(api_server, namespace):
-    return Cluster(api_server, namespace)
+    made = Cluster(api_server, namespace)
+    made.enforce("privileged")  # for what an edge worker keeps on its node
+    return made
+
+
+def test_a_pod_that_the_namespace_does_not_admit_is_found_before_anything_is_applied(cluster):
+    cluster.enforce("restricted")
+    said = r'Pod pair-edge-check .* violates PodSecurity .*"data" uses .* type "hostPath"'
+    with pytest.raises(InputError, match=said) as error:
+        cluster.rollout().check()
+    assert "rollout-role" not in str(error.value)  # which would not help
+    api = client.CoreV1Api(cluster.admin)
+    cluster.enforce("privileged")
+    body = {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "1500m"}}}
+    api.create_namespaced_resource_quota(cluster.name, body)
+    cluster.ask(
+        "PATCH",
+        f"/api/v1/namespaces/{cluster.name}/resourcequotas/small/status",
+        {"status": body["spec"] | {"used": {"requests.cpu": "0"}}},
+    )
+    with pytest.raises(InputError, match=r"Pod pair-cloud-check .* exceeded quota: small, requested: requests.cpu=2"):
+        cluster.rollout().check()
+    assert not cluster.objects()
 
 
 def test_the_role_is_enough_and_a_second_rollout_changes_nothing(cluster):
@@ -163,7 +189,7 @@ def test_a_rollout_that_fails_is_put_back_as_a_whole_and_says_why(cluster):
     cluster.rollout(cloud_max_replicas=4).run()
     template = cluster.namespace.read("Deployment", "pair-cloud")["spec"]["template"]
     pod = {"metadata": template["metadata"] | {"name": "pair-cloud-1-x"}, "spec": template["spec"]}
-    # The namespace enforces the level "restricted": that the pod is taken says that the template is of it.
+    cluster.enforce("restricted")  # the template of the cloud server is of that level
     client.CoreV1Api(cluster.admin).create_namespaced_pod(cluster.name, pod)
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "example.com/cloud:none"'}
     container = {
