@@ -51,14 +51,12 @@ def label(
 @images.small_component
 def send(
     job_root: str,
-    counts: dsl.Output[dsl.Metrics],
     settings: dict = {},  # noqa: B006
 ) -> str:
     """Send the images that were asked for last to Label Studio; nothing without `label_studio_url`.
 
     Args:
         job_root: Where the job is kept, with its lists under `to-label/`.
-        counts: How many images and boxes were sent, were there before, wait for an answer, or found no room.
         settings: Parameters by name.
 
     Returns:
@@ -75,7 +73,4 @@ def send(
         studio = read(LabelStudioSettings, settings)
         if not studio.label_studio_url or next(read_lists(open_store(job_root)), None) is None:
             return ""
-        sent = send_list(job_root, **studio.model_dump(exclude={"keep_annotators"}))
-        for name, count in sent.counts.items():
-            counts.log_metric(name, count)
-        return sent.uri
+        return send_list(job_root, **studio.model_dump(exclude={"keep_annotators"})).uri

@@ -634,7 +634,7 @@ def step(component, tmp_path, kinds, *given, settings):
 def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path):
     ids = request_labels(root)
     settings = {"label_studio_url": studio.address}
-    sent, _ = step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings=settings)
+    sent, _ = step(send_step, tmp_path, {}, root, settings=settings)
     assert sent == f"{studio.address}/projects/1/data"
     for id_ in ids[:5]:
         studio.annotate(id_, None)
@@ -647,12 +647,12 @@ def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path
 
 def test_without_an_address_nothing_is_sent(tmp_path, root):
     request_labels(root)
-    assert step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings={})[0] == ""
+    assert step(send_step, tmp_path, {}, root, settings={})[0] == ""
 
 
 def test_without_a_list_the_step_sends_nothing(studio, tmp_path, root):
     settings = {"label_studio_url": studio.address}
-    assert step(send_step, tmp_path, {"counts": dsl.Metrics}, root, settings=settings)[0] == ""
+    assert step(send_step, tmp_path, {}, root, settings=settings)[0] == ""
     assert studio.requests == []
 
 
