@@ -9,7 +9,7 @@ from threading import Lock
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, TimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, ProtocolError, SSLError, TimeoutError
 
 from components.core.backoff import Backoff
 from components.core.errors import InputError
@@ -185,9 +185,12 @@ class CloudClient:
         inner = error.reason if isinstance(error, MaxRetryError) else error
         if isinstance(inner, TimeoutError) and not isinstance(inner, NewConnectionError):
             return f"no answer within {self._timeout_s:g} s"
-        if isinstance(inner, ProtocolError) and self._url.startswith("https:"):
+        if trouble := tls_trouble(error, "--cloud-ca"):
+            return trouble
+        # A server that misses a certificate says so, ends TLS or the connection, whatever reaches this side first.
+        if isinstance(inner, (ProtocolError, SSLError)) and self._url.startswith("https:"):
             return f"{reason_of(error)}; it may ask for a client certificate: give --cloud-cert and --cloud-key"
-        return tls_trouble(error, "--cloud-ca") or reason_of(error)
+        return reason_of(error)
 
 
 def _refusal(status: int, body: bytes) -> str:

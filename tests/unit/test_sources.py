@@ -289,8 +289,7 @@ class Numbers:
 
 def drained(feed):
     while not feed.ended:
-        shot = feed.take(1)
-        if shot is not None:
+        for shot in feed.take(1):
             yield shot.number
 
 
@@ -315,7 +314,7 @@ def test_of_a_live_source_the_newest_image_is_taken_and_the_others_counted():
 
 def test_what_goes_wrong_in_the_source_is_raised_behind_its_last_image():
     feed = FrameQueue(Numbers(3, live=False, error=InputError("the disk is gone")))
-    assert [feed.take(1).number for _ in range(3)] == [0, 1, 2]
+    assert [shot.number for _ in range(3) for shot in feed.take(1)] == [0, 1, 2]
     with pytest.raises(InputError, match="the disk is gone"):
         feed.take(1)
 
