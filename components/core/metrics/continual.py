@@ -26,8 +26,9 @@ def continual_metrics(scores: ArrayLike, learned: Sequence[int]) -> dict[str, fl
 
     Returns:
         ``average_accuracy``, ``backward_transfer`` (negative where tasks were forgotten), ``forward_transfer`` (the
-        score on a task just before it was learned), ``forgetting`` (0 where nothing was) and ``retention`` (1 where
-        nothing was). Those that need a task of an earlier round are left out where there is none.
+        score on a task just before it was learned), ``forgetting`` (0 where nothing was) and ``retention`` (the sum of
+        the last scores by that of the best ones; 1 where nothing was forgotten). Those that need a task of an earlier
+        round are left out where there is none.
 
     Raises:
         ValueError: the shapes do not fit together, or a round is not there.
@@ -47,9 +48,19 @@ def continual_metrics(scores: ArrayLike, learned: Sequence[int]) -> dict[str, fl
         "backward_transfer": _of_measured(np.mean, now - at_first),
         "forward_transfer": _of_measured(np.mean, np.array(unlearned)),
         "forgetting": _of_measured(np.mean, np.array(best) - now),
-        "retention": _of_measured(np.mean, [n / b for n, b in zip(now, best, strict=True) if b > 0]),
+        "retention": _retention(now, np.array(best)),
     }
     return {name: value for name, value in figures.items() if not np.isnan(value)}
+
+
+def _retention(now: Floats, best: Floats) -> float:
+    """The part of what was learned that is kept, over all tasks together.
+
+    A mean of the parts of single tasks would be ruled by a task of which next to nothing was learned at first.
+    """
+    measured = ~np.isnan(now) & ~np.isnan(best)
+    learned = float(best[measured].sum())
+    return float(now[measured].sum()) / learned if learned > 0 else float("nan")
 
 
 def _of_measured(reduce: Callable[[Floats], np.float64], values: ArrayLike) -> float:
