@@ -26,9 +26,9 @@ def continual_metrics(scores: ArrayLike, learned: Sequence[int]) -> dict[str, fl
 
     Returns:
         ``average_accuracy``, ``backward_transfer`` (negative where tasks were forgotten), ``forward_transfer`` (the
-        score on a task just before it was learned), ``forgetting`` (0 where nothing was) and ``retention`` (the sum of
-        the last scores by that of the best ones; 1 where nothing was forgotten). Those that need a task of an earlier
-        round are left out where there is none.
+        score on a task just before it was learned), ``forgetting`` (0 where nothing was) and ``retention`` (the part
+        of the best scores that is left, 0..1). Those that need a task of an earlier round are left out where there is
+        none.
 
     Raises:
         ValueError: the shapes do not fit together, or a round is not there.
@@ -54,13 +54,13 @@ def continual_metrics(scores: ArrayLike, learned: Sequence[int]) -> dict[str, fl
 
 
 def _retention(now: Floats, best: Floats) -> float:
-    """The part of what was learned that is kept, over all tasks together.
+    """The part of what was learned that is kept, over all tasks together; what was gained since makes up for nothing.
 
     A mean of the parts of single tasks would be ruled by a task of which next to nothing was learned at first.
     """
     measured = ~np.isnan(now) & ~np.isnan(best)
     learned = float(best[measured].sum())
-    return float(now[measured].sum()) / learned if learned > 0 else float("nan")
+    return float(np.minimum(now, best)[measured].sum()) / learned if learned > 0 else float("nan")
 
 
 def _of_measured(reduce: Callable[[Floats], np.float64], values: ArrayLike) -> float:
