@@ -13,16 +13,11 @@ Names begin with the time at which the worker started, so no start overwrites wh
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
-from pathlib import Path
-
 import cv2
 
 from components.core.colours import coloured, paint
-from components.core.errors import InputError
-from components.core.stores.transfer import os_errors
 from components.serving.sinks.base import Result, sinks
+from components.serving.sinks.folders import RunFolders
 
 COLOR, MERGE, LABEL = "color", "merge", "label"
 
@@ -41,11 +36,7 @@ class MaskImages:
     needs_image = takes_masks = True
 
     def __init__(self, target: str) -> None:
-        self._folder = Path(target).expanduser()
-        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        with os_errors(f"sink masks:{target}"):
-            for name in (COLOR, MERGE, LABEL):
-                (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._folders = RunFolders("masks", target, (COLOR, MERGE, LABEL))
 
     def write(self, result: Result) -> None:
         """Write one frame into each folder."""
@@ -53,10 +44,8 @@ class MaskImages:
             return
         images = {COLOR: coloured(result.mask), MERGE: paint(result.image, result.mask), LABEL: result.mask}
         for name, image in images.items():
-            path = self._folder / name / f"{self._run}-{result.frame:08}.png"
             pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            if not cv2.imwrite(str(path), pixels):
-                raise InputError(f"{path} cannot be written: is the disk full?")
+            self._folders.write_image(name, result.frame, "png", pixels)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -15,18 +15,14 @@ lines; so no start overwrites what an earlier one wrote.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import cv2
 
 from components.core.detections import Detections
-from components.core.errors import InputError
-from components.core.stores.transfer import os_errors
 from components.serving.sinks.base import Result, sinks
+from components.serving.sinks.folders import RunFolders
 from components.serving.sinks.video import drawn
 
 ALL = "all_examples_inference_output"
@@ -49,20 +45,16 @@ class SednaOutputs:
     needs_image = takes_masks = True
 
     def __init__(self, target: str) -> None:
-        self._folder = Path(target).expanduser()
-        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        with os_errors(f"sink sedna:{target}"):
-            for name in (ALL, EDGE, CLOUD):
-                (self._folder / name).mkdir(parents=True, exist_ok=True)
+        self._folders = RunFolders("sedna", target, (ALL, EDGE, CLOUD))
 
     def write(self, result: Result) -> None:
         """Write one frame into each folder that it belongs to."""
         for name, found in _outputs(result):
             one = replace(result, detections=found)
-            path = self._folder / name / f"{self._run}-{result.frame:08}.jpeg"
-            if self.needs_image and not cv2.imwrite(str(path), drawn(one), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]):
-                raise InputError(f"{path} cannot be written: is the disk full?")
-            with (self._folder / name / f"{self._run}.jsonl").open("a", encoding="utf-8") as file:
+            if self.needs_image:
+                quality = (cv2.IMWRITE_JPEG_QUALITY, _QUALITY)
+                self._folders.write_image(name, result.frame, "jpeg", drawn(one), quality)
+            with self._folders.path(name, ".jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(one.record(), ensure_ascii=False) + "\n")
 
     def close(self) -> None:
