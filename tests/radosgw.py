@@ -11,6 +11,8 @@ from pathlib import Path
 
 import urllib3
 
+from components.core.processes import end
+
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "ceph-authtool", "monmaptool")
 DEBIAN_PACKAGES = "radosgw ceph-mon ceph-osd ceph-common"
 CONFIGURATION = """
@@ -109,12 +111,7 @@ def _running(folder: Path, *command: str) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _free_ports(count: int) -> list[int]:

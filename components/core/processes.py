@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import components
 
@@ -23,3 +25,13 @@ def module_environment() -> dict[str, str]:
     ours = str(Path(components.__path__[0]).resolve().parent)
     path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def end(process: subprocess.Popen[Any], patience_s: float = 20) -> None:
+    """Ask a process to end, and kill it where it does not in that time."""
+    process.terminate()
+    try:
+        process.wait(timeout=patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

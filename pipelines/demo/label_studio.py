@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import InputError
+from components.core.processes import end
 
 USER = "demo@example.com"
 FIRST_START_SECONDS = 900.0  # it makes its database: 50 seconds where the processor has little else to do, or minutes
@@ -65,12 +66,7 @@ def label_studio(program: Path, folder: Path, document_root: Path, port: int = 0
         _await(server.address, process, log)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _environment(server: Server, folder: Path, document_root: Path) -> Mapping[str, str]:

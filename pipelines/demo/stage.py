@@ -19,7 +19,7 @@ import numpy as np
 from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars, sidecar_key
 from components.core.job.label_requests import read_lists
-from components.core.processes import module_command, module_environment
+from components.core.processes import end, module_command, module_environment
 from components.core.stores.open import open_store
 from pipelines.demo.scenes import CLASSES, Box, draw_scene
 
@@ -178,12 +178,7 @@ def edge_worker(node: str, job_root: Path, camera: Camera, folder: Path) -> Iter
     try:
         yield Worker(node, log, port, process)
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def label(job_root: Path, cameras: Sequence[Camera], feed: Feed) -> int:

@@ -14,6 +14,8 @@ import urllib3
 import yaml
 from kubernetes import client
 
+from components.core.processes import end
+
 ADMIN, STEP = "token-of-the-administrator", "token-of-the-step"
 STEP_ACCOUNT = "system:serviceaccount:kubeflow:pipeline-runner"  # who runs the steps of a pipeline
 _TOKENS = f'{ADMIN},admin,1,"system:masters"\n{STEP},{STEP_ACCOUNT},2,"system:serviceaccounts,system:authenticated"\n'
@@ -116,12 +118,7 @@ def _running(where: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _wait_until_ready(running: ApiServer, process: subprocess.Popen[bytes], log: Path) -> None:
