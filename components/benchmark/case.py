@@ -36,7 +36,7 @@ from components.core.metrics.continual import continual_metrics
 from components.core.metrics.ianvs import samples_transfer_ratio
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.chance import draw
-from components.core.pseudo_labels import Filled, fill
+from components.core.pseudo_labels import Filled, fill, lacking_samples
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import open_task
@@ -239,8 +239,9 @@ class _Runner:
         else:
             replayed = self._replayed(round(algorithm.replay_ratio * len(chosen)), number)
             row.replayed = sum(map(len, replayed))
-            parts, row.filled = self._filled([chosen, *replayed, *self._known.val, one.val], number)
+            parts, row.filled = self._filled([chosen, *replayed, *self._known.val, one.val])
         training = self._samples(parts, number)
+        row.lacking = lacking_samples(training)
         row.trained = len(training.split("train"))
         row.sample_epochs = row.trained * algorithm.epochs
         self._learned(chosen, one.val)
@@ -269,7 +270,11 @@ class _Runner:
         classes = self._classes(number)
         whole = dict(self._stream.everything.table.select("id", "annotations").iter_rows())
         rows = [
-            {**row, "annotations": [box for box in whole[row["id"]] if box["class_id"] in classes]}
+            {
+                **row,
+                "annotations": [box for box in whole[row["id"]] if box["class_id"] in classes],
+                "unlabelled_classes": None,
+            }
             for row in part.rows()
         ]
         return Manifest.of(rows, part.classes)
@@ -346,20 +351,13 @@ class _Runner:
             return 0, len(self._stream.test)
         return self._count_hard(self._stream.test), len(self._stream.test)
 
-    def _filled(self, parts: Sequence[Manifest], number: int) -> tuple[list[Manifest], dict[str, int]]:
+    def _filled(self, parts: Sequence[Manifest]) -> tuple[list[Manifest], dict[str, int]]:
         """The samples with the champion's confident boxes of classes that were not labelled in them."""
         mode = self._algorithm.fill_unlabelled
-        known = self._classes(number)
-        lacking = {
-            id_: known - one.classes
-            for one in self._stream.rounds[: number + 1]
-            for side in (one.train, one.val)
-            for id_ in side.table["id"]
-            if known - one.classes
-        }
-        if mode == "off" or not lacking:
+        if mode == "off":
             return list(parts), {}
-        made: list[Filled] = [fill(part, lacking, self._predict, self._algorithm.fill_confidence) for part in parts]
+        known = [self._stream.test.classes.index(name) for name in self._model.detector.bundle.classes]
+        made: list[Filled] = [fill(part, known, self._predict, self._algorithm.fill_confidence) for part in parts]
         counts: dict[str, int] = {}
         for one in made:
             for name, boxes in one.boxes.items():
@@ -389,7 +387,11 @@ class _Runner:
         place = {number_: index for index, number_ in enumerate(order)}
         names = self._stream.test.classes
         rows = [
-            {**row, "annotations": [{**box, "class_id": place[box["class_id"]]} for box in row["annotations"]]}
+            {
+                **row,
+                "annotations": [{**box, "class_id": place[box["class_id"]]} for box in row["annotations"]],
+                "unlabelled_classes": [place[one] for one in row["unlabelled_classes"] or () if one in place],
+            }
             for part in parts for row in part.rows()
         ]  # fmt: skip
         return Manifest.of(sorted(rows, key=lambda row: row["id"]), [names[index] for index in order])

@@ -17,6 +17,7 @@ from components.core.colours import colour_of
 from components.core.errors import InputError
 from components.core.parameters.check import unknown
 from components.core.reports import page as reports
+from components.core.tasks.base import listed
 
 SHOWN = (
     "map50", "map50_95", "f1", "f1_ianvs", "samples_transfer_ratio", "labelled_images", "labelled_boxes", "forgetting",
@@ -244,16 +245,16 @@ def _rounds(entries: Sequence[Entry]) -> Markup:
 
 
 def _class_sections(entries: Sequence[Entry]) -> list[reports.Section]:
-    """Pseudo-labels, where there were any."""
+    """Samples without labels of a class, and pseudo-labels, where there were any."""
     lines = [
-        [entry.name, row.seed, one.name, row.settings["fill_unlabelled"],
-         ", ".join(f"{name} {count}" for name, count in one.filled.items())]
-        for entry in entries for row in entry.done for one in row.rounds if one.filled
+        [entry.name, row.seed, one.name, listed(one.lacking), row.settings["fill_unlabelled"], listed(one.filled)]
+        for entry in entries for row in entry.done for one in row.rounds if one.lacking
     ]  # fmt: skip
     if not lines:
         return []
-    caption = "The champion's confident boxes of classes that were not labelled in a sample."
-    table = reports.table(["algorithm", "seed", "round", "mode", "boxes"], lines, caption)
+    caption = "Samples that were labelled without a class, and the champion's confident boxes of it."
+    head = ["algorithm", "seed", "round", "samples without labels", "fill_unlabelled", "champion's boxes"]
+    table = reports.table(head, lines, caption)
     return [reports.Section("Classes that were not labelled", table)]
 
 

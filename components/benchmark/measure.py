@@ -83,13 +83,15 @@ def measure(
 
 
 def predictions(samples: Manifest, model: Detector, nms_threshold: float, folder: Path) -> list[Detections]:
-    """What a model finds in each sample, down to the lowest score that measuring needs, in the samples' classes."""
-    local = open_task("detection").local(samples, folder)
+    """What a model finds in each sample and labels can judge, down to the lowest score that measuring needs."""
+    task = open_task("detection")
+    local = task.local(samples, folder)
     table = samples.class_numbers(model.bundle.classes, "the model", "all rounds must have its classes")
-    return [
-        model.predict([read_image(path)], confidence=MIN_SCORE, nms=nms_threshold)[0].renumbered(table)
-        for path in local.paths
-    ]
+
+    def found(path: Path) -> Detections:
+        return model.predict([read_image(path)], confidence=MIN_SCORE, nms=nms_threshold)[0].renumbered(table)
+
+    return [task.result(local, index, found(path)) for index, path in enumerate(local.paths)]
 
 
 def score_matrix(rounds: Sequence[Mapping[str, float]], tasks: Sequence[Task]) -> np.ndarray:

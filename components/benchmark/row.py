@@ -39,6 +39,7 @@ class RoundRow(BaseModel):
         labelled_boxes: boxes in them.
         trained: samples of the training.
         replayed: of these from earlier rounds.
+        lacking: how many of them have no labels of a class, by class.
         filled: pseudo-labels that were found, by class.
         sample_epochs: samples times epochs of the training.
         accepted: the candidate became the champion.
@@ -57,6 +58,7 @@ class RoundRow(BaseModel):
     labelled_boxes: int = 0
     trained: int = 0
     replayed: int = 0
+    lacking: dict[str, int] = {}
     filled: dict[str, int] = {}
     sample_epochs: int = 0
     accepted: bool = False

@@ -272,10 +272,15 @@ def _sides(groups: Mapping[str, str], train_ratio: float, val_ratio: float, seed
 
 
 def _labelled_for(part: Manifest, ids: Sequence[str], classes: frozenset[int], side: str) -> Manifest:
-    """Samples with the boxes of some classes alone."""
+    """Samples with the boxes of some classes alone; the others were not labelled."""
     chosen = part.where(pl.col("id").is_in(ids)).table.with_columns(split=pl.lit(side)).sort("id")
+    others = sorted(set(range(len(part.classes))) - classes)
     rows = [
-        {**row, "annotations": [box for box in row["annotations"] if box["class_id"] in classes]}
+        {
+            **row,
+            "annotations": [box for box in row["annotations"] if box["class_id"] in classes],
+            "unlabelled_classes": others,
+        }
         for row in chosen.iter_rows(named=True)
     ]
     return Manifest.of(rows, part.classes)

@@ -3,20 +3,22 @@
 It is a Parquet file of references. The images themselves stay in the store as blobs named by the SHA-256 of their
 bytes. One row is one image:
 
-========== ================ ============================================================================
-column     type             meaning
-========== ================ ============================================================================
-id         string           SHA-256 of the image's bytes, 64 hex digits; unique
-uri        string           where the bytes lie: ``file:///...`` or ``s3://...``
-width      int32            pixels, as displayed (EXIF orientation applied)
-height     int32            pixels
-split      string           ``train``, ``val``, ``test``, or empty before ``prepare`` has decided
-group      string           samples that must share a split (one video, one site); the id where there is none
-source     string           where it came from: the path inside the archive or folder
-round      int32            the round that brought it in; 0 for a first import
-annotations list(struct)    boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: unlabelled
-mask       string           where the class of each pixel lies, as ``uri``; null: there is no mask
-========== ================ ============================================================================
+================== ============ ============================================================================
+column             type         meaning
+================== ============ ============================================================================
+id                 string       SHA-256 of the image's bytes, 64 hex digits; unique
+uri                string       where the bytes lie: ``file:///...`` or ``s3://...``
+width              int32        pixels, as displayed (EXIF orientation applied)
+height             int32        pixels
+split              string       ``train``, ``val``, ``test``, or empty before ``prepare`` has decided
+group              string       samples that must share a split (one video, one site); the id where there is none
+source             string       where it came from: the path inside the archive or folder
+round              int32        the round that brought it in; 0 for a first import
+annotations        list(struct) boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: unlabelled
+mask               string       where the class of each pixel lies, as ``uri``; null: there is no mask
+unlabelled_classes list(int32)  each ``class_id`` that was not labelled: an object of it may be there and have no
+                                box, as with LVIS' ``not_exhaustive_category_ids``; null: every class was
+================== ============ ============================================================================
 
 Box coordinates are those of :class:`components.core.detections.Detections`. A mask is a blob, too: a PNG of 8 bits and
 one channel, as wide and high as the image is displayed, whose pixels are ``class_id``, or 255 (void) where unlabelled;
@@ -52,7 +54,9 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "round": pl.Int32,
     "annotations": pl.List(ANNOTATION),
     "mask": pl.String,
+    "unlabelled_classes": pl.List(pl.Int32),
 }
+_ADDED = ("mask", "unlabelled_classes")  # columns that manifests did not always have
 LABELLED = pl.col("annotations").is_not_null() | pl.col("mask").is_not_null()  # with boxes, or none to draw; or a mask
 
 
@@ -75,7 +79,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: str | Path) -> Manifest:
-        """Read a manifest and check that it is one; older ones, from before there were masks, have none.
+        """Read a manifest and check that it is one; columns that an older one lacks are null.
 
         Raises:
             NotFoundError: no such file.
@@ -84,7 +88,7 @@ class Manifest:
         if not Path(path).is_file():
             raise NotFoundError(f"manifest {path}: no such file")
         try:
-            table = with_masks(pl.read_parquet(path))
+            table = with_added_columns(pl.read_parquet(path))
             metadata = pl.read_parquet_metadata(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise InputError(f"manifest {path}: not a readable Parquet file ({error})") from error
@@ -128,7 +132,7 @@ class Manifest:
     def without_labels(self, ids: Collection[str]) -> Manifest:
         """The same samples, of which some have no labels any more, and so no split."""
         gone = pl.col("id").is_in(list(ids))
-        nothing = {"annotations": None, "mask": None, "split": ""}
+        nothing = {"annotations": None, "mask": None, "unlabelled_classes": None, "split": ""}
         changed = [
             pl.when(gone).then(pl.lit(value)).otherwise(pl.col(name)).alias(name) for name, value in nothing.items()
         ]
@@ -170,14 +174,21 @@ class Manifest:
         """Each sample as a dictionary, in table order."""
         return self.table.iter_rows(named=True)
 
+    def unlabelled_classes(self) -> list[frozenset[int]]:
+        """The classes that were not labelled in each sample, in table order."""
+        return [frozenset(numbers or ()) for numbers in self.table["unlabelled_classes"].to_list()]
+
     def truths(self) -> list[Detections]:
         """The labelled boxes of each sample, in table order; none for an unlabelled sample."""
         return [truth(annotations) for annotations in self.table["annotations"].to_list()]
 
 
-def with_masks(table: pl.DataFrame) -> pl.DataFrame:
-    """A table with the column ``mask``, which manifests did not always have."""
-    return table if "mask" in table.columns else table.with_columns(pl.lit(None, pl.String).alias("mask"))
+def with_added_columns(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with the columns that manifests did not always have, null where they are missing."""
+    missing = [name for name in _ADDED if name not in table.columns]
+    grown = table.with_columns(pl.lit(None, SCHEMA[name]).alias(name) for name in missing)
+    strange = [name for name in grown.columns if name not in SCHEMA]
+    return grown.select([name for name in SCHEMA if name in grown.columns] + strange)
 
 
 def truth(annotations: Sequence[dict[str, Any]] | None) -> Detections:

@@ -1,18 +1,18 @@
 """Pseudo-labels: a model's confident boxes of classes that were not labelled in a sample.
 
-When a job gets a new class, its old samples were labelled without it, and the new ones perhaps with it alone. An
-object that is there and has no box teaches the next model that it is background. So what was not labelled is not taken
-for background: the boxes of the deployed model that are sure enough fill it.
+When a job gets a new class, its old samples were labelled without it, and the new ones perhaps with it alone. What was
+not labelled is not taken for background in training and evaluation, but it teaches nothing either: the boxes of the
+deployed model that are sure enough fill it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from components.core.detections import Detections, iou
 from components.core.manifest import Manifest, truth
@@ -35,45 +35,29 @@ class Filled:
     samples: int
 
 
-def unlabelled_classes(manifest: Manifest) -> dict[str, frozenset[int]]:
-    """The classes that nobody looked for in a sample, as far as the rounds show it: by id, where there are any.
-
-    A class was not labelled in the rounds before the one that first has a box of it. And a round that brings a new
-    class may have labels of that alone: an older class without a box in the whole round was not labelled in it.
-    """
-    labelled = manifest.where(pl.col("annotations").is_not_null())
-    shown: dict[int, set[int]] = {}
-    for number, boxes in labelled.table.select("round", "annotations").iter_rows():
-        shown.setdefault(number, set()).update(box["class_id"] for box in boxes)
-    numbers = sorted(shown)
-    first = {class_id: number for number in reversed(numbers) for class_id in shown[number]}
-    lacking = {}
-    for number in numbers:
-        brings_one = number > min(first.values(), default=number) and number in first.values()
-        later = {class_id for class_id, since in first.items() if since > number}
-        older = {class_id for class_id, since in first.items() if since < number} - shown[number]
-        lacking[number] = frozenset(later | older if brings_one else later)
-    pairs = labelled.table.select("id", "round").iter_rows()
-    return {id_: lacking[number] for id_, number in pairs if lacking[number]}
+def lacking_samples(samples: Manifest) -> dict[str, int]:
+    """In how many samples a class was not labelled, by its name; without those that were labelled in all."""
+    counts = Counter(number for numbers in samples.unlabelled_classes() for number in numbers)
+    return {name: counts[number] for number, name in enumerate(samples.classes) if counts[number]}
 
 
 def fill(
     manifest: Manifest,
-    unlabelled: Mapping[str, Collection[int]],
+    known: Collection[int],
     predict: Callable[[Mapping[str, Any]], Detections],
     min_score: float,
 ) -> Filled:
-    """Add a model's boxes of the classes that were not labelled.
+    """Add a model's boxes of the classes that were not labelled, which stay classes that were not labelled whole.
 
     Args:
         manifest: samples with boxes; those without labels stay so.
-        unlabelled: class numbers by id; samples that are not in it stay as they are.
+        known: numbers of the classes that the model knows.
         predict: what the model finds in the image of a row, in the class numbers of the manifest.
         min_score: least score of a box that is added.
     """
     rows, counts, changed = [], dict.fromkeys(manifest.classes, 0), 0
-    for row in manifest.rows():
-        classes = unlabelled.get(row["id"], ())
+    for row, unlabelled in zip(manifest.rows(), manifest.unlabelled_classes(), strict=True):
+        classes = unlabelled & set(known)
         if classes and row["annotations"] is not None:
             added = _new_boxes(truth(row["annotations"]), predict(row), classes, min_score)
             for number in added.classes:

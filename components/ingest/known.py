@@ -12,7 +12,7 @@ import polars as pl
 from components.core.cache import local_file
 from components.core.errors import InputError
 from components.core.job.state import State
-from components.core.manifest import Manifest, with_masks
+from components.core.manifest import Manifest, with_added_columns
 from components.core.stores.open import Store
 
 
@@ -48,7 +48,7 @@ class Known:
             classes = tuple(json.loads(pl.read_parquet_metadata(path).get("classes", "[]")))
             if not ids:
                 return cls(classes, {})
-            rows = with_masks(pl.scan_parquet(path).filter(pl.col("id").is_in(ids)).collect())
+            rows = with_added_columns(pl.scan_parquet(path).filter(pl.col("id").is_in(ids)).collect())
         except (pl.exceptions.PolarsError, ValueError, OSError) as error:
             raise InputError(f"manifest {store.uri_of(state.manifest)}: cannot be read ({error})") from error
         labels = rows.select("id", "annotations", "mask").iter_rows()

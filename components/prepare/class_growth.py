@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from components.core.cache import cache_folder, version_folder
 from components.core.detections import Detections
 from components.core.job.job import Job
 from components.core.manifest import Manifest
-from components.core.pseudo_labels import Filled, fill, unlabelled_classes
+from components.core.pseudo_labels import Filled, fill, lacking_samples
 from components.core.reports import page as reports
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
-from components.core.tasks.base import open_task
+from components.core.tasks.base import listed, open_task
 from components.prepare.replay import RoundData
 
 log = logging.getLogger(__name__)
@@ -46,38 +45,26 @@ def complete(
         data: of the round.
         job: whose champion looks.
         champion: its version; None where there is none.
-        mode: ``off``; ``report`` counts the boxes; ``fill`` trains on them.
+        mode: ``off``: it is not asked; ``report`` counts the boxes; ``fill`` trains on them.
         min_score: of a box that counts.
 
     Raises:
         InputError: the champion cannot be loaded, or an image is out of reach.
     """
-    lacking = {} if mode == "off" or champion is None else _lacking(data)
-    if not lacking or champion is None:
+    lacking = lacking_samples(data.training)
+    if not lacking:
         return Completed(data.training)
+    log.info("training samples without labels of a class: %s", listed(lacking))
+    found = None if mode == "off" or champion is None else _found(data.training, job, champion, min_score)
+    training = found.manifest if found and mode == "fill" else data.training
+    return Completed(training, [_section(len(data.training), lacking, found, mode)])
+
+
+def _found(training: Manifest, job: Job, champion: str, min_score: float) -> Filled | None:
+    """What the champion finds of the classes that were not labelled; None where it gives no boxes."""
     folder = version_folder(job.store.uri, "champion", champion)
-    bundle = job.fetch_bundle(champion, folder)
-    task = open_task(bundle.task)
-    if not task.gives_boxes:
-        return Completed(data.training)
-    known = {data.manifest.classes.index(name) for name in bundle.classes if name in data.manifest.classes}
-    found = _filled(data.training, {id_: classes & known for id_, classes in lacking.items()}, job, folder, min_score)
-    counted = ", ".join(f"{name} {count}" for name, count in found.boxes.items()) or "none"
-    log.info("boxes of classes that were not labelled, in %d of %d samples: %s", found.samples, len(lacking), counted)
-    return Completed(
-        found.manifest if mode == "fill" else data.training, [_section(found, len(lacking), filled=mode == "fill")]
-    )
-
-
-def _lacking(data: RoundData) -> dict[str, frozenset[int]]:
-    """The classes that were not labelled in a training sample, by id."""
-    everywhere = unlabelled_classes(data.manifest)
-    return {id_: everywhere[id_] for id_ in data.training.table["id"] if id_ in everywhere}
-
-
-def _filled(
-    training: Manifest, lacking: Mapping[str, frozenset[int]], job: Job, folder: Path, min_score: float
-) -> Filled:
+    if not open_task(job.fetch_bundle(champion, folder).task).gives_boxes:
+        return None
     model = open_detector("onnx", folder)
     numbers = [training.classes.index(name) if name in training.classes else -1 for name in model.bundle.classes]
     task, blobs = open_task(model.bundle.task), cache_folder(job.store.uri) / "blobs"
@@ -87,16 +74,21 @@ def _filled(
         found = model.predict([read_image(path)], confidence=min_score, nms=model.bundle.nms_threshold)
         return found[0].renumbered(numbers)
 
-    return fill(training, lacking, predict, min_score)
+    found = fill(training, set(numbers), predict, min_score)
+    log.info("the champion's boxes of these classes, in %d samples: %s", found.samples, listed(found.boxes) or "none")
+    return found
 
 
-def _section(found: Filled, samples: int, *, filled: bool) -> reports.Section:
-    """What was found."""
+def _section(samples: int, lacking: Mapping[str, int], found: Filled | None, mode: str) -> reports.Section:
+    """How many samples lack which classes, and what the champion finds of these."""
     body = reports.note(
-        f"{samples} training samples were labelled without a class that the job has; in {found.samples} of them the "
-        "champion is sure of objects of such a class."
+        f"Of {samples} training samples, some were labelled without a class that the job has. Objects of such a class "
+        "are not taken for background there."
     )
-    if found.boxes:
-        what = "Boxes that are trained on." if filled else "Not trained on; set fill_unlabelled=fill to do so."
-        body += reports.table(["class", "boxes"], found.boxes.items(), what)
+    boxes: dict[str, int] | None = None if found is None else found.boxes
+    rows = [[name, count, "not counted" if boxes is None else boxes.get(name, 0)] for name, count in lacking.items()]
+    what = "The champion's boxes are trained on."
+    if mode != "fill" or found is None:
+        what = "The champion's boxes are not trained on; fill_unlabelled=fill does so."
+    body += reports.table(["class", "samples without its labels", "champion's boxes"], rows, what)
     return reports.Section("Classes that were not labelled", body)

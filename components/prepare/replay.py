@@ -1,6 +1,6 @@
 """The data of one round: what is new, what is replayed so that nothing is forgotten, and what is measured on.
 
-Three rules hold over all rounds:
+Four rules hold over all rounds:
 
 - A sample that has once been given a split keeps it, whatever the ratios and the seed are later; a new sample goes
   where its group went. So no image is ever trained on in one round and measured on in another.
@@ -8,6 +8,7 @@ Three rules hold over all rounds:
   mask, replaces the old ones and nothing else; the sample is trained on as a new one.
 - The core set is frozen: the test samples of the first rounds. Later rounds add nothing to it and take nothing away.
   Corrected labels are corrected there too, since candidate and champion are both measured on it anew in each round.
+- A class that comes later was not labelled in older samples, see :mod:`components.prepare.label_sets`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import polars as pl
 from components.core.errors import InputError
 from components.core.manifest import SCHEMA, Manifest
 from components.core.reports import page as reports
+from components.prepare import label_sets
 from components.prepare.balance import class_warnings
 from components.prepare.splits import LABELS, Splits, is_labelled, too_few_tests
 
@@ -227,7 +229,14 @@ def _join_classes(known: Manifest, new: Manifest) -> Manifest:
             f"the new masks have the classes {list(new.classes)}, but the job has {list(known.classes)}: ingest them "
             "again through the job's feed, which assigns the job's class ids"
         )
-    rows = [{**row, "annotations": _renumbered(row["annotations"], places)} for row in new.rows()]
+    rows = [
+        {
+            **row,
+            "annotations": _renumbered(row["annotations"], places),
+            "unlabelled_classes": row["unlabelled_classes"] and [places[one] for one in row["unlabelled_classes"]],
+        }
+        for row in new.rows()
+    ]
     return Manifest.of(rows, classes)
 
 
@@ -255,9 +264,10 @@ def _sort_out(known: Manifest, new: Manifest, number: int) -> tuple[list[dict[st
 
 
 def _merge(known: Manifest, arrived: Sequence[Mapping[str, Any]], classes: tuple[str, ...]) -> Manifest:
-    replaced = known.table.filter(~pl.col("id").is_in([row["id"] for row in arrived]))
-    added = pl.DataFrame(list(arrived), schema=SCHEMA)
-    return Manifest(pl.concat([replaced, added]).sort("round", "id"), classes)
+    kept = label_sets.of_known(known, classes).table.filter(~pl.col("id").is_in([row["id"] for row in arrived]))
+    had = range(len(known.classes)) if len(known.labelled()) else ()
+    added = pl.DataFrame(label_sets.of_arrivals(arrived, had), schema=SCHEMA)
+    return Manifest(pl.concat([kept, added]).sort("round", "id"), classes)
 
 
 def _weights(pool: Manifest) -> dict[str, float]:

@@ -218,7 +218,11 @@ def digest_of(manifest: Manifest) -> str:
     """A digest of what a manifest says of its samples, wherever their images lie."""
     rows = json.dumps(
         [
-            [r["id"], r["split"], r["annotations"], *([PurePosixPath(r["mask"]).name] if r["mask"] else [])]
+            [
+                *(r["id"], r["split"], r["annotations"]),
+                *([PurePosixPath(r["mask"]).name] if r["mask"] else []),
+                *([{"unlabelled_classes": r["unlabelled_classes"]}] if r["unlabelled_classes"] else []),
+            ]
             for r in manifest.table.sort("id").iter_rows(named=True)
         ]
     )

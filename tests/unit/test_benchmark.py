@@ -231,7 +231,8 @@ def made(algorithm, seed, error="", baseline="", **figures):
     rounds = [
         RoundRow(name=f"round {n}", labelled_boxes=10 * n, metrics={"map50": figures.get("map50", 0), "f1": 0.25},
                  gain=0.125 if n == 2 else None,
-                 tasks={"a": 0.5, "b": 0.1 * n}, filled={"helmet": 3} if n == 2 else {})
+                 tasks={"a": 0.5, "b": 0.1 * n},
+                 lacking={"vest": 7} if n == 2 else {}, filled={"helmet": 3} if n == 2 else {})
         for n in (1, 2)
     ]  # fmt: skip
     return Row(
@@ -279,7 +280,7 @@ def test_the_page_is_one_file_with_curves_tasks_failures_and_pseudo_labels(tmp_p
     page = path.read_text()
     assert "0.600 ± 0.141" in page and "1 of 2" in page
     assert "out of &lt;memory&gt;" in page
-    assert "helmet 3" in page and "+0.125" in page
+    assert "helmet 3" in page and "vest 7" in page and "+0.125" in page
     assert page.count("<svg") == 1
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 

@@ -36,7 +36,7 @@ def grown(tmp_path_factory):
     root = folder / "job"
     everything = ingest(str(folder / "data"), str(root), classes="red,blue").manifest
     half = len(everything) // 2
-    first = only(Manifest(everything.table.head(half), everything.classes), 0, 1)
+    first = Manifest(only(Manifest(everything.table.head(half), everything.classes), 0, 1).table, ("red",))
     second = only(Manifest(everything.table.tail(half), everything.classes), 1, 2)
     known = round_manifest(None, first, round_number=1, min_test_samples=2, train_ratio=0.6, val_ratio=0.2).manifest
     data = round_manifest(known, second, round_number=2, min_test_samples=2, train_ratio=0.6, val_ratio=0.2)
@@ -67,21 +67,25 @@ def test_the_old_class_is_filled_into_new_images_and_labels_of_people_stay(grown
             assert row["annotations"] == before[row["id"]]
     (section,) = done.sections
     count = sum(len(boxes(row["annotations"], 0)) for row in new)
-    assert f"<td>{count}</td>" in section.body and "Boxes that are trained on." in section.body
+    old = len(done.training) - len(new)
+    assert f">red</td><td>{len(new)}</td><td>{count}</td>" in section.body
+    assert f">blue</td><td>{old}</td><td>0</td>" in section.body
+    assert "are trained on" in section.body
 
 
 def test_a_report_counts_the_same_and_changes_nothing(grown):
     job, data, _ = grown
     done = complete(data, job, "r0001-00000001", mode="report", min_score=0.5)
     assert done.training.table.equals(data.training.table)
-    assert "set fill_unlabelled=fill" in done.sections[0].body
+    assert "fill_unlabelled=fill does so" in done.sections[0].body
 
 
 @pytest.mark.parametrize(("mode", "champion"), [("off", "r0001-00000001"), ("fill", None)])
 def test_without_a_champion_or_a_wish_nothing_is_looked_at(grown, mode, champion):
     job, data, _ = grown
     done = complete(data, job, champion, mode=mode, min_score=0.5)
-    assert done.training is data.training and done.sections == ()
+    assert done.training is data.training
+    assert done.sections[0].body.count("not counted") == 2
 
 
 def test_what_the_job_keeps_has_no_pseudo_labels(grown):

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+import torch
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError
@@ -330,3 +332,25 @@ def test_a_class_that_stays_keeps_its_outputs_when_others_come():
     assert (len(now_scores), len(now_boxes)) == (4, 16)
     assert torch.equal(now_scores[[0, 1, 3]], scores[[0, 2, 1]])
     assert torch.equal(now_boxes.reshape(4, 4, -1)[[0, 1, 3]], boxes.reshape(3, 4, -1)[[0, 2, 1]])
+
+
+def test_background_may_be_of_a_class_that_was_not_labelled():
+    from components.core.estimators.faster_rcnn import classification_loss
+
+    logits = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.1, 0.2]], requires_grad=True)
+    labels = torch.tensor([0, 1])
+    plain = classification_loss(logits, labels, torch.zeros(2, 3, dtype=torch.bool))
+    assert plain.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item())
+    unlabelled = torch.tensor([[False, False, True], [False, False, True]])
+    loss = classification_loss(logits, labels, unlabelled)
+    either, other = np.exp(1) + np.exp(3), np.exp(2)
+    known = torch.nn.functional.cross_entropy(logits[1:], labels[1:]).item()  # an object is no other class
+    assert loss.item() == pytest.approx((-np.log(either / (either + other)) + known) / 2)
+
+
+def test_a_model_learns_from_samples_without_labels_of_a_class(job, trained, tmp_path):
+    root, manifest = job
+    table = manifest.table.with_columns(unlabelled_classes=pl.lit([1], pl.List(pl.Int32)))
+    options = QUICK | {"epochs": 1, "base_model": str(root / "model")}
+    found = train(Manifest(table, manifest.classes), tmp_path / "model", job_root=str(root), **options)
+    assert found.bundle.classes == manifest.classes

@@ -97,6 +97,8 @@ class Estimator(ABC, Generic[Found]):
     ) -> None:
         """Train what was loaded.
 
+        A class in ``unlabelled_classes`` of a sample was not labelled there: where it has no box, nothing is known.
+
         Args:
             train: what the weights are fitted to.
             val: what the best epoch is chosen by.

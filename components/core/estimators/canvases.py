@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from components.core.runtimes.letterbox import letterbox, read_image
 from components.core.tasks.base import LocalSamples
 
-Truth = dict[str, torch.Tensor]  # boxes (N, 4) in canvas pixels, labels (N,) counted from 1
+# boxes (N, 4) in canvas pixels, labels (N,) counted from 1; unlabelled (U,) classes that were not labelled, likewise
+Truth = dict[str, torch.Tensor]
 
 
 class Canvases:
@@ -28,6 +29,7 @@ class Canvases:
     def __init__(self, samples: LocalSamples, image_size: tuple[int, int], order: Sequence[tuple[int, bool]]) -> None:
         self._paths = samples.paths
         self._truths = samples.manifest.truths()
+        self._unlabelled = samples.manifest.unlabelled_classes()
         self._image_size = image_size
         self._order = order
 
@@ -47,7 +49,8 @@ class Canvases:
             boxes = np.stack([width - x2, y1, width - x1, y2], axis=1)
         pixels = torch.from_numpy(np.ascontiguousarray(canvas.transpose(2, 0, 1)))
         labels = torch.from_numpy(truth.classes.astype(np.int64) + 1)
-        return pixels, {"boxes": torch.from_numpy(boxes), "labels": labels}
+        unlabelled = torch.tensor(sorted(self._unlabelled[index]), dtype=torch.int64) + 1
+        return pixels, {"boxes": torch.from_numpy(boxes), "labels": labels, "unlabelled": unlabelled}
 
 
 def batches(canvases: Canvases, batch: int, workers: int) -> Any:

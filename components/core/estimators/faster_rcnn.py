@@ -18,6 +18,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import clip_boxes_to_image
 
@@ -75,12 +76,20 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
         Args:
             canvases: (B, 3, height, width) float32 RGB in 0..1.
             truths: for each, ``boxes`` (N, 4) in canvas pixels and ``labels`` (N,), counted from 1; N may be 0.
+                ``unlabelled`` (U,), where it is given, are classes of which the canvas may show more objects.
         """
         size = (int(canvases.shape[-2]), int(canvases.shape[-1]))
         images, features = self._look(canvases, size)
         proposals, of_proposals = self.parts.rpn(images, features, truths)
-        _, of_boxes = self.parts.roi_heads(features, proposals, images.image_sizes, truths)
-        return {**of_proposals, **of_boxes}
+        heads = self.parts.roi_heads
+        proposals, _, labels, shifts = heads.select_training_samples(proposals, truths)
+        logits, found = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, images.image_sizes)))
+        _, of_boxes = fastrcnn_loss(logits, found, labels, shifts)
+        unlabelled = torch.zeros_like(logits, dtype=torch.bool)
+        for rows, truth in zip(unlabelled.split([len(one) for one in labels]), truths, strict=True):
+            rows[:, truth.get("unlabelled", [])] = True
+        of_classes = classification_loss(logits, torch.cat(labels), unlabelled)
+        return {**of_proposals, "loss_classifier": of_classes, "loss_box_reg": of_boxes}
 
     def freeze(self, layers: int) -> None:
         """Keep the first layers of the backbone as they are."""
@@ -112,6 +121,25 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
     def _look(self, canvases: torch.Tensor, size: tuple[int, int]) -> tuple[ImageList, Any]:
         pixels = (canvases - self._mean) / self._spread
         return ImageList(pixels, [size] * len(canvases)), self.parts.backbone(pixels)
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy in which background stands for the unlabelled classes, too.
+
+    A proposal without a true box is background or an object of a class that was not labelled, and the loss is of the
+    sum of their probabilities (Cermelli et al., 2022, Modeling Missing Annotations for Incremental Learning in Object
+    Detection). The first stage, which knows no classes, takes such a place for background.
+
+    Args:
+        logits: (N, classes + 1), background first.
+        labels: (N,), 0 for background.
+        unlabelled: (N, classes + 1) bool, the classes that were not labelled in the image of a proposal.
+    """
+    either = unlabelled.clone()
+    either[:, 0] = True
+    background = logits.masked_fill(~either, -torch.inf).logsumexp(-1)
+    chosen = logits.gather(1, labels[:, None]).squeeze(1)
+    return (logits.logsumexp(-1) - torch.where(labels == 0, background, chosen)).mean()
 
 
 def export_onnx(network: FasterRcnn, path: Path, image_size: tuple[int, int]) -> tuple[str, ...]:

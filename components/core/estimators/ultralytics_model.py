@@ -88,6 +88,10 @@ class UltralyticsModel(Estimator[Found]):
     def _head(self) -> SplitHead | SemanticHead:
         """What the outputs mean."""
 
+    def _trainer(self, train: LocalSamples, val: LocalSamples) -> Any:
+        """What trains; None for ultralytics' own trainer of the task."""
+        return None
+
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """Check the options, and that the base model is there and of a kind that can be loaded."""
         found = []
@@ -159,7 +163,10 @@ class UltralyticsModel(Estimator[Found]):
             "verbose": False,
             **options,
         }
-        self._model.train(**settings, **({"resume": True, "save_dir": str(folder / "run")} if resume else {}))
+        trainer = self._trainer(train, val)
+        self._model.train(
+            trainer=trainer, **settings, **({"resume": True, "save_dir": str(folder / "run")} if resume else {})
+        )
 
     def save(
         self,

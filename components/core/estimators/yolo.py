@@ -49,6 +49,19 @@ class Yolo(UltralyticsModel[Detections]):
     def _lay_out(self, folder: Path, train: LocalSamples, val: LocalSamples) -> Path:
         return lay_out(folder, train, val)
 
+    def _trainer(self, train: LocalSamples, val: LocalSamples) -> Any:
+        unlabelled = {
+            id_: classes
+            for samples in (train.manifest, val.manifest)
+            for id_, classes in zip(samples.table["id"], samples.unlabelled_classes(), strict=True)
+            if classes
+        }
+        if not unlabelled:
+            return None
+        from components.core.estimators.yolo_unlabelled import partial_trainer
+
+        return partial_trainer(unlabelled)
+
     def _export(self, network: Any, path: Path, image_size: tuple[int, int]) -> tuple[str, ...]:
         # Boxes and scores in one tensor share one scale when they are quantised, which kills the scores: so for each
         # scale, finest first, the box distances (1, 4 * reg_max, h, w) and the scores (1, classes, h, w), apart.

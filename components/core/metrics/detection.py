@@ -8,7 +8,7 @@ missed, also in an image where nothing was found at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from components.core.detections import Detections
+from components.core.detections import Detections, iou
 from components.core.errors import InputError, NothingToMeasureError
 
 RECALLS: NDArray[np.float64] = np.linspace(0, 1, 101)  # where COCO reads precision off the curve
@@ -187,6 +187,31 @@ def match(
     ranks = np.arange(len(found)) - np.repeat(starts, np.diff(bounds))
     counts = np.array([np.bincount(truth.classes, minlength=classes) for truth in truths], dtype=np.intp)
     return Matches(images, found.classes, found.scores, ranks, correct, counts)
+
+
+def judgeable(
+    found: Detections, truth: Detections, unlabelled: Set[int], iou_threshold: float = 0.5
+) -> NDArray[np.bool_]:
+    """Which predictions of one image its labels can judge, as in LVIS' evaluation (Gupta et al., 2019).
+
+    Where a class was not labelled, a prediction of it may be right and have no true box: it does not count unless it
+    lies on one.
+
+    Args:
+        found: what was found in the image.
+        truth: its true boxes.
+        unlabelled: the classes that were not labelled in it.
+        iou_threshold: least overlap with a true box of the class.
+
+    Returns:
+        (N,) in the order of the predictions.
+    """
+    judged = ~np.isin(found.classes, list(unlabelled))
+    for class_id in unlabelled & set(truth.classes.tolist()):
+        own = np.flatnonzero(found.classes == class_id)
+        overlaps = iou(found.boxes[own], truth.boxes[truth.classes == class_id])
+        judged[own] = overlaps.max(axis=1) >= iou_threshold
+    return judged
 
 
 def found_truths(

@@ -432,7 +432,8 @@ class RoundPlanSettings(RoundSettings):
     fill_unlabelled: Literal["off", "report", "fill"] = Field(
         "report",
         description="Objects of classes that were not labelled in a sample, because a class came later or a round has "
-        "labels of a new one alone: `fill` trains on the champion's boxes of them, `report` only counts these.",
+        "labels of a new one alone, are never background: `fill` trains on the champion's boxes of them, `report` only "
+        "counts these.",
     )
     fill_confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Minimum score, 0 to 1, of such a box."

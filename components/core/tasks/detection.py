@@ -10,10 +10,10 @@ from typing import ClassVar, Literal, cast
 import numpy as np
 
 from components.core.detections import Detections
-from components.core.manifest import Manifest
+from components.core.manifest import Manifest, truth
 from components.core.metrics.bootstrap import delta_interval, map50_interval
 from components.core.metrics.confusion import Confusion, CurvePoint, confidence_curve, confusion_of_boxes
-from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, match
+from components.core.metrics.detection import DetectionMetrics, Matches, evaluate_detections, judgeable, match
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.decode import MAX_DETECTIONS
@@ -52,8 +52,10 @@ class Detection(Task[Detections, Detections]):
         return found.renumbered(table)
 
     def result(self, samples: LocalSamples, index: int, found: Detections) -> Detections:
-        """The boxes themselves."""
-        return found
+        """The boxes themselves, without those of unlabelled classes, which may be right and have no label."""
+        row = samples.manifest.table.row(index, named=True)
+        unlabelled = frozenset(row["unlabelled_classes"] or ())
+        return found[judgeable(found, truth(row["annotations"]), unlabelled)] if unlabelled else found
 
     def metrics(self, samples: Manifest, results: Sequence[Detections], confidence: float) -> DetectionMetrics:
         """See :class:`Task`; average precision looks at up to 300 predictions per image and class."""
