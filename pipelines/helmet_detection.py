@@ -24,7 +24,7 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
     Returns:
         URI of the report.
     """
-    job = {"job_root": given["job_root"], "settings": given["settings"]}
+    job = {"job_root": given["job_root"], "settings": given["settings"], "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     checked = setup(**given)
     brought = ingest(data_url=given["data_url"], **job)
     prepared = prepare(samples=brought.outputs["manifest"], **job)
@@ -37,21 +37,12 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         candidate=converted.outputs["converted"],
         conversion=converted.outputs["conversion"],
         figures=evaluated.outputs["figures"],
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **job,
     )
     reported = report(
         title="Helmet detection",
         data_url=given["data_url"],
         model=promoted.outputs["Output"],
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        promote_report=promoted.outputs["report"],
-        ingest_report=brought.outputs["report"],
-        prepare_report=prepared.outputs["report"],
-        train_report=trained.outputs["report"],
-        convert_report=converted.outputs["report"],
-        evaluate_report=evaluated.outputs["report"],
-        figures=evaluated.outputs["figures"],
         **job,
     )
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
@@ -59,6 +50,8 @@ def helmet_detection(given: Mapping[str, Any]) -> str:
         cluster.heavy_step(task, given)
     cluster.training_step(trained, given)
     cluster.small_step(reported, given)
-    concluded = conclude(report_uri=reported.outputs["Output"], conversion=converted.outputs["conversion"])
+    concluded = conclude(
+        report_uri=reported.outputs["Output"], job_root=given["job_root"], run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    )
     cluster.small_step(concluded, given, tries=1)
     return reported.outputs["Output"]

@@ -26,31 +26,25 @@ def incremental_round(given: Mapping[str, Any]) -> str:
         URI of the report.
     """
     job = {"job_root": given["job_root"], "settings": given["settings"]}
+    run = {**job, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     checked = setup_round(**given)
-    collected = collect(feed_url=given["feed_url"], **job).after(checked)
-    planned = plan(arrivals=collected.outputs["manifest"], **job)
-    trained = train(manifest=planned.outputs["training"], **job)
-    converted = convert(manifest=planned.outputs["everything"], model=trained.outputs["model"], **job)
+    collected = collect(feed_url=given["feed_url"], **run).after(checked)
+    planned = plan(arrivals=collected.outputs["manifest"], **run)
+    trained = train(manifest=planned.outputs["training"], **run)
+    converted = convert(manifest=planned.outputs["everything"], model=trained.outputs["model"], **run)
     judged = judge(
         candidate=converted.outputs["converted"],
         conversion=converted.outputs["conversion"],
         core=planned.outputs["core"],
         recent=planned.outputs["recent"],
-        **job,
+        **run,
     )
     deployed = deploy(
-        arrivals=collected.outputs["manifest"],
         everything=planned.outputs["everything"],
         candidate=converted.outputs["converted"],
         judgement=judged.outputs["judgement"],
         figures=judged.outputs["figures"],
-        collect_report=collected.outputs["report"],
-        plan_report=planned.outputs["report"],
-        train_report=trained.outputs["report"],
-        convert_report=converted.outputs["report"],
-        judge_report=judged.outputs["report"],
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        **job,
+        **run,
     )
     # After the commit: what was labelled in this round is not asked for again, and the new champion ranks the rest.
     mined = mine(**job).after(deployed)

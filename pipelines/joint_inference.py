@@ -25,27 +25,21 @@ def joint_inference(given: Mapping[str, Any]) -> str:
         URI of the report.
     """
     job = {"job_root": given["job_root"], "settings": given["settings"]}
+    run = {**job, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     checked = setup_joint(**given)
-    brought = ingest(data_url=given["data_url"], **job)
-    prepared = prepare(samples=brought.outputs["manifest"], **job)
+    brought = ingest(data_url=given["data_url"], **run)
+    prepared = prepare(samples=brought.outputs["manifest"], **run)
     manifest = prepared.outputs["manifest"]
-    little = train(manifest=manifest, **job)
-    big = train_big(manifest=manifest, **job)
-    converted = convert(manifest=manifest, model=little.outputs["model"], **job)
+    little = train(manifest=manifest, **run)
+    big = train_big(manifest=manifest, **run)
+    converted = convert(manifest=manifest, model=little.outputs["model"], **run)
     pair = {"manifest": manifest, "little": converted.outputs["converted"], "big": big.outputs["model"]}
-    calibrated = calibrate(conversion=converted.outputs["conversion"], **pair, **job)
+    calibrated = calibrate(conversion=converted.outputs["conversion"], **pair, **run)
     deployed = deploy_pair(
         judgement=calibrated.outputs["judgement"],
         figures=calibrated.outputs["figures"],
-        ingest_report=brought.outputs["report"],
-        prepare_report=prepared.outputs["report"],
-        train_report=little.outputs["report"],
-        train_big_report=big.outputs["report"],
-        convert_report=converted.outputs["report"],
-        calibrate_report=calibrated.outputs["report"],
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
         **pair,
-        **job,
+        **run,
     )
     programs = {"cloud_image": images.CLOUD, "edge_image": images.EDGE, "store_secret": given["store_secret"]}
     cluster.small_step(rollout(**programs, **job).after(deployed), given)

@@ -25,8 +25,6 @@ class Trained(NamedTuple):
 
     model: dsl.Model
     conversion: dsl.Artifact
-    report: dsl.HTML
-    convert_report: dsl.HTML
 
 
 @dsl.pipeline(name="lifelong-task", description="The training and the conversion of one model of lifelong learning.")
@@ -51,10 +49,9 @@ def lifelong_task(
 
     It is a pipeline of its own, since KFP takes resources as inputs of a pipeline only, not of a loop.
     """
-    trained = train_task(
-        name=name, training=training, everything=everything, tasks=tasks, job_root=job_root, settings=settings
-    )
-    converted = convert(manifest=everything, model=trained.outputs["model"], job_root=job_root, settings=settings)
+    run = {"job_root": job_root, "settings": settings, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    trained = train_task(name=name, training=training, everything=everything, tasks=tasks, **run)
+    converted = convert(manifest=everything, model=trained.outputs["model"], **run)
     needs: dict[str, Any] = {"train_cpu": train_cpu, "train_memory": train_memory, "train_gpus": train_gpus}
     needs |= {"train_gpu_type": train_gpu_type, "node_selector": node_selector, "tolerations": tolerations}
     needs |= {"step_cpu": step_cpu, "step_memory": step_memory, "store_secret": store_secret}
@@ -63,8 +60,6 @@ def lifelong_task(
     return Trained(
         model=converted.outputs["converted"],
         conversion=converted.outputs["conversion"],
-        report=trained.outputs["report"],
-        convert_report=converted.outputs["report"],
     )
 
 
@@ -76,9 +71,10 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
         URI of the report.
     """
     job = {"job_root": given["job_root"], "settings": given["settings"]}
+    run = {**job, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     checked = setup_lifelong(**given)
-    collected = collect(feed_url=given["feed_url"], **job).after(checked)
-    defined = define_tasks(arrivals=collected.outputs["manifest"], **job)
+    collected = collect(feed_url=given["feed_url"], **run).after(checked)
+    defined = define_tasks(arrivals=collected.outputs["manifest"], **run)
     samples = {"everything": defined.outputs["everything"], "tasks": defined.outputs["tasks"]}
     needed = lifelong_task.component_spec.inputs.keys() & given.keys()
     with dsl.ParallelFor(defined.outputs["Output"]) as name:
@@ -94,21 +90,14 @@ def lifelong_round(given: Mapping[str, Any]) -> str:
         tests=defined.outputs["tests"],
         recent=defined.outputs["recent"],
         **samples,
-        **job,
+        **run,
     )
     deployed = deploy_tasks(
-        arrivals=collected.outputs["manifest"],
         everything=defined.outputs["everything"],
         models=dsl.Collected(trained.outputs["model"]),
         judgement=evaluated.outputs["judgement"],
         figures=evaluated.outputs["figures"],
-        collect_report=collected.outputs["report"],
-        tasks_report=defined.outputs["report"],
-        train_reports=dsl.Collected(trained.outputs["report"]),
-        convert_reports=dsl.Collected(trained.outputs["convert_report"]),
-        evaluate_report=evaluated.outputs["report"],
-        run_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-        **job,
+        **run,
     )
     # After the commit: the knowledge base that is the champion then looks at what is new.
     inferred = infer_tasks(arrivals=collected.outputs["manifest"], **job).after(deployed)

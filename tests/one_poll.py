@@ -42,6 +42,7 @@ def poll(
         "force_train": force == "train", "force_evaluate": force == "evaluate", "force_deploy": force == "deploy",
     }  # fmt: skip
     job = {"job_root": job_root, "settings": settings}
+    run = {**job, "run_id": run_id}
 
     def new(kind: type, name: str):
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -51,27 +52,25 @@ def poll(
         return
     arrivals, quarantine = new(dsl.Dataset, "arrivals"), new(dsl.Dataset, "quarantine")
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "plan", "train", "convert", "judge", "page")}
-    collect.python_func(feed_url=feed_url, manifest=arrivals, quarantine=quarantine, report=pages["collect"], **job)
+    collect.python_func(feed_url=feed_url, manifest=arrivals, quarantine=quarantine, report=pages["collect"], **run)
     parts = {name: new(dsl.Dataset, name) for name in ("training", "everything", "core", "recent")}
-    plan.python_func(arrivals=arrivals, **parts, report=pages["plan"], **job)
+    plan.python_func(arrivals=arrivals, **parts, report=pages["plan"], **run)
     model = new(dsl.Model, "model")
-    train.python_func(manifest=parts["training"], model=model, report=pages["train"], **job)
+    train.python_func(manifest=parts["training"], model=model, report=pages["train"], **run)
     converted, conversion = new(dsl.Model, "converted"), new(dsl.Artifact, "conversion")
     convert.python_func(
         manifest=parts["everything"], model=model, converted=converted, conversion=conversion,
-        report=pages["convert"], **job,
+        report=pages["convert"], **run,
     )  # fmt: skip
     judgement, figures = new(dsl.Artifact, "judgement"), new(dsl.Artifact, "figures")
     metrics, classes = new(dsl.Metrics, "metrics"), new(dsl.ClassificationMetrics, "classes")
     judge.python_func(
         candidate=converted, conversion=conversion, core=parts["core"], recent=parts["recent"],
-        judgement=judgement, figures=figures, metrics=metrics, classification=classes, report=pages["judge"], **job,
+        judgement=judgement, figures=figures, metrics=metrics, classification=classes, report=pages["judge"], **run,
     )  # fmt: skip
     deploy.python_func(
-        arrivals=arrivals, everything=parts["everything"], candidate=converted, judgement=judgement, figures=figures,
-        collect_report=pages["collect"], plan_report=pages["plan"], train_report=pages["train"],
-        convert_report=pages["convert"],
-        judge_report=pages["judge"], run_id=run_id, page=pages["page"], **job,
+        everything=parts["everything"], candidate=converted, judgement=judgement, figures=figures,
+        page=pages["page"], **run,
     )  # fmt: skip
 
 

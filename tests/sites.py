@@ -63,6 +63,7 @@ def learn(
         The artifacts by name.
     """
     job = {"job_root": str(folder / "job"), "settings": SETTINGS | settings}
+    run = {**job, "run_id": run_id}
     here = folder / "runs" / run_id
     shutil.rmtree(here, ignore_errors=True)  # what a killed run left on its machine is gone
     here.mkdir(parents=True)
@@ -79,24 +80,22 @@ def learn(
     pages = {name: new(dsl.HTML, f"{name}.html") for name in ("collect", "tasks", "evaluate", "infer", "page")}
     collect.python_func(
         feed_url=str(feed), manifest=made["arrivals"], quarantine=made["quarantine"],
-        report=pages["collect"], **job,
+        report=pages["collect"], **run,
     )  # fmt: skip
     parts = {name: made[name] for name in ("training", "everything", "tests", "recent", "tasks")}
-    made["names"] = define_tasks.python_func(arrivals=made["arrivals"], report=pages["tasks"], **parts, **job)
-    models, conversions, trainings, convertings = [], [], [], []
+    made["names"] = define_tasks.python_func(arrivals=made["arrivals"], report=pages["tasks"], **parts, **run)
+    models, conversions = [], []
     for name in made["names"]:
         trained = new(dsl.Model, f"trained-{name}")
-        trainings.append(new(dsl.HTML, f"train-{name}.html"))
         train_task.python_func(
             name=name, training=made["training"], everything=made["everything"], tasks=made["tasks"],
-            model=trained, report=trainings[-1], **job,
+            model=trained, report=new(dsl.HTML, f"train-{name}.html"), **run,
         )  # fmt: skip
         models.append(new(dsl.Model, f"model-{name}"))
         conversions.append(new(dsl.Artifact, f"conversion-{name}"))
-        convertings.append(new(dsl.HTML, f"convert-{name}.html"))
         convert.python_func(
             manifest=made["everything"], model=trained, converted=models[-1], conversion=conversions[-1],
-            report=convertings[-1], **job,
+            report=new(dsl.HTML, f"convert-{name}.html"), **run,
         )  # fmt: skip
         if name in unconverted:
             conversions[-1].metadata["outcome"] = "failed"
@@ -105,17 +104,15 @@ def learn(
     evaluate_tasks.python_func(
         models=models, conversions=conversions, everything=made["everything"], tests=made["tests"],
         recent=made["recent"], tasks=made["tasks"], judgement=made["judgement"], figures=made["figures"],
-        metrics=made["metrics"], classification=made["classes"], report=pages["evaluate"], **job,
+        metrics=made["metrics"], classification=made["classes"], report=pages["evaluate"], **run,
     )  # fmt: skip
     if until == "evaluate":
         return made
     if meanwhile:
         meanwhile()
     deploy_tasks.python_func(
-        arrivals=made["arrivals"], everything=made["everything"], models=models, judgement=made["judgement"],
-        figures=made["figures"], collect_report=pages["collect"], tasks_report=pages["tasks"],
-        train_reports=trainings, convert_reports=convertings, evaluate_report=pages["evaluate"], run_id=run_id,
-        page=pages["page"], **job,
+        everything=made["everything"], models=models, judgement=made["judgement"], figures=made["figures"],
+        page=pages["page"], **run,
     )  # fmt: skip
     if until == "infer":
         infer_tasks.python_func(arrivals=made["arrivals"], results=made["results"], report=pages["infer"], **job)

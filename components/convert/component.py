@@ -14,6 +14,7 @@ def convert(
     conversion: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
+    run_id: str = "",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Convert a model for Rockchip chips and evaluate each result against the float model on the simulator.
@@ -27,6 +28,7 @@ def convert(
         conversion: Outcome (converted, failed or skipped) with every reason and attempt, as JSON.
         report: Float against converted, what runs where, and the verdict, as a page.
         split: Which samples to evaluate on: `test` or `val`.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -42,6 +44,7 @@ def convert(
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, ConvertSettings, read
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
 
         common, chosen = read(CommonSettings, settings), read(ConvertSettings, settings)
         plugins.load(common.plugins)
@@ -67,3 +70,6 @@ def convert(
         # Without the name that the page of the run shows for the model.
         converted.metadata.update({name: value for name, value in model.metadata.items() if name != "display_name"})
         write_page(report.path, "Convert", done.sections)
+        of_task = f"-{model.metadata['task']}" if "task" in model.metadata else ""
+        keep_part(job_root, run_id, f"convert{of_task}.html", report.path)
+        keep_part(job_root, run_id, f"conversion{of_task}.json", conversion.path)

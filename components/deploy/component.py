@@ -7,16 +7,10 @@ from components import images
 
 @images.small_component
 def deploy(
-    arrivals: dsl.Input[dsl.Dataset],
     everything: dsl.Input[dsl.Dataset],
     candidate: dsl.Input[dsl.Model],
     judgement: dsl.Input[dsl.Artifact],
     figures: dsl.Input[dsl.Artifact],
-    collect_report: dsl.Input[dsl.HTML],
-    plan_report: dsl.Input[dsl.HTML],
-    train_report: dsl.Input[dsl.HTML],
-    convert_report: dsl.Input[dsl.HTML],
-    judge_report: dsl.Input[dsl.HTML],
     job_root: str,
     run_id: str,
     page: dsl.Output[dsl.HTML],
@@ -25,18 +19,12 @@ def deploy(
     """Commit the round: bundle first, then pointer, cursor and manifest in one step; and keep the report.
 
     Args:
-        arrivals: New samples, from `collect`, whose metadata says how far the feed has been read.
-        everything: Every sample taken in so far, from `plan`.
+        everything: Every sample taken in so far, from `plan`; its metadata says how far the feed has been read.
         candidate: The bundle.
         judgement: From `judge`.
         figures: From `judge`.
-        collect_report: Page of `collect`.
-        plan_report: Page of `plan`.
-        train_report: Page of `train`.
-        convert_report: Page of `convert`.
-        judge_report: Page of `judge`.
         job_root: Where the job is kept.
-        run_id: Name of the run, by which a retried step recognises its own work.
+        run_id: Name of the run, by which a retried step recognises its own work and finds the pages of the others.
         page: The report of the whole round.
         settings: Parameters by name.
 
@@ -55,7 +43,8 @@ def deploy(
         from components.core.job.job import Job
         from components.core.parameters import DeploySettings, read
         from components.core.reports.figures import read_figures
-        from components.core.reports.page import read_sections, write_page
+        from components.core.reports.page import write_page
+        from components.core.reports.parts import read_pages, remove_old_parts
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
@@ -67,7 +56,7 @@ def deploy(
 
         chosen = read(DeploySettings, settings)
         decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
-        number = int(arrivals.metadata["round"])
+        number = int(everything.metadata["number"])
         try:
             deployed = commit(
                 job_root,
@@ -77,7 +66,7 @@ def deploy(
                 why="; ".join(decided["reasons"]),
                 round_number=number,
                 run_id=run_id,
-                cursor=arrivals.metadata["cursor"],
+                cursor=everything.metadata["cursor"],
                 champion=judgement.metadata["champion"] or None,
                 rollout_timeout=chosen.rollout_timeout,
                 rollout_fraction=chosen.rollout_fraction,
@@ -93,10 +82,12 @@ def deploy(
             logging.info("removed %d old candidates", len(removed))
         remove_leftovers(job, state)
         # A state that is put back from a copy, and a poll that goes on at the same time, may need what is newer.
-        remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
-        parts = [judge_report, convert_report, train_report, plan_report, collect_report]
+        now = datetime.now(UTC)
+        remove_superseded(job.store, state.cursor, before=now - ABANDONED)
+        remove_old_parts(job.store, now)
         told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
-        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
+        steps = ("judge", "convert", "train", "plan", "collect")
+        sections = [section(deployed), *told, *read_pages(job_root, run_id, steps)]
         title = f"Round {number}"
         write_page(page.path, title, sections)
         return keep(page.path, job_root, title, read_figures(figures.path), run_id)
@@ -123,7 +114,7 @@ def promote(  # noqa: PLR0915 - half of the statements are imports
         conversion: From `convert`; a candidate that could not be converted is not promoted.
         figures: From `evaluate`.
         job_root: Where the job is kept.
-        run_id: Name of the run, by which a retried step recognises its own work.
+        run_id: Name of the run, by which a retried step recognises its own work; the page is kept under it.
         report: The outcome, and both models side by side where there were two, as a page.
         settings: Parameters by name.
 
@@ -147,6 +138,7 @@ def promote(  # noqa: PLR0915 - half of the statements are imports
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, PromoteSettings, read
         from components.core.reports.figures import read_figures
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.core.tasks.base import open_task
         from components.deploy.deploy import section
         from components.deploy.model_registry import register_champion
@@ -186,6 +178,7 @@ def promote(  # noqa: PLR0915 - half of the statements are imports
         logging.info("%s", verdict.describe())
         if verdict.outcome is None:
             write_page(report.path, "Promote", [not_deployed(verdict, state), *parts])
+            keep_part(job_root, run_id, "promote.html", report.path)
             return ""
         everything = Path(report.path).with_name("samples.parquet")
         number = verdict.round_number or state.round + 1
@@ -195,4 +188,5 @@ def promote(  # noqa: PLR0915 - half of the statements are imports
         state, _ = job.read()
         told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
         write_page(report.path, "Promote", [section(deployed), *told, *parts])
+        keep_part(job_root, run_id, "promote.html", report.path)
         return job.store.uri_of(f"bundles/{deployed.version}")

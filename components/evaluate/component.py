@@ -15,6 +15,7 @@ def evaluate(
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
     split: str = "test",
+    run_id: str = "",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Evaluate a model on samples it has not seen.
@@ -29,6 +30,7 @@ def evaluate(
         classification: What each class is taken for, and what each confidence finds.
         report: The figures, the curves, the best and the worst images, as a page.
         split: Which samples: `test`, `val` or `train`.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -43,6 +45,7 @@ def evaluate(
         from components.core.parameters import CommonSettings, EvaluateSettings, read
         from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.evaluate.evaluate import evaluate as measure
         from components.evaluate.predictor import open_predictor
 
@@ -56,8 +59,10 @@ def evaluate(
             cache_folder=cache_folder(job_root) / "blobs",
         )
         write_page(report.path, "Evaluate", evaluation.sections)
+        keep_part(job_root, run_id, "evaluate.html", report.path)
         measured, task = evaluation.measured, evaluation.measured.task
         write_figures(figures.path, evaluation.as_flat())
+        keep_part(job_root, run_id, "figures.json", figures.path)
         log_figures(metrics, key_figures(evaluation.as_flat(), task.figures))
         log_classification(classification, task.confusion(measured), task.confidence_curve(measured))
 
@@ -74,6 +79,7 @@ def judge(
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Evaluate the candidate and the champion on the same samples, and decide whether one replaces the other.
@@ -89,6 +95,7 @@ def judge(
         metrics: The ten of them that matter.
         classification: What the candidate takes each class for, and what it finds at each confidence.
         report: Both models side by side, and the verdict, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -107,6 +114,7 @@ def judge(
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, read
         from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.evaluate.compare import ALL, CANDIDATE
         from components.evaluate.gate_report import sections
         from components.evaluate.verdict import compare_and_judge
@@ -134,6 +142,7 @@ def judge(
         judgement.metadata["champion"] = state.champion or ""
         judgement.metadata["outcome"] = str(decided.outcome)
         write_page(report.path, "Judge", sections(comparison, decided))
+        keep_part(job_root, run_id, "judge.html", report.path)
         measured, task = comparison.scores[ALL][CANDIDATE].measured, comparison.task
         write_figures(figures.path, comparison.as_flat())
         log_figures(metrics, key_figures(comparison.as_flat(), task.figures))

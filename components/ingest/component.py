@@ -12,6 +12,7 @@ def ingest(
     manifest: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Bring images and labels in: verify each, put it in the job's store, and list them in a manifest.
@@ -22,6 +23,7 @@ def ingest(
         manifest: Table of samples (Parquet).
         quarantine: What was left out and why (CSV: kind, source, reason).
         report: What came in, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -33,6 +35,7 @@ def ingest(
         from components.core import plugins
         from components.core.parameters import CommonSettings, DataSettings, read
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.ingest.ingest import ingest as bring_in
         from components.ingest.quarantine import as_csv
         from components.ingest.report import sections
@@ -43,6 +46,7 @@ def ingest(
         ingested.manifest.write(manifest.path)
         Path(quarantine.path).write_text(as_csv(ingested.quarantine), encoding="utf-8")
         write_page(report.path, "Ingest", sections(ingested))
+        keep_part(job_root, run_id, "ingest.html", report.path)
 
 
 @images.train_component
@@ -52,6 +56,7 @@ def collect(
     manifest: dsl.Output[dsl.Dataset],
     quarantine: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Bring in what a feed has shown since the job's last round; nothing with `force_evaluate`.
@@ -63,6 +68,7 @@ def collect(
             are for and how far the feed has been read.
         quarantine: What was left out and why (CSV: kind, source, reason).
         report: What came in, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -76,6 +82,7 @@ def collect(
         from components.core.job.label_requests import read_lists
         from components.core.parameters import CommonSettings, DataSettings, LabelStudioSettings, RoundSettings, read
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.ingest import label_agreement
         from components.ingest.answers import fetch_answers
         from components.ingest.feed import take_new, take_nothing
@@ -103,3 +110,4 @@ def collect(
         manifest.metadata["round"] = number
         Path(quarantine.path).write_text(as_csv(arrivals.quarantine), encoding="utf-8")
         write_page(report.path, "Collect", [*sections(arrivals), *shown])
+        keep_part(job_root, run_id, "collect.html", report.path)

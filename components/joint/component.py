@@ -41,7 +41,7 @@ def setup_joint(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_nodes, check_training
+        from components.core.estimators.base import check_place, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
@@ -59,7 +59,7 @@ def setup_joint(
         from components.joint.calibrate import goals_of, miners_of
         from components.joint.pair_job import check_job
         from components.rollout.serve import check as check_serving
-        from components.setup.cluster import warn_of_cluster
+        from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_run
 
         def common() -> CommonSettings:
@@ -82,7 +82,8 @@ def setup_joint(
                 lambda: runtimes.get(common().runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
-                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
                 ),
@@ -107,6 +108,7 @@ def train_big(
     job_root: str,
     model: dsl.Output[dsl.Model],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Train the big model of joint inference, as `train` does the little one; a killed run resumes.
@@ -116,6 +118,7 @@ def train_big(
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The big model as a bundle.
         report: Curves and sample predictions, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -134,6 +137,7 @@ def train_big(
             read,
         )
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.train.place import train_at
 
         common, joint = read(CommonSettings, settings), read(JointSettings, settings)
@@ -150,6 +154,7 @@ def train_big(
             **dict(read(EvaluateSettings, settings)),
         )
         write_page(report.path, "Train the big model", trained.sections)
+        keep_part(job_root, run_id, "train-big.html", report.path)
 
 
 @images.train_component
@@ -164,6 +169,7 @@ def calibrate(  # noqa: PLR0915 - half of the statements are imports
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Choose which frames go to the cloud, so that what was asked for holds, and measure both models as one.
@@ -180,6 +186,7 @@ def calibrate(  # noqa: PLR0915 - half of the statements are imports
         metrics: The same.
         classification: What joint inference takes each class for, and what it finds at each confidence.
         report: Edge, cloud, joint and oracle side by side, and the curve of every miner, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -198,6 +205,7 @@ def calibrate(  # noqa: PLR0915 - half of the statements are imports
         from components.core.parameters import CommonSettings, EvaluateSettings, JointSettings, read
         from components.core.reports.figures import log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.evaluate.evaluate import evaluate
         from components.evaluate.predictor import Predictor, open_predictor
         from components.joint.calibrate import calibrate as choose
@@ -259,6 +267,7 @@ def calibrate(  # noqa: PLR0915 - half of the statements are imports
             "Joint inference",
             sections(choice, points, curves, pairs["val"].oracle(), link, sizes, f"{outcome}: {'; '.join(reasons)}"),
         )
+        keep_part(job_root, run_id, "calibrate.html", report.path)
         test = pairs["test"]
         sent = test.sent_by(choice.routing["miner"], choice.routing["parameters"])
         write_figures(figures.path, found)
@@ -273,12 +282,6 @@ def deploy_pair(
     big: dsl.Input[dsl.Model],
     judgement: dsl.Input[dsl.Artifact],
     figures: dsl.Input[dsl.Artifact],
-    ingest_report: dsl.Input[dsl.HTML],
-    prepare_report: dsl.Input[dsl.HTML],
-    train_report: dsl.Input[dsl.HTML],
-    train_big_report: dsl.Input[dsl.HTML],
-    convert_report: dsl.Input[dsl.HTML],
-    calibrate_report: dsl.Input[dsl.HTML],
     job_root: str,
     run_id: str,
     page: dsl.Output[dsl.HTML],
@@ -292,14 +295,8 @@ def deploy_pair(
         big: The bundle for the cloud.
         judgement: From `calibrate`.
         figures: From `calibrate`.
-        ingest_report: Page of `ingest`.
-        prepare_report: Page of `prepare`.
-        train_report: Page of `train`.
-        train_big_report: Page of `train-big`.
-        convert_report: Page of `convert`.
-        calibrate_report: Page of `calibrate`.
         job_root: Where the job is kept.
-        run_id: Name of the run, by which a retried step recognises its own work.
+        run_id: Name of the run, by which a retried step recognises its own work and finds the pages of the others.
         page: The report of the whole run.
         settings: Parameters by name.
 
@@ -311,6 +308,7 @@ def deploy_pair(
     with step("deploy", job_root):
         import json
         import logging
+        from datetime import UTC, datetime
         from pathlib import Path
 
         from components.core.errors import ConflictError, LostRaceError
@@ -318,7 +316,8 @@ def deploy_pair(
         from components.core.parameters import DeploySettings, read
         from components.core.release import BIG, LITTLE
         from components.core.reports.figures import read_figures
-        from components.core.reports.page import read_sections, write_page
+        from components.core.reports.page import write_page
+        from components.core.reports.parts import read_pages, remove_old_parts
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
@@ -352,7 +351,8 @@ def deploy_pair(
         state, _ = job.read()
         collect_garbage(job, chosen.keep_versions, state)
         told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
-        parts = [calibrate_report, convert_report, train_big_report, train_report, prepare_report, ingest_report]
-        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
+        remove_old_parts(job.store, datetime.now(UTC))
+        steps = ("calibrate", "convert", "train-big", "train", "prepare", "ingest")
+        sections = [section(deployed), *told, *read_pages(job_root, run_id, steps)]
         write_page(page.path, "Joint inference", sections)
         return keep(page.path, job_root, "Joint inference", read_figures(figures.path), run_id)

@@ -43,7 +43,7 @@ def setup_lifelong(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_nodes, check_training
+        from components.core.estimators.base import check_place, check_training
         from components.core.lifelong.plug_points import check_plug_ins
         from components.core.parameters import (
             WORKFLOWS,
@@ -60,7 +60,7 @@ def setup_lifelong(
         from components.ingest.dataset import formats
         from components.lifelong.lifelong_job import check_job
         from components.lifelong.plan import check_no_force
-        from components.setup.cluster import warn_of_cluster
+        from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_run
 
         def data() -> DataSettings:
@@ -77,7 +77,8 @@ def setup_lifelong(
                 lambda: runtimes.get(read(CommonSettings, settings).runtime),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
-                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_plug_ins(read(LifelongSettings, settings)),
                 lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
                 lambda: check_job(job_root),
@@ -99,6 +100,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
     recent: dsl.Output[dsl.Dataset],
     tasks: dsl.Output[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> list:
     """Divide the samples into tasks, and decide which models the round trains.
@@ -112,6 +114,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
         recent: Test samples of the last rounds.
         tasks: The task of each sample and what is trained, as JSON.
         report: The same, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
 
     Returns:
@@ -145,6 +148,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
             read,
         )
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.evaluate.evaluate import evaluate
         from components.evaluate.predictor import open_predictor
         from components.lifelong.lifelong_job import fetch_known
@@ -223,8 +227,10 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
         ):
             samples.write(artifact.path)
             artifact.metadata["round"] = number
+        everything.metadata["cursor"] = arrivals.metadata["cursor"]  # for `deploy-tasks`
         Path(tasks.path).write_text(plan.model_dump_json(indent=1), encoding="utf-8")
         write_page(report.path, "Tasks", [planned(plan), section(data, read(RoundTrainSettings, settings).epochs)])
+        keep_part(job_root, run_id, "define-tasks.html", report.path)
         return plan.to_train()
 
 
@@ -237,6 +243,7 @@ def train_task(
     job_root: str,
     model: dsl.Output[dsl.Model],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Train the model of one task, by itself; a killed run resumes from its last epoch.
@@ -249,6 +256,7 @@ def train_task(
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The model as a bundle; its metadata names the task.
         report: Curves and sample predictions, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -266,6 +274,7 @@ def train_task(
             read,
         )
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.lifelong.plan import Plan, base_of, samples_to_train
         from components.train.place import train_at
 
@@ -286,6 +295,7 @@ def train_task(
         )
         model.metadata["task"] = name
         write_page(report.path, f"Train {name}", trained.sections)
+        keep_part(job_root, run_id, f"train-{name}.html", report.path)
 
 
 @images.train_component
@@ -302,6 +312,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
     metrics: dsl.Output[dsl.Metrics],
     classification: dsl.Output[dsl.ClassificationMetrics],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Evaluate every model on every task, choose the model of each task, and judge the knowledge base as one.
@@ -319,6 +330,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         metrics: The ten of them that matter.
         classification: What the knowledge base takes each class for, and what it finds at each confidence.
         report: The matrix of models and tasks, and the verdict, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -339,6 +351,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
         from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.core.rules.conditions import Condition, Outcome
         from components.evaluate.compare import compare_measured
         from components.evaluate.evaluate import evaluate
@@ -426,6 +439,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         title = comparison.figures.main_title
         parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, found, title)]
         write_page(report.path, "Evaluate tasks", parts)
+        keep_part(job_root, run_id, "evaluate-tasks.html", report.path)
         answers, task = joined["candidate"], comparison.task
         values = {**comparison.as_flat(), **found}
         write_figures(figures.path, values)
@@ -434,17 +448,11 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
 
 
 @images.small_component
-def deploy_tasks(
-    arrivals: dsl.Input[dsl.Dataset],
+def deploy_tasks(  # noqa: PLR0915 - half of the statements are imports
     everything: dsl.Input[dsl.Dataset],
     models: dsl.Input[List[dsl.Model]],  # noqa: UP006
     judgement: dsl.Input[dsl.Artifact],
     figures: dsl.Input[dsl.Artifact],
-    collect_report: dsl.Input[dsl.HTML],
-    tasks_report: dsl.Input[dsl.HTML],
-    train_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
-    convert_reports: dsl.Input[List[dsl.HTML]],  # noqa: UP006
-    evaluate_report: dsl.Input[dsl.HTML],
     job_root: str,
     run_id: str,
     page: dsl.Output[dsl.HTML],
@@ -453,18 +461,12 @@ def deploy_tasks(
     """Publish the models of all tasks as one release, and commit the round: pointer, cursor and manifest in one step.
 
     Args:
-        arrivals: New samples, from `collect`, whose metadata says how far the feed has been read.
-        everything: Every sample taken in so far, from `define-tasks`.
+        everything: Every sample taken in so far, from `define-tasks`; its metadata says how far the feed has been read.
         models: From `convert`, one of each task.
         judgement: From `evaluate-tasks`.
         figures: From `evaluate-tasks`.
-        collect_report: Page of `collect`.
-        tasks_report: Page of `define-tasks`.
-        train_reports: Pages of `train-task`.
-        convert_reports: Pages of `convert`.
-        evaluate_report: Page of `evaluate-tasks`.
         job_root: Where the job is kept.
-        run_id: Name of the run, by which a retried step recognises its own work.
+        run_id: Name of the run, by which a retried step recognises its own work and finds the pages of the others.
         page: The report of the whole round.
         settings: Parameters by name.
 
@@ -484,7 +486,8 @@ def deploy_tasks(
         from components.core.job.job import Job
         from components.core.parameters import ConvertSettings, DeploySettings, read
         from components.core.reports.figures import read_figures
-        from components.core.reports.page import read_sections, write_page
+        from components.core.reports.page import write_page
+        from components.core.reports.parts import read_pages, remove_old_parts
         from components.deploy.canary import CanaryPlan
         from components.deploy.candidate import Candidate
         from components.deploy.deploy import deploy as commit
@@ -497,7 +500,7 @@ def deploy_tasks(
         chosen = read(DeploySettings, settings)
         decided = json.loads(Path(judgement.path).read_text(encoding="utf-8"))
         champion = judgement.metadata["champion"]
-        number = int(arrivals.metadata["round"])
+        number = int(everything.metadata["round"])
         job = Job.open(job_root)
         state, _ = job.read()
         trained = {one.metadata["task"]: Path(one.path) for one in models}
@@ -518,7 +521,7 @@ def deploy_tasks(
                 why="; ".join(decided["reasons"]),
                 round_number=number,
                 run_id=run_id,
-                cursor=arrivals.metadata["cursor"],
+                cursor=everything.metadata["cursor"],
                 champion=champion or None,
                 rollout_timeout=chosen.rollout_timeout,
                 rollout_fraction=chosen.rollout_fraction,
@@ -530,11 +533,13 @@ def deploy_tasks(
         state, _ = job.read()
         collect_garbage(job, chosen.keep_versions, state)
         remove_leftovers(job, state)
-        remove_superseded(job.store, state.cursor, before=datetime.now(UTC) - ABANDONED)
-        converted = convert_reports if read(ConvertSettings, settings).targets else []
-        parts = [evaluate_report, tasks_report, *train_reports, *converted, collect_report]
+        now = datetime.now(UTC)
+        remove_superseded(job.store, state.cursor, before=now - ABANDONED)
+        remove_old_parts(job.store, now)
+        converted = [f"convert-{name}" for name in trained] if read(ConvertSettings, settings).targets else []
+        steps = ["evaluate-tasks", "define-tasks", *(f"train-{name}" for name in trained), *converted, "collect"]
         told = register_champion(job, state, chosen, deployed.version, read_figures(figures.path), run_id)
-        sections = [section(deployed), *told, *(part for report in parts for part in read_sections(report.path))]
+        sections = [section(deployed), *told, *read_pages(job_root, run_id, steps)]
         title = f"Round {number}"
         write_page(page.path, title, sections)
         return keep(page.path, job_root, title, read_figures(figures.path), run_id)

@@ -11,6 +11,7 @@ def prepare(
     job_root: str,
     manifest: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Split samples into train, val and test by a hash of their group, so that a sample never changes sides.
@@ -20,6 +21,7 @@ def prepare(
         job_root: Where the job is kept.
         manifest: The same samples with their splits.
         report: Class balance, box sizes and labelled images, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -31,6 +33,7 @@ def prepare(
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, SourceSplitSettings, read
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.prepare.prepare import prepare as split
         from components.prepare.prepare import sections
 
@@ -41,6 +44,7 @@ def prepare(
         prepared = split(Manifest.read(samples.path), seed=seed, known=known, **dict(chosen))
         prepared.manifest.write(manifest.path)
         write_page(report.path, "Prepare", sections(prepared, cache_folder(job_root) / "blobs"))
+        keep_part(job_root, run_id, "prepare.html", report.path)
         prepared.check()
 
 
@@ -53,6 +57,7 @@ def plan(
     core: dsl.Output[dsl.Dataset],
     recent: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006
 ) -> None:
     """Choose what a round trains on (what is new, and a replay of what is known) and what it is evaluated on.
@@ -61,10 +66,12 @@ def plan(
         arrivals: New samples, from `collect`.
         job_root: Where the job is kept.
         training: Samples to train on and to choose the best epoch by.
-        everything: Every sample taken in so far; the job's once the round is committed.
+        everything: Every sample taken in so far; the job's once the round is committed. Its metadata says as which
+            round, and how far the feed has been read.
         core: Frozen test samples of the first rounds.
         recent: Test samples of the last rounds.
         report: The same, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -85,6 +92,7 @@ def plan(
             read,
         )
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.prepare.class_growth import complete
         from components.prepare.replay import check_test_set, round_manifest, section
 
@@ -122,4 +130,8 @@ def plan(
             artifact.metadata["purpose"] = purpose
             if not chosen.force_evaluate:  # which no poll repeats, so that its failures do not count
                 artifact.metadata["round"] = arrivals.metadata["round"]
+        # What `deploy` commits it as, so that it needs nothing of `collect`.
+        everything.metadata["number"] = arrivals.metadata["round"]
+        everything.metadata["cursor"] = arrivals.metadata["cursor"]
         write_page(report.path, "Plan", [section(data, epochs), *completed.sections])
+        keep_part(job_root, run_id, "plan.html", report.path)

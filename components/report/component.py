@@ -12,13 +12,6 @@ def report(
     job_root: str,
     model: str,
     run_id: str,
-    ingest_report: dsl.Input[dsl.HTML],
-    prepare_report: dsl.Input[dsl.HTML],
-    train_report: dsl.Input[dsl.HTML],
-    convert_report: dsl.Input[dsl.HTML],
-    evaluate_report: dsl.Input[dsl.HTML],
-    promote_report: dsl.Input[dsl.HTML],
-    figures: dsl.Input[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
@@ -29,14 +22,7 @@ def report(
         data_url: See `ingest`.
         job_root: Where the job's state lies; the page goes to `reports/`, with the figures as JSON beside it.
         model: From `promote`: where the model was kept.
-        run_id: Name of the run.
-        ingest_report: Page of `ingest`.
-        prepare_report: Page of `prepare`.
-        train_report: Page of `train`.
-        convert_report: Page of `convert`.
-        evaluate_report: Page of `evaluate`.
-        promote_report: Page of `promote`.
-        figures: Figures of `evaluate`.
+        run_id: Name of the run, under which its steps have kept their pages.
         page: The whole report.
         settings: Parameters by name.
 
@@ -46,35 +32,39 @@ def report(
     from components.core.steps import step
 
     with step("report", job_root):
+        import json
         from datetime import UTC, datetime
 
-        from components.core.reports.figures import read_figures
-        from components.report.report import join, keep, run_section
+        from components.core.reports.page import write_page
+        from components.core.reports.parts import read_pages, read_part, remove_old_parts
+        from components.core.stores.open import open_store
+        from components.report.report import keep, run_section
 
-        parts = [
-            promote_report, evaluate_report, convert_report, train_report, prepare_report, ingest_report,
-        ]  # fmt: skip
-        told = run_section(model, data_url, job_root, run_id, settings, datetime.now(UTC))
-        join(page.path, title, [part.path for part in parts], [told])
-        return keep(page.path, job_root, title, read_figures(figures.path), run_id)
+        now, steps = datetime.now(UTC), ("promote", "evaluate", "convert", "train", "prepare", "ingest")
+        told = run_section(model, data_url, job_root, run_id, settings, now)
+        write_page(page.path, title, [*read_pages(job_root, run_id, steps), told])
+        kept = keep(page.path, job_root, title, json.loads(read_part(job_root, run_id, "figures.json")), run_id)
+        remove_old_parts(open_store(job_root), now)
+        return kept
 
 
 @images.small_component
-def conclude(report_uri: str, conversion: dsl.Input[dsl.Artifact]) -> None:
+def conclude(report_uri: str, job_root: str, run_id: str) -> None:
     """Fail the run if its model could not be converted; the page that says why is kept by then.
 
     Args:
         report_uri: From `report`: where the page was kept.
-        conversion: From `convert`.
+        job_root: Where the job is kept.
+        run_id: Name of the run, under which `convert` has kept what became of the model.
     """
     from components.core.steps import step
 
     with step("conclude"):
         import json
-        from pathlib import Path
 
         from components.core.errors import InputError
+        from components.core.reports.parts import read_part
 
-        converted = json.loads(Path(conversion.path).read_text(encoding="utf-8"))
+        converted = json.loads(read_part(job_root, run_id, "conversion.json"))
         if converted["outcome"] == "failed":
             raise InputError(f"the model could not be converted: {'; '.join(converted['reasons'])}; see {report_uri}")

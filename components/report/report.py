@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from components.core.parameters import ROWS, flat
 from components.core.reports import page as reports
-from components.core.reports.page import Section, read_sections, write_page
+from components.core.reports.page import Section
 from components.core.stores.addresses import shown
 from components.core.stores.open import Store, open_store
-
-
-def join(page: str, title: str, parts: Sequence[str], last: Sequence[Section] = ()) -> None:
-    """Write one page with the sections of others, in the order given, and some more."""
-    write_page(page, title, [*(section for part in parts for section in read_sections(part)), *last])
 
 
 def run_section(

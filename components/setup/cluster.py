@@ -8,9 +8,37 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.core.kubernetes_objects import Namespace, in_cluster
+from components.core.parameters import TrainerSettings
+
 logger = logging.getLogger(__name__)
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+TRAINJOB_ROLE = "images/trainjob-role.yaml"
+
+
+def try_trainjob(place: TrainerSettings, namespace: Namespace | None = None) -> None:
+    """With ``trainer=trainjob`` see as a dry run that the cluster takes a TrainJob of this step; else do nothing.
+
+    Args:
+        place: where the training is to run.
+        namespace: of the TrainJob; None for that of this pod.
+
+    Raises:
+        InputError: Kubeflow Trainer is not there, has no such runtime, or the step may not ask for a TrainJob.
+        OutOfReachError: the API server does not answer, or cannot now.
+    """
+    if place.trainer != "trainjob" or not (namespace or in_cluster()):
+        return
+    asked = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "edge-learning-setup"},
+        "spec": {"runtimeRef": {"name": place.training_runtime}},
+    }
+    (namespace or Namespace.of_pod(role=TRAINJOB_ROLE)).apply(asked, owned=True, dry_run=True)
 
 
 def warn_of_cluster(values: Mapping[str, Any]) -> None:

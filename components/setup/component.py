@@ -41,7 +41,7 @@ def setup(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_nodes, check_training
+        from components.core.estimators.base import check_place, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
@@ -53,7 +53,7 @@ def setup(
         from components.core.runtimes.base import runtimes
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
-        from components.setup.cluster import warn_of_cluster
+        from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_one_model, check_run
 
         def data() -> DataSettings:
@@ -71,7 +71,8 @@ def setup(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
-                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
                 ),
@@ -116,7 +117,7 @@ def setup_round(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_nodes, check_training
+        from components.core.estimators.base import check_place, check_training
         from components.core.miners.base import make_miner
         from components.core.parameters import (
             WORKFLOWS,
@@ -130,7 +131,7 @@ def setup_round(
         from components.core.runtimes.base import runtimes
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
-        from components.setup.cluster import warn_of_cluster
+        from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import base_of_round, check_one_model, check_run
 
         def data() -> DataSettings:
@@ -151,7 +152,8 @@ def setup_round(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
-                lambda: check_nodes(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: make_miner(mine().miner, mine().miner_parameters),
                 lambda: check_training(
                     train().estimator,

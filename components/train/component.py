@@ -11,6 +11,7 @@ def train(
     job_root: str,
     model: dsl.Output[dsl.Model],
     report: dsl.Output[dsl.HTML],
+    run_id: str = "",
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Train a candidate model; a killed run resumes from its last epoch.
@@ -23,6 +24,7 @@ def train(
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The candidate as a bundle: `model.pt`, `model.onnx`, `model.json`.
         report: Curves and sample predictions, as a page.
+        run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
     """
     from components.core.steps import step
@@ -42,6 +44,7 @@ def train(
             read,
         )
         from components.core.reports.page import write_page
+        from components.core.reports.parts import keep_part
         from components.train.candidate import last_candidate
         from components.train.place import train_at
 
@@ -65,5 +68,6 @@ def train(
             )
         )
         write_page(report.path, "Train", trained.sections)
+        keep_part(job_root, run_id, "train.html", report.path)
         model.metadata["classes"] = list(trained.bundle.classes)
         model.metadata["image_size"] = list(trained.bundle.image_size)

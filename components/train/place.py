@@ -17,8 +17,8 @@ from typing import Any
 
 from components.core import plugins
 from components.core.errors import InputError, LostRaceError, OutOfReachError, may_pass
-from components.core.estimators.base import check_nodes
-from components.core.kubernetes_objects import Namespace, Object, in_cluster, title
+from components.core.estimators.base import check_place
+from components.core.kubernetes_objects import Namespace, Object, title
 from components.core.manifest import Manifest
 from components.core.parameters import TrainerSettings
 from components.core.stores.open import open_store
@@ -61,11 +61,9 @@ def train_at(
         LostRaceError: another run has taken the result.
     """
     plugins.load(training.get("plugin_modules", ""))
-    check_nodes(training["estimator"], place)
+    check_place(training["estimator"], place)
     if place.trainer == "step":
         return train(manifest, output, job_root=job_root, round_number=round_number, **training)
-    if not in_cluster():
-        raise InputError("trainer=trainjob needs a cluster with Kubeflow Trainer: use trainer=step here")
     namespace = Namespace.of_pod(role=ROLE)
     return train_in_trainjob(namespace, place, manifest, output, job_root, round_number, training)
 

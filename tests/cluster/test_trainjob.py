@@ -10,6 +10,7 @@ from kubernetes import client
 from components.core.errors import InputError
 from components.core.kubernetes_objects import Namespace
 from components.core.parameters import TrainerSettings, read
+from components.setup.cluster import TRAINJOB_ROLE, try_trainjob
 from components.train import node
 from components.train.place import ROLE, train_in_trainjob
 from tests.cluster.kube_apiserver import STEP, definitions
@@ -85,3 +86,15 @@ def test_a_trainjob_is_taken_as_it_is_and_gone_when_its_model_is_there(api_serve
 def test_a_step_without_the_rights_is_told_which(step, tmp_path):
     with pytest.raises(InputError, match=f"give the step's service account the rights of {ROLE}"):
         train_in_trainjob(step, PLACE, samples(tmp_path, 8), tmp_path / "model", str(tmp_path / "job"), 1, TRAINING)
+
+
+def test_setup_tries_a_trainjob_and_leaves_none(api_server, namespace, step, rights):
+    try_trainjob(PLACE, step)
+    custom = client.CustomObjectsApi(api_server.client())
+    assert custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"] == []
+
+
+def test_setup_says_before_work_which_rights_a_step_lacks(step):
+    assert TRAINJOB_ROLE == ROLE
+    with pytest.raises(InputError, match=f"give the step's service account the rights of {ROLE}"):
+        try_trainjob(PLACE, step)

@@ -31,7 +31,7 @@ SETTINGS = {
 
 def run(folder, data, run_id="run-1", **settings):
     """The steps in the order of the pipeline, through their own functions."""
-    job = {"job_root": str(folder / "job"), "settings": SETTINGS | settings}
+    job = {"job_root": str(folder / "job"), "settings": SETTINGS | settings, "run_id": run_id}
     (folder / run_id).mkdir(parents=True)
 
     def new(kind, name):
@@ -62,9 +62,7 @@ def run(folder, data, run_id="run-1", **settings):
         **job,
     )
     deploy_pair.python_func(
-        judgement=judgement, figures=figures, ingest_report=pages["ingest"], prepare_report=pages["prepare"],
-        train_report=pages["train"], train_big_report=pages["big"], convert_report=pages["convert"],
-        calibrate_report=pages["joint"], run_id=run_id, page=new(dsl.HTML, "page.html"), **pair, **job,
+        judgement=judgement, figures=figures, page=new(dsl.HTML, "page.html"), **pair, **job,
     )  # fmt: skip
     return metrics.metadata, json.loads((folder / run_id / "judgement").read_text()), folder / run_id / "page.html"
 

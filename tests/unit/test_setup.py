@@ -7,7 +7,9 @@ from kubernetes import client
 from components.core import parameters
 from components.core.errors import InputError
 from components.core.job.job import Job
-from components.setup.cluster import warn_of_cache, warn_of_nodes
+from components.joint.component import setup_joint
+from components.lifelong.component import setup_lifelong
+from components.setup.cluster import try_trainjob, warn_of_cache, warn_of_nodes
 from components.setup.component import setup, setup_round
 from components.setup.setup import check_one_model, check_run
 from tests.edge import deploy
@@ -66,6 +68,24 @@ def test_who_may_not_list_nodes_is_not_warned(caplog):
     assert caplog.text == ""
 
 
+def test_a_trainjob_is_tried_where_it_is_to_train_and_nowhere_else():
+    asked = []
+
+    def apply(manifest, **how):
+        asked.append((manifest, how))
+
+    namespace = SimpleNamespace(apply=apply)
+    try_trainjob(parameters.read(parameters.TrainerSettings, {}), namespace)
+    assert asked == []
+    try_trainjob(
+        parameters.read(parameters.TrainerSettings, {"trainer": "trainjob", "training_runtime": "torch-ours"}),
+        namespace,
+    )
+    ((manifest, how),) = asked
+    assert how["dry_run"]
+    assert (manifest["kind"], manifest["spec"]) == ("TrainJob", {"runtimeRef": {"name": "torch-ours"}})
+
+
 def test_a_cache_that_may_not_be_written_is_warned_of(tmp_path, caplog, monkeypatch):
     warn_of_cache(str(tmp_path))
     assert caplog.text == ""
@@ -105,6 +125,26 @@ def test_a_job_that_is_to_prelabel_must_have_a_champion(tmp_path):
     check_run({**values, "prelabel_job": ""}, [*PHASES, parameters.MineSettings])
 
 
+CLUSTER = {
+    "node_selector": {}, "store_secret": "s", "tolerations": [], "step_cpu": "1", "step_memory": "1Gi",
+    "train_cpu": "1", "train_gpu_type": "nvidia.com/gpu", "train_gpus": "0", "train_memory": "1Gi",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "fed"),
+    [(setup, "data_url"), (setup_round, "feed_url"), (setup_joint, "data_url"), (setup_lifelong, "feed_url")],
+)
+def test_a_trainjob_outside_of_a_cluster_is_refused_before_work(tmp_path, capsys, step, fed):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    given = {fed: str(tmp_path), "job_root": str(tmp_path / "job"), "settings": {"trainer": "trainjob"}}
+    with pytest.raises((SystemExit, InputError)):
+        step.python_func(**given, **CLUSTER)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("setup error:")]
+    assert "trainer=trainjob needs a cluster with Kubeflow Trainer: use trainer=step here" in line
+    assert line.endswith("(nothing was started)")
+
+
 @pytest.mark.parametrize(("step", "fed"), [(setup, "data_url"), (setup_round, "feed_url")])
 def test_a_job_that_releases_several_models_is_refused(tmp_path, capsys, step, fed):
     (tmp_path / "one.jpg").write_bytes(b"x")
@@ -115,11 +155,7 @@ def test_a_job_that_releases_several_models_is_refused(tmp_path, capsys, step, f
     check_one_model(job_root)
     release(job, tmp_path, "first", {"shared": "s1", "site-a": "a1"})
     with pytest.raises((SystemExit, InputError)):
-        step.python_func(
-            **{fed: str(tmp_path)}, job_root=job_root, node_selector={}, store_secret="s", tolerations=[],
-            step_cpu="1", step_memory="1Gi", train_cpu="1", train_gpu_type="nvidia.com/gpu", train_gpus="0",
-            train_memory="1Gi", settings={},
-        )  # fmt: skip
+        step.python_func(**{fed: str(tmp_path)}, job_root=job_root, settings={}, **CLUSTER)
     words = "its champion first consists of shared, site-a, and this pipeline releases one model: give it a job_root of"
     assert words in capsys.readouterr().out
 

@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 
 from components.core.errors import InputError, LostRaceError, OutOfReachError
-from components.core.estimators.base import check_nodes
+from components.core.estimators import base
+from components.core.estimators.base import check_place
 from components.core.parameters import TrainerSettings, read
 from components.core.stores.open import open_store
-from components.train import place as places
 from components.train.place import train_at, train_in_trainjob
 from components.train.train import train
 from components.train.trainjob import render, standing
@@ -291,17 +291,17 @@ def test_progress_names_the_epoch_and_why_a_node_waits(run, namespace, caplog):
     assert standing(job, []) == "suspended (queued), in the queue team-a"
 
 
-def test_estimators_that_train_on_one_node_are_refused_more():
+def test_estimators_that_train_on_one_node_are_refused_more(monkeypatch):
+    monkeypatch.setattr(base, "in_cluster", lambda: True)
     place = read(TrainerSettings, {"trainer": "trainjob", "train_nodes": 2})
     with pytest.raises(InputError, match="the estimator yolo trains on one node: choose one that .*fpn"):
-        check_nodes("yolo", place)
-    check_nodes("fpn", place)
+        check_place("yolo", place)
+    check_place("fpn", place)
     with pytest.raises(InputError, match="train_nodes=2 needs trainer=trainjob"):
-        check_nodes("fpn", read(TrainerSettings, {"train_nodes": 2}))
+        check_place("fpn", read(TrainerSettings, {"train_nodes": 2}))
 
 
-def test_outside_of_a_cluster_it_is_refused(manifest, tmp_path, monkeypatch):
-    monkeypatch.setattr(places, "in_cluster", lambda: False)
+def test_outside_of_a_cluster_it_is_refused(manifest, tmp_path):
     with pytest.raises(InputError, match="trainer=trainjob needs a cluster"):
         train_at(PLACE, manifest, tmp_path / "model", job_root=str(tmp_path / "job"), **TRAINING)
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from components.core.bundle import Bundle
 from components.core.errors import InputError
+from components.core.kubernetes_objects import in_cluster
 from components.core.parameters import TrainerSettings
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import read_image
@@ -197,7 +198,7 @@ def check_training(estimator: str, base_model: str, options: Mapping[str, Any], 
         raise InputError("; ".join(found))
 
 
-def check_nodes(estimator: str, place: TrainerSettings) -> None:
+def check_place(estimator: str, place: TrainerSettings) -> None:
     """Check that an estimator can train where it is to be trained.
 
     Args:
@@ -205,8 +206,11 @@ def check_nodes(estimator: str, place: TrainerSettings) -> None:
         place: where.
 
     Raises:
-        InputError: several nodes, and the estimator trains on one, or a step's pod is to be the place.
+        InputError: a TrainJob outside of a cluster; several nodes, and the estimator trains on one, or a step's pod is
+            to be the place.
     """
+    if place.trainer == "trainjob" and not in_cluster():
+        raise InputError("trainer=trainjob needs a cluster with Kubeflow Trainer: use trainer=step here")
     if place.train_nodes == 1:
         return
     if place.trainer == "step":

@@ -105,10 +105,22 @@ def read_sections(path: str | Path) -> list[Section]:
     Raises:
         InputError: the file is no such page.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    return sections_in(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+def sections_in(text: str, where: str) -> list[Section]:
+    """The sections in the text of a page that ``write_page`` wrote.
+
+    Args:
+        text: the page.
+        where: it was read from, for the message.
+
+    Raises:
+        InputError: it is no such page.
+    """
     sections = [Section(Markup(title).unescape(), Markup(body)) for title, body in _SECTION.findall(text)]
     if not sections:
-        raise InputError(f"report {path}: no sections found: it was not written by this project")
+        raise InputError(f"report {where}: no sections found: it was not written by this project")
     return sections
 
 
