@@ -28,16 +28,33 @@ def read_mask(path: Path) -> ClassMap:
     Raises:
         InputError: it cannot be read, or has colours, a palette or other than 8 bits a pixel.
     """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"mask {path}: cannot be read ({error.strerror})") from error
+    return decode_mask(data, str(path))
+
+
+def decode_mask(data: bytes, name: str) -> ClassMap:
+    """The mask (height, width) of a PNG.
+
+    Args:
+        data: the bytes of the file.
+        name: of the file, for messages.
+
+    Raises:
+        InputError: as for ``read_mask``.
+    """
     from PIL import Image  # the edge worker, which reads no mask, does without Pillow
 
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             image.load()
             mode, mask = image.mode, np.array(image)
     except Exception as error:  # a decoder may raise anything at all on a damaged file
-        raise InputError(f"mask {path}: cannot be read ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"mask {name}: cannot be read ({' '.join(str(error).split())[:200]})") from error
     if mode != "L":
-        raise InputError(f"mask {path}: must have one channel of 8 bits, not {mode}")
+        raise InputError(f"mask {name}: must have one channel of 8 bits, not {mode}")
     return mask.astype(np.uint8, copy=False)
 
 

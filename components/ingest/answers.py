@@ -10,12 +10,13 @@ fetched before counts.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,17 @@ from components.core.bundle import sha256_of
 from components.core.cache import MAX_BLOB_BYTES, local_file
 from components.core.errors import ConflictError, InputError, NotFoundError, OutOfReachError, TooLargeError
 from components.core.job.state import State
-from components.core.label_studio.answers import Answer, Answers, read_answers, write_answers
-from components.core.label_studio.client import LabelStudio
+from components.core.label_studio.answers import MASKS, Answer, Answers, read_answers, write_answers
+from components.core.label_studio.client import PAGE, PAGE_OF_MASKS, LabelStudio
 from components.core.label_studio.project import Place, Project, find_project
 from components.core.manifest import Manifest
-from components.core.stores.open import Store
+from components.core.masks import VOID, encode_mask, read_mask
+from components.core.stores.open import Store, open_store, split
 from components.ingest.dataset import Label, LabelError, Record
-from components.ingest.formats.label_studio import read_task
+from components.ingest.formats.label_studio import MAX_PIXELS, Task, read_task
 from components.ingest.images import boxes_in_pixels
+from components.ingest.masks import Values
+from components.ingest.regions import paint
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +74,7 @@ def fetch_answers(
             return before
         if before is None or before.project != project.number:
             before = Answers(server=place.server, project=project.number)
-        answers = _fetched(studio, project, before, keep_annotators)
+        answers = _fetched(studio, project, before, keep_annotators, store)
     except OutOfReachError as error:
         have = f"the answers to {len(before.images)} images that were fetched before count" if before else "no answers"
         log.warning("%s; %s", error, have)
@@ -85,27 +89,70 @@ def fetch_answers(
     return answers
 
 
-def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annotators: bool) -> Answers:
+def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annotators: bool, store: Store) -> Answers:
     now = datetime.now(UTC)
     full = before.listed is None or not before.seen or abs(now - before.listed) > FULL_LISTING
     changed = {"filter": "filter:tasks:updated_at", "operator": "greater_or_equal", "type": "Datetime"}
     filters = None if full else {"conjunction": "and", "items": [{**changed, "value": before.seen}]}
     found: dict[str, Answer] = {}
     seen = before.seen
-    for item in studio.tasks(project.number, filters, **_FIELDS):
+    masks = _Masks(store, before.names, project)
+    page_size = PAGE_OF_MASKS if project.takes_masks else PAGE
+    for item in studio.tasks(project.number, filters, page_size=page_size, **_FIELDS):
         seen = max(seen, str(item.get("updated_at") or ""))
         sample = (item.get("data") or {}).get("sample")
         if not isinstance(sample, str) or not _is_digest(sample):
             continue  # somebody else's task
         last = before.images.get(sample)
         is_same_task = last is not None and last.task == int(item["id"])
-        answer = _answer(item, project, last if is_same_task else None, keep_annotators)
+        answer = _answer(item, project, last if is_same_task else None, keep_annotators, masks)
         rival = found.get(sample) or (None if is_same_task else last)
         if rival is None or _counts_before(answer, rival):
             found[sample] = answer
     kept = {id_: one for id_, one in before.images.items() if not full or id_ in found or not _only_waits(one)}
     listed = now if full else before.listed
-    return before.model_copy(update={"images": {**kept, **found}, "seen": seen, "listed": listed})
+    return before.model_copy(
+        update={"images": {**kept, **found}, "seen": seen, "listed": listed, "names": tuple(masks.numbers)}
+    )
+
+
+class _Masks:
+    """Makes masks of what people have marked, and puts them into the job's store.
+
+    Args:
+        store: the job's root.
+        names: of classes that have a number already.
+        project: whose labels come next, in their order, which is that of the job's classes in a project made for it.
+    """
+
+    def __init__(self, store: Store, names: Sequence[str], project: Project) -> None:
+        self._store = store
+        ordered = dict.fromkeys((*names, *(project.labels if project.takes_masks else ())))
+        self.numbers = {name: number for number, name in enumerate(ordered)}
+
+    def put(self, task: Task) -> str:
+        """The key of a task's mask.
+
+        Raises:
+            LabelError: a region is damaged, nothing is marked, or there are too many classes.
+        """
+        if task.size is None:
+            raise LabelError(f"mask unreadable: {task.where} does not give the size of the image")
+        width, height = task.size
+        if width * height > MAX_PIXELS:
+            raise LabelError(f"too large: {width}x{height}, over {MAX_PIXELS // 10**6} megapixels")
+        for region in task.regions:
+            self.numbers.setdefault(region.name, len(self.numbers))
+        if len(self.numbers) > VOID:
+            raise LabelError(f"mask unreadable: {len(self.numbers)} classes, but a mask has numbers for {VOID}")
+        mask = paint(task.regions, self.numbers, width, height)
+        if (mask == VOID).all():
+            raise LabelError(f"empty mask: {task.where}: no pixel is marked")
+        content = encode_mask(mask)
+        key = f"{MASKS}{hashlib.sha256(content).hexdigest()}.png"
+        if self._store.stat(key) is None:
+            self._store.write(key, content)
+        return key
 
 
 def _only_waits(answer: Answer) -> bool:
@@ -113,7 +160,9 @@ def _only_waits(answer: Answer) -> bool:
     return answer.state == "open" and not answer.withdrawn
 
 
-def _answer(item: Mapping[str, Any], project: Project, before: Answer | None, keep_annotators: bool) -> Answer:
+def _answer(
+    item: Mapping[str, Any], project: Project, before: Answer | None, keep_annotators: bool, masks: _Masks
+) -> Answer:
     """What one task says."""
     data = {**item["data"], "image": str(item["data"].get(project.key, ""))}
     task = read_task("Label Studio", "task", {**item, "data": data}, Counter())
@@ -129,14 +178,28 @@ def _answer(item: Mapping[str, Any], project: Project, before: Answer | None, ke
         made |= {
             "boxes": tuple((label.name, *label.box) for label in task.labels or ()),
             "size": task.size,
-            "unusable": task.reason,
+            **_mask(task, project, masks),
         }
     elif before is not None and (before.withdrawn or (before.state == "labelled" and not before.unusable)):
-        made |= {"withdrawn": True, "boxes": before.boxes, "size": before.size}
+        made |= {"withdrawn": True, "boxes": before.boxes, "mask": before.mask, "size": before.size}
     if keep_annotators and given:
         last = max(given, key=lambda one: str(one.get("updated_at") or ""))
         made["annotator"] = last.get("completed_by") if isinstance(last.get("completed_by"), int) else None
     return Answer(**made)
+
+
+def _mask(task: Task, project: Project, masks: _Masks) -> dict[str, str]:
+    """The fields of an answer that say what its mask is, and whether it can be used."""
+    if task.reason:
+        return {"unusable": task.reason}
+    try:
+        if task.regions:
+            return {"mask": masks.put(task)}
+        if not task.labels and project.takes_masks:
+            raise LabelError(f"empty mask: {task.where}: nothing is marked: mark what is there, or skip the image")
+    except LabelError as error:
+        return {"unusable": str(error)}
+    return {}
 
 
 def _counts_before(one: Answer, other: Answer) -> bool:
@@ -161,12 +224,16 @@ class AnswerNews:
         images: id and answer by the records' source.
         groups: by id, what samples that the job has already share a split with.
         withdrawn: ids of samples whose labels have been removed.
+        values: what the values of their masks mean.
+        order: the classes whose numbers ``values`` has, in their order; empty where no answer has a mask.
     """
 
     records: list[Record] = field(default_factory=list)
     images: dict[str, tuple[str, Answer]] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     withdrawn: list[str] = field(default_factory=list)
+    values: Values | None = None
+    order: tuple[str, ...] = ()
 
     def ids(self) -> set[str]:
         """Of the images."""
@@ -177,15 +244,23 @@ class AnswerNews:
         return {label.name for record in self.records for label in record.labels or ()}
 
     def brought(self, record: Record, store: Store, folder: Path) -> Record:
-        """A record with the path of its image on this machine, or with the reason why there is none."""
+        """A record with the paths of its image and mask on this machine, or with the reason why there is none."""
         id_, answer = self.images[record.source]
         try:
-            return record._replace(path=bring_image(answer, id_, store, folder))
+            mask = str(_bring_mask(answer.mask, store, folder)) if answer.mask else ""
+            return record._replace(path=bring_image(answer, id_, store, folder), mask=mask)
         except LabelError as error:
             return Record(record.source, reason=str(error))
 
 
-def news_of(answers: Answers | None, store: Store, state: State, cache: Path, allowed: Iterable[str]) -> AnswerNews:
+def news_of(
+    answers: Answers | None,
+    store: Store,
+    state: State,
+    cache: Path,
+    allowed: Iterable[str],
+    declared: Iterable[str] = (),
+) -> AnswerNews:
     """The answers that the job does not have yet.
 
     Args:
@@ -194,6 +269,7 @@ def news_of(answers: Answers | None, store: Store, state: State, cache: Path, al
         state: of the job.
         cache: where copies of objects may be kept.
         allowed: names of the classes that the job may have; empty: all.
+        declared: names of the feed's classes, whose numbers come after those of the job's.
 
     Raises:
         InputError: the job's manifest cannot be read.
@@ -201,21 +277,36 @@ def news_of(answers: Answers | None, store: Store, state: State, cache: Path, al
     images = {} if answers is None else {id_: one for id_, one in answers.images.items() if _speaks(one)}
     known = _known(store, state, cache, sorted(images)) if images else Manifest.of([], ())
     rows = {row["id"]: row for row in known.rows()}
-    news = AnswerNews()
-    names = frozenset(allowed)
+    names = dict.fromkeys(allowed)
+    values, order = _values(answers, (*known.classes, *names, *declared), names, images.values())
+    news = AnswerNews(values=values, order=order)
     for id_, answer in sorted(images.items()):
         row = rows.get(id_)
-        same = row is not None and _is_same(answer, row, known.classes)
+        same = row is not None and _is_same(answer, row, known.classes, values, store, cache)
         if answer.withdrawn:
             if row is not None and same:
                 news.withdrawn.append(id_)
         elif not same:
             source = answer.key if row is None else row["source"]
-            news.records.append(_record(source, answer, names))
+            news.records.append(_record(source, answer, frozenset(names)))
             news.images[source] = (id_, answer)
             if row is not None:
                 news.groups[id_] = row["group"]
     return news
+
+
+def _values(
+    answers: Answers | None, classes: Iterable[str], allowed: Collection[str], images: Iterable[Answer]
+) -> tuple[Values | None, tuple[str, ...]]:
+    """What the values of the masks in answers mean, and the order of the classes that this goes by."""
+    if answers is None or not any(one.mask for one in images):
+        return None, ()
+    named = dict(enumerate(answers.names))
+    wanted = {value: name for value, name in named.items() if not allowed or name in allowed}
+    order = list(dict.fromkeys((*classes, *wanted.values())))
+    if len(order) > VOID:
+        raise InputError(f"{len(order)} classes: a mask has numbers for {VOID}")
+    return Values(named, {VOID: VOID, **{value: order.index(name) for value, name in wanted.items()}}), tuple(order)
 
 
 def bring_image(answer: Answer, id_: str, store: Store, folder: Path) -> str:
@@ -237,6 +328,24 @@ def bring_image(answer: Answer, id_: str, store: Store, folder: Path) -> str:
     return str(file)
 
 
+def _bring_mask(key: str, store: Store, folder: Path) -> Path:
+    """The file of an answer's mask on this machine.
+
+    Raises:
+        LabelError: it is not there, or damaged.
+    """
+    name = PurePosixPath(key).name
+    file = folder / name
+    try:
+        if not file.exists():
+            store.download(key, file, sha256=PurePosixPath(name).stem, max_bytes=MAX_BLOB_BYTES)
+    except (NotFoundError, TooLargeError, InputError) as error:
+        if isinstance(error, OutOfReachError):
+            raise
+        raise LabelError(f"mask unreadable: {error}") from error
+    return file
+
+
 def _speaks(answer: Answer) -> bool:
     return answer.state == "labelled" or answer.withdrawn
 
@@ -248,7 +357,13 @@ def _record(source: str, answer: Answer, names: frozenset[str]) -> Record:
         reason = f"unknown class: {strange[0]}: Label Studio has a label that the parameter classes does not name"
     if reason:
         return Record(source, reason=reason)
-    return Record(source, labels=_labels(answer), label_file=f"Label Studio task {answer.task}", size=answer.size)
+    return Record(
+        source,
+        labels=None if answer.mask and not answer.boxes else _labels(answer),
+        label_file=f"Label Studio task {answer.task}",
+        size=answer.size,
+        mask=answer.mask,
+    )
 
 
 def _known(store: Store, state: State, cache: Path, ids: list[str]) -> Manifest:
@@ -258,8 +373,14 @@ def _known(store: Store, state: State, cache: Path, ids: list[str]) -> Manifest:
     return Manifest.read(local_file(store, state.manifest, cache)).where(pl.col("id").is_in(ids))
 
 
-def _is_same(answer: Answer, row: Mapping[str, Any], classes: Sequence[str]) -> bool:
+def _is_same(
+    answer: Answer, row: Mapping[str, Any], classes: Sequence[str], values: Values | None, store: Store, cache: Path
+) -> bool:
     """Whether a sample has the labels of an answer."""
+    if answer.mask and not _is_same_mask(answer.mask, row["mask"], values, store, cache):
+        return False
+    if answer.mask and not answer.boxes:
+        return True
     if row["annotations"] is None:
         return False
     try:
@@ -268,6 +389,28 @@ def _is_same(answer: Answer, row: Mapping[str, Any], classes: Sequence[str]) -> 
         return False
     have = {(classes[one["class_id"]], one["x1"], one["y1"], one["x2"], one["y2"]) for one in row["annotations"]}
     return have == {(name, *map(float, np.array(sides, np.float32))) for name, *sides in boxes}
+
+
+def _is_same_mask(key: str, uri: str | None, values: Values | None, store: Store, cache: Path) -> bool:
+    """Whether an answer's mask is that of a sample: the same file, or else the same pixels."""
+    if uri is None or values is None:
+        return False
+    have = PurePosixPath(uri).stem
+    if have == PurePosixPath(key).stem and all(value == place for value, place in values.places.items()):
+        return True
+    folder = cache / "masks"
+    folder.mkdir(parents=True, exist_ok=True)
+    root, place = split(uri)
+    try:
+        ours = values.apply(read_mask(_bring_mask(key, store, folder)))
+        theirs = folder / f"{have}.png"
+        if not theirs.exists():
+            open_store(root).download(place, theirs, sha256=have, max_bytes=MAX_BLOB_BYTES)
+        return np.array_equal(ours, read_mask(theirs))
+    except OutOfReachError:
+        raise
+    except (LabelError, InputError):
+        return False
 
 
 def _labels(answer: Answer) -> tuple[Label, ...]:

@@ -77,6 +77,8 @@ def collect(
         report.metadata["display_name"] = "collect_report"  # what the pages of Kubeflow show
         from pathlib import Path
 
+        import polars as pl
+
         from components.core import plugins
         from components.core.job.job import Job
         from components.core.job.label_requests import read_lists
@@ -102,8 +104,10 @@ def collect(
             answers = fetch_answers(job.store, **asked)
             arrivals = take_new(feed_url, job_root, round_number=number, full=True, **dict(data), answers=answers)
             answered = arrivals.manifest.with_ids(answers.labelled() if answers else ())
-            agreement = label_agreement.label_agreement(read_lists(job.store), answered) if len(answered) else []
-            shown = label_agreement.section(agreement)
+            lists = list(read_lists(job.store)) if len(answered) else []
+            boxes = answered.where(pl.col("annotations").is_not_null())
+            shown = label_agreement.section(label_agreement.label_agreement(lists, boxes))
+            shown += label_agreement.mask_section(label_agreement.mask_agreement(lists, answered, job.store))
         arrivals.manifest.write(manifest.path)
         manifest.metadata["cursor"] = arrivals.cursor
         manifest.metadata["withdrawn"] = list(arrivals.withdrawn)

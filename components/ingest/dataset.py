@@ -46,6 +46,22 @@ class Label(NamedTuple):
     normalised: bool = False
 
 
+class Region(NamedTuple):
+    """What one class covers, as somebody has marked it by brush or as a polygon.
+
+    Attributes:
+        name: the data set's own name of the class.
+        is_drawn: whether somebody has drawn or changed it, and not only left it as proposed.
+        code: of a brush, see :mod:`components.core.label_studio.brush`; empty of a polygon.
+        points: of a polygon, ``x, y`` in 0..1 of the image's width and height; empty of a brush.
+    """
+
+    name: str
+    is_drawn: bool
+    code: bytes = b""
+    points: tuple[tuple[float, float], ...] = ()
+
+
 class Record(NamedTuple):
     """One image of a data set, or a label that has none.
 
@@ -58,6 +74,7 @@ class Record(NamedTuple):
         size: width and height in pixels that the label claims for the image; None: it claims nothing.
         left_out: boxes that the format marks as no single object (COCO's crowds) and that are not in ``labels``.
         mask: the file of its mask; empty where there is none. A file that is not there is none, too.
+        regions: what makes its mask where that is no file, in the order in which it was drawn.
         reason: why the image cannot be used, ``kind: details``; empty if it can.
     """
 
@@ -70,6 +87,12 @@ class Record(NamedTuple):
     left_out: int = 0
     reason: str = ""
     mask: str = ""
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it names a mask, be it in a file that is not there."""
+        return bool(self.mask or self.regions)
 
 
 @dataclass(frozen=True)

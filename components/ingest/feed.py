@@ -34,6 +34,7 @@ removes such blobs removes it first.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 from collections.abc import Iterable
@@ -162,10 +163,10 @@ def take_new(
         # Few of the wanted classes are in a single poll, so what the user names counts as declared.
         wanted.declare(tuple(parse_classes(classes)) or entries.classes)
         records = [wanted.apply(_unlabelled(record)) for record in entries.records]
-        values = None
-        if entries.values is not None:
-            values = wanted.values(entries.values, Known.of(store, state, cache, []).classes)
-        news = news_of(answers, store, state, cache, parse_classes(classes).values())
+        known_classes = () if entries.values is None else Known.of(store, state, cache, []).classes
+        values = None if entries.values is None else wanted.values(entries.values, known_classes)
+        declared = () if values is None else entries.classes or ()
+        news = news_of(answers, store, state, cache, parse_classes(classes).values(), declared)
         outcomes = _outcomes(entries, records, store, values, news)
         cursor = entries.seen.extended(store, *entries.remembered(outcomes))
     kept, quarantined = without_duplicates(outcomes)
@@ -185,7 +186,7 @@ def take_new(
     number = state.round + 1 if round_number is None else round_number
     groups = scenes(store, set(ids)) | news.groups
     found = {box[0] for _, outcome in kept for box in outcome.boxes or ()}
-    names = known.classes_with((*wanted.names(found), *sorted(found & news.classes())))
+    names = known.classes_with((*news.order, *wanted.names(found), *sorted(found & news.classes())))
     rows = [row_of(record, outcome, names, store, number, groups) for record, outcome in kept]
     manifest = Manifest.of(rows, names)
     new, changes = known.compared(manifest)
@@ -237,7 +238,7 @@ def _outcomes(
     checked = {
         id(record): pending[mark]
         for record in everything
-        if not record.mask and (mark := entries.mark(record)) in pending
+        if not record.has_mask and (mark := entries.mark(record)) in pending
     }
     outcomes = [(record, _checked(record, checked[id(record)])) for record in everything if id(record) in checked]
     rest = [record for record in records if id(record) not in checked]
@@ -250,10 +251,13 @@ def _outcomes(
     ]
     answered = [record for record in news.records if id(record) not in checked]
     with tempfile.TemporaryDirectory(prefix=f"{RESERVED}answers-") as folder:
-        there += [record if record.reason else news.brought(record, store, Path(folder)) for record in answered]
-        outcomes += watched(take_in(there, store, values=values), len(there))
+        labelled = [record if record.reason else news.brought(record, store, Path(folder)) for record in answered]
+        taken = itertools.chain(take_in(there, store, values=values), take_in(labelled, store, values=news.values))
+        outcomes += watched(taken, len(there) + len(labelled))
     outcomes = joined(sorted(_answers_first(outcomes, news), key=lambda pair: pair[0].source))
-    good = {entries.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.mask}
+    good = {
+        entries.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.has_mask
+    }
     write_pending(store, entries.seen.cursor, pending, good)
     return outcomes
 

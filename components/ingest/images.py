@@ -29,6 +29,7 @@ from components.core.stores.open import Store
 from components.core.stores.transfer import landing, os_reason
 from components.ingest.dataset import Label, LabelError, Record
 from components.ingest.masks import Values, decode
+from components.ingest.regions import paint
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
@@ -281,12 +282,15 @@ def _take_in(record: Record, store: Store, values: Values | None) -> Outcome:
 
 def _mask(record: Record, image: IngestedImage, values: Values | None) -> tuple[Mask, bytes] | None:
     """A record's mask and its bytes among the blobs; None if there is none, or one that says nothing of any pixel."""
-    if not record.mask or not Path(record.mask).is_file():
+    if not record.regions and not (record.mask and Path(record.mask).is_file()):
         return None
     if values is None:
-        raise InputError(f"{record.mask}: its data format does not define the mask values")
-    read = decode(_read(record.mask), Path(record.mask).name, (image.width, image.height))
-    mask = values.apply(read)
+        raise InputError(f"{record.mask or record.source}: its data format does not define the mask values")
+    if record.regions:
+        numbers = {name: value for value, name in values.names.items()}
+        mask = values.apply(paint(record.regions, numbers, image.width, image.height))
+    else:
+        mask = values.apply(decode(_read(record.mask), Path(record.mask).name, (image.width, image.height)))
     if (mask == VOID).all():
         return None
     content = encode_mask(mask)

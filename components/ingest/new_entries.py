@@ -291,7 +291,7 @@ def _with_entries(entries: NewEntries, records_found: Iterable[Record]) -> NewEn
     records: dict[str, list[Record]] = {}
     stamps: dict[str, int] = {}
     for record in records_found:
-        content = repr((record.labels, record.split, record.size, record.left_out, record.reason))
+        content = repr((record.labels, record.split, record.size, record.left_out, record.reason, *record.regions))
         if record.mask:
             content += repr((entries.mask(record), entries.versions.get(entries.mask(record), 0)))
         version = hash_of(content) + entries.versions.get(record.source, 0)

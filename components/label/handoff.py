@@ -9,12 +9,18 @@ for stays unlabelled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 
+from components.core.errors import InputError, OutOfReachError
 from components.core.job.label_requests import LabelRequest, LabelRequests
+from components.core.masks import VOID, ClassMap, decode_mask
 from components.core.plugins import Registry
+from components.core.stores.open import Store
+
+log = logging.getLogger(__name__)
 
 
 class Prelabel(NamedTuple):
@@ -37,6 +43,10 @@ class Prelabel(NamedTuple):
     score: float
 
 
+Masks = Callable[[LabelRequest], ClassMap | None]
+"""The mask (height, width) that a model proposes for an image, in class ids of its list; None where there is none."""
+
+
 class Writer(Protocol):
     """Writes the format of one kind of tool.
 
@@ -48,12 +58,13 @@ class Writer(Protocol):
     images: str
     packed: bool
 
-    def files(self, wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+    def files(self, wanted: LabelRequests, address: Callable[[LabelRequest], str], masks: Masks) -> dict[str, bytes]:
         """Everything but the images.
 
         Args:
             wanted: the list.
             address: of an image's file, by which a tool that reads a folder finds it.
+            masks: the mask that a model proposes for an image, for formats that have masks.
 
         Returns:
             Contents by path inside the hand-off, in the order in which they are to be written.
@@ -78,6 +89,33 @@ def prelabels(image: LabelRequest) -> Iterator[Prelabel]:
         top, bottom = max(y1, 0.0), min(y2, float(image.height))
         if left < right and top < bottom:
             yield Prelabel(class_id, left, top, right, bottom, score)
+
+
+def masks_in(store: Store, classes: int) -> Masks:
+    """The masks that a job's lists name.
+
+    Args:
+        store: the job's root.
+        classes: how many the list has.
+    """
+
+    def mask_of(image: LabelRequest) -> ClassMap | None:
+        found = image.to_correct.mask
+        if found is None:
+            return None
+        try:
+            mask = decode_mask(store.read(found.key), store.uri_of(found.key))
+            shape, highest = mask.shape, int(mask[mask != VOID].max(initial=0))
+            if shape != (image.height, image.width) or highest >= classes:
+                raise InputError(f"{store.uri_of(found.key)}: not a mask of {image.width}x{image.height} pixels")
+        except OutOfReachError:
+            raise
+        except InputError as error:
+            log.warning("%s goes out without a mask: %s", image.uri, error)
+            return None
+        return mask
+
+    return mask_of
 
 
 def names_file(wanted: LabelRequests) -> bytes:

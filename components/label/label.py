@@ -24,7 +24,7 @@ from components.core.errors import InputError, NotFoundError, TooLargeError
 from components.core.job.label_requests import FOLDER, LabelRequest, LabelRequests, read_lists
 from components.core.parameters import parse_classes
 from components.core.stores.open import RESERVED, Store, open_store, split
-from components.label.handoff import Writer, file_name, prelabels, writers
+from components.label.handoff import Masks, Writer, file_name, masks_in, prelabels, writers
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,11 @@ def label(
             raise InputError(
                 f"{store.uri}: none of the {len(wanted.images)} images of round {wanted.round} can be read"
             )
+        if wanted.labels == "masks" and label_format != "label-studio":
+            log.warning("label_format=%s has no masks: the images go out without proposals", label_format)
         hand_over = _as_zip if writer.packed else _as_folder
-        uri = hand_over(store, f"{HAND_OFFS}r{wanted.round:04d}.{label_format}", writer, there, found)
+        masks = masks_in(store, len(wanted.classes))
+        uri = hand_over(store, f"{HAND_OFFS}r{wanted.round:04d}.{label_format}", writer, there, found, masks)
     boxes = sum(len(list(prelabels(image))) for image in there.images)
     left_out = len(wanted.images) - len(there.images)
     log.info("exported %d images with %d boxes for %s, skipped %d: %s", len(found), boxes, label_format, left_out, uri)
@@ -139,12 +142,14 @@ def _file(image: LabelRequest, folder: Path, opened: Callable[[str], Store]) -> 
     return None
 
 
-def _as_folder(store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path]) -> str:
+def _as_folder(
+    store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path], masks: Masks
+) -> str:
     """Write a folder, the images first."""
     keys = {image.id: f"{name}/{writer.images}/{file_name(image)}" for image in wanted.images}
     for image_id, file in images.items():
         store.upload(file, keys[image_id])
-    for path, content in writer.files(wanted, lambda image: _address(store, keys[image.id])).items():
+    for path, content in writer.files(wanted, lambda image: _address(store, keys[image.id]), masks).items():
         store.write(f"{name}/{path}", content)
     return store.uri_of(name)
 
@@ -154,11 +159,13 @@ def _address(store: Store, key: str) -> str:
     return store.uri_of(key) if store.local_path(key) is None else f"/data/local-files/?d={quote(key)}"
 
 
-def _as_zip(store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path]) -> str:
+def _as_zip(
+    store: Store, name: str, writer: Writer, wanted: LabelRequests, images: Mapping[str, Path], masks: Masks
+) -> str:
     """Write one zip file; images are packed already, so they are stored as they are."""
     with tempfile.NamedTemporaryFile(prefix=f"{RESERVED}label-", suffix=".zip") as file:
         with zipfile.ZipFile(file, "w") as archive:
-            for path, content in writer.files(wanted, file_name).items():
+            for path, content in writer.files(wanted, file_name, masks).items():
                 archive.writestr(_member(path), content, zipfile.ZIP_DEFLATED)
             for image in wanted.images:
                 path = f"{writer.images}/{file_name(image)}"

@@ -1,4 +1,4 @@
-"""Send what a round asks for to Label Studio, as tasks with a model's boxes to correct.
+"""Send what a round asks for to Label Studio, as tasks with a model's boxes or masks to correct.
 
 The server is what says which images it has: before anything is sent, all tasks of the project are listed, and what is
 among them is not sent again, also when a run ended between sending and whatever it would have noted. If two runs send
@@ -7,8 +7,9 @@ at the same time, the second task of an image is removed, unless somebody has wo
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +18,12 @@ from xml.etree import ElementTree
 from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.job.label_requests import LabelRequest, LabelRequests
+from components.core.label_studio import brush
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, Project, find_project, read_project
 from components.core.stores.open import Store, open_store
 from components.label.formats.label_studio import config, task
+from components.label.handoff import Masks, masks_in
 from components.label.label import LATEST, HandOff, list_of, with_classes
 
 log = logging.getLogger(__name__)
@@ -28,7 +31,8 @@ log = logging.getLogger(__name__)
 SAMPLE = "sample"  # in a task's data: the SHA-256 of the image
 KEY, EXPIRES = "key", "expires"  # in a task's meta: of the image in the job's root; when its address ends
 LIFETIME = timedelta(days=7)  # of an image's address, the longest that S3 allows
-_BATCH = 250  # tasks in one request
+_BATCH, _BATCH_BYTES = 250, 16 << 20  # in one request
+_CONTROLS = ("RectangleLabels", "BrushLabels", "PolygonLabels")  # that have the classes
 _FOLDERS = ("hard-examples", "blobs")  # of a job that has its images
 
 
@@ -63,7 +67,7 @@ def send(
         log.info("the label request of round %d is empty: nothing to send", wanted.round)
         return HandOff("", dict.fromkeys(("images", "boxes", "known", "waiting", "left_out"), 0))
     wanted = with_classes(wanted, classes)
-    project = _ready(studio, place, wanted.classes)
+    project = _ready(studio, place, wanted)
     there = _tasks(studio, project)
     _renew(studio, store, project, there)
     waiting = sum(not one.answered for one in there)
@@ -92,19 +96,30 @@ def send(
 # --- the project ---
 
 
-def _ready(studio: LabelStudio, place: Place, classes: tuple[str, ...]) -> Project:
+def _ready(studio: LabelStudio, place: Place, wanted: LabelRequests) -> Project:
     """The project of the job, which knows all the classes.
 
     Raises:
-        InputError: somebody else's project lacks a class.
+        InputError: somebody else's project lacks a class, or it is for boxes and masks are wanted, or the other way.
     """
+    classes = wanted.classes
     project = find_project(studio, place)
     if project is None:
-        made = {"title": place.title, "description": place.description, "label_config": config(classes).decode()}
+        made = {
+            "title": place.title,
+            "description": place.description,
+            "label_config": config(classes, wanted.labels).decode(),
+        }
         studio.send("POST", "/api/projects", made)
         project = find_project(studio, place)
         if project is None:
             raise InputError(f"{place.server}: the project {place.title!r} was made, but cannot be found")
+    if project.takes_masks != (wanted.labels == "masks"):
+        takes = "masks" if project.takes_masks else "boxes"
+        raise InputError(
+            f"{place.server}: project {project.number} is for {takes}, but this job needs {wanted.labels}: give "
+            "another label_studio_project"
+        )
     missing = [name for name in classes if name not in project.labels]
     if not missing:
         return project
@@ -121,10 +136,12 @@ def _ready(studio: LabelStudio, place: Place, classes: tuple[str, ...]) -> Proje
 def _with_labels(label_config: str, project: Project, names: Iterable[str]) -> str:
     """A labelling interface with more labels; what people changed in it stays."""
     view = ElementTree.fromstring(label_config)
-    control = view.find(f".//RectangleLabels[@name='{project.control}']")
-    assert control is not None, "the server named it"
-    for number, name in enumerate(names, len(project.labels)):
-        ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
+    controls = [one for tag in _CONTROLS for one in view.iter(tag) if one.get("toName") == project.image]
+    for control in controls:
+        there = {label.get("value") for label in control.iter("Label")}
+        for number, name in enumerate(names, len(project.labels)):
+            if name not in there:
+                ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
     return ElementTree.tostring(view, encoding="unicode")
 
 
@@ -172,23 +189,43 @@ def _tasks(studio: LabelStudio, project: Project) -> list[_Task]:
 def _import(
     studio: LabelStudio, store: Store, project: Project, wanted: LabelRequests, images: list[LabelRequest]
 ) -> int:
-    """Send images as tasks; returns how many boxes they have."""
+    """Send images as tasks; returns how many boxes or masks they have."""
     if images and store.local_path("blobs") is not None:
         _serve_files(studio, store, project, images)
-    tasks = [_task_of(image, wanted, store, project) for image in images]
-    check_predictions(tasks, project)
-    for first in range(0, len(tasks), _BATCH):
-        batch = tasks[first : first + _BATCH]
+    masks = masks_in(store, len(wanted.classes))
+    count = 0
+    for batch in _batches(_task_of(image, wanted, store, project, masks) for image in images):
+        check_predictions(batch, project)
         studio.send("POST", f"/api/projects/{project.number}/import?return_task_ids=true", batch)
-    return sum(len(prediction["result"]) for one in tasks for prediction in one.get("predictions", ()))
+        count += sum(len(prediction["result"]) for one in batch for prediction in one.get("predictions", ()))
+    return count
 
 
-def _task_of(image: LabelRequest, wanted: LabelRequests, store: Store, project: Project) -> dict[str, Any]:
+def _batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Tasks in their order, as many at a time as one request takes; those with masks are large."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for one in tasks:
+        own = len(json.dumps(one))
+        if batch and (len(batch) == _BATCH or size + own > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += own
+    if batch:
+        yield batch
+
+
+def _task_of(
+    image: LabelRequest, wanted: LabelRequests, store: Store, project: Project, masks: Masks
+) -> dict[str, Any]:
     key = image.uri.removeprefix(f"{store.uri}/")
     if key == image.uri:
         raise InputError(f"{image.uri}: the image is not in {store.uri}, so Label Studio cannot be given its address")
     address, expires = _address(store, key)
-    made = task(image, wanted, address, control=project.control, image_name=project.image, key=project.key)
+    made = task(
+        image, wanted, address, masks(image), control=project.control, image_name=project.image, key=project.key
+    )
     meta = {KEY: key, **({EXPIRES: expires.isoformat()} if expires else {})}
     return {**made, "data": {**made["data"], SAMPLE: image.id}, "meta": meta}
 
@@ -197,18 +234,27 @@ def check_predictions(tasks: Iterable[Mapping[str, Any]], project: Project) -> N
     """Refuse predictions that Label Studio would take and not show: it checks neither names nor labels nor values.
 
     Raises:
-        InputError: one has another control, image or label than the project, or lies outside the image.
+        InputError: one has another control, image or label than the project, lies outside the image, or is a mask of
+            another size.
     """
+    kind = "brushlabels" if project.takes_masks else "rectanglelabels"
     for one in tasks:
         for result in (result for prediction in one.get("predictions", ()) for result in prediction["result"]):
-            value = result["value"]
-            wrong = [name for name in value["rectanglelabels"] if name not in project.labels]
+            value, sample = result["value"], one["data"].get(SAMPLE)
+            if result["type"] != kind:
+                raise InputError(f"project {project.number} takes {kind}, not {result['type']}")
+            wrong = [name for name in value[kind] if name not in project.labels]
             if wrong:
                 raise InputError(f"project {project.number} has no label {wrong[0]!r}: it has {list(project.labels)}")
             if (result["from_name"], result["to_name"]) != (project.control, project.image):
                 raise InputError(f"project {project.number} has no control {result['from_name']!r}")
-            if not all(0 <= value[low] <= value[low] + value[side] <= 100.001 for low, side in _SIDES):
-                raise InputError(f"a box of task {one['data'].get(SAMPLE)} lies outside its image: {value}")
+            if project.takes_masks:
+                try:
+                    brush.decode(value["rle"], result["original_height"], result["original_width"])
+                except ValueError as error:
+                    raise InputError(f"a mask of task {sample} is damaged: {error}") from error
+            elif not all(0 <= value[low] <= value[low] + value[side] <= 100.001 for low, side in _SIDES):
+                raise InputError(f"a box of task {sample} lies outside its image: {value}")
 
 
 _SIDES = (("x", "width"), ("y", "height"))

@@ -35,7 +35,6 @@ def mine(
         from components.core.label_studio.answers import read_answers
         from components.core.parameters import CommonSettings, LabelStudioSettings, MineSettings, read
         from components.core.reports.page import write_page
-        from components.core.stores.open import open_store
         from components.mine.mine import mine as choose
         from components.report.report import keep
 
@@ -48,6 +47,7 @@ def mine(
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)
         write_page(report.path, "Mine", mined.sections)
-        logging.info("label requests: %s", write_list(open_store(job_root), mined.wanted))
+        mined.masks.write(job.store)
+        logging.info("label requests: %s", write_list(job.store, mined.wanted))
         if mined.wanted.images:
             logging.info("the images are shown in %s", keep(report.path, job_root, "Images to label", mined.counts))

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,22 +16,26 @@ from components.core.bundle import Bundle
 from components.core.cache import cache_folder, version_folder
 from components.core.detections import Detections
 from components.core.job.job import Job
-from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
+from components.core.job.label_requests import Found, FoundMask, LabelRequest, LabelRequests, read_lists
 from components.core.label_studio.answers import Answers
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports.page import Section
-from components.core.runtimes.base import open_detector
+from components.core.runtimes.base import Detector, open_detector, open_model
+from components.core.runtimes.segmenter import NetworkSegmenter
 from components.core.stores.open import open_store
-from components.core.tasks.base import open_task
+from components.core.tasks.base import Task, open_task
 from components.mine import report
 from components.mine.embeddings import Embed, Floats, by_appearance, by_champion
 from components.mine.label_feedback import label_feedback, worth_of_mining
 from components.mine.pool import Pool, gather
 from components.mine.prelabels import Prelabeller
+from components.mine.proposed_masks import ProposedMasks, propose_masks
 from components.mine.score_pool import Inference, View, read_candidate, score_pool
 from components.mine.selection import Pick, Selection, Vectors, choose, weights_of
+
+PIXEL_ENTROPY = "pixel entropy"  # what images are ranked by where the champion gives masks
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +50,14 @@ class Mined:
         counts: images by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
             ``pool`` they were chosen from, its ``near_duplicates``, those ``unreadable``, hard examples that are
             ``labelled`` already, and what is ``beyond_limit``.
+        masks: which the list names, to be written before it.
         sections: the report.
     """
 
     wanted: LabelRequests
     picks: tuple[Pick, ...]
     counts: dict[str, int]
+    masks: ProposedMasks
     sections: Sequence[Section]
 
     def manifest(self) -> Manifest:
@@ -98,8 +105,9 @@ def mine(
     """Choose the images to label next out of the workers' hard examples and the job's unlabelled samples.
 
     Nothing is written. What has a label in the job's manifest is not asked for; what was asked for before and has none
-    may be asked for again. Without a champion there is nothing to rank by, nor with one that gives no boxes, since the
-    rules rank by them: then all are drawn at random.
+    may be asked for again. A champion that gives masks ranks by the mean entropy of the pixels instead of the miner.
+    Without a champion there is nothing to rank by, nor with one that gives neither boxes nor masks: then all are drawn
+    at random.
 
     Args:
         job_root: the job's store.
@@ -117,7 +125,8 @@ def mine(
             deployed with, which is why what the workers saw is not enough to rank by.
         pool_limit: how many images to look at, the latest.
         runtime: plug-in that runs the champion.
-        prelabel_job: root of another job whose champion finds the boxes that people correct; empty for this job's.
+        prelabel_job: root of another job whose champion finds the boxes or masks that people correct; empty for this
+            job's.
         answers: of people in Label Studio: what waits for an answer there or was skipped is not asked for again.
 
     Raises:
@@ -133,11 +142,12 @@ def mine(
     pool = gather(job.store, known, pool_limit, with_people) if label_budget else Pool((), 0, 0)
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
     task = open_task(Bundle.read(folder).task) if folder else None
-    champion = open_detector(runtime, folder) if folder and task and task.gives_boxes else None
+    champion = _ranker(runtime, folder, task) if folder and task else None
     classes = champion.bundle.classes if champion else known.classes if known else ()
     other = None
     if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, job.store.uri)
+        other.check_kind(champion)
     view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
     lists = list(read_lists(job.store))
     worth = worth_of_mining(lists, known) if known else None
@@ -153,26 +163,42 @@ def mine(
         vectors=vectors_of(by_champion(folder) if folder and champion else by_appearance, cache / "blobs"),
     )
     asked = [pick.seen.candidate for pick in selection.picks]
+    list_classes = other.classes if other else classes
+    masks = ProposedMasks()
+    by_mask = isinstance(champion, NetworkSegmenter)
+    ranked_by = PIXEL_ENTROPY if by_mask else miner
+    if isinstance(champion, NetworkSegmenter):
+        masks = propose_masks(asked, champion, list_classes, cache / "blobs")
     prelabels = other.prelabels(asked, cache / "blobs") if other else {}
+    other_masks = other.masks(asked, cache / "blobs") if other else ProposedMasks()
     wanted = LabelRequests(
         round=state.round,
         model=None if task and not champion else state.champion,
         prelabelled_by=other.uri if other else "",
-        miner=miner,
-        classes=other.classes if other else classes,
-        images=tuple(_wanted(pick, prelabels.get(pick.seen.candidate.id)) for pick in selection.picks),
+        miner=ranked_by,
+        labels="masks" if _needs_masks(champion or (other and other.model), known) else "boxes",
+        classes=list_classes,
+        images=tuple(
+            _wanted(
+                pick,
+                masks.masks.get(pick.seen.candidate.id),
+                _found(prelabels.get(pick.seen.candidate.id), other_masks.masks.get(pick.seen.candidate.id)),
+            )
+            for pick in selection.picks
+        ),
     )
+    masks = ProposedMasks(masks.masks, {**masks.files, **other_masks.files})
     counts = _counts(pool, view, selection)
     no_ranking = "" if state.champion else "the job has no champion yet"
     if task and not champion:
-        no_ranking = f"the champion is for {task.name}, which has no boxes"
-    told = _told(counts, label_budget, miner, no_ranking)
+        no_ranking = f"the champion is for {task.name}, which has neither boxes nor masks"
+    told = _told(counts, label_budget, ranked_by, no_ranking)
     log.info("%s", told)
     settings = {
         "round": state.round,
         "champion": state.champion or "none",
-        "miner": miner,
-        **(miner_parameters or {}),
+        "miner": ranked_by,
+        **({} if by_mask else miner_parameters or {}),
         "minimum score": min_score,
         "budget": f"{label_budget} {label_budget_in}",
         "random fraction": drawn,
@@ -180,10 +206,10 @@ def mine(
         **({"proposed boxes": f"from {other.uri}"} if other else {}),
     }
     sections = [
-        report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs"),
+        report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs", masks),
         *report.answered(label_feedback(lists, known) if known else [], worth),
     ]
-    return Mined(wanted, selection.picks, counts, sections)
+    return Mined(wanted, selection.picks, counts, masks, sections)
 
 
 def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
@@ -199,6 +225,23 @@ def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     if isinstance(rule, BoxRule) and "on_empty" not in parameters:
         return make_miner(miner, {**parameters, "on_empty": "easy"})
     return rule
+
+
+def _ranker(runtime: str, folder: Path, task: Task[Any, Any]) -> Detector | NetworkSegmenter | None:
+    """The champion, if it gives something to rank by."""
+    if task.gives_boxes:
+        return open_detector(runtime, folder)
+    model = open_model(runtime, folder) if task.label_column == "mask" else None
+    return model if isinstance(model, NetworkSegmenter) else None
+
+
+def _needs_masks(model: object, known: Manifest | None) -> bool:
+    """Whether people are to mark pixels: as the model does, or without one as the labels are that the job has."""
+    if model is not None or known is None:
+        return isinstance(model, NetworkSegmenter)
+    labels = known.table.select(pl.col("mask").is_not_null().any(), pl.col("annotations").is_not_null().any())
+    has_masks, has_boxes = labels.row(0)
+    return bool(has_masks and not has_boxes)
 
 
 def vectors_of(embed: Embed, cache_folder: Path) -> Vectors:
@@ -233,7 +276,13 @@ def _fetched(job: Job, version: str) -> Path:
     return folder
 
 
-def _wanted(pick: Pick, prelabels: Detections | None) -> LabelRequest:
+def _found(detections: Detections | None, mask: FoundMask | None) -> Found | None:
+    if mask is not None:
+        return Found(mask=mask)
+    return None if detections is None else Found(**Found.fields_of(detections))
+
+
+def _wanted(pick: Pick, mask: FoundMask | None, prelabels: Found | None) -> LabelRequest:
     seen = pick.seen
     return LabelRequest(
         id=seen.candidate.id,
@@ -245,7 +294,8 @@ def _wanted(pick: Pick, prelabels: Detections | None) -> LabelRequest:
         score=seen.judgement.score,
         reason=pick.reason,
         **Found.fields_of(seen.detections),
-        prelabels=None if prelabels is None else Found(**Found.fields_of(prelabels)),
+        mask=mask,
+        prelabels=prelabels,
     )
 
 

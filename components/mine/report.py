@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
+from components.core.colours import paint
 from components.core.reports import page as reports
 from components.core.reports.page import Section
+from components.core.runtimes.letterbox import ImageArray
 from components.mine.label_feedback import FEWEST, LabelFeedback, Worth
+from components.mine.proposed_masks import ProposedMasks
 from components.mine.score_pool import read_candidate
 from components.mine.selection import Pick
 
@@ -21,19 +26,26 @@ def asked_for(
     picks: Sequence[Pick],
     classes: Sequence[str],
     cache_folder: Path,
+    masks: ProposedMasks,
 ) -> Section:
     """How many images were chosen out of how many, and the first of them with what the model found."""
     body = reports.note(told) + reports.facts({name.replace("_", " "): count for name, count in counts.items()})
     body += reports.facts(settings)
     shown = [
-        (reports.draw(image, pick.seen.detections, classes), _caption(rank, pick))
+        (_drawn(image, pick, classes, masks), _caption(rank, pick))
         for rank, pick in enumerate(picks[:SHOWN], 1)
         if (image := read_candidate(pick.seen.candidate, cache_folder)) is not None
     ]
     if shown:
         body += reports.note(f"The first {len(shown)} of {len(picks)} images, with the model's predictions.")
+        body += reports.legend(classes) if masks.masks else Markup()
         body += reports.images(shown)
     return Section("Images to label", body)
+
+
+def _drawn(image: ImageArray, pick: Pick, classes: Sequence[str], masks: ProposedMasks) -> ImageArray:
+    mask = masks.mask(pick.seen.candidate.id)
+    return reports.draw(image, pick.seen.detections, classes) if mask is None else paint(image, mask)
 
 
 def answered(tally: Sequence[LabelFeedback], worth: Worth | None) -> list[Section]:

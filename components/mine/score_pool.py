@@ -22,6 +22,7 @@ from components.core.miners.base import Frame, Judgement, Miner
 from components.core.progress import Progress
 from components.core.runtimes.base import Detector
 from components.core.runtimes.letterbox import ImageArray
+from components.core.runtimes.segmenter import NetworkSegmenter
 from components.core.stores.open import Store, open_store, split
 from components.core.stores.transfer import os_errors
 from components.mine.pool import Candidate
@@ -42,6 +43,7 @@ class Inference:
         height: pixels.
         detections: what the champion found at the score it is deployed with; nothing where there is none.
         judgement: of the miner, who saw boxes of lower scores too.
+        has_mask: whether the champion gives a mask, by whose entropy the image is judged, and no boxes.
         fingerprint: what the image looks like; see :func:`components.core.duplicates.fingerprint`.
     """
 
@@ -51,6 +53,12 @@ class Inference:
     detections: Detections
     judgement: Judgement
     fingerprint: int
+    has_mask: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the champion found nothing, so that nothing tells how hard the image is."""
+        return not len(self.detections) and not self.has_mask
 
 
 @dataclass(frozen=True)
@@ -67,14 +75,18 @@ class View:
 
 
 def score_pool(
-    candidates: Sequence[Candidate], champion: Detector | None, miner: Miner, min_score: float, cache_folder: Path
+    candidates: Sequence[Candidate],
+    champion: Detector | NetworkSegmenter | None,
+    miner: Miner,
+    min_score: float,
+    cache_folder: Path,
 ) -> View:
     """Look at each image once.
 
     Args:
         candidates: the pool; a miner that remembers what it saw sees them in this order.
         champion: the deployed model; None before the first.
-        miner: the rule that ranks.
+        miner: the rule that ranks by boxes; images with masks are ranked by the entropy of their pixels.
         min_score: of the boxes that the miner sees.
         cache_folder: where images that lie elsewhere are brought to.
 
@@ -91,8 +103,14 @@ def score_pool(
 
 
 def _score(
-    candidate: Candidate, image: ImageArray, champion: Detector | None, miner: Miner, min_score: float
+    candidate: Candidate,
+    image: ImageArray,
+    champion: Detector | NetworkSegmenter | None,
+    miner: Miner,
+    min_score: float,
 ) -> Inference:
+    if isinstance(champion, NetworkSegmenter):
+        return _score_by_mask(candidate, image, champion)
     deployed, found = 1.0, Detections.none()
     if champion is not None:
         deployed = champion.bundle.confidence_threshold
@@ -100,6 +118,13 @@ def _score(
     judgement = miner.judge(Frame(found[found.scores >= min_score], image, candidate.id))
     height, width = image.shape[:2]
     return Inference(candidate, width, height, found[found.scores >= deployed], judgement, fingerprint(image))
+
+
+def _score_by_mask(candidate: Candidate, image: ImageArray, champion: NetworkSegmenter) -> Inference:
+    entropy = champion.look(image).entropy
+    judgement = Judgement(True, entropy, f"the mean entropy of the pixels is {entropy:.2f} of 1")
+    height, width = image.shape[:2]
+    return Inference(candidate, width, height, Detections.none(), judgement, fingerprint(image), has_mask=True)
 
 
 def read_candidate(

@@ -100,8 +100,8 @@ def choose(
     """
     worth = {seen.candidate.id: _value(seen, in_boxes, class_weights) for seen in pool}
     ranked = sorted(pool, key=lambda seen: (-worth[seen.candidate.id], draw(seen.candidate.id, "rank")))
-    hardest = [seen for seen in ranked if len(seen.detections)]
-    empty = [seen for seen in ranked if not len(seen.detections)]
+    hardest = [seen for seen in ranked if not seen.is_empty]
+    empty = [seen for seen in ranked if seen.is_empty]
     by_chance = sorted(pool, key=lambda seen: draw(seen.candidate.id, "random share"))
     random, empties = round(budget * random_fraction), round(budget * empty_fraction)
 

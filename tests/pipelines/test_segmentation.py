@@ -10,7 +10,7 @@ import pytest
 
 from components.core.job.job import Job
 from components.core.job.label_requests import read_lists
-from components.core.masks import encode_mask
+from components.core.masks import encode_mask, read_mask
 from tests.images import squares
 from tests.tiny_segmenter import CLASSES, painted
 
@@ -54,10 +54,11 @@ def test_masks_go_round_and_round(tmp_path):
     first = job.read()[0]
     assert first.champion == first.candidate
     assert "16 masks" in told and "mIoU" in told and "iou" in told
-    unranked = "drawn at random because the champion is for segmentation, which has no boxes"
-    assert f"requested labels for 4 of 4 images: {unranked}" in told
+    assert "requested labels for 4 of 4 images: " in told and "hardest by pixel entropy" in told
     (wanted,) = read_lists(job.store)
-    assert (wanted.model, wanted.classes, len(wanted.images)) == (None, CLASSES, 4)
+    assert (wanted.model, wanted.classes, len(wanted.images)) == (first.champion, CLASSES, 4)
+    for image in wanted.images:
+        assert read_mask(job.store.local_path(image.mask.key)).shape == (image.height, image.width)
 
     arrive(tmp_path / "feed", range(20, 34), unlabelled=0)
     told = poll(tmp_path)

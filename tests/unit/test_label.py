@@ -244,7 +244,8 @@ def test_what_another_model_found_is_what_people_correct(job, tmp_path, label_fo
     better = Found(boxes=[(10, 10, 30, 40)], scores=[0.75], class_ids=[1])
     wanted = put_list(job, [image.model_copy(update={"prelabels": better})])
     writer = writers.get(label_format)
-    files = writer.files(wanted.model_copy(update={"prelabelled_by": "s3://jobs/large/bundles/v9"}), lambda one: one.id)
+    named = wanted.model_copy(update={"prelabelled_by": "s3://jobs/large/bundles/v9"})
+    files = writer.files(named, lambda one: one.id, lambda _: None)
     if label_format == "label-studio":
         (prediction,) = json.loads(files["tasks.json"])[0]["predictions"]
         assert (prediction["model_version"], prediction["score"]) == ("s3://jobs/large/bundles/v9", 0.75)

@@ -182,7 +182,8 @@ def test_images_that_are_not_there_or_not_one(data, address, source, reason):
         ),
         (box(name=3), "annotation unreadable: x.json task 7: the label is not text"),
         (box(name=" "), "annotation unreadable: x.json task 7: the label is not text"),
-        (box(kind="polygonlabels"), "annotation unreadable: x.json task 7: a mark of type 'polygonlabels'"),
+        (box(kind="ellipselabels"), "annotation unreadable: x.json task 7: a mark of type 'ellipselabels'"),
+        (box(kind="polygonlabels"), "annotation unreadable: x.json task 7: not a polygon in percent with one label"),
         (box(original_width=480), "ambiguous: x.json task 7 gives the image different sizes"),
         ("box", "annotation unreadable: x.json task 7: result is not a list of objects"),
     ],
@@ -226,7 +227,7 @@ def test_remarks_are_passed_over_and_told(data, caplog):
     with caplog.at_level(logging.WARNING):
         records = read(data({"x.json": [task("a.jpg", annotation(*results))], "a.jpg": ""}))
     assert len(records["a.jpg"].labels) == 1
-    assert caplog.messages == ["x.json: ignoring everything that is not a box: 1 choices, 1 textarea"]
+    assert caplog.messages == ["x.json: ignoring everything that is neither box nor mask: 1 choices, 1 textarea"]
 
 
 def test_annotations_that_differ_are_not_chosen_from(data):

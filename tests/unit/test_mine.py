@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 import polars as pl
 import pytest
 from kfp import dsl
@@ -258,20 +257,83 @@ def test_without_a_champion_images_are_drawn_at_random(root, tmp_path, caplog):
     assert "requested labels for 4 of 9 images: drawn at random because the job has no champion yet" in caplog.text
 
 
-def test_with_a_champion_that_segments_images_are_drawn_at_random(root, tmp_path, caplog):
+def noise(number):
+    """A dark grey image that looks like no other."""
+    grey = np.random.default_rng(number).integers(0, 60, (8, 12, 1), dtype=np.uint8)
+    return np.repeat(np.kron(grey, np.ones((8, 8, 1), np.uint8)), 3, axis=2)
+
+
+def encoded(image):
+    return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+
+
+def commit_segmenter(job, tmp_path, **more):
+    """A champion that gives each cell of 8 pixels the class of its colour, the more surely the more of it there is."""
+    graph = colour_model()
+    (logits,) = (node for node in graph.graph.node if "logits" in node.output)
+    weights = [one for one in graph.graph.initializer if {one.name} & {"weights", "bias", "steep"}]
+    conv = next(node for node in graph.graph.node if node.op_type == "Conv")
+    segmenter = model([conv, logits], [port("images", 1, 3, 64, 96)], [port("logits", 1, 2, 8, 12)], weights)
+    described = replace(BUNDLE, task="segmentation", head=SemanticHead(stride=8), outputs=("logits",))
+    job.registry.publish(write_bundle(tmp_path / "s1", segmenter, described), "s1")
+    commit(job, tmp_path, champion="s1", **more)
+
+
+def test_a_champion_that_segments_ranks_by_entropy_and_proposes_masks(any_root, tmp_path, caplog):
     caplog.set_level(logging.INFO)
+    job = Job.open(any_root)
+    red, blue = np.array([190, 0, 0], np.uint8), np.array([0, 0, 190], np.uint8)
+    images = {"sure": noise(1) + red, "grey": noise(2), "half": noise(3) + red}
+    images["half"][:, 48:] = noise(3)[:, 48:] + blue
+    ids = {name: hard(job, number, data=encoded(image)) for number, (name, image) in enumerate(images.items())}
+    commit_segmenter(job, tmp_path, rows=[sample(job, 100) | {"mask": "file:///x/1.png"}])
+    mined = mine(any_root, label_budget=3, random_fraction=0, shortlist=1)
+    assert "3 hardest by pixel entropy, 0 empty, 0 random" in caplog.text
+    assert chosen(mined, "hardest")[0] == ids["grey"]
+    wanted = mined.wanted
+    assert (wanted.model, wanted.labels, wanted.miner, wanted.classes) == (
+        "s1",
+        "masks",
+        "pixel entropy",
+        ("red", "blue"),
+    )
+    images = {image.id: image for image in wanted.images}
+    assert images[ids["grey"]].score > 0.99 > 0.1 > images[ids["sure"]].score
+    masks = {name: mined.masks.mask(id_) for name, id_ in ids.items()}
+    assert (masks["sure"] == 0).all() and images[ids["sure"]].mask.scores[0] > 0.9
+    assert (masks["half"][:, :48] == 0).all() and (masks["half"][:, 48:] == 1).all()
+    mined.masks.write(job.store)
+    assert all(job.store.read(image.mask.key) for image in wanted.images)
+
+
+def test_masks_of_another_job_are_what_people_correct(root, tmp_path):
+    other, job = Job.open(str(tmp_path / "large")), Job.open(root)
+    commit_segmenter(other, tmp_path)
+    id_ = hard(job, 1, data=encoded(noise(1)))
+    commit_segmenter(job, tmp_path / "own")
+    mined = mine(root, prelabel_job=str(tmp_path / "large"))
+    (image,) = mined.wanted.images
+    assert (image.id, mined.wanted.prelabelled_by) == (id_, other.store.uri_of("bundles/s1"))
+    assert image.to_correct.mask.key in mined.masks.files
+    boxes = Job.open(str(tmp_path / "boxes"))
+    commit(boxes, tmp_path)
+    with pytest.raises(InputError, match="is for detection, but this job is for segmentation: choose a job"):
+        mine(root, prelabel_job=str(tmp_path / "boxes"))
+
+
+def test_with_a_champion_that_gives_neither_boxes_nor_masks_images_are_drawn_at_random(
+    root, tmp_path, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("components.mine.mine.open_model", lambda *_: object())
     job = Job.open(root)
     for number in range(9):
         hard(job, number)
-    logits = onnx.helper.make_node("Constant", [], ["logits"], value_floats=[0.0])
-    segmenter = model([logits], [port("images", 1, 3, 64, 96)], [port("logits", 1)])
-    described = replace(BUNDLE, task="segmentation", head=SemanticHead(stride=8), outputs=("logits",))
-    job.registry.publish(write_bundle(tmp_path / "s1", segmenter, described), "s1")
-    commit(job, tmp_path, champion="s1", rows=[sample(job, 100, labelled=True)])
+    commit_segmenter(job, tmp_path, rows=[sample(job, 100, labelled=True)])
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
-    assert (mined.wanted.model, mined.wanted.classes) == (None, ("red", "blue"))
-    reason = "the champion is for segmentation, which has no boxes"
+    assert (mined.wanted.model, mined.wanted.labels, mined.wanted.classes) == (None, "boxes", ("red", "blue"))
+    reason = "the champion is for segmentation, which has neither boxes nor masks"
     assert f"requested labels for 4 of 9 images: drawn at random because {reason}" in caplog.text
 
 

@@ -1,7 +1,8 @@
 """What people are asked to label next: one short list for each round, in the job's root.
 
-``to-label/r0003.json`` names the images that were asked for after round 3, the most wanted first, with the boxes that
-a model found, so that they need only be corrected. Whoever labels them brings the images and their labels into the
+``to-label/r0003.json`` names the images that were asked for after round 3, the most wanted first, with the boxes or the
+mask that a model found, so that they need only be corrected. Masks lie beside the lists, each under the SHA-256 of its
+file, ``to-label/masks/<digest>.png``. Whoever labels them brings the images and their labels into the
 job's feed. An image is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
 """
 
@@ -27,10 +28,25 @@ from components.core.errors import InputError, one_line
 from components.core.stores.open import Store, shown
 
 FOLDER = "to-label/"
+MASKS = f"{FOLDER}masks/"
 
 Share = Literal["hardest", "empty", "random"]
 _Pixels = Annotated[float, AfterValidator(lambda value: round(value, 2))]
 _Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda value: round(value, 6))]
+
+
+class FoundMask(BaseModel):
+    """The class that a model gives each pixel of an image.
+
+    Attributes:
+        key: of the PNG in the job's root, as large as the image is displayed; its pixels are class ids, or void.
+        scores: mean probability of the pixels of each class that is there, 0..1, by class id.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    key: Annotated[str, Field(pattern=rf"^{MASKS}[0-9a-f]{{64}}\.png$")]
+    scores: dict[NonNegativeInt, _Fraction]
 
 
 class Found(BaseModel):
@@ -40,6 +56,7 @@ class Found(BaseModel):
         boxes: (N, 4) as in :class:`Detections`, to a hundredth of a pixel.
         scores: (N,) in 0..1.
         class_ids: (N,) index into the list's ``classes``.
+        mask: of a model that gives masks instead of boxes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -47,6 +64,7 @@ class Found(BaseModel):
     boxes: tuple[tuple[_Pixels, _Pixels, _Pixels, _Pixels], ...] = ()
     scores: tuple[_Fraction, ...] = ()
     class_ids: tuple[NonNegativeInt, ...] = ()
+    mask: FoundMask | None = None
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:
@@ -98,7 +116,7 @@ class LabelRequest(Found):
 
     @property
     def to_correct(self) -> Found:
-        """The boxes that people are shown."""
+        """The boxes or the mask that people are shown."""
         return self if self.prelabels is None else self.prelabels
 
 
@@ -111,6 +129,7 @@ class LabelRequests(BaseModel):
         model: version of the champion, who found the boxes; None where there was none.
         prelabelled_by: address of the bundle that made the ``prelabels``; empty where there are none.
         miner: the rule that ranked them.
+        labels: what people are to make: ``boxes`` or ``masks``.
         classes: class names in the order of ``class_ids``.
         images: the most wanted first; every beginning of the list has about the same mixture of shares.
     """
@@ -122,13 +141,16 @@ class LabelRequests(BaseModel):
     model: Version | None
     prelabelled_by: str = ""
     miner: str
+    labels: Literal["boxes", "masks"] = "boxes"
     classes: tuple[str, ...]
     images: tuple[LabelRequest, ...]
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
         found = [*self.images, *(image.prelabels for image in self.images if image.prelabels)]
-        highest = max((index for one in found for index in one.class_ids), default=-1)
+        highest = max(
+            (index for one in found for index in (*one.class_ids, *(one.mask.scores if one.mask else ()))), default=-1
+        )
         if highest >= len(self.classes):
             raise ValueError(f"class {highest} has no name; the classes are {list(self.classes)}")
         return self

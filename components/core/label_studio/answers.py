@@ -1,6 +1,7 @@
 """What people have answered in Label Studio, as it was fetched last: one object, ``labelling/answers.json``.
 
-It is what the steps of a round read, so that they all see the same and none of them waits for the server.
+It is what the steps of a round read, so that they all see the same and none of them waits for the server. Masks lie
+beside it, each under the SHA-256 of its file, ``labelling/masks/<digest>.png``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from components.core.errors import one_line
 from components.core.stores.open import Store
 
 ANSWERS = "labelling/answers.json"
+MASKS = "labelling/masks/"
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Answer(BaseModel):
         state: ``open``: nobody has answered; ``labelled``; ``skipped``: somebody has passed it over.
         withdrawn: it was labelled, and the label has been removed since.
         boxes: class name and ``x1, y1, x2, y2`` in 0..1 of the image; of a withdrawn one those from before.
+        mask: key of its mask in the job's root, a PNG whose pixels are places in ``Answers.names``; empty: it has none.
         size: width and height in pixels that the image had there; None: not known.
         changed: when it was answered last, ISO 8601, by the server's clock; empty: never.
         unusable: why the label cannot be used, in a few words; empty if it can.
@@ -43,6 +46,7 @@ class Answer(BaseModel):
     state: State
     withdrawn: bool = False
     boxes: tuple[tuple[str, float, float, float, float], ...] = ()
+    mask: Annotated[str, Field(pattern=rf"^({MASKS}[0-9a-f]{{64}}\.png)?$")] = ""
     size: tuple[PositiveInt, PositiveInt] | None = None
     changed: str = ""
     unusable: str = ""
@@ -58,6 +62,7 @@ class Answers(BaseModel):
         project: number of the project.
         seen: the latest change of a task, ISO 8601, by the server's clock; what changes from then on is fetched next.
         listed: when all tasks were listed last, by this machine's clock.
+        names: of the classes in masks; more may come, but none goes or moves.
         images: answers by SHA-256 of the image. A task that was removed keeps the answer that it had.
     """
 
@@ -68,6 +73,7 @@ class Answers(BaseModel):
     project: PositiveInt
     seen: str = ""
     listed: datetime | None = None
+    names: tuple[str, ...] = ()
     images: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], Answer] = {}
 
     def labelled(self) -> set[str]:

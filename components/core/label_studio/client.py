@@ -21,7 +21,8 @@ from components.core.stores.settings import setting
 
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 MAX_ANSWER_BYTES = 256 << 20
-PAGE = 500  # tasks in one answer: with all their annotations some megabytes, which take the server seconds
+PAGE = 500  # tasks in one answer: with all their boxes some megabytes, which take the server seconds
+PAGE_OF_MASKS = 25  # a mask may have some hundred kilobytes
 _SECONDS = Timeout(connect=10.0, read=60.0)
 _TRIES = 2
 
@@ -95,12 +96,15 @@ class LabelStudio:
         except NotFoundError:
             log.debug("%s%s: was not there", self.url, path)
 
-    def tasks(self, project: int, filters: Mapping[str, Any] | None = None, **query: object) -> Iterator[Any]:
+    def tasks(
+        self, project: int, filters: Mapping[str, Any] | None = None, *, page_size: int = PAGE, **query: object
+    ) -> Iterator[Any]:
         """The tasks of a project by their numbers, page by page.
 
         Args:
             project: its number.
             filters: of Label Studio's data manager; None: all tasks.
+            page_size: how many to ask for at a time.
             query: further parameters, such as ``fields="all"``.
 
         Raises:
@@ -110,7 +114,7 @@ class LabelStudio:
         page = 1
         while True:
             try:
-                found = self.get("/api/tasks", project=project, query=view, page=page, page_size=PAGE, **query)
+                found = self.get("/api/tasks", project=project, query=view, page=page, page_size=page_size, **query)
             except NotFoundError:
                 if page == 1:
                     raise
@@ -119,7 +123,7 @@ class LabelStudio:
             if not isinstance(tasks, list):
                 raise self._no_api("the list of tasks is missing")
             yield from tasks
-            if len(tasks) < PAGE:
+            if len(tasks) < page_size:
                 return
             page += 1
 

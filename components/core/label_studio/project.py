@@ -10,7 +10,7 @@ from components.core.errors import InputError, NotFoundError
 from components.core.label_studio.client import LabelStudio
 
 MAX_TITLE, MIN_TITLE = 50, 3  # characters; the server refuses others
-RECTANGLES = "RectangleLabels"
+RECTANGLES, BRUSHES = "RectangleLabels", "BrushLabels"  # the controls that proposals are made with
 _ADDRESS = re.compile(r"(?P<server>.*?)/projects/(?P<project>[0-9]{1,9})(/.*)?")
 _DESCRIPTION = "Label requests of {}"
 
@@ -65,7 +65,8 @@ class Project:
     Attributes:
         number: of the project.
         is_own: whether it was made for the job.
-        control: what the boxes are called.
+        takes_masks: whether people mark pixels with a brush; otherwise they draw boxes.
+        control: what the boxes or brushes are called.
         image: what the image is called.
         key: under which a task's data has the image.
         labels: the class names.
@@ -73,6 +74,7 @@ class Project:
 
     number: int
     is_own: bool
+    takes_masks: bool
     control: str
     image: str
     key: str
@@ -86,7 +88,7 @@ def find_project(studio: LabelStudio, place: Place) -> Project | None:
 
     Raises:
         InputError: the server refuses it, there is no project of that number, the one with that title is another job's,
-            or it has no boxes to draw.
+            or it has no boxes to draw and no pixels to mark.
     """
     if place.project:
         try:
@@ -109,22 +111,23 @@ def read_project(said: Any, place: Place) -> Project:
     """A project as the server describes it.
 
     Raises:
-        InputError: it has no rectangles over an image, or more than one kind.
+        InputError: it has neither rectangles nor brushes over an image, or more than one kind.
     """
     controls = {
         name: one
         for name, one in (said.get("parsed_label_config") or {}).items()
-        if one.get("type") == RECTANGLES and any(source.get("type") == "Image" for source in one.get("inputs", ()))
+        if one.get("type") in (RECTANGLES, BRUSHES) and any(source.get("type") == "Image" for source in one["inputs"])
     }
     if len(controls) != 1:
         raise InputError(
-            f"{place.server}: project {said.get('id')} has {len(controls)} controls of type {RECTANGLES} over an "
-            "image, but one is needed: change its labelling interface"
+            f"{place.server}: project {said.get('id')} has {len(controls)} controls of type {RECTANGLES} or {BRUSHES} "
+            "over an image, but one is needed: change its labelling interface"
         )
     ((control, one),) = controls.items()
     return Project(
         number=int(said["id"]),
         is_own=said.get("description") == place.description,
+        takes_masks=one["type"] == BRUSHES,
         control=control,
         image=str(one["to_name"][0]),
         key=str(one["inputs"][0]["value"]),

@@ -8,7 +8,7 @@ processor costs the NPU a sixth of the memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,7 +21,22 @@ from components.core.runtimes.base import Decoder, Infer, Network, decoders
 from components.core.runtimes.golden import Finding, Outputs
 from components.core.runtimes.letterbox import ImageArray, Placement, letterbox
 
+_TINY = np.float32(1e-12)
 MIN_SAME_PIXELS = 0.95  # of a board and the simulator; they differ where classes meet
+
+
+class Look(NamedTuple):
+    """What a segmenter sees in an image, and how sure it is.
+
+    Attributes:
+        classes: (H, W), the class of each pixel.
+        probability: (H, W) float32, 0..1, of that class.
+        entropy: of the classes, 0..1 (1: all are equally likely), mean over the pixels.
+    """
+
+    classes: ClassMap
+    probability: NDArray[np.float32]
+    entropy: float
 
 
 class NetworkSegmenter(Network[ClassMap]):
@@ -37,6 +52,30 @@ class NetworkSegmenter(Network[ClassMap]):
             (logits,) = self.infer(canvas[None])
             maps.append(on_image(classes_of(logits, self.bundle.image_size), placement))
         return maps
+
+    def look(self, image: ImageArray) -> Look:
+        """Say what each pixel of an image, (H, W, 3) uint8 RGB, shows, and how sure that is."""
+        canvas, placement = letterbox(image, self.bundle.image_size, self.bundle.pad)
+        (logits,) = self.infer(canvas[None])
+        classes = on_image(classes_of(logits, self.bundle.image_size), placement)
+        likely = _softmax(logits[0])
+        entropy = -(likely * np.log(np.maximum(likely, _TINY))).sum(axis=0) / np.log(max(len(likely), 2))
+        probability, entropies = (_on_image(one, self.bundle.image_size, placement) for one in (likely.max(0), entropy))
+        return Look(classes, probability, float(np.clip(entropies.mean(), 0, 1)))
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities (classes, h, w)."""
+    raised = np.exp(logits - logits.max(axis=0))
+    found: NDArray[np.float32] = raised / raised.sum(axis=0)
+    return found
+
+
+def _on_image(values: NDArray[np.float32], size: tuple[int, int], placement: Placement) -> NDArray[np.float32]:
+    """Values (h, w) of a canvas of a size (height, width), enlarged, on the image that lies on it."""
+    canvas = cv2.resize(np.ascontiguousarray(values, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
+    image = (placement.width, placement.height)
+    return np.asarray(cv2.resize(_covered(canvas, placement), image, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> ClassMap:
@@ -71,12 +110,17 @@ def classes_of(logits: NDArray[np.float32], image_size: tuple[int, int]) -> Clas
 
 def on_image(canvas: ClassMap, placement: Placement) -> ClassMap:
     """The classes of a canvas, (h, w), as those of the image that lies on it."""
+    covered = _covered(canvas, placement)
+    size = (placement.width, placement.height)
+    return np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+
+
+def _covered(canvas: Any, placement: Placement) -> Any:
+    """The part of a canvas on which the image lies."""
     across, down = placement.scale
     bottom = placement.top + round(placement.height * down)
     right = placement.left + round(placement.width * across)
-    covered = canvas[placement.top : bottom, placement.left : right]
-    size = (placement.width, placement.height)
-    return np.asarray(cv2.resize(covered, size, interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint8)
+    return canvas[placement.top : bottom, placement.left : right]
 
 
 def alike(bundle: Bundle, expected: Outputs, given: Outputs) -> Finding:

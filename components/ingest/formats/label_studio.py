@@ -1,10 +1,11 @@
 """Label Studio: its export ``JSON`` (a list of tasks), beside the images.
 
-The boxes are rectangles with labels, upright, in percent of the image. A task that was skipped, or that has not been
-submitted, is an image without labels, whatever a model predicted for it; a submitted one without rectangles shows
-nothing (a negative). Several exports in one folder are one data set: of the same task the one changed last counts. No
-other export will do: in YOLO and VOC, as Label Studio 1.23 writes them, a skipped image looks like a negative, and
-COCO names the images by folders of its server.
+The boxes are rectangles with labels, upright, in percent of the image. Brushes and polygons with labels make a mask;
+see :mod:`components.ingest.regions`. A task that was skipped, or that has not been submitted, is an image without
+labels, whatever a model predicted for it; a submitted one without any mark shows nothing (a negative). Several exports
+in one folder are one data set: of the same task the one changed last counts. No other export will do: in YOLO and VOC,
+as Label Studio 1.23 writes them, a skipped image looks like a negative, and COCO names the images by folders of its
+server.
 
 Images have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
 SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
@@ -20,7 +21,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,6 +35,7 @@ from components.ingest.dataset import (
     Label,
     LabelError,
     Record,
+    Region,
     few,
     formats,
     suffix_of,
@@ -42,12 +44,13 @@ from components.ingest.references import Images, only
 
 logger = logging.getLogger(__name__)
 
-RECTANGLE = "rectanglelabels"
+RECTANGLE, BRUSH, POLYGON = "rectanglelabels", "brushlabels", "polygonlabels"
+MAX_PIXELS, MAX_POINTS = 100_000_000, 100_000  # of an image with a brush; of a polygon
 # What is said of the image as a whole, or beside a box, and marks nothing in it.
 REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
 
 _LIST = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*\{")
-_KEYS = re.compile(rb'"(data|was_cancelled|rectanglelabels|total_annotations)"\s*:')
+_KEYS = re.compile(rb'"(data|was_cancelled|rectanglelabels|brushlabels|polygonlabels|total_annotations)"\s*:')
 _DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -58,7 +61,8 @@ class Task(NamedTuple):
         export: path of the export.
         where: names the task in messages.
         address: of the image in Label Studio; empty where the task has none.
-        labels: the boxes; empty: nothing to see; None: it is unlabelled.
+        labels: the boxes; empty: nothing to see; None: it is unlabelled, or has a mask and no boxes.
+        regions: what makes its mask, in the order in which it was drawn.
         size: width and height in pixels that the image had there; None: not known.
         changed: when it was labelled last, ISO 8601; empty: never.
         reason: why it cannot be used, ``kind: details``; empty if it can.
@@ -71,6 +75,17 @@ class Task(NamedTuple):
     size: tuple[int, int] | None = None
     changed: str = ""
     reason: str = ""
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """What it says, by which two tasks are compared."""
+        return self.labels, self.regions, self.reason
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether it has boxes or a mask, or says that there is nothing to see."""
+        return self.labels is not None or bool(self.regions)
 
 
 @formats.register("label-studio")
@@ -91,7 +106,12 @@ class LabelStudio:
                 f"no export of Label Studio in the data (JSON files are {few(folder.named('.json'))}): export as JSON, "
                 "not JSON-MIN, and put the file next to the images"
             )
-        return DataSet(None, _records(folder, [task for name in exports for task in _tasks(folder, name)]))
+        tasks = [task for name in exports for task in _tasks(folder, name)]
+        covered = sorted({region.name for task in tasks for region in task.regions})
+        if not covered:
+            return DataSet(None, _records(folder, tasks))
+        names = tuple(sorted({*covered, *(label.name for task in tasks for label in task.labels or ())}))
+        return DataSet(names, _records(folder, tasks), dict(enumerate(names)))
 
 
 def _exports(folder: Folder) -> list[str]:
@@ -113,7 +133,7 @@ def _tasks(folder: Folder, export: str) -> list[Task]:
     tasks = [read_task(export, f"{export}#{place}", item, remarks) for place, item in enumerate(content)]
     if remarks:
         passed_over = few(f"{count} {kind}" for kind, count in remarks.most_common())
-        logger.warning("%s: ignoring everything that is not a box: %s", export, passed_over)
+        logger.warning("%s: ignoring everything that is neither box nor mask: %s", export, passed_over)
     return tasks
 
 
@@ -138,8 +158,8 @@ def read_task(export: str, place: str, item: Any, remarks: Counter[str]) -> Task
         contents = [_content(task.where, annotation, remarks) for annotation in _submitted(annotations)]
         if len(set(contents)) > 1:
             raise LabelError(f"ambiguous: {task.where}: {len(contents)} annotations differ: mark one as ground truth")
-        labels, size = contents[0] if contents else (None, None)
-        return task._replace(labels=labels, size=size)
+        labels, regions, size = contents[0] if contents else (None, (), None)
+        return task._replace(labels=labels, regions=regions, size=size)
     except LabelError as error:
         return task._replace(reason=str(error))
 
@@ -169,43 +189,90 @@ def _submitted(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for one in given if one.get("ground_truth")] or given
 
 
-Content = tuple[tuple[Label, ...], tuple[int, int] | None]
+Content = tuple[tuple[Label, ...] | None, tuple[Region, ...], tuple[int, int] | None]
 
 
 def _content(where: str, annotation: dict[str, Any], remarks: Counter[str]) -> Content:
-    """The labels of one annotation in order of their places, and the size of the image that was labelled."""
+    """The boxes of one annotation in order of their places, its regions, and the size of the image."""
     results = annotation.get("result") or []
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
         raise LabelError(f"annotation unreadable: {where}: result is not a list of objects")
     kinds = [(str(one.get("type")), one) for one in results]
     remarks.update(kind for kind, _ in kinds if kind in REMARKS)
-    marks = [_mark(where, kind, one) for kind, one in kinds if kind not in REMARKS]
+    marks = [(_mark(where, kind, one), _size(where, one)) for kind, one in kinds if kind not in REMARKS]
     sizes = {size for _, size in marks if size}
     if len(sizes) > 1:
         raise LabelError(f"ambiguous: {where} gives the image different sizes")
-    return tuple(sorted(label for label, _ in marks)), sizes.pop() if sizes else None
+    labels = tuple(sorted(mark for mark, _ in marks if isinstance(mark, Label)))
+    regions = tuple(mark for mark, _ in marks if isinstance(mark, Region))
+    return labels if labels or not regions else None, regions, sizes.pop() if sizes else None
 
 
-def _mark(where: str, kind: str, result: dict[str, Any]) -> tuple[Label, tuple[int, int] | None]:
-    if kind != RECTANGLE:
-        raise LabelError(f"annotation unreadable: {where}: a mark of type {kind[:40]!r}; only {RECTANGLE} are boxes")
+def _mark(where: str, kind: str, result: dict[str, Any]) -> Label | Region:
+    if kind not in _READERS:
+        raise LabelError(
+            f"annotation unreadable: {where}: a mark of type {kind[:40]!r}; {RECTANGLE} are boxes, "
+            f"{BRUSH} and {POLYGON} masks"
+        )
+    what, read = _READERS[kind]
     try:
         value = result["value"]
-        (name,) = value[RECTANGLE]
-        x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
-        turned, image_turned = float(value.get("rotation") or 0), float(result.get("image_rotation") or 0)
-        size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise LabelError(f"annotation unreadable: {where}: not a box in percent with one label") from error
+        (name,) = value[kind]
+        image_turned = float(result.get("image_rotation") or 0)
+        mark = read(where, name, value, result)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LabelError(f"annotation unreadable: {where}: not {what} with one label") from error
     if not isinstance(name, str) or not name.strip():
         raise LabelError(f"annotation unreadable: {where}: the label is not text")
+    if image_turned:
+        raise LabelError(f"turned image: {where}: labelled when rotated by {image_turned:g} degrees: rotate it back")
+    return mark
+
+
+def _size(where: str, result: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of the image that was labelled; None: not known."""
+    try:
+        size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LabelError(f"annotation unreadable: {where}: the size of the image is no number") from error
+    return size if all(size) else None
+
+
+def _box(where: str, name: str, value: dict[str, Any], _: dict[str, Any]) -> Label:
+    x, y, width, height = (float(value[key]) / 100 for key in ("x", "y", "width", "height"))
+    turned = float(value.get("rotation") or 0)
     if not all(map(math.isfinite, (x, y, width, height, turned))):
         raise LabelError(f"NaN or infinite: {where}: {name}")
     if turned:
         raise LabelError(f"turned box: {where}: {name} is rotated by {turned:g} degrees: draw it upright")
-    if image_turned:
-        raise LabelError(f"turned image: {where}: labelled when rotated by {image_turned:g} degrees: rotate it back")
-    return Label(name, (x, y, x + width, y + height), normalised=True), size if all(size) else None
+    return Label(name, (x, y, x + width, y + height), normalised=True)
+
+
+def _brush(where: str, name: str, value: dict[str, Any], result: dict[str, Any]) -> Region:
+    size = _size(where, result)
+    if value.get("format") != "rle" or size is None or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError("not in Label Studio's run-length code")
+    return Region(name, _is_drawn(result), code=bytes(value["rle"]))
+
+
+def _polygon(where: str, name: str, value: dict[str, Any], result: dict[str, Any]) -> Region:
+    points = tuple((float(x) / 100, float(y) / 100) for x, y in value["points"])
+    if not 3 <= len(points) <= MAX_POINTS:
+        raise ValueError("too few points or too many")
+    if not all(math.isfinite(side) for point in points for side in point):
+        raise LabelError(f"NaN or infinite: {where}: {name}")
+    return Region(name, _is_drawn(result), points=points)
+
+
+def _is_drawn(result: dict[str, Any]) -> bool:
+    return result.get("origin") != "prediction"
+
+
+_READERS: dict[str, tuple[str, Callable[[str, str, dict[str, Any], dict[str, Any]], Label | Region]]] = {
+    RECTANGLE: ("a box in percent", _box),
+    BRUSH: ("a brush in run-length code", _brush),
+    POLYGON: ("a polygon in percent", _polygon),
+}
 
 
 # --- tasks and images ---
@@ -228,8 +295,8 @@ def _records(folder: Folder, tasks: list[Task]) -> Iterator[Record]:
         except LabelError as error:
             yield Record(image, reason=str(error))
         else:
-            label_file = "" if task.labels is None else task.export
-            yield Record(image, folder.path(image), task.labels, label_file, size=task.size)
+            label_file = task.export if task.is_labelled else ""
+            yield Record(image, folder.path(image), task.labels, label_file, size=task.size, regions=task.regions)
 
 
 def _latest(tasks: Iterable[Task]) -> Task:
@@ -241,12 +308,12 @@ def _latest(tasks: Iterable[Task]) -> Task:
     last: dict[str, Task] = {}
     for task in tasks:
         known = last.setdefault(task.address, task)
-        if task.changed == known.changed and (task.labels, task.reason) != (known.labels, known.reason):
+        if task.changed == known.changed and task.content != known.content:
             raise LabelError(f"ambiguous: {known.where} and {task.where} label it differently")
         if task.changed > known.changed:
             last[task.address] = task
-    found = [task for task in last.values() if task.reason or task.labels is not None] or list(last.values())
-    if len({(task.labels, task.reason) for task in found}) > 1:
+    found = [task for task in last.values() if task.reason or task.is_labelled] or list(last.values())
+    if len({task.content for task in found}) > 1:
         raise LabelError(f"ambiguous: {found[0].where} and {found[1].where} label it differently")
     if found[0].reason:
         raise LabelError(found[0].reason)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from components.core.job.label_requests import LabelRequest, LabelRequests
-from components.label.handoff import file_name, prelabels, writers
+from components.label.handoff import Masks, file_name, prelabels, writers
 
 
 @writers.register("coco")
@@ -17,7 +17,7 @@ class Coco:
     packed = True
 
     @staticmethod
-    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str], masks: Masks) -> dict[str, bytes]:
         """``annotations/instances_default.json``, the name that CVAT expects; ids count from 1."""
         images = [
             {"id": number, "file_name": file_name(image), "width": image.width, "height": image.height}

@@ -1,7 +1,8 @@
-"""Label Studio: ``tasks.json`` to import, with the model's boxes as predictions, and ``config.xml`` for the project.
+"""Label Studio: ``tasks.json`` to import, with the model's boxes or masks as predictions, and ``config.xml``.
 
 The labelling interface of the project is what ``config.xml`` says; then ``tasks.json`` is imported, the most wanted
-image first. Rectangles cannot be turned there, since no detector learns turned boxes.
+image first. Rectangles cannot be turned there, since no detector learns turned boxes. Masks are marked with a brush,
+one region for each class, or with polygons.
 
 Label Studio fetches the images itself. Those of a job in a bucket have ``s3://`` addresses, for which the project
 needs the bucket as a source storage; an S3 server with a private address must be named to Label Studio itself, in
@@ -20,11 +21,19 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from components.core.colours import PALETTE
 from components.core.job.label_requests import LabelRequest, LabelRequests
-from components.label.handoff import Prelabel, prelabels, writers
+from components.core.label_studio import brush
+from components.core.masks import VOID, ClassMap
+from components.label.handoff import Masks, Prelabel, prelabels, writers
 
-CONTROL, IMAGE = "label", "image"  # what the boxes and the image are called in the project
+CONTROL, IMAGE = "label", "image"  # what the boxes or brushes and the image are called in the project
+_CONTROLS = {
+    "boxes": {"RectangleLabels": {"name": CONTROL, "canRotate": "false"}},
+    "masks": {"BrushLabels": {"name": CONTROL}, "PolygonLabels": {"name": "polygon"}},
+}
 
 
 @writers.register("label-studio")
@@ -35,23 +44,29 @@ class LabelStudio:
     packed = False
 
     @staticmethod
-    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str], masks: Masks) -> dict[str, bytes]:
         """The project's configuration, and the tasks last: where they are, the hand-off is whole."""
-        tasks = [task(image, wanted, address(image)) for image in wanted.images]
+        tasks = [task(image, wanted, address(image), masks(image)) for image in wanted.images]
         return {
-            "config.xml": config(wanted.classes),
+            "config.xml": config(wanted.classes, wanted.labels),
             "tasks.json": json.dumps(tasks, ensure_ascii=False, indent=1).encode(),
         }
 
 
-def config(classes: tuple[str, ...]) -> bytes:
-    """The labelling interface of a project: rectangles over an image, which cannot be turned."""
+def config(classes: tuple[str, ...], labels: str) -> bytes:
+    """The labelling interface of a project: rectangles over an image, which cannot be turned, or brush and polygons.
+
+    Args:
+        classes: class names.
+        labels: ``boxes`` or ``masks``.
+    """
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Header", value="$reason", size="5")
     ElementTree.SubElement(view, "Image", name=IMAGE, value="$image", zoom="true")
-    control = ElementTree.SubElement(view, "RectangleLabels", name=CONTROL, toName=IMAGE, canRotate="false")
-    for number, name in enumerate(classes):
-        ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
+    for tag, attributes in _CONTROLS[labels].items():
+        control = ElementTree.SubElement(view, tag, {**attributes, "toName": IMAGE})
+        for number, name in enumerate(classes):
+            ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
     ElementTree.indent(view)
     return bytes(ElementTree.tostring(view, encoding="utf-8"))
 
@@ -60,22 +75,23 @@ def task(
     image: LabelRequest,
     wanted: LabelRequests,
     address: str,
+    mask: ClassMap | None,
     *,
     control: str = CONTROL,
     image_name: str = IMAGE,
     key: str = IMAGE,
 ) -> dict[str, Any]:
-    """One image as a task, with a model's boxes as its prediction.
+    """One image as a task, with a model's boxes or mask as its prediction.
 
     Args:
         image: that is asked for.
         wanted: the list that asks for it.
         address: where Label Studio finds the image.
-        control: what the boxes are called in the project.
+        mask: (height, width), what the model gives each pixel; None where it gives boxes.
+        control: what the boxes or brushes are called in the project.
         image_name: what the image is called there.
         key: under which the task has its address.
     """
-    boxes = list(prelabels(image))
     data = {
         key: address,
         "reason": image.reason,
@@ -84,20 +100,41 @@ def task(
         "source": image.source,
         "round": wanted.round,
     }
-    if not boxes:
+    results = _boxes(image, wanted.classes) if mask is None else _brushes(image, mask, wanted.classes)
+    if not results:
         return {"data": data}
+    shown = {"from_name": control, "to_name": image_name}
     prediction = {
         "model_version": wanted.prelabelled_by or wanted.model,
-        "score": round(sum(box.score for box in boxes) / len(boxes), 6),
-        "result": [
-            {**_result(number, box, image, wanted.classes), "from_name": control, "to_name": image_name}
-            for number, box in enumerate(boxes)
-        ],
+        "score": round(sum(one["score"] for one in results) / len(results), 6),
+        "result": [{**one, **shown} for one in results],
     }
     return {"data": data, "predictions": [prediction]}
 
 
-def _result(number: int, box: Prelabel, image: LabelRequest, classes: tuple[str, ...]) -> dict[str, Any]:
+def _boxes(image: LabelRequest, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [_box(number, box, image, classes) for number, box in enumerate(prelabels(image))]
+
+
+def _brushes(image: LabelRequest, mask: ClassMap, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One region for each class that is there."""
+    found = image.to_correct.mask
+    scores = found.scores if found else {}
+    return [
+        {
+            "id": f"mask{number}",
+            "type": "brushlabels",
+            "original_width": image.width,
+            "original_height": image.height,
+            "image_rotation": 0,
+            "score": scores.get(number, 0.0),
+            "value": {"format": "rle", "rle": brush.encode(mask == number), "brushlabels": [classes[number]]},
+        }
+        for number in np.unique(mask[mask != VOID]).tolist()
+    ]
+
+
+def _box(number: int, box: Prelabel, image: LabelRequest, classes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "id": f"box{number}",
         "type": "rectanglelabels",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 from components.core.job.label_requests import LabelRequest, LabelRequests
-from components.label.handoff import Prelabel, file_name, names_file, prelabels, writers
+from components.label.handoff import Masks, Prelabel, file_name, names_file, prelabels, writers
 
 
 @writers.register("voc")
@@ -17,7 +17,7 @@ class Voc:
     packed = True
 
     @classmethod
-    def files(cls, wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+    def files(cls, wanted: LabelRequests, address: Callable[[LabelRequest], str], masks: Masks) -> dict[str, bytes]:
         """An XML file for every image, without objects where nothing was found, and the class names."""
         labels = {f"Annotations/{image.id}.xml": cls._annotation(image, wanted.classes) for image in wanted.images}
         return {**labels, "classes.txt": names_file(wanted)}

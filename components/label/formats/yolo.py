@@ -7,7 +7,7 @@ from collections.abc import Callable
 import yaml
 
 from components.core.job.label_requests import LabelRequest, LabelRequests
-from components.label.handoff import names_file, prelabels, writers
+from components.label.handoff import Masks, names_file, prelabels, writers
 
 
 @writers.register("yolo")
@@ -18,7 +18,7 @@ class Yolo:
     packed = True
 
     @staticmethod
-    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str]) -> dict[str, bytes]:
+    def files(wanted: LabelRequests, address: Callable[[LabelRequest], str], masks: Masks) -> dict[str, bytes]:
         """A text file for every image, empty where nothing was found; no folder is named as one split's."""
         described = yaml.safe_dump({"path": ".", "names": dict(enumerate(wanted.classes))}, allow_unicode=True)
         labels = {f"labels/{image.id}.txt": _lines(image).encode() for image in wanted.images}
