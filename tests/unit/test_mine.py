@@ -501,7 +501,7 @@ def test_another_job_that_cannot_help_is_told(root, tmp_path):
     with pytest.raises(InputError, match="/nothing: the job has no champion: check the address"):
         mine(root, prelabel_job=str(tmp_path / "nothing"))
     other = other_job(tmp_path, classes=("truck", "van"))
-    with pytest.raises(InputError, match=r"large detects truck, van, but this job has red, blue: choose a job"):
+    with pytest.raises(InputError, match=r"large knows truck, van, but this job has red, blue: choose a job"):
         mine(root, prelabel_job=other)
 
 
