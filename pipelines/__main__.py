@@ -73,7 +73,7 @@ def run(
         say_renamed(given)
         if pipeline not in OF_A_JOB:
             given = {**given, "job_root": given.get("job_root") or str(Path("jobs") / pipeline)}
-        given = _ready(pipeline, given)
+        given = _ready(pipeline, given, params.parent if params else Path())
         if pipeline in OF_A_JOB:
             from components.core.job.job import Job
 
@@ -348,8 +348,13 @@ def conformance(
         print(f"{estimator} fulfils its contract")
 
 
-def _ready(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _ready(name: str, given: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
     """Parameters as the steps on this machine take them.
+
+    Args:
+        name: of the pipeline.
+        given: the parameters.
+        folder: of the file with the parameters; the base models of its algorithms may lie beside it.
 
     Raises:
         InputError: everything that is wrong with them.
@@ -358,6 +363,10 @@ def _ready(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     from pipelines.plugged import unknown_entries
 
     ready = _absolute(given)
+    if "algorithms" in ready:
+        from components.benchmark.algorithms import located
+
+        ready["algorithms"] = located(ready["algorithms"], (folder, Path()))
     if found := problems(face_of(_pipeline(name)), ready):
         raise InputError(parameters.all_wrong(found + unknown_entries(parameters.flat(ready))))
     return ready

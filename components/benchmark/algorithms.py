@@ -7,6 +7,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -53,7 +54,9 @@ class Algorithm(BaseModel):
         miner: rule that ranks the images of a round.
         miner_parameters: of that rule.
         min_score: of the boxes that the rule sees.
-        label_budget: images to label in each round; -1 for all that the rule calls hard.
+        label_budget: images or boxes to label in each round; -1 for all images that the rule calls hard.
+        label_budget_in: what the budget counts, ``images`` or ``boxes``: then labelling ends with the image whose boxes
+            reach it; an image without any counts as one box.
         random_fraction: part of the budget that is drawn at random.
         empty_fraction: part of the budget for images in which nothing was found.
         shortlist: how many times the budget is compared, to choose images that are unlike each other.
@@ -83,6 +86,7 @@ class Algorithm(BaseModel):
     miner_parameters: dict[str, Any] = {}
     min_score: Annotated[float, Field(gt=0, lt=1)] = 0.05
     label_budget: Annotated[int, Field(ge=-1)] = -1
+    label_budget_in: Literal["images", "boxes"] = "images"
     random_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     empty_fraction: Annotated[float, Field(ge=0, le=1)] = 0.2
     shortlist: Annotated[float, Field(ge=1, le=100)] = 3.0
@@ -166,6 +170,27 @@ def read_algorithms(given: Sequence[Any]) -> list[Algorithm]:
     if wrong:
         raise InputError("; ".join(dict.fromkeys(wrong)))
     return found
+
+
+def located(given: Any, folders: Sequence[Path]) -> Any:
+    """The algorithms of a file, with base models that lie in one of some folders as absolute paths.
+
+    Args:
+        given: as ``read_algorithms`` takes them, or anything else, which comes back as it is.
+        folders: that relative paths may start from; the first that has the file counts.
+    """
+    if not isinstance(given, list):
+        return given
+    return [_located(one, folders) if isinstance(one, Mapping) and "base_model" in one else one for one in given]
+
+
+def _located(one: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, Any]:
+    def absolute(name: Any) -> Any:
+        found = [folder / name for folder in folders if (folder / name).exists()] if isinstance(name, str) else []
+        return str(found[0].resolve()) if name and found else name
+
+    named = one["base_model"]
+    return {**one, "base_model": [absolute(name) for name in named] if isinstance(named, list) else absolute(named)}
 
 
 def baselines_of(algorithms: Iterable[Algorithm], wanted: Sequence[str]) -> list[Algorithm]:

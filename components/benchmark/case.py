@@ -299,25 +299,45 @@ class _Runner:
             return pool
         budget = algorithm.label_budget
         if algorithm.baseline == "random":
-            count = self._count_hard(pool) if budget < 0 else budget
             order = sorted(pool.table["id"], key=lambda id_: draw(id_, f"random {self._seed}"))
-            return pool.where(pl.col("id").is_in(order[:count]))
-        seen = self._seen(pool)
-        if budget < 0:
-            ids = [one.candidate.id for one in seen if one.judgement.hard]
+            ids = order[: self._count_hard(pool)] if budget < 0 else _affordable(order, budget, self._costs(pool))
+        elif budget < 0:
+            ids = [one.candidate.id for one in self._seen(pool) if one.judgement.hard]
         else:
-            ids = list(
-                self._steps.choose(
-                    seen,
-                    budget,
-                    self._model.folder,
-                    self._boxes_by_class(),
-                    random_fraction=algorithm.random_fraction,
-                    empty_fraction=algorithm.empty_fraction,
-                    shortlist=algorithm.shortlist,
-                )
-            )
+            ids = self._mined(pool)
         return pool.where(pl.col("id").is_in(ids))
+
+    def _mined(self, pool: Manifest) -> list[str]:
+        """The ids that the rule ranks highest, as many as the budget allows.
+
+        Boxes are budgeted as the champion finds them and paid as they are drawn: what is left of them is spent too.
+        """
+        algorithm, costs = self._algorithm, self._costs(pool)
+        rest, ids, left = list(self._seen(pool)), list[str](), algorithm.label_budget
+        while left > 0 and rest:
+            picks = self._steps.choose(
+                rest,
+                left,
+                self._model.folder,
+                self._boxes_by_class(),
+                in_boxes=algorithm.label_budget_in == "boxes",
+                random_fraction=algorithm.random_fraction,
+                empty_fraction=algorithm.empty_fraction,
+                shortlist=algorithm.shortlist,
+            )
+            new = _affordable(picks, left, costs)
+            ids += new
+            left -= sum(costs[id_] for id_ in new)
+            if not new or algorithm.label_budget_in == "images":
+                break
+            rest = [one for one in rest if one.candidate.id not in new]
+        return ids
+
+    def _costs(self, pool: Manifest) -> dict[str, int]:
+        """What each image takes of the label budget."""
+        in_boxes = self._algorithm.label_budget_in == "boxes"
+        pairs = zip(pool.table["id"], pool.truths(), strict=True)
+        return {id_: max(1, len(boxes)) if in_boxes else 1 for id_, boxes in pairs}
 
     def _boxes_by_class(self) -> dict[str, int]:
         """How many boxes of each class the algorithm has been given."""
@@ -458,6 +478,18 @@ class _Runner:
                 time.sleep(_WAIT_SECONDS)
             else:
                 return
+
+
+def _affordable(order: Sequence[str], budget: int, costs: Mapping[str, int]) -> list[str]:
+    """The first of some images, up to the one that reaches the budget."""
+    taken: list[str] = []
+    spent = 0
+    for id_ in order:
+        if spent >= budget:
+            break
+        taken.append(id_)
+        spent += costs[id_]
+    return taken
 
 
 @contextmanager

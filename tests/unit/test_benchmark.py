@@ -92,6 +92,18 @@ def test_the_night_is_learned_with_as_many_labels_as_the_budget_says(rows, by_si
         assert row.rounds[1].sample_epochs == 4
 
 
+def test_a_budget_may_be_in_boxes(work, by_site):
+    (algorithm,) = read_algorithms([{**SITES, "label_budget": 7, "label_budget_in": "boxes", "replay_ratio": 0}])
+    night = by_site.rounds[1]
+    most = max(map(len, night.train.truths()))
+    for one in (algorithm, *baselines_of([algorithm], ["random"])):
+        row = run(work, by_site, one)
+        before, after = (each.labelled_boxes for each in row.rounds)
+        # Labelling ends with the image that reaches the budget.
+        assert 7 <= after - before - night.val.boxes().height < 7 + most
+        assert 0 < row.rounds[1].transferred < len(night.train)
+
+
 def test_what_is_forgotten_shows_in_the_figures(work):
     # The estimator is then half as bright as the day, and blind by night.
     stream = make_stream(

@@ -6,6 +6,7 @@ import pytest
 from components.benchmark.algorithms import (
     baselines_of,
     check_algorithms,
+    located,
     plan_cases,
     read_algorithms,
 )
@@ -24,6 +25,16 @@ def test_lists_are_a_grid_and_names_say_what_differs():
         "fpn IBT momentum=0.95", "fpn IBT momentum=0.5", "fpn entropy momentum=0.95", "fpn entropy momentum=0.5",
     ]  # fmt: skip
     assert [one.estimator_options for one in found[:2]] == [{"momentum": 0.95, "lr": 0.1}, {"momentum": 0.5, "lr": 0.1}]
+
+
+def test_base_models_beside_the_file_are_found_from_any_folder(tmp_path):
+    (tmp_path / "start.pt").write_bytes(b"")
+    here, there = str(tmp_path / "start.pt"), tmp_path / "empty"
+    given = [{"base_model": ["start.pt", "yolo11n.yaml", 3]}, {"base_model": "start.pt"}, {"miner": "IBT"}, "odd"]
+    found = located(given, (there, tmp_path))
+    assert found == [{"base_model": [here, "yolo11n.yaml", 3]}, {"base_model": here}, {"miner": "IBT"}, "odd"]
+    assert located(given, (there,)) == given
+    assert located("odd", (tmp_path,)) == "odd"
 
 
 def test_an_option_that_is_a_list_is_written_in_a_list():
@@ -174,6 +185,9 @@ def test_a_round_of_classes_has_labels_of_these_alone_and_the_test_set_all():
     assert set(green.train.boxes()["class_id"]) == {2}
     assert set(others.train.boxes()["class_id"]) == {0, 1}
     assert set(made.test.boxes()["class_id"]) == {0, 1, 2}
+    assert set(green.val.unlabelled_classes()) == {frozenset({0, 1})}
+    assert set(others.train.unlabelled_classes()) == {frozenset({2})}
+    assert set(made.test.unlabelled_classes()) == {frozenset()}
     assert made.tasks[0].images == made.tasks[1].images == tuple(range(len(made.test)))
     assert [task.classes for task in made.tasks] == [{2}, {0, 1}]
 
