@@ -206,6 +206,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
             champion=state.champion,
             tasks=assigned,
             definition=learned,
+            shared_round=known.shared_round if known else 0,
             models=plan_models(
                 data.manifest,
                 assigned,

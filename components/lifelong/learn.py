@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from components.core.errors import InputError
-from components.core.lifelong.knowledge_base import Chosen, KnowledgeBase, RoundScores, TaskEntry
+from components.core.lifelong.knowledge_base import SHARED, Chosen, KnowledgeBase, RoundScores, TaskEntry, needed_rounds
 from components.core.lifelong.plug_points import (
     State,
     UnseenDetection,
@@ -89,7 +89,8 @@ def learn(
             for name, one in served.items()
             if name in {task for task in plan.tasks.values() if task} | (known.tasks.keys() if known else set())
         },
-        rounds=known.rounds if known else (),
+        shared_round=plan.round if served[SHARED].label == SHARED else plan.shared_round,
+        rounds=needed_rounds(known.rounds, known.tasks) if known else (),
     )
 
 

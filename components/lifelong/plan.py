@@ -56,6 +56,7 @@ class Plan(BaseModel):
         models: of the shared model first, then of each task by name.
         tasks: the task of each labelled sample, by the sample's id; None for none.
         definition: what the task definition has learned.
+        shared_round: whose samples the champion's shared model learned last; 0 where that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +66,7 @@ class Plan(BaseModel):
     models: tuple[Planned, ...]
     tasks: dict[str, Task]
     definition: dict[str, object]
+    shared_round: int = 0
 
     def to_train(self) -> list[str]:
         """The names of the models to train."""
@@ -109,7 +111,9 @@ def plan_models(
     Raises:
         InputError: no sample belongs to a task.
     """
-    train = set(everything.split("train").labelled().table["id"])
+    training = everything.split("train").labelled()
+    train = set(training.table["id"])
+    missed = training.where(pl.col("round") > (known.shared_round if known else 0)).table["id"].to_list()
     names = sorted({task for task in tasks.values() if task is not None} | (known.tasks.keys() if known else set()))
     if not names:
         raise InputError(
@@ -121,10 +125,12 @@ def plan_models(
     def planned(name: str, own: Collection[str], first: int) -> Planned:
         """What is done for a model that there is, or may be one of."""
         fresh = set(own) & set(new)
+        missing = fresh | set(missed) if name == SHARED else fresh
         if name in members and not fresh:
             return Planned(name=name, action="keep", why=NOTHING_NEW, samples=len(own), first_round=first)
         situation = Situation(
-            name=name, is_shared=name == SHARED, has_model=name in members, new=len(fresh), before=before,
+            name=name, is_shared=name == SHARED, has_model=name in members, new=len(missing), before=before,
+            unanswered=sum(tasks[id_] not in members for id_ in missing) if name == SHARED else 0, samples=len(own),
             scores=score(fresh) if update.measures and fresh and name != SHARED else {},
         )  # fmt: skip
         decision = checked(update.decide(situation), situation, members)
@@ -165,7 +171,7 @@ def checked(decision: Decision, task: Situation, members: Collection[str]) -> De
 
 def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, name: str) -> Manifest:
     """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own, and
-    those of tasks that are merged into it.
+    those of tasks that are merged into it. The shared model learns what it has missed in earlier rounds, too.
 
     The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where it has none.
 
@@ -178,7 +184,10 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     pool = round_samples if plan.of(name).action == "finetune" else everything
     chosen = pool.where(pl.col("split").is_in(["train", "val"])).labelled()
     if name == SHARED:
-        return chosen
+        missed = everything.split("train").labelled().where(
+            pl.col("round") > plan.shared_round, ~pl.col("id").is_in(chosen.table["id"].to_list())
+        )
+        return Manifest(pl.concat([chosen.table, missed.table]), chosen.classes)
     merged = {one.name for one in plan.models if one.into == name} | {name}
     own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task in merged])
     mine = chosen.where(own)

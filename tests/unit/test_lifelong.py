@@ -16,6 +16,7 @@ from components.core.lifelong.knowledge_base import (
     Route,
     TaskEntry,
     integrate,
+    needed_rounds,
     score_matrix,
 )
 from components.core.lifelong.plug_points import (
@@ -35,6 +36,7 @@ from components.core.lifelong.samples import Projection, Samples
 from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
 from components.core.masks import read_mask
+from components.core.metrics.continual import continual_metrics
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
 from components.core.tasks.base import open_task
@@ -183,6 +185,37 @@ def test_a_plan_trains_what_has_new_samples_and_keeps_the_rest():
     }  # fmt: skip
     assert planned(tasks, [0], update=make(task_updates, "retrain", {}), members=("shared",))["day"].action == "new"
     assert found["fog"].why == "3 training samples, and a model of its own needs 10"
+
+
+@pytest.mark.parametrize("update", ["finetune", "retrain", "gain"])
+@pytest.mark.parametrize(
+    ("new", "tasks", "max_missed", "trains"),
+    [
+        (range(2), ["day"] * 12 + ["night"] * 12, 0.2, False),  # whose tasks have models of their own
+        (range(2), ["day"] * 12 + ["night"] * 12, 0.05, True),  # it has missed too much
+        (range(2), ["day"] * 12 + ["night"] * 12, 0, True),
+        (range(5), ["day"] * 12 + ["night"] * 12, 0.2, True),
+        ([22], ["day"] * 20 + ["night"] * 2 + ["fog"] * 2, 0.2, True),  # of which there is no other model
+        ([22], ["day"] * 20 + ["night"] * 2 + [None] * 2, 0.2, True),
+    ],
+)
+def test_the_shared_model_is_trained_when_it_is_needed(update, new, tasks, max_missed, trains):
+    known = base(day=entry("day"), night=entry("night")).model_copy(update={"shared_round": 1})
+    plug_in = make(task_updates, update, {"max_missed": max_missed})
+    found = planned(tasks, new, known=known, members=("shared", "day", "night"), update=plug_in)["shared"]
+    assert found.trains == trains
+    if not trains:
+        assert found.why == "it has missed 2 of 24 training samples, all of tasks with a model of their own"
+
+
+def test_the_shared_model_learns_what_it_has_missed_once_it_is_trained():
+    everything = manifest(["day"] * 3, round=[1, 2, 3])
+    chosen = plan(one("shared", "finetune")).model_copy(update={"shared_round": 1})
+    of_round = everything.with_ids([f"{2:064x}"])
+    learned = samples_to_train(everything, of_round, chosen, "shared").table
+    assert sorted(learned["round"]) == [2, 3]
+    missed = base(day=entry("day")).model_copy(update={"shared_round": 0})
+    assert planned(["day"] * 12, [0], known=missed, members=("shared", "day"))["shared"].action == "finetune"
 
 
 GAIN = make(task_updates, "gain", {})
@@ -444,6 +477,21 @@ def test_the_matrix_of_rounds_has_what_a_task_scored_before_it_was_known():
     table, learned = score_matrix(rounds, {"day": entry("day"), "fog": entry("fog", 3), "dusk": entry("shared", 3)})
     assert table.tolist() == [[0.9, 0.2], [0.8, 0.7]]
     assert learned == [0, 1]
+
+
+def test_figures_over_all_rounds_need_few_of_them():
+    rng = np.random.default_rng(0)
+    tasks = {f"site-{n}": entry(f"site-{n}", first) for n, first in enumerate([1, 1, 2, 5, 9])}
+    every, kept = [], ()
+    for number in range(1, 31):
+        there = [name for name, one in tasks.items() if one.first_round <= number and rng.random() > 0.2]
+        scores = {name: round(float(rng.random()), 3) for name in there}
+        before = {name: round(float(rng.random()), 3) for name in there} if every else {}
+        row = RoundScores(round=number, scores=scores, before=before)
+        every, kept = [*every, row], (*needed_rounds(kept, tasks), row)
+        of_all, of_kept = (continual_metrics(*score_matrix(rounds, tasks)) for rounds in (every, kept))
+        assert of_kept == pytest.approx(of_all, abs=1e-12)
+    assert sum(len(one.scores) + len(one.before) for one in needed_rounds(kept, tasks)) <= 4 * len(tasks)
 
 
 def test_models_of_earlier_releases_do_not_stay_on_the_machine(tmp_path):

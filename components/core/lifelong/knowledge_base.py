@@ -93,7 +93,9 @@ class KnowledgeBase(_Record):
             (``alarm``), or there is no answer (``abstain``); or a plug-in.
         policy_parameters: of it.
         tasks: by name.
-        rounds: what the rounds measured that made this one, the oldest first.
+        shared_round: whose samples the shared model learned last; 0 where that is not known.
+        rounds: what the rounds measured that made this one, the oldest first, as far as figures need it; see
+            :func:`needed_rounds`.
     """
 
     kind: Literal["lifelong"] = KIND
@@ -106,6 +108,7 @@ class KnowledgeBase(_Record):
     policy: str
     policy_parameters: dict[str, Any] = {}
     tasks: dict[str, TaskEntry]
+    shared_round: Annotated[int, Field(ge=0)] = 0
     rounds: tuple[RoundScores, ...] = ()
 
     @classmethod
@@ -211,6 +214,32 @@ def integrate(members: Sequence[str], answers: Callable[[str, Sequence[int]], Se
     return [found[place] for place in range(len(members))]
 
 
+def needed_rounds(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) -> tuple[RoundScores, ...]:
+    """What later figures need of earlier rounds, so that a knowledge base does not grow with each round.
+
+    Of each task these are the scores when it was learned, those just before, the best, and the last: no more than four
+    a task. The figures of :func:`components.core.metrics.continual.continual_metrics` over these and the next round
+    are those over all rounds.
+    """
+    table, learned = score_matrix(rounds, tasks)
+    names = _measured_tasks(rounds, tasks)
+    last = len(rounds) - 1
+    scores: list[dict[str, float]] = [{} for _ in rounds]
+    before: list[dict[str, float]] = [{} for _ in rounds]
+    for column, (name, first) in enumerate(zip(names, learned, strict=True)):
+        of_task = table[first:, column]
+        for row in {first, first + int(np.nanargmax(of_task)), last}:
+            if name in rounds[row].scores:
+                scores[row][name] = rounds[row].scores[name]
+        if name in rounds[first].before:
+            before[first][name] = rounds[first].before[name]
+    return tuple(
+        RoundScores(round=one.round, scores=of, before=then)
+        for row, (one, of, then) in enumerate(zip(rounds, scores, before, strict=True))
+        if of or row == 0  # the first one says that there was a round before a task
+    )
+
+
 def score_matrix(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) -> tuple[Floats, list[int]]:
     """The scores of tasks (columns) after rounds (rows), and the row in which each task was learned.
 
@@ -218,7 +247,7 @@ def score_matrix(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) 
     that did not know it yet.
     """
     numbers = [one.round for one in rounds]
-    names = [name for name in tasks if any(name in one.scores for one in rounds)]
+    names = _measured_tasks(rounds, tasks)
     table = np.full((len(rounds), len(names)), np.nan)
     learned = []
     for column, name in enumerate(names):
@@ -230,3 +259,7 @@ def score_matrix(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) 
         if first and name in rounds[first].before:
             table[first - 1, column] = rounds[first].before[name]
     return table, learned
+
+
+def _measured_tasks(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) -> list[str]:
+    return [name for name in tasks if any(name in one.scores for one in rounds)]

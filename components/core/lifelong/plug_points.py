@@ -88,10 +88,12 @@ class Situation:
         name: of the task.
         is_shared: it is the model that learns from all tasks.
         has_model: the knowledge base has one.
-        new: new training samples, at least one.
+        new: new training samples, at least one; of the shared model those that came since it was trained.
         scores: the main figure of each model of the knowledge base on these, by its member; empty unless the plug-in
             measures, or where there is nothing to measure.
         before: the main figure of each member's own task in the round before.
+        unanswered: how many of the new ones no task's own model is there for; only of the shared model.
+        samples: all its training samples.
     """
 
     name: str
@@ -100,6 +102,8 @@ class Situation:
     new: int
     scores: Mapping[str, float] = field(default_factory=dict)
     before: Mapping[str, float] = field(default_factory=dict)
+    unanswered: int = 0
+    samples: int = 0
 
 
 @dataclass(frozen=True)
