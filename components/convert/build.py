@@ -100,7 +100,7 @@ def _build_and_look(request: Request, output: Path) -> dict[str, Any]:
     rknn = _built(request, output / MODEL)
     built = time.monotonic()
     _asked("starting the simulator", rknn.init_runtime)
-    infer = _simulator(rknn)
+    infer = _simulator(rknn, bundle.outputs)
     shown = _look(bundle, infer, request.images, output / PREDICTIONS)
     looked = time.monotonic()
     chosen = [request.images[place] for place in choose(shown)]
@@ -136,9 +136,11 @@ def _built(request: Request, path: Path) -> Any:
     return rknn
 
 
-def _simulator(rknn: Any) -> Infer:
+def _simulator(rknn: Any, names: Sequence[str]) -> Infer:
     def infer(canvas: Canvas) -> Sequence[NDArray[np.float32]]:
         outputs: Any = _asked("simulating", rknn.inference, inputs=[canvas], data_format=["nhwc"])
+        if len(outputs) != len(names):  # it leaves out those that are the same for any image
+            raise _RefusedError("simulating", f"{len(outputs)} outputs, but the model has {', '.join(names)}")
         return tuple(outputs)
 
     return infer

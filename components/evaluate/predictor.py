@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,3 +65,22 @@ def open_predictor(folder: Path, *, nms_threshold: float, runtime: str = "onnx")
         },
         digest=bundle.files.get(ONNX_FILE, ""),
     )
+
+
+def together(predictors: Sequence[Predictor], combine: Callable[[Sequence[Any]], Any]) -> Predictor:
+    """Several models as one.
+
+    Args:
+        predictors: all of the same kind of task.
+        combine: makes one answer of theirs, which are in their order and in the same class numbers.
+    """
+    classes = tuple(dict.fromkeys(name for one in predictors for name in one.classes))
+    tables = [[classes.index(name) for name in one.classes] for one in predictors]
+    task = predictors[0].task
+
+    def predict(image: ImageArray) -> Any:
+        found = zip(predictors, tables, strict=True)
+        return combine([task.renumbered(one.predict(image), table) for one, table in found])
+
+    name = " and ".join(one.name for one in predictors)
+    return Predictor(name=name, task=task, classes=classes, predict=predict, facts=predictors[0].facts)

@@ -43,7 +43,7 @@ def setup_lifelong(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_place, check_training
+        from components.core.estimators.base import check_place, check_training, estimators
         from components.core.lifelong.plug_points import check_plug_ins
         from components.core.parameters import (
             WORKFLOWS,
@@ -79,7 +79,7 @@ def setup_lifelong(
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_place(train().estimator, read(TrainerSettings, settings)),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
-                lambda: check_plug_ins(read(LifelongSettings, settings)),
+                lambda: check_plug_ins(read(LifelongSettings, settings), estimators.get(train().estimator).task),
                 lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
                 lambda: check_job(job_root),
                 lambda: check_training(
@@ -340,13 +340,15 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         report.metadata["display_name"] = "evaluate_tasks_report"  # what the pages of Kubeflow show
         import json
         import logging
+        from collections.abc import Callable, Sequence
         from datetime import UTC, datetime
         from pathlib import Path
+        from typing import Any
 
         from components.core import plugins
         from components.core.cache import cache_folder, own_folder
         from components.core.job.job import Job
-        from components.core.lifelong.knowledge_base import SHARED, Route
+        from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase, Route
         from components.core.lifelong.plug_points import make, parameters_of, task_relations
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
@@ -354,11 +356,12 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.reports.page import write_page
         from components.core.reports.parts import keep_part
         from components.core.rules.conditions import Condition, Outcome
+        from components.core.tasks.base import Measurement
         from components.evaluate.compare import compare_measured
         from components.evaluate.evaluate import evaluate
         from components.evaluate.gate import Check, conversion_check
         from components.evaluate.gate_report import sections as gate_sections
-        from components.evaluate.predictor import open_predictor
+        from components.evaluate.predictor import open_predictor, together
         from components.evaluate.verdict import judge_comparison
         from components.lifelong.learn import learn, with_scores
         from components.lifelong.lifelong_job import fetch_known
@@ -390,15 +393,21 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         folders |= {BEFORE + role: folder for role, folder in before.items()}
         test_samples = Manifest.read(tests.path)
         test = look_at(test_samples, blobs)
-        measured = {}
-        for label, folder in folders.items():
-            predictor = open_predictor(folder, nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
-            measured[label] = evaluate(
+
+        def measure(labels: Sequence[str], combine: Callable[[Sequence[Any]], Any]) -> Measurement[Any]:
+            """What a model finds in the test samples, or several as one."""
+            predictors = [
+                open_predictor(folders[label], nms_threshold=thresholds.nms_threshold, runtime=common.runtime)
+                for label in labels
+            ]
+            return evaluate(
                 test_samples,
-                predictor,
+                predictors[0] if len(predictors) == 1 else together(predictors, combine),
                 confidence_threshold=thresholds.confidence_threshold,
                 cache_folder=blobs,
             ).measured
+
+        measured = {label: measure([label], lambda answers: answers[0]) for label in folders}
         ids = next(iter(measured.values())).samples.table["id"].to_list()
         test = test.with_ids(ids)
         places = plan.places(ids)
@@ -414,10 +423,18 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         used = {one.member: one.label for one in served.values()}
         base = learn(plan, served, Manifest.read(everything.path), blobs, known, chosen)
         routes = base.routes(test)
-        joined = {"candidate": matrix.joined([used[route.member] for route in routes])}
+
+        def found_by(base: KnowledgeBase, routes: Sequence[Route], label: Callable[[str], str]) -> Measurement[Any]:
+            """What a knowledge base finds in the test samples."""
+            asked = [tuple(map(label, route.models)) for route in routes]
+            several = sorted({labels for labels in asked if len(labels) > 1})
+            as_one = {" & ".join(labels): measure(labels, base.integrated) for labels in several}
+            return matrix.joined([" & ".join(labels) for labels in asked], as_one)
+
+        joined = {"candidate": found_by(base, routes, used.__getitem__)}
         if known:
             before_routes = known.routes(test)
-            joined["champion"] = matrix.joined([BEFORE + route.member for route in before_routes])
+            joined["champion"] = found_by(known, before_routes, BEFORE.__add__)
         base = with_scores(base, plan.round, joined, places)
         lost = forgotten(base.rounds[-1], known.tasks if known else (), chosen.max_forgetting)
         bound = f"no task loses more than {chosen.max_forgetting:g}"

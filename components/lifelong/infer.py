@@ -11,11 +11,12 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from components.core.bundle import Bundle
 from components.core.cache import fetch_blobs, own_folder
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
 from components.core.job.state import State
-from components.core.lifelong.knowledge_base import KnowledgeBase, Route, integrate
+from components.core.lifelong.knowledge_base import KnowledgeBase, Route, ask
 from components.core.lifelong.plug_points import ReRecognition
 from components.core.manifest import LABELLED, Manifest
 from components.core.runtimes.base import decoder_of, open_model
@@ -88,28 +89,22 @@ def infer(
     recognised = before.known(again, base.threshold) if again else before
     missed = earlier.among(lambda id_, route: bool(route.unseen) and id_ not in earlier.listed)
 
-    def answers(member: str, places: Sequence[int]) -> list[dict[str, Any]]:
+    def answers(member: str, places: Sequence[int]) -> list[tuple[Bundle, Any]]:
         folder = own_folder(job.store.uri) / "members" / release.members[member].version
         job.fetch_bundle(champion, folder, state, member=member)
         model = open_model(runtime, folder)
         bundle = model.bundle
-        task = open_task(bundle.task)
-        found = []
-        for place in places:
-            image = read_image(paths[place])
-            (one,) = model.predict([image], confidence=bundle.confidence_threshold, nms=bundle.nms_threshold)
-            boxes = Found.fields_of(one) if task.gives_boxes else decoder_of(bundle).summary(one, bundle.classes)
-            found.append({"classes": list(bundle.classes), **boxes})
-        return found
+        thresholds = {"confidence": bundle.confidence_threshold, "nms": bundle.nms_threshold}
+        return [(bundle, model.predict([read_image(paths[place])], **thresholds)[0]) for place in places]
 
     handling = base.handling()
     every = Manifest(pl.concat([samples.table, recognised.samples.table]), samples.classes)
     paths = fetch_blobs(every, cache / "blobs")
     all_routes = [*routes, *recognised.routes]
     asked = [place for place, route in enumerate(all_routes) if handling.answers or not route.unseen]
-    results = integrate([all_routes[place].member for place in asked],
-                        lambda member, places: answers(member, [asked[place] for place in places]))  # fmt: skip
-    found = dict(zip(asked, results, strict=True))
+    results = ask([all_routes[place].models for place in asked],
+                  lambda member, places: answers(member, [asked[place] for place in places]))  # fmt: skip
+    found = {place: _as_json(base, of_models) for place, of_models in zip(asked, results, strict=True)}
     lines = [
         {"id": row["id"], "source": row["source"], "task": route.task, "member": route.member if at in found else None,
          "unseen": route.unseen, "score": round(route.score, 5), "found": found.get(at),
@@ -122,6 +117,17 @@ def infer(
     wanted = Manifest(pl.concat([samples.table, missed.samples.table]), samples.classes)
     requests = _requests(base, state, wanted, [*routes, *missed.routes], unseen_budget)
     return Inferred(routes, lines, requests, base.policy, len(before.routes), len(recognised.routes))
+
+
+def _as_json(base: KnowledgeBase, answers: Sequence[tuple[Bundle, Any]]) -> dict[str, Any]:
+    """What the models that looked at an image found, as one."""
+    bundle = answers[0][0]
+    classes = list(dict.fromkeys(name for one, _ in answers for name in one.classes))
+    one = base.integrated([
+        decoder_of(bundle).renumbered(found, [classes.index(name) for name in of.classes]) for of, found in answers
+    ])  # fmt: skip
+    boxes = open_task(bundle.task).gives_boxes
+    return {"classes": classes, **(Found.fields_of(one) if boxes else decoder_of(bundle).summary(one, classes))}
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ def learn(
         allocation=_chosen(allocated, allocation.fit(train, tasks)),
         unseen=_chosen(detected, unseen.fit(points, tasks)),
         unseen_allocation=_chosen(elsewhere, likely.fit(points, tasks)),
+        remodeling=Chosen(name=chosen.task_remodeling, parameters=parameters_of(chosen, "task_remodeling")),
+        integration=Chosen(
+            name=chosen.inference_integration, parameters=parameters_of(chosen, "inference_integration")
+        ),
         projection=projection,
         threshold=round(threshold_for(scores, chosen.max_false_unseen), 5),
         policy=chosen.unseen_policy,

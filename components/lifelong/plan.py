@@ -184,8 +184,10 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     pool = round_samples if plan.of(name).action == "finetune" else everything
     chosen = pool.where(pl.col("split").is_in(["train", "val"])).labelled()
     if name == SHARED:
-        missed = everything.split("train").labelled().where(
-            pl.col("round") > plan.shared_round, ~pl.col("id").is_in(chosen.table["id"].to_list())
+        missed = (
+            everything.split("train")
+            .labelled()
+            .where(pl.col("round") > plan.shared_round, ~pl.col("id").is_in(chosen.table["id"].to_list()))
         )
         return Manifest(pl.concat([chosen.table, missed.table]), chosen.classes)
     merged = {one.name for one in plan.models if one.into == name} | {name}

@@ -40,10 +40,15 @@ class Matrix:
         }
         return cls(measured, places, scores)
 
-    def joined(self, labels: Sequence[str]) -> Measurement[Any]:
-        """What several models find as one: each sample's answer is that of the model named for it."""
-        first = next(iter(self.measured.values()))
-        results = [self.measured[label].results[place] for place, label in enumerate(labels)]
+    def joined(self, labels: Sequence[str], further: Mapping[str, Measurement[Any]] | None = None) -> Measurement[Any]:
+        """What several models find as one: each sample's answer is that of the model named for it.
+
+        Args:
+            labels: of the model for each sample.
+            further: what models find that the matrix does not have, on the same samples.
+        """
+        first, measured = next(iter(self.measured.values())), {**self.measured, **(further or {})}
+        results = [measured[label].results[place] for place, label in enumerate(labels)]
         return first.task.measure(first.samples, results, first.confidence)
 
 

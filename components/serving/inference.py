@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.core.lifelong.knowledge_base import Route
+from components.core.runtimes.base import Model
 from components.core.runtimes.letterbox import ImageArray
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.smoke_test import check_numbers, one_line
@@ -120,19 +121,27 @@ class ModelRunner:
             return Seen(model, None, route)
         for _ in range(TRIES):
             try:
-                network = model.detector if base is None or route is None else base.network(route.member)
-                own = network.bundle.confidence_threshold
-                confidence = boxes_from if boxes_from is not None and boxes_from < own else None
-                with self._timed():
-                    (found,) = network.predict([image], confidence=confidence)
-                check_numbers(network, found)
-                if base is not None and route is not None:
-                    found = base.numbered(route.member, found)
+                if base is None or route is None:
+                    found, own = self._predict(model.detector, image, boxes_from)
+                else:
+                    answers = [self._predict(base.network(role), image, boxes_from) for role in route.models]
+                    numbered = [base.numbered(role, one)
+                                for role, (one, _) in zip(route.models, answers, strict=True)]  # fmt: skip
+                    found, own = base.integrated(numbered), answers[0][1]
             except Exception as error:  # whatever a runtime raises; who runs it must not end
                 problem = one_line(error)
             else:
                 return Seen(model, found, route, own)
         return problem
+
+    def _predict(self, network: Model[Any], image: ImageArray, boxes_from: float | None) -> tuple[Any, float]:
+        """What a network finds, and the score from which its boxes count."""
+        own = network.bundle.confidence_threshold
+        confidence = boxes_from if boxes_from is not None and boxes_from < own else None
+        with self._timed():
+            (found,) = network.predict([image], confidence=confidence)
+        check_numbers(network, found)
+        return found, own
 
 
 def _role(route: Route | str | None) -> str:

@@ -85,6 +85,10 @@ class KnowledgeBaseModels:
         """A loaded model."""
         return self._loaded.get(self._cached.members[role], self._load)
 
+    def integrated(self, answers: Sequence[Any]) -> Any:
+        """One answer of those of the models that looked at a frame, in the class numbers of ``bundle``."""
+        return self._base.integrated(answers)
+
     def numbered(self, role: str, found: Any) -> Any:
         """What a model found, in the class numbers of ``bundle``."""
         table = self._tables[role]

@@ -417,6 +417,20 @@ def test_class_numbers_are_those_of_the_release_whatever_a_member_calls_them(job
     assert set(by_b.found.classes) == {1}, "its class 0 is blue"
 
 
+def test_the_shared_model_looks_at_the_frames_of_a_task_too_where_it_is_asked_to(job, tmp_path):
+    turned = publish_member(job, tmp_path, "b1", bundle=replace(BUNDLE, classes=("blue", "red")))
+    base = routing({"a": "a", "b": "b"}).model_copy(
+        update={"remodeling": Chosen(name="with-shared"), "integration": Chosen(name="merge")}
+    )
+    release(job, tmp_path, "first", MEMBERS | {"b": turned}, base)
+    site = Site(job, tmp_path)
+    site.turn()
+    by_shared, by_a, by_b = site.runner.look_at([(RED, "elsewhere/1"), (RED, "a/1"), (RED, "b/1")])
+    assert len(by_shared.found) == len(by_a.found) > 0, "both models find the same"
+    assert by_a.route.models == ("a", "shared")
+    assert set(by_b.found.classes) == {0, 1}, "its class 0 is blue, that of the shared model red"
+
+
 def test_a_canary_of_a_knowledge_base_is_for_its_workers_alone(site, job, tmp_path):
     release(job, tmp_path, "second", MEMBERS | {"a": "a2"}, point=False)
     state, etag = job.read()

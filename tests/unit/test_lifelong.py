@@ -7,6 +7,7 @@ import pytest
 
 from components.core import plugins
 from components.core.bundle import Bundle
+from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.lifelong.knowledge_base import (
@@ -15,18 +16,22 @@ from components.core.lifelong.knowledge_base import (
     RoundScores,
     Route,
     TaskEntry,
-    integrate,
+    ask,
     needed_rounds,
     score_matrix,
 )
 from components.core.lifelong.plug_points import (
     Decision,
     Situation,
+    TaskRemodeling,
+    check_plug_ins,
+    inference_integrations,
     make,
     re_recognitions,
     task_allocations,
     task_definitions,
     task_relations,
+    task_remodelings,
     task_updates,
     unseen_allocations,
     unseen_detections,
@@ -37,6 +42,7 @@ from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
 from components.core.masks import read_mask
 from components.core.metrics.continual import continual_metrics
+from components.core.parameters import LifelongSettings
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
 from components.core.tasks.base import open_task
@@ -465,8 +471,61 @@ def test_answers_come_in_the_order_of_the_samples_and_each_model_is_asked_once()
         asked.append(member)
         return [f"{member}{place}" for place in places]
 
-    assert integrate(["b", "a", "b", "a"], answers) == ["b0", "a1", "b2", "a3"]
+    several = [("b",), ("a", "b"), ("b", "a"), ("a",)]
+    assert ask(several, answers) == [["b0"], ["a1", "b1"], ["b2", "a2"], ["a3"]]
     assert asked == ["a", "b"]
+
+
+def test_models_that_look_at_a_sample_are_those_that_remodeling_names():
+    members = {"day": "day", "dusk": "day", "night": "shared"}
+    for name, expected in {"task": [("day",), ("shared",)], "with-shared": [("day", "shared"), ("shared",)]}.items():
+        of_both = base(**{task: entry(member) for task, member in members.items()}).model_copy(
+            update={"remodeling": Chosen(name=name)}
+        )
+        assert [
+            route.models for route in of_both.routes(samples(["dusk/1", "night/1"], blobs(0.2, count=2)))
+        ] == expected
+
+
+@task_remodelings.register("test-broken")
+class Broken(TaskRemodeling):
+    gives: tuple[tuple[str, ...], ...] = ()
+
+    def models(self, members, shared):
+        return list(self.gives)
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [
+        ([("day",)], "is shorter"),
+        ([("day",), ("fog",)], "names the model fog, which is not there"),
+        ([("day",), ()], "names no model for a sample"),
+    ],
+)
+def test_a_remodeling_that_does_not_fit_the_samples_is_one_line(gives, says):
+    broken = base(day=entry("day")).model_copy(
+        update={"remodeling": Chosen(name="test-broken", parameters={"gives": gives})}
+    )
+    with pytest.raises(InputError, match=f"(test-broken).*{says}"):
+        broken.routes(samples(["day/1", "day/2"]))
+
+
+def test_boxes_of_several_models_are_merged_and_those_of_an_object_count_once():
+    own = Detections.of([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0], [0.6, 0.9])
+    other = Detections.of([[1, 0, 11, 10], [0, 0, 10, 10]], [0, 1], [0.8, 0.7])
+    merged = make(inference_integrations, "merge", {}).integrate([own, other])
+    assert merged.classes.tolist() == [0, 0, 1]
+    assert merged.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert len(make(inference_integrations, "merge", {"overlap": 0.9}).integrate([own, other])) == 4
+    assert make(inference_integrations, "first", {}).integrate([own, other]) is own
+
+
+def test_an_integration_of_boxes_is_refused_for_masks():
+    chosen = LifelongSettings(task_remodeling="with-shared", inference_integration="merge")
+    check_plug_ins(chosen, "detection")
+    with pytest.raises(InputError, match="inference_integration=merge is for detection, but the estimator is for seg"):
+        check_plug_ins(chosen, "segmentation")
 
 
 def test_the_matrix_of_rounds_has_what_a_task_scored_before_it_was_known():

@@ -6,7 +6,7 @@ It has nothing of its own in the job's state: it is committed, rolled out and ro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -16,9 +16,11 @@ from components.core.errors import InputError, one_line
 from components.core.lifelong.plug_points import (
     State,
     UnseenPolicy,
+    inference_integrations,
     make,
     task_allocations,
     task_definitions,
+    task_remodelings,
     unseen_allocations,
     unseen_detections,
     unseen_policies,
@@ -89,6 +91,8 @@ class KnowledgeBase(_Record):
         projection: of the features that ``unseen`` looks at.
         threshold: score from which a sample is unseen.
         unseen_allocation: what finds the model of an unseen sample.
+        remodeling: what says which models look at a sample.
+        integration: what makes one answer of theirs.
         policy: name of what becomes of an unseen sample: a model answers (``fallback``), and says so loudly
             (``alarm``), or there is no answer (``abstain``); or a plug-in.
         policy_parameters: of it.
@@ -105,6 +109,8 @@ class KnowledgeBase(_Record):
     projection: Projection
     threshold: float
     unseen_allocation: Chosen = Chosen(name="shared")
+    remodeling: Chosen = Chosen(name="task")
+    integration: Chosen = Chosen(name="first")
     policy: str
     policy_parameters: dict[str, Any] = {}
     tasks: dict[str, TaskEntry]
@@ -160,19 +166,47 @@ class KnowledgeBase(_Record):
             features = self.projection.apply(samples.features)
             scores = [float(score) for score in unseen.score(features, self.unseen.state)]
             likely = other.allocate(features, self.unseen_allocation.state)
-            return [self._route(*one) for one in zip(tasks, scores, likely, strict=True)]
+            routes = [self._route(*one) for one in zip(tasks, scores, likely, strict=True)]
+            return self._remodelled(routes)
         except (KeyError, TypeError, ValueError) as error:
             used = ", ".join(
-                one.name for one in (self.definition, self.allocation, self.unseen, self.unseen_allocation)
+                one.name
+                for one in (self.definition, self.allocation, self.unseen, self.unseen_allocation, self.remodeling)
             )
             raise InputError(
                 f"the routing data of the knowledge base are damaged, or not those of its plug-ins ({used}): "
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; roll back to another release"
             ) from error
 
+    def integrated(self, answers: Sequence[Any]) -> Any:
+        """One answer of those of the models that looked at a sample.
+
+        Args:
+            answers: in the order of ``Route.models``, in the same class numbers.
+        """
+        if len(answers) == 1:
+            return answers[0]
+        return make(inference_integrations, self.integration.name, self.integration.parameters).integrate(answers)
+
     def handling(self) -> UnseenPolicy:
         """What becomes of an unseen sample."""
         return make(unseen_policies, self.policy, self.policy_parameters)
+
+    def _remodelled(self, routes: Sequence[Route]) -> list[Route]:
+        """The routes with the models that look at each sample.
+
+        Raises:
+            ValueError: not one at least for each sample, or one that is not there.
+        """
+        remodeling = make(task_remodelings, self.remodeling.name, self.remodeling.parameters)
+        models = remodeling.models([route.member for route in routes], SHARED)
+        there = {SHARED, *(entry.member for entry in self.tasks.values())}
+        if lost := sorted({name for names in models for name in names} - there):
+            raise ValueError(f"task remodeling names the model {lost[0]}, which is not there")
+        if not all(models):
+            raise ValueError("task remodeling names no model for a sample")
+        return [replace(route, member=names[0], others=tuple(names[1:]))
+                for route, names in zip(routes, models, strict=True)]  # fmt: skip
 
     def _route(self, task: Task, score: float, likely: Task) -> Route:
         other = self.tasks[likely].member if likely in self.tasks else SHARED
@@ -192,26 +226,38 @@ class Route:
         member: whose model answers, if one does.
         score: of unseen detection.
         unseen: why it is unseen; empty where it is not.
+        others: whose models look at it, too.
     """
 
     task: Task
     member: str
     score: float
     unseen: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Whose models look at it."""
+        return (self.member, *self.others)
 
 
-def integrate(members: Sequence[str], answers: Callable[[str, Sequence[int]], Sequence[Result]]) -> list[Result]:
+def ask(
+    models: Sequence[Sequence[str]], answers: Callable[[str, Sequence[int]], Sequence[Result]]
+) -> list[list[Result]]:
     """Ask each model once for all its samples, and put the answers into the order of the samples.
 
     Args:
-        members: whose model answers, for each sample.
+        models: whose models look at each sample.
         answers: of a member, for the samples at some places.
+
+    Returns:
+        The answers for each sample, in the order in which its models are named.
     """
-    found: dict[int, Result] = {}
-    for member in sorted(set(members)):
-        places = [place for place, one in enumerate(members) if one == member]
-        found.update(zip(places, answers(member, places), strict=True))
-    return [found[place] for place in range(len(members))]
+    found: dict[tuple[int, str], Result] = {}
+    for member in sorted({name for names in models for name in names}):
+        places = [place for place, names in enumerate(models) if member in names]
+        found.update(zip([(place, member) for place in places], answers(member, places), strict=True))
+    return [[found[place, name] for name in names] for place, names in enumerate(models)]
 
 
 def needed_rounds(rounds: Sequence[RoundScores], tasks: Mapping[str, TaskEntry]) -> tuple[RoundScores, ...]:

@@ -161,6 +161,39 @@ class UnseenAllocation(PlugIn, ABC):
         """The task whose model each sample goes to, features (N, D); None for the shared one."""
 
 
+class TaskRemodeling(PlugIn, ABC):
+    """Says which models look at a sample, once it is known whose answers for its task."""
+
+    @abstractmethod
+    def models(self, members: Sequence[str], shared: str) -> list[tuple[str, ...]]:
+        """The models that look at each sample, at least one, in the order of the samples.
+
+        Args:
+            members: whose model answers for the task of each sample, or for an unseen one.
+            shared: name of the shared model.
+        """
+
+
+class InferenceIntegration(PlugIn, ABC):
+    """Makes one answer for a sample of those of the models that looked at it, where these are several.
+
+    Attributes:
+        kinds: of task that it can do this for; empty for any.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def integrate(self, answers: Sequence[Any]) -> Any:
+        """The answer for one sample; samples keep their order whatever it does.
+
+        Args:
+            answers: in the order of the models that task remodeling names, at least two: boxes as
+                :class:`components.core.detections.Detections`, or classes of pixels, (H, W) uint8. Class numbers mean
+                the same in all.
+        """
+
+
 class UnseenPolicy(PlugIn):
     """Says what becomes of an unseen sample."""
 
@@ -192,6 +225,8 @@ task_definitions: Registry[type[TaskDefinition]] = Registry("task definition", [
 task_relations: Registry[type[TaskRelation]] = Registry("task relation", [f"{_HERE}.task_relation"])
 task_updates: Registry[type[TaskUpdate]] = Registry("task update", [f"{_HERE}.task_update"])
 task_allocations: Registry[type[TaskAllocation]] = Registry("task allocation", [f"{_HERE}.task_allocation"])
+task_remodelings: Registry[type[TaskRemodeling]] = Registry("task remodeling", [f"{_HERE}.inference"])
+inference_integrations: Registry[type[InferenceIntegration]] = Registry("inference integration", [f"{_HERE}.inference"])
 unseen_detections: Registry[type[UnseenDetection]] = Registry("unseen detection", [f"{_HERE}.unseen_detection"])
 unseen_allocations: Registry[type[UnseenAllocation]] = Registry("unseen allocation", [f"{_HERE}.unseen_handling"])
 unseen_policies: Registry[type[UnseenPolicy]] = Registry("unseen policy", [f"{_HERE}.unseen_handling"])
@@ -203,6 +238,8 @@ PLUG_POINTS: dict[str, Registry[Any]] = {
     "task_relation": task_relations,
     "task_update": task_updates,
     "task_allocation": task_allocations,
+    "task_remodeling": task_remodelings,
+    "inference_integration": inference_integrations,
     "unseen_detection": unseen_detections,
     "unseen_allocation": unseen_allocations,
     "unseen_policy": unseen_policies,
@@ -217,8 +254,12 @@ def parameters_of(chosen: LifelongSettings, point: str) -> dict[str, Any]:
     return dict(chosen.plug_in_parameters.get(point, {}))
 
 
-def check_plug_ins(chosen: LifelongSettings) -> None:
+def check_plug_ins(chosen: LifelongSettings, kind: str = "") -> None:
     """See that the plug-ins that parameters name are there.
+
+    Args:
+        chosen: parameters.
+        kind: of task, such as ``detection``; empty where it is not known.
 
     Raises:
         InputError: no such plug point, name or parameter, or a value that cannot be; every problem is named.
@@ -230,8 +271,11 @@ def check_plug_ins(chosen: LifelongSettings) -> None:
         if point not in others
     ]
     for point, registry in PLUG_POINTS.items():
+        name = getattr(chosen, point)
         try:
-            make(registry, getattr(chosen, point), parameters_of(chosen, point))
+            plug_in = make(registry, name, parameters_of(chosen, point))
+            if isinstance(plug_in, InferenceIntegration) and kind and kind not in (plug_in.kinds or (kind,)):
+                found.append(f"{point}={name} is for {' and '.join(plug_in.kinds)}, but the estimator is for {kind}")
         except InputError as error:
             found.append(str(error))
     if found:

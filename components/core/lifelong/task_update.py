@@ -23,12 +23,7 @@ class _SparingShared(TaskUpdate):
 
     def decide(self, task: Situation) -> Decision:
         """See the base class."""
-        if (
-            task.is_shared
-            and task.has_model
-            and not task.unanswered
-            and task.new < self.max_missed * task.samples
-        ):
+        if task.is_shared and task.has_model and not task.unanswered and task.new < self.max_missed * task.samples:
             why = f"it has missed {task.new} of {task.samples} training samples, all of tasks with a model of their own"
             return Decision("keep", why)
         return self.update(task)

@@ -790,6 +790,18 @@ class LifelongSettings(Parameters):
         description="What finds the task of a new sample: `definition` (the same rule), `router` (the task whose images"
         " look most alike), or a plug-in.",
     )
+    task_remodeling: str = Field(
+        "task",
+        min_length=1,
+        description="Which models look at a sample: `task` (that of its task), `with-shared` (the shared one, too), or"
+        " a plug-in.",
+    )
+    inference_integration: str = Field(
+        "first",
+        min_length=1,
+        description="What becomes of their answers: `first` (that of the task's model counts), `merge` (the boxes of"
+        " all, those of the same object once), or a plug-in.",
+    )
     task_relation: str = Field(
         "identity",
         min_length=1,
