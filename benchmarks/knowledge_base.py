@@ -8,7 +8,8 @@ memory. The others are what the edge worker does with the same frames: it finds 
 path, ``router`` by what it looks like) and how little it is like the training images (``knn``), and runs the task's
 model, with memory for all models or for three. Images per second of processor time are compared, by turns, so that what
 else a machine does counts little. ``sync`` is what a worker fetches, the pointer included: all of a release, then what
-changed of it.
+changed of it in a round with new samples of one site, half as many as there were. Which models such a round trains is
+planned as in a round.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ from components.core.bundle import Bundle, sha256_of
 from components.core.job.fleet import POINTER
 from components.core.job.job import Job
 from components.core.lifelong.knowledge_base import Chosen, KnowledgeBase, TaskEntry
-from components.core.lifelong.plug_points import make, task_allocations, unseen_detections
+from components.core.lifelong.plug_points import make, task_allocations, task_updates, unseen_detections
 from components.core.lifelong.samples import Projection, Samples
+from components.core.manifest import Manifest
+from components.core.parameters import LifelongSettings
 from components.core.release import Member, Release
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import ImageArray
 from components.deploy.pointer import publish_pointer
+from components.lifelong.plan import plan_models
 from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.inference import ModelRunner
 from components.serving.knowledge_base import KnowledgeBaseModels
@@ -106,8 +110,11 @@ def runner(cached: CachedModel, memory: LoadedModels) -> ModelRunner:
 
 
 def print_syncs(job: Job, network: Path, work: Path, versions: dict[str, Member], base: KnowledgeBase) -> None:
-    """The bytes of the first sync, and of those after a round that changed one task."""
-    changed = {"one task's model": ["site-0"], "one task's model and the shared one": ["site-0", "shared"]}
+    """The bytes of the first sync, and of those after a round with new samples of one task."""
+    changed = {
+        "a round with new samples of one task": trained(versions, base, max_missed=0.2),
+        "one that trains the shared model, too": trained(versions, base, max_missed=0),
+    }
     whole = bring(job, work / "first")[1]
     print(f"sync: {len(versions)} models, {whole:,} bytes in all, {len(job.store.read(POINTER)):,} of them the pointer")
     for number, (name, roles) in enumerate(changed.items()):
@@ -115,8 +122,21 @@ def print_syncs(job: Job, network: Path, work: Path, versions: dict[str, Member]
         shutil.copytree(work / "first", folder)
         publish(job, f"round-{number}", versions | publish_models(job, network, roles, f"round{number}"), base)
         part = bring(job, folder)[1]
-        print(f"sync: after a round that changed {name}: {part:,} bytes, {part / whole:.1%}", flush=True)
+        print(f"sync: after {name} ({', '.join(roles)}): {part:,} bytes, {part / whole:.1%}", flush=True)
         publish(job, f"back-{number}", versions, base)
+
+
+def trained(versions: dict[str, Member], base: KnowledgeBase, max_missed: float) -> list[str]:
+    """The models that a round trains for five new samples of the first task, where each had ten."""
+    tasks = {f"{name}/{number}": name for name in base.tasks for number in range(10)}
+    new = {f"site-0/{number}": "site-0" for number in range(10, 15)}
+    rows = [{"id": id_, "split": "train", "round": 2 if id_ in new else 1, "annotations": []} for id_ in tasks | new]
+    update = make(task_updates, LifelongSettings().task_update, {"max_missed": max_missed})
+    known = base.model_copy(update={"shared_round": 1})
+    models = plan_models(
+        Manifest.of(rows, ["a"]), tasks | new, new, round_number=2, known=known, members=versions, update=update
+    )
+    return [one.name for one in models if one.trains]
 
 
 def bring(job: Job, folder: Path) -> tuple[CachedModel, int]:

@@ -234,3 +234,4 @@ def test_knowledge_base_in_small(run):
     printed = run("knowledge_base", "--repeats", 1, "--frames", 12, "--tasks", 3)
     assert "router, all loaded:" in printed and "definition, three loaded:" in printed
     assert "sync: 4 models" in printed
+    assert "of one task (site-0):" in printed and "the shared model, too (shared, site-0):" in printed

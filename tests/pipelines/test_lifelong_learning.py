@@ -64,8 +64,10 @@ def test_the_first_round_makes_a_model_for_each_task_and_a_shared_one(rounds):
 
 def test_a_task_without_anything_new_keeps_its_model_and_no_byte_of_it_changes(rounds):
     _, ((_, _, before, _), (made, state, release, base), _) = rounds
-    assert made["names"] == ["shared", "night"]
+    assert made["names"] == ["night"]
     assert state.round == 2
+    assert release.members["shared"] == before.members["shared"]
+    assert (base.shared_round, KnowledgeBase.of(before, "the first").shared_round) == (1, 1)
     assert release.members["night"] == before.members["night"] or base.tasks["night"].why in ("updated", "new")
     day = base.tasks["day"].member
     assert day == "shared" or release.members[day] == before.members[day]
@@ -91,8 +93,9 @@ def test_a_new_task_is_learned_and_nothing_is_forgotten(rounds):
     assert state.round == 3
     assert set(made["names"]) == {"shared", "fog"}
     assert base.tasks["fog"].first_round == 3
-    assert [row.round for row in base.rounds] == [1, 2, 3]
-    assert base.rounds[2].scores["night"] >= base.rounds[1].scores["night"] - 0.05
+    assert {1, 3} <= {row.round for row in base.rounds}
+    assert base.rounds[-1].scores["night"] >= base.rounds[0].scores["night"] - 0.05
+    assert base.shared_round == 3
     metrics = made["metrics"].metadata
     assert metrics["forgetting"] <= 0.05
     assert metrics["average_accuracy"] > 0.9
