@@ -105,7 +105,8 @@ def _cloud(name: str, job_root: str, chosen: ServingSettings, image: str, store_
     container["envFrom"] = [{"secretRef": {"name": secret}} for secret in (store_secret, chosen.cloud_secret)]
     container["resources"] = _resources(chosen.cloud_cpu, chosen.cloud_memory)
     _set_environment(container, CLOUD_JOB_ROOT=job_root, CLOUD_MEMBER=BIG)
-    deployment["spec"]["template"]["spec"]["nodeSelector"] = chosen.cloud_node_selector
+    pod = deployment["spec"]["template"]["spec"]
+    pod |= {"nodeSelector": chosen.cloud_node_selector, "tolerations": chosen.cloud_tolerations}
     deployment["spec"]["progressDeadlineSeconds"] = chosen.serving_timeout
     scale = {"minReplicas": chosen.cloud_replicas, "maxReplicas": chosen.cloud_max_replicas}
     autoscaler["spec"] |= scale

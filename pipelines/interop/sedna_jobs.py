@@ -11,10 +11,11 @@ from typing import Any
 from components.core.errors import InputError
 from components.core.miners.base import find_miner
 from components.core.parameters import ConvertSettings, GateSettings
+from components.core.redaction import HIDDEN, redacted
 from components.core.runtimes.rockchip import parse_targets
 from components.core.stores.addresses import folder_at
 from pipelines.interop.sedna_plan import Plan, as_text
-from pipelines.interop.sedna_pods import CLOUD, EDGE, STEPS, Worker
+from pipelines.interop.sedna_pods import CLOUD, CLOUD_PROGRAM, EDGE, EDGE_PROGRAM, STEPS, Worker
 from pipelines.interop.sedna_schema import (
     IncrementalSpec,
     JointSpec,
@@ -149,9 +150,6 @@ def _joint(job: Resource, files: _Files) -> Plan:
     plan = Plan(job, "joint-inference", parameters={"job_root": root})
     edge = Worker("edgeWorker", spec.edge_worker.template, plan, EDGE)
     cloud = Worker("cloudWorker", spec.cloud_worker.template, plan, CLOUD)
-    for place, part in (("edgeWorker", spec.edge_worker), ("cloudWorker", spec.cloud_worker)):
-        for name in part.model_extra or {}:
-            plan.lose(place, name, "serving=deployment scales cloud servers: set cloud_replicas, cloud_max_replicas")
     little = _set_model(plan, "base_model", files, spec.edge_worker.model.name, "edgeWorker")
     big = _set_model(plan, "big_model", files, spec.cloud_worker.model.name, "cloudWorker")
     if little and big:
@@ -159,7 +157,8 @@ def _joint(job: Resource, files: _Files) -> Plan:
     _set_labelled_data(plan, files)
     outputs = [edge.take(name) for name in _OUTPUTS]
     options = ["--job-root", root, "--member", "little", *_node(edge)]
-    options += ["--source", edge.on_host(edge.take("video_url")) or "SOURCE"]
+    source = edge.on_host(edge.take("video_url"))
+    options += ["--source", source or "SOURCE"]
     mode = edge.take("MINING_MODE")
     options += ["--mode", mode] if mode else []
     if written := next(filter(None, outputs), ""):
@@ -175,11 +174,41 @@ def _joint(job: Resource, files: _Files) -> Plan:
     plan.notes.append("CLOUD_TOKEN of the cloud server and EDGE_CLOUD_TOKEN of the edge worker are the same secret")
     cloud.set_variables({name: f"big_{ours}" for name, ours in _SIZES.items()})
     edge.set_variables()
-    for worker in (cloud, edge):
-        worker.lose_the_rest()
+    for worker, program in ((cloud, CLOUD_PROGRAM), (edge, EDGE_PROGRAM)):
+        worker.set_program(program)
         worker.lose_volumes()
+    _set_replicas(plan, spec)
+    _set_source(plan, source)
+    plan.notes.append(
+        "on a cluster, -p serving=deployment starts both programs in place of these commands, with the nodes and "
+        "resources of the file; other options, such as EDGE_SINK or EDGE_MODE, go into the secret edge_secret"
+    )
     plan.workers = [[CLOUD_SERVER, *server], [EDGE_WORKER, *options]]
     return plan
+
+
+def _set_replicas(plan: Plan, spec: JointSpec) -> None:
+    """How many cloud servers run."""
+    if scale := spec.cloud_worker.hpa:
+        plan.put("cloud_replicas", scale.min_replicas, "cloudWorker.hpa", "minReplicas")
+        plan.put("cloud_max_replicas", scale.max_replicas, "cloudWorker.hpa", "maxReplicas")
+        for name in scale.model_extra or {}:
+            plan.lose("cloudWorker.hpa", name, "images/cloud/server.yaml says by what cloud servers are scaled")
+    if spec.edge_worker.hpa:
+        plan.lose("edgeWorker", "hpa", "one edge worker runs on every node with the labels of edge_node_selector")
+
+
+def _set_source(plan: Plan, source: str) -> None:
+    """What edge workers look at that the pipeline starts."""
+    if HIDDEN in redacted(source):
+        reason = "the address holds a password: put it into the secret edge_secret, as EDGE_SOURCE"
+        plan.lose("edgeWorker", "env video_url", reason, "edge_source")
+    elif source:
+        plan.put("edge_source", source, "edgeWorker", "env video_url")
+        if "://" not in source:
+            plan.notes.append(
+                "edge_source is a path of the node: pods of edge workers see its /var/lib/edge-learning, as /data"
+            )
 
 
 _OUTPUTS = (

@@ -13,6 +13,7 @@ HOST_LABEL = "kubernetes.io/hostname"
 STEPS = "Kubeflow Pipelines makes the pods of the steps"
 EDGE = "images/edge/worker.yaml describes the pod of the edge worker"
 CLOUD = "images/cloud/server.yaml describes the pod of the cloud server"
+CLOUD_PROGRAM, EDGE_PROGRAM = "cloud_", "edge_"  # as parameters of a rollout begin
 
 _CODE = (
     "its code does not run here: the steps and the edge worker have container images of their own (docs/images.md), "
@@ -110,19 +111,40 @@ class Worker:
             else:
                 self.plan.lose(self.place, what, "steps have CPUs, memory and, for training, GPUs")
 
-    def set_nodes(self) -> None:
-        """Make parameters of the nodes that the pod may run on."""
+    def set_nodes(self, program: str = "") -> None:
+        """Make parameters of the nodes that the pod may run on.
+
+        Args:
+            program: ``cloud_`` or ``edge_``, if the pod is none of a step.
+        """
         labels = dict(self.pod.node_selector)
         if self.pod.node_name:
             labels[HOST_LABEL] = self.pod.node_name
         if labels:
             what = " ".join(f"{name}={value}" for name, value in labels.items())
-            self.plan.put("node_selector", labels, self.place, f"node {what}")
+            self.plan.put(f"{program}node_selector", labels, self.place, f"node {what}")
         if self.pod.tolerations:
-            self.plan.put("tolerations", list(self.pod.tolerations), self.place, "tolerations")
+            self.plan.put(f"{program}tolerations", list(self.pod.tolerations), self.place, "tolerations")
+
+    def set_program(self, program: str) -> None:
+        """Make parameters of what the rollout of joint inference can give a pod: its nodes, CPUs and memory.
+
+        Args:
+            program: ``cloud_`` or ``edge_``.
+        """
+        self.set_nodes(program)
+        asked, allowed = self.container.resources.requests, self.container.resources.limits
+        # A program requests CPUs without a limit, and its memory is both.
+        kept = {"cpu": (allowed | asked).get("cpu"), "memory": (asked | allowed).get("memory")}
+        for name, value in kept.items():
+            if value:
+                self.plan.put(f"{program}{name}", value, self.place, f"resources {name}={value}")
+        for name, value in (*asked.items(), *allowed.items()):
+            if value != kept.get(name):
+                self.plan.lose(self.place, f"resources {name}={value}", self.pods)
 
     def lose_the_rest(self) -> None:
-        """Take down what the pod says of nodes and resources, where it is none of a step."""
+        """Take down what the pod says of nodes and resources, where it is no pod that a pipeline makes."""
         if self.pod.node_selector:
             self.plan.lose(self.place, "nodeSelector", self.pods)
         if self.pod.tolerations:

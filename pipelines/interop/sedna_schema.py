@@ -310,23 +310,30 @@ class LifelongSpec(Fields):
     credential_name: str = ""
 
 
+class Autoscaler(Fields):
+    """How many pods of a worker run."""
+
+    others = frozenset({"behavior", "metrics"})
+
+    min_replicas: Annotated[int, Field(ge=1)] = 1
+    max_replicas: Annotated[int, Field(ge=1)]
+
+
 class EdgeWorker(Fields):
     """The little model."""
-
-    others = frozenset({"hpa"})
 
     model: Named
     hard_example_mining: Mining | None = None
     template: Template
+    hpa: Autoscaler | None = None
 
 
 class CloudWorker(Fields):
     """The big model."""
 
-    others = frozenset({"hpa"})
-
     model: Named
     template: Template
+    hpa: Autoscaler | None = None
 
 
 class JointSpec(Fields):

@@ -73,7 +73,7 @@ def test_server_and_worker_are_those_of_the_job_and_find_each_other():
     tolerated = [{"key": "node-role.kubernetes.io/edge", "operator": "Exists"}]
     parts = rendered(
         cloud_secret="the-token", edge_source="rtsp://camera/stream", edge_node_selector={"zone": "gate"},
-        edge_tolerations=tolerated,
+        edge_tolerations=tolerated, cloud_node_selector={"zone": "hall"}, cloud_tolerations=[{"operator": "Exists"}],
     )  # fmt: skip
     server, worker = environment(parts["Deployment"]), environment(parts["DaemonSet"])
     assert (server["CLOUD_JOB_ROOT"], server["CLOUD_MEMBER"]) == ("s3://jobs/pair", "big")
@@ -88,6 +88,8 @@ def test_server_and_worker_are_those_of_the_job_and_find_each_other():
     assert {"secretRef": {"name": "the-token"}} in container["envFrom"]
     assert pod_of(parts["DaemonSet"])["nodeSelector"] == {"zone": "gate"}
     assert pod_of(parts["DaemonSet"])["tolerations"] == tolerated
+    assert pod_of(parts["Deployment"])["nodeSelector"] == {"zone": "hall"}
+    assert pod_of(parts["Deployment"])["tolerations"] == [{"operator": "Exists"}]
     assert service["spec"]["selector"].items() <= parts["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
 
 

@@ -115,6 +115,12 @@ def test_the_tutorial_on_joint_inference_makes_a_pipeline_a_server_and_a_worker(
         "data_url": "/data/helmets.zip",
         "image_size": "416,736",
         "big_image_size": "544,544",
+        "cloud_node_selector": {"kubernetes.io/hostname": "cloud-1"},
+        "cloud_memory": "2Gi",
+        "edge_node_selector": {"kubernetes.io/hostname": "edge-1"},
+        "edge_cpu": "100m",
+        "edge_memory": "2Gi",
+        "edge_source": "/joint_inference/video/gate.mp4",
     }
     server, worker = plan.workers
     assert server[0] == "python -m components.serving.cloud_server"
@@ -130,6 +136,35 @@ def test_the_tutorial_on_joint_inference_makes_a_pipeline_a_server_and_a_worker(
         "-p": ["threshold_img=0.9", "threshold_box=0.9"],
         "--cloud-url": ["http://cloud-1:5000"],
     }
+
+
+def test_what_scales_and_places_the_two_workers_is_given_to_the_rollout(tmp_path):
+    cloud, edge = "        nodeName: cloud-1\n", "        nodeName: edge-1\n"
+    tolerated = "tolerations: [{key: gpu, operator: Exists}]\n"
+    path = changed(
+        JOINT, tmp_path,
+        (cloud, f"        nodeSelector: {{zone: hall}}\n        {tolerated}"),
+        (edge, f"{edge}        {tolerated}"),
+        ('      name: "big"', '      name: "big"\n    hpa: {minReplicas: 2, maxReplicas: 6, behavior: {}}'),
+        ('      name: "little"', '      name: "little"\n    hpa: {maxReplicas: 3}'),
+        ("memory: 2Gi\n          volumeMounts", "memory: 2Gi\n              cpu: 2\n          volumeMounts"),
+        ("file://data/video/gate.mp4", "rtsp://me:hunter2@camera/1"),
+    )  # fmt: skip
+    (plan,) = read([path])
+    given = plan.parameters
+    assert (given["cloud_replicas"], given["cloud_max_replicas"]) == (2, 6)
+    assert given["cloud_node_selector"] == {"zone": "hall"}
+    assert given["cloud_tolerations"] == given["edge_tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert (given["edge_cpu"], given["edge_memory"]) == ("100m", "2Gi")
+    assert "edge_source" not in given
+    for lost in (
+        "cloudWorker.hpa: behavior: images/cloud/server.yaml says",
+        "edgeWorker: hpa: one edge worker runs on every node",
+        "edgeWorker: resources memory=64M",
+        "edgeWorker: resources cpu=2",
+        "edgeWorker: env video_url: the address holds a password",
+    ):
+        assert lost in losses(plan)
 
 
 def test_models_that_can_be_loaded_are_taken_as_they_are(tmp_path):

@@ -743,6 +743,9 @@ class ServingSettings(Parameters):
     cloud_node_selector: Annotated[dict[str, Any], _read_by(_node_labels)] = Field(
         {"kubernetes.io/arch": "amd64"}, description="Cluster: labels of the nodes for cloud servers."
     )
+    cloud_tolerations: Annotated[list[Any], _read_by(_tolerations)] = Field(
+        [], description="Cluster: Kubernetes tolerations of cloud servers, if their nodes are tainted."
+    )
     edge_image: str = Field("", description="Cluster: image of the edge worker; empty for the one of this version.")
     edge_secret: ObjectName = Field(
         "edge-worker-store", description="Cluster: Kubernetes secret with the environment of edge workers."
