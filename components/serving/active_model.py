@@ -1,6 +1,7 @@
 """The place of the model in the loop: a new one waits there until an image is done with, an old one until it is sure.
 
-Two threads meet here. The updater offers models; the loop takes them between two images and says how they do.
+Several threads meet here. The updater offers models; those that run them take them between two images and say how they
+do.
 """
 
 from __future__ import annotations
@@ -110,21 +111,29 @@ class ActiveModel:
                 self.events.put(Event("in use", self._current))
             return self._current
 
-    def succeeded(self) -> None:
-        """The model in use has looked at one more image."""
+    def succeeded(self, model: LoadedModel) -> None:
+        """A model has looked at one more image, which counts if it is the one in use."""
         with self._lock:
+            if not self._is_current(model):
+                return
             self.frames += 1
             if self.frames == self._proven_after and self._current is not None:
                 self._before = None
                 self.events.put(Event("proven", self._current))
 
-    def go_back(self, error: str) -> None:
+    def go_back(self, model: LoadedModel, error: str) -> None:
         """The model in use works no more: put the one before in use again, or none if there is none any more.
 
         Args:
-            error: what the model in use did.
+            model: that works no more; another than the one in use has been given up already.
+            error: what it did.
         """
         with self._lock:
-            assert self._current is not None
+            if self._current is None or not self._is_current(model):
+                return
             self.events.put(Event("failed", self._current, error))
             self._current, self._before, self.frames = self._before, None, 0
+
+    def _is_current(self, model: LoadedModel) -> bool:
+        """Whether a model is the one in use, perhaps as a part of another release; with the lock held."""
+        return self._current is not None and self._current.detector is model.detector

@@ -1,9 +1,10 @@
-"""The big model behind a bounded queue: as many requests as there is room for, one image at a time, none too late."""
+"""The big model behind a bounded queue: as many requests as there is room for, few images at a time, none too late."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from components.serving.cloud_metrics import CloudMetrics
 from components.serving.inference import ModelRunner
 
 STUCK_SECONDS = 60.0  # with one image, after which the server counts as stuck
-_DECODED = 2  # images in memory: the one in hand, and the next
+LANES = {"onnx": 3}  # images that a runtime looks at at a time; one where its models may be for one thread alone
 _SMOOTHING = 0.1  # of the mean time per image
 
 
@@ -42,22 +43,24 @@ class FailedInferenceError(Exception):
 class CloudModel:
     """Answers with the active model.
 
-    The networks of bundles take one image at a time, and ONNX Runtime spreads each over all processors. So requests
-    are not batched: one thread runs the model, and others decode the next images meanwhile.
+    The networks of bundles take one image at a time, and ONNX Runtime spreads each over all processors, a part of which
+    idles for want of work. So requests are not batched, which saves nothing on a processor: a few threads run the same
+    model, each with an image of its own, and others decode the next images meanwhile.
 
     Args:
         active: the model in use.
         metrics: counts.
-        room: requests that may be under way at a time, the one that the model works at among them.
+        room: requests that may be under way at a time, those that the model works at among them.
+        lanes: images that the model looks at at a time.
     """
 
-    def __init__(self, active: ActiveModel, metrics: CloudMetrics, room: int) -> None:
-        self.active, self.room, self._metrics = active, room, metrics
+    def __init__(self, active: ActiveModel, metrics: CloudMetrics, room: int, lanes: int = 1) -> None:
+        self.active, self.room, self._metrics, self._lanes = active, room, metrics, lanes
         self.under_way = 0
         self._runner = ModelRunner(active, metrics.inference.time)
-        self._lane = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._decoded = asyncio.Semaphore(_DECODED)
-        self._since: float | None = None
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="model")
+        self._decoded = asyncio.Semaphore(lanes + 1)  # images in memory: those in hand, and the next
+        self._since: dict[int, float] = {}  # when each thread began with its image
         self._mean_s = 0.1
         self._shown = ""
         metrics.show_queue(lambda: self.under_way)
@@ -70,8 +73,8 @@ class CloudModel:
     @property
     def stuck(self) -> bool:
         """Whether the model has been at one image for longer than it can take."""
-        since = self._since
-        return since is not None and time.monotonic() - since > STUCK_SECONDS
+        since = min(self._since.copy().values(), default=math.inf)
+        return time.monotonic() - since > STUCK_SECONDS
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -83,7 +86,7 @@ class CloudModel:
         if self.model is None:
             raise BusyError("no model is loaded yet", 5)
         if self.under_way >= self.room:
-            wait = max(1, math.ceil(self.room * self._mean_s))
+            wait = max(1, math.ceil(self.room * self._mean_s / self._lanes))
             raise BusyError(f"{self.under_way} requests are already in progress", wait)
         self.under_way += 1
         try:
@@ -104,14 +107,15 @@ class CloudModel:
         """
         async with self._decoded:
             image = await run_in_threadpool(read)
-            return await asyncio.get_running_loop().run_in_executor(self._lane, self._infer, image)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._infer, image)
 
     def close(self) -> None:
-        """End the thread, after the image in hand."""
-        self._lane.shutdown(cancel_futures=True)
+        """End the threads, after the images in hand."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _infer(self, image: ImageArray) -> Answer:
-        self._since = started = time.monotonic()
+        lane = threading.get_ident()
+        self._since[lane] = started = time.monotonic()
         try:
             model = self.active.next()
             if model is None:
@@ -121,7 +125,7 @@ class CloudModel:
                 self._metrics.show_model(model.version, model.cached.digest)
             seen = self._runner.look(image)
         finally:
-            self._since = None
+            del self._since[lane]
             self._mean_s += _SMOOTHING * (time.monotonic() - started - self._mean_s)
         if isinstance(seen, str):
             raise FailedInferenceError(seen)

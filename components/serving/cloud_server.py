@@ -36,7 +36,7 @@ from components.core.wire import Limits
 from components.serving.active_model import ActiveModel
 from components.serving.cloud_app import Rules, make_app
 from components.serving.cloud_metrics import CloudMetrics
-from components.serving.cloud_model import CloudModel
+from components.serving.cloud_model import LANES, CloudModel
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer
@@ -153,7 +153,7 @@ class CloudServer:
         runtimes.get(options.runtime)
         self.metrics = CloudMetrics()
         self.active = ActiveModel()
-        self.model = CloudModel(self.active, self.metrics, options.queue)
+        self.model = CloudModel(self.active, self.metrics, options.queue, LANES.get(options.runtime, 1))
         store = open_store(options.job_root)
         self._updater = HotUpdate(
             JobPointer(store, options.node, options.member),

@@ -36,7 +36,7 @@ class Seen:
 
 
 class ModelRunner:
-    """Runs the active model; for one thread.
+    """Runs the active model; for several threads, if the runtime's models are.
 
     Args:
         active: gives the model, and hears how it does.
@@ -84,21 +84,21 @@ class ModelRunner:
         found = self._try(model, image, route, boxes_from)
         if isinstance(found, Seen):
             self._failures[_role(route)] = 0
-            self._active.succeeded()
+            self._active.succeeded(model)
             return found
         before = self._active.before
         if before is not None:
             (other,) = self._routes(before, [(image, place)])
             if isinstance(seen := self._try(before, image, other, boxes_from), Seen):
-                self._give_up(found)
+                self._give_up(model, found)
                 return seen
         self._failures[_role(route)] += 1
         if self._failures[_role(route)] >= FAILURES:
-            self._give_up(found)
+            self._give_up(model, found)
         return f"model {model.version} inference failed: {found}"
 
-    def _give_up(self, problem: str) -> None:
-        self._active.go_back(problem)
+    def _give_up(self, model: LoadedModel, problem: str) -> None:
+        self._active.go_back(model, problem)
         self._failures.clear()
 
     def _routes(self, model: LoadedModel, images: Sequence[tuple[ImageArray, str]]) -> Sequence[Route | str | None]:

@@ -62,7 +62,7 @@ class Site:
         """Look at images, as the loop does."""
         for _ in range(images):
             self.slot.current.detector.predict([IMAGE])
-            self.slot.succeeded()
+            self.slot.succeeded(self.slot.current)
         self.updater._follow_loop()
 
 
@@ -317,7 +317,7 @@ def test_the_model_before_stays_until_the_new_one_has_proven_itself(site, job, t
 def test_a_model_that_fails_in_use_gives_way_to_the_one_before(site, job, tmp_path):
     deploy(job, "v2", tmp_path / "v2")
     site.turn()
-    site.slot.go_back("the device does not answer")
+    site.slot.go_back(site.slot.current, "the device does not answer")
     assert site.slot.current.version == "v1"
     site.updater._follow_loop()
     assert "does not answer" in refused(site, job)
@@ -330,7 +330,7 @@ def test_a_proven_model_that_fails_gives_way_to_the_one_on_disk(site, job, tmp_p
     deploy(job, "v2", tmp_path / "v2")
     site.turn()
     site.use()
-    site.slot.go_back("the device does not answer")
+    site.slot.go_back(site.slot.current, "the device does not answer")
     assert site.slot.current is None
     site.updater._follow_loop()
     assert site.slot.next().version == "v1"
@@ -342,7 +342,7 @@ def test_a_model_from_disk_that_fails_before_the_pointer_was_read_is_not_fetched
     again = Site(job, tmp_path)
     again.updater.start_from_disk()
     again.slot.next()
-    again.slot.go_back("the device does not answer")
+    again.slot.go_back(again.slot.current, "the device does not answer")
     again.updater._follow_loop()
     assert again.turn() is None
     assert (status(job).version, status(job).state) == ("v1", "failed")
