@@ -4,7 +4,8 @@
 request                                    answer
 ========================================== ==========================================================================
 ``POST /v1/models/NAME:predict``           boxes, see :mod:`components.core.wire`; the body is a JPEG or PNG
-``POST /JOB/predict``                      the same for a client of KubeEdge Sedna, which sends pixels as JSON
+``POST /JOB/predict``                      the same for a client of KubeEdge Sedna, which sends pixels as JSON; this may
+                                           be compressed, ``Content-Encoding: gzip``
 ``GET /v1/models``, ``/v1/models/NAME``    the models; whether one is ready, with its version and digest
 ``GET /v2/health/live``, ``/ready``        200 or 503; also as ``/healthz``, ``/readyz``, ``/v2/models/NAME/ready``
 ``GET /metrics``                           for Prometheus
@@ -44,10 +45,12 @@ from components.core.wire import (
     TooLargeError,
     decode_image,
     read_sedna,
+    unzipped,
 )
 from components.serving.cloud_metrics import CloudMetrics
 from components.serving.cloud_model import BusyError, CloudModel, FailedInferenceError
 
+GZIP = "gzip"
 JSON_FACTOR = 4  # a pixel takes up to 12 bytes in a client of Sedna's JSON, and far less in any image file
 _DISCONNECTED = 499  # as nginx counts clients that went away
 
@@ -155,7 +158,8 @@ class _Routes:
 
     async def predict_for_sedna(self, request: Request) -> Response:
         limits = Limits(JSON_FACTOR * self._rules.limits.max_bytes, self._rules.limits.max_pixels)
-        answer = await self._counted(request, (JSON,), limits, read_sedna)
+        read = _read_zipped if request.headers.get("content-encoding", "").strip().lower() == GZIP else read_sedna
+        answer = await self._counted(request, (JSON,), limits, read)
         return Response(answer.for_sedna(), media_type=JSON)
 
     def _check_name(self, request: Request) -> None:
@@ -188,8 +192,12 @@ class _Routes:
         body: bytearray,
     ) -> Answer:  # fmt: skip
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in types or "content-encoding" in request.headers:
-            raise HTTPException(415, f"Content-Type {kind!r}: send {' or '.join(types)}, without Content-Encoding")
+        if kind not in types:
+            raise HTTPException(415, f"Content-Type {kind!r}: send {' or '.join(types)}")
+        encoding = request.headers.get("content-encoding")
+        if encoding is not None and read is not _read_zipped:
+            allowed = f"{GZIP} or nothing" if JSON in types else "nothing, since images are compressed already"
+            raise HTTPException(415, f"Content-Encoding {encoding!r}: send {allowed}")
         deadline_s = self._deadline(request)
         try:
             with self._model.place():
@@ -216,6 +224,10 @@ class _Routes:
         if not asked.isdecimal() or not 0 < int(asked) <= 3_600_000:
             raise HTTPException(400, f"{TIMEOUT_HEADER} {asked!r}: send milliseconds, 1 to 3600000")
         return min(int(asked) / 1000, self._rules.deadline_s)
+
+
+def _read_zipped(body: bytes, limits: Limits) -> ImageArray:
+    return read_sedna(unzipped(body, limits), limits)
 
 
 async def _receive(request: Request, body: bytearray, max_bytes: int) -> None:

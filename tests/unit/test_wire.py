@@ -1,4 +1,6 @@
+import gzip
 import json
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from components.core.wire import (
     image_size,
     predict_path,
     read_sedna,
+    unzipped,
 )
 
 LIMITS = Limits()
@@ -132,15 +135,25 @@ def test_what_a_client_of_sedna_sends_and_reads():
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        ({"data": [[1, 2], [3]]}, "rows of different lengths"),
-        ({"data": [[1, 2], [3, 4]]}, r"shape \(2, 2\)"),
-        ({"data": []}, "shape"),
+        ({"data": [[1, 2], [3]]}, "data must be an image"),
+        ({"data": [[1, 2], [3, 4]]}, "data must be an image"),
+        ({"data": [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]]}, "data must be an image"),
+        ({"data": [[[1, 2, 3, 4]]]}, "data must be an image"),
+        ({"data": [[[1, 2, 3]], []]}, "data must be an image"),
+        ({"data": [[]]}, "data must be an image"),
+        ({"data": [[[[1, 2, 3]]]]}, "data must be an image"),
+        ({"data": []}, "data must be an image"),
+        ({"data": 3}, "data"),
         ({"data": [[[0.5, 0.5, 0.5]]]}, "whole numbers from 0 to 255"),
         ({"data": [[[1, 2, 256]]]}, "whole numbers from 0 to 255"),
-        ({"data": [[["a", "b", "c"]]]}, "whole numbers from 0 to 255"),
-        ({"data": [[[1, 2, None]]]}, "whole numbers from 0 to 255"),
+        ({"data": [[[-1, 2, 3]]]}, "whole numbers from 0 to 255"),
+        ({"data": [[["a", "b", "c"]]]}, "data must be an image"),
+        ({"data": [[[1, 2, None]]]}, "data must be an image"),
+        ({"data": [[[1, 2, float("nan")]]]}, "data must be an image"),
         ({"data": [[[1, 2, 3]]], "threshold": 1}, "threshold"),
         ({"data": [[[1, 2, 3]]], "post_process": "f"}, "post_process"),
+        ({"post_process": [[[1, 2, 3]]]}, "data"),
+        ({"data": [[[1, 2, 3]]], "callback": [[[1, 2, 3]]]}, "callback|data"),
         ({}, "data"),
     ],
 )
@@ -152,9 +165,61 @@ def test_another_body_of_json_is_refused(sent, message):
 def test_json_that_is_too_large_or_too_deep_is_refused():
     with pytest.raises(TooLargeError, match="send JPEG"):
         read_sedna(b'{"data": [1]}', Limits(max_bytes=4))
-    with pytest.raises(InputError, match="not the body"):
+    with pytest.raises(InputError, match="data must be an image"):
         read_sedna(b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", LIMITS)
 
 
 def test_the_path_is_that_of_the_protocol():
     assert predict_path("big") == "/v1/models/big:predict"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[[1,2 3,4]]]",
+        "[[[1,,3]]]",
+        "[[[1,2,3-4]]]",
+        "[[[1,2,e]]]",
+        "[[[1,2,]]]",
+        "[[[,,]]]",
+        "[[[1,2,1e999]]]",
+        "[[[1,2,1" + 999 * "0" + "]]]",
+        "[[[1,2,1" + 9999 * "0" + "]]]",
+    ],
+)
+def test_what_is_no_json_is_no_image_either(text):
+    with pytest.raises(InputError, match="whole numbers from 0 to 255|data must be an image"):
+        read_sedna(f'{{"data": {text}}}'.encode(), LIMITS)
+
+
+def test_an_image_is_read_however_its_json_is_spaced():
+    pixels = gradient()
+    for text in (json.dumps({"data": pixels.tolist()}, indent=1), json.dumps({"data": pixels.astype(float).tolist()}),
+                 json.dumps({"callback": None, "data": pixels.tolist()}, separators=(" , ", " : "))):  # fmt: skip
+        assert (read_sedna(text.encode(), LIMITS) == pixels).all()
+
+
+def test_an_image_of_many_pieces_is_read_whole():
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    assert (read_sedna(json.dumps({"data": pixels.tolist()}).encode(), LIMITS) == pixels).all()
+
+
+def test_what_was_compressed_on_the_way_is_unpacked_as_far_as_the_limit():
+    data = b"x" * 1000
+    packed = gzip.compress(data)
+    assert unzipped(packed, Limits(max_bytes=1000)) == data
+    with pytest.raises(TooLargeError, match="exceeds the limit of 999 bytes"):
+        unzipped(packed, Limits(max_bytes=999))
+    for wrong, message in ((data, "is not gzip"), (packed[:-3], "truncated"), (packed + b"y", "more behind its end")):
+        with pytest.raises(InputError, match=message):
+            unzipped(wrong, LIMITS)
+
+
+def test_a_bomb_takes_no_more_memory_than_the_limit():
+    bomb = gzip.compress(bytes(100 << 20))
+    tracemalloc.start()
+    with pytest.raises(TooLargeError):
+        unzipped(bomb, Limits(max_bytes=1 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
