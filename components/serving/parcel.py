@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from components.core.detections import Detections
 from components.core.runtimes.letterbox import ImageArray
-from components.core.wire import JPEG, PNG, encode_image
+from components.core.wire import JPEG, PNG, Limits, decode_image, encode_image
 
 CERTAIN_SCORE = 0.7  # boxes that score less are what a crop is made around
+_OWN = Limits(sys.maxsize, sys.maxsize)  # of an image that this worker packed itself
 _CROP_MARGIN = 0.5  # of the region's size, on each side: a model needs to see around an object
 _MAX_CROP = 0.7  # of the image; a larger crop saves too little
 
@@ -53,6 +55,23 @@ class Parcel:
         """Boxes in pixels of the parcel as boxes of the frame."""
         boxes = found.boxes * np.array([*self.scale, *self.scale]) + np.array([self.left, self.top] * 2)
         return Detections.of(boxes, found.classes, found.scores)
+
+    def as_frame(self, width: int, height: int) -> ImageArray:
+        """What was sent, in its place in a frame, which is black where nothing of it was sent.
+
+        Args:
+            width: of the frame, in pixels.
+            height: of it.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        image = decode_image(self.data, _OWN)
+        if not self.partly:
+            return np.asarray(cv2.resize(image, (width, height)), dtype=np.uint8)
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[self.top : self.top + self.height, self.left : self.left + self.width] = image
+        return frame
 
     def merge(self, edge: Detections | None, cloud: Detections) -> Detections:
         """The cloud's boxes, and the edge's whose middle the cloud did not see."""

@@ -17,6 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from components.core.errors import InputError
+from components.core.runtimes.letterbox import ImageArray
 from components.serving.cloud_client import CloudError
 from components.serving.mining import Inference
 from components.serving.offload import JointInference
@@ -30,7 +32,7 @@ class Resubmission:
     Args:
         joint: asks the cloud, within its bandwidth.
         max_bytes: of the frames that wait.
-        answered: takes an inference with its late answer; its image is black.
+        answered: takes an inference with its late answer; its image is what was sent of the frame, or black.
         count: told of ``joint_waited``, ``joint_late_...``.
     """
 
@@ -83,7 +85,7 @@ class Resubmission:
         with self._lock:
             if self._take(oldest):
                 self._count("joint_late_answered")
-                self._answered(replace(oldest, joint=result))
+                self._answered(replace(oldest, shot=replace(oldest.shot, image=_sent(oldest)), joint=result))
         return True
 
     def _drop(self, seen: Inference) -> None:
@@ -96,6 +98,16 @@ class Resubmission:
             return False
         self._bytes -= _size(self._waiting.popleft())
         return True
+
+
+def _sent(seen: Inference) -> ImageArray:
+    """What was sent of a frame, in the frame's size; all black if it cannot be read."""
+    assert seen.joint is not None and seen.joint.unsent is not None
+    height, width = seen.shot.image.shape[:2]
+    try:
+        return seen.joint.unsent.as_frame(width, height)
+    except InputError:
+        return seen.shot.image
 
 
 def _size(seen: Inference) -> int:

@@ -16,6 +16,7 @@ from components.core.miners.base import make_miner
 from components.serving.cloud_client import LONGEST_PAUSE_SECONDS, CloudClient
 from components.serving.mining import Inference
 from components.serving.offload import JointInference, OffloadRules
+from components.serving.parcel import Send
 from components.serving.resubmission import Resubmission
 from components.serving.sources.base import Shot
 from components.serving.worker import Cloud, Worker
@@ -98,6 +99,23 @@ def test_frames_of_an_outage_are_answered_when_the_cloud_is_back(fake, clock):
     site.adds_up()
 
 
+@pytest.mark.parametrize("send", list(Send))
+def test_a_late_answer_has_the_image_that_was_sent(fake, clock, send):
+    flat = np.full((60, 80, 3), (200, 40, 120), np.uint8)
+    site = Site(fake.url, clock, send=send, max_side=40)
+    fake.status = 503
+    unsure = Detections.of([[20, 20, 40, 40]], [0], [0.3])
+    result = site.joint.infer(flat, "0" * 64, CLASSES, lambda: unsure)
+    site.again.put(Inference(Shot(flat, 0, "0"), MODEL, unsure, result))
+    fake.status, clock.now = 200, clock.now + LONGEST_PAUSE_SECONDS
+    site.send_again()
+    (seen,) = site.answered
+    expected = np.zeros_like(flat) if send is Send.CROP else flat
+    if send is Send.CROP:
+        expected[10:50, 10:50] = flat[10:50, 10:50]  # the box and half its side around it
+    assert np.abs(seen.shot.image.astype(int) - expected).max() < 8
+
+
 def test_no_live_frame_waits_to_see_whether_the_cloud_is_back(fake, clock):
     site = Site(fake.url, clock)
     fake.status = 503
@@ -167,7 +185,7 @@ def test_a_worker_appends_late_answers_by_the_number_of_their_frame(job, tmp_pat
     fake.status = 503
     lines = tmp_path / "lines.jsonl"
     chosen = options(
-        tmp_path, folder_of_images(tmp_path / "images", 5), sinks=(f"jsonl:{lines}",),
+        tmp_path, folder_of_images(tmp_path / "images", 5), sinks=(f"jsonl:{lines}", f"sedna:{tmp_path / 'out'}"),
         cloud=Cloud(fake.url, rules=OffloadRules(resubmit_bytes=1 << 20)),
     )  # fmt: skip
     worker = Worker(chosen)
@@ -186,3 +204,5 @@ def test_a_worker_appends_late_answers_by_the_number_of_their_frame(job, tmp_pat
     assert sorted(line["frame"] for line in late) == list(range(5))
     assert all(line["late"] and line["model"] == "big-1" for line in late)
     assert worker.metrics.value("uploaded") == 5
+    for name in ("all_examples", "hard_example_edge", "hard_example_cloud"):
+        assert len(list((tmp_path / "out" / f"{name}_inference_output").glob("*.jpeg"))) == 5

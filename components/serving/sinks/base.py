@@ -119,6 +119,9 @@ class Sink(Protocol):
     Attributes:
         needs_image: whether ``write`` is to be given the frame itself.
         takes_masks: whether it is to be given masks; one that does not say so is not.
+
+    One that needs images gets the frames in their order alone. With ``takes_late = True`` it also gets late answers of
+    joint inference, with as much of the frame as was sent.
     """
 
     needs_image: bool

@@ -148,7 +148,7 @@ class Outlets:
         """Leave what a model found in a frame for every sink; a frame without an inference is left out.
 
         A frame on which a knowledge base abstains goes there too, with the reason; a late answer goes to the sinks that
-        need no images.
+        take late ones, or need no images.
         """
         if seen.model is None or not (seen.has_result or seen.is_unseen):
             return
@@ -161,7 +161,7 @@ class Outlets:
         mask = None if seen.found is None else decoder.mask(seen.found)
         late = seen.joint is not None and seen.joint.late
         for name, sink, outlet in self._outlets:
-            if sink.needs_image and late:
+            if late and sink.needs_image and not getattr(sink, "takes_late", False):
                 continue
             takes_masks = getattr(sink, "takes_masks", False)
             if mask is not None and not takes_masks:

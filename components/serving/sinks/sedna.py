@@ -42,7 +42,7 @@ class SednaOutputs:
         InputError: the folder cannot be made.
     """
 
-    needs_image = takes_masks = True
+    needs_image = takes_masks = takes_late = True
 
     def __init__(self, target: str) -> None:
         self._folders = RunFolders("sedna", target, (ALL, EDGE, CLOUD))
