@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -26,6 +27,7 @@ class CloudMetrics:
         self._bytes = Counter("cloud_received_bytes", "Bytes of the images received", registry=self.registry)
         self._changes = Counter("cloud_model_changes", "Models activated and failed", ["event"], registry=self.registry)
         self._model = Info("cloud_model", "The model in use", registry=self.registry)
+        self._objects = Counter("cloud_objects", "Objects found, by class", ["class"], registry=self.registry)
         self.inference = Histogram(
             "cloud_inference_seconds", "Inference time for one image", buckets=_BUCKETS, registry=self.registry
         )
@@ -42,9 +44,16 @@ class CloudMetrics:
         """Count ``model_swaps`` and ``model_failures``."""
         self._changes.labels(event).inc()
 
-    def show_model(self, version: str, digest: str) -> None:
-        """Say which model is in use."""
+    def count_objects(self, names: Sequence[str]) -> None:
+        """Count objects by the names of their classes."""
+        for name, count in Counts(names).items():
+            self._objects.labels(name).inc(count)
+
+    def show_model(self, version: str, digest: str, classes: Sequence[str]) -> None:
+        """Say which model is in use; each of its classes has a count from now on."""
         self._model.info({"version": version, "digest": digest})
+        for name in classes:
+            self._objects.labels(name)
 
     def show_queue(self, length: Callable[[], float]) -> None:
         """Show how many requests are under way when somebody looks."""

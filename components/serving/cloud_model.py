@@ -122,7 +122,7 @@ class CloudModel:
                 raise BusyError("the model was unloaded", 5)
             if model.version != self._shown:
                 self._shown = model.version
-                self._metrics.show_model(model.version, model.cached.digest)
+                self._metrics.show_model(model.version, model.cached.digest, model.detector.bundle.classes)
             seen = self._runner.look(image)
         finally:
             del self._since[lane]
@@ -133,4 +133,6 @@ class CloudModel:
         boxes = decoder_of(used.detector.bundle).boxes(seen.found)
         if boxes is None:
             raise FailedInferenceError(f"model {used.version} is for {used.detector.bundle.task} and gives no boxes")
-        return Answer.of(boxes, image, used.version, used.cached.digest, used.detector.bundle.classes)
+        classes = used.detector.bundle.classes
+        self._metrics.count_objects([classes[index] for index in boxes.classes.tolist()])
+        return Answer.of(boxes, image, used.version, used.cached.digest, classes)

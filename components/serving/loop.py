@@ -81,6 +81,7 @@ class EdgeLoop:
                 started = time.monotonic()
                 shots = self._next(feed, stop)
                 for inference in self._infer(shots) if shots else []:
+                    self._count_objects(inference)
                     keeper.take(inference)
                     if self._outlets is not None:
                         self._outlets.put(inference)
@@ -173,12 +174,18 @@ class EdgeLoop:
             self._metrics.count("frames")
         return replace(here[0] if here else Inference(shot, model), joint=result)
 
+    def _count_objects(self, seen: Inference) -> None:
+        """Count what the result that counts shows."""
+        if seen.model is not None and seen.final is not None:
+            classes = seen.model.detector.bundle.classes
+            self._metrics.count_objects([classes[index] for index in seen.final.classes.tolist()])
+
     def _change_model(self) -> LoadedModel | None:
         """The model for the next image."""
         model = self._slot.next()
         if model is not None and model.version != self._version:
             self._version = model.version
-            self._metrics.show_model(model.version)
+            self._metrics.show_model(model.version, model.detector.bundle.classes)
         return model
 
     def _tell(self, what: str, more: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
@@ -32,6 +33,9 @@ class Metrics:
             name: Counter(f"edge_{name}", text, registry=self.registry) for name, text in COUNTERS.items()
         }
         self._model = Info("edge_model", "The model in use", registry=self.registry)
+        self._objects = Counter(
+            "edge_objects", "Objects in the results that count, by class", ["class"], registry=self.registry
+        )
         self._inference = self._timer("inference", "one inference")
         self._cloud = self._timer("joint_cloud", "one request to the cloud")
 
@@ -59,9 +63,16 @@ class Metrics:
         """A percentile of the latest inferences, in seconds; 0 before the first."""
         return self._inference.percentile(percent)
 
-    def show_model(self, version: str) -> None:
-        """Say which model is in use."""
+    def count_objects(self, names: Sequence[str]) -> None:
+        """Count objects by the names of their classes."""
+        for name, count in Counts(names).items():
+            self._objects.labels(name).inc(count)
+
+    def show_model(self, version: str, classes: Sequence[str]) -> None:
+        """Say which model is in use; each of its classes has a count from now on."""
         self._model.info({"version": version})
+        for name in classes:
+            self._objects.labels(name)
 
     def alive(self) -> None:
         """The loop gives a sign of life."""

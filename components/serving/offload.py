@@ -91,6 +91,10 @@ class Routing(BaseModel):
     miner: str = ""
     parameters: dict[str, JsonValue] = {}
 
+    def __str__(self) -> str:
+        given = ", ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.miner} ({given})" if given else self.miner
+
 
 @dataclass(frozen=True)
 class OffloadRules:
@@ -169,7 +173,9 @@ class JointInference:
         try:
             rule = Routing.model_validate(routing)
             if rule.miner:
-                self._miner = make_miner(rule.miner, rule.parameters)
+                miner = make_miner(rule.miner, rule.parameters)
+                log.info("the release's miner %s chooses what is sent to the cloud, not %s", rule, self._miner.name)
+                self._miner = miner
         except (ValidationError, InputError) as error:
             reason = one_line(error) if isinstance(error, ValidationError) else error
             log.warning("the release's routing cannot be used (%s): continuing with miner %s", reason, self._miner.name)

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.runtimes.onnx import open_onnx
 from components.core.wire import Answer, Limits, decode_image, encode_image
+from components.serving.cloud_model import LANES
 from components.serving.cloud_server import CloudServer
 from tests.cloud import ask, options, serving
 from tests.edge import deploy, images, status
@@ -72,6 +74,46 @@ def test_a_client_of_sedna_is_answered_in_its_own_form(server):
     assert code == 200
     assert len(body["result"][0]) == 6
     assert body["result"][0][5] in ("red", "blue")
+
+
+def test_the_json_of_a_client_of_sedna_may_be_compressed(job, tmp_path):
+    data = json.dumps({"data": IMAGE.tolist()}).encode()
+    with serving(options(tmp_path, max_bytes=len(data) // 4 + 100)) as server:
+
+        def sent(body, encoding="gzip", path="/sedna/predict", kind="application/json"):
+            return ask(server.port, path, body, kind, Content_Encoding=encoding)
+
+        plain = ask(server.port, "/sedna/predict", data, "application/json")[2]
+        assert sent(gzip.compress(data))[2] == plain
+        code, _, body = sent(gzip.compress(data + b" " * 10_000_000))
+        assert (code, "the unpacked body exceeds the limit" in body["error"]) == (413, True)
+        assert sent(data)[0] == 400
+        assert sent(data, "br")[::2] == (415, {"error": "Content-Encoding 'br': send gzip or nothing"})
+        assert sent(gzip.compress(DATA), path=PREDICT, kind="image/jpeg")[0] == 415
+
+
+def test_objects_are_counted_by_class_from_the_first_on(server):
+    body = ask(server.port, PREDICT, DATA)[2]["predictions"][0]
+    names = [body["classes"][index] for index in body["class_ids"]]
+    assert names
+    for name in ("red", "blue"):
+        assert server.metrics.registry.get_sample_value("cloud_objects_total", {"class": name}) == names.count(name)
+
+
+def test_the_model_looks_at_a_few_images_at_a_time(job, tmp_path):
+    with serving(options(tmp_path)) as server:
+        meeting = threading.Barrier(LANES["onnx"])  # which breaks where one of these waits for another to end
+        detector = server.active.coming.detector
+        quick = detector.infer
+
+        def meet(canvas):
+            meeting.wait(20)
+            return quick(canvas)
+
+        detector.infer = meet
+        with ThreadPoolExecutor(LANES["onnx"]) as clients:
+            answers = list(clients.map(lambda _: ask(server.port, PREDICT, DATA), range(LANES["onnx"])))
+        assert [code for code, _, _ in answers] == [200] * LANES["onnx"]
 
 
 def test_health_readiness_and_models(server):

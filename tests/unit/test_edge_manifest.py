@@ -143,7 +143,7 @@ def test_a_worker_does_nothing_to_the_store_that_its_policy_does_not_allow(tmp_p
 @pytest.mark.parametrize("name", ["alerts.yaml", "dashboard.json"])
 def test_every_metric_that_is_looked_at_is_one_that_a_worker_shows(tmp_path, name):
     worker = Worker(options(tmp_path, folder_of_images(tmp_path / "images", 1)))
-    worker.metrics.show_model("v1")
+    worker.metrics.show_model("v1", ["red"])
     shown = {sample.name for metric in worker.metrics.registry.collect() for sample in metric.samples}
     content = yaml.safe_load((EDGE / name).read_text())  # JSON is YAML, too
     asked = re.findall(r"\bedge_[a-z0-9_]+", json.dumps(content))

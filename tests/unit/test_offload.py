@@ -284,8 +284,10 @@ def test_a_frame_that_the_cloud_did_not_answer_is_sent_again(fake):
 
 
 def test_a_release_brings_its_miner_along(fake, caplog):
+    caplog.set_level("INFO")
     made, counts = joint(fake.url, EASY)
     made.route({"miner": "IBT", "parameters": {"threshold_img": 0.5, "threshold_box": 0.5}})
+    assert "IBT (threshold_img=0.5, threshold_box=0.5) chooses what is sent to the cloud, not EdgeOnly" in caplog.text
     assert look(made).is_hard
     made.route({"miner": "nobody"})
     assert "continuing with miner IBT" in caplog.text
@@ -329,6 +331,9 @@ def test_the_cloud_s_answer_is_kept_as_what_to_correct(job, tmp_path, fake):
     for sidecar in read_sidecars(job.store):
         assert (sidecar.model, sidecar.boxes, sidecar.classes) == ("big-1", ((2, 2, 8, 8),), ("red", "blue"))
         assert sidecar.class_ids == (1,)
+    objects = {name: worker.metrics.registry.get_sample_value("edge_objects_total", {"class": name})
+               for name in ("red", "blue")}  # fmt: skip
+    assert objects == {"red": 0, "blue": 2}, "of the results that count, which are the cloud's"
 
 
 def test_only_what_the_two_models_see_differently_is_kept_if_asked(job, tmp_path, fake):
