@@ -15,6 +15,7 @@ from pathlib import Path
 from components.benchmark.row import Row
 from components.core.errors import InputError
 from components.core.job.tries import POD_VARIABLE
+from components.core.processes import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def run_isolated(work: Callable[[], Row], failed: Row, timeout: float) -> Row:
 
 def _work(work: Callable[[], Row], result: Path) -> None:
     """What the child does; the result appears whole or not at all."""
+    end_with_parent()
     told: dict[str, object]
     try:
         told = {"row": work().model_dump(mode="json")}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,21 @@ def module_environment() -> dict[str, str]:
     ours = str(Path(components.__path__[0]).resolve().parent)
     path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def end_with_parent() -> None:
+    """End this process, one of ``multiprocessing``, as soon as the one that started it is gone.
+
+    A step that was killed cannot end its processes. What went on without it would race with the next try.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def end(process: subprocess.Popen[Any], patience_s: float = 20) -> None:

@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 
 from components.core.errors import InputError
 from components.core.masks import VOID, encode_mask
+from components.core.processes import end_with_parent
 from components.core.stores.open import Store
 from components.core.stores.transfer import landing, os_reason
 from components.ingest.dataset import Label, LabelError, Record
@@ -242,6 +243,7 @@ _of_process: tuple[Store, Values | None] | None = None
 
 
 def _start_process(store: Store, values: Values | None) -> None:
+    end_with_parent()
     global _of_process  # noqa: PLW0603 (a connection cannot be sent along with every chunk)
     _of_process = store, values
 

@@ -1,4 +1,8 @@
 import subprocess
+import sys
+
+import psutil
+import pytest
 
 from components.core.processes import module_command, module_environment
 
@@ -18,3 +22,41 @@ def test_a_child_finds_this_suite_in_a_folder_with_packages_of_the_same_names(tm
 def test_what_is_on_the_path_already_stays_there(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/opt/plugins")
     assert module_environment()["PYTHONPATH"].endswith(":/opt/plugins")
+
+
+CASE = """
+import time
+from components.benchmark.isolation import run_isolated
+from components.benchmark.row import Row
+
+run_isolated(lambda: print("at work", flush=True) or time.sleep(600), Row(case="c", algorithm="a", seed=0), 600)
+"""
+POOL = """
+import itertools, time
+from components.core.stores.open import open_store
+from components.ingest.dataset import Record
+from components.ingest.images import take_in
+
+if __name__ == "__main__":
+    outcomes = take_in((Record("a.jpg", reason="missing: a.jpg") for _ in itertools.count()), open_store("store"))
+    next(outcomes)
+    print("at work", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", [CASE, POOL], ids=["a case of a benchmark", "the processes of ingest"])
+def test_the_processes_of_a_step_that_is_killed_end_with_it(tmp_path, code):
+    (tmp_path / "work.py").write_text(code)
+    step = subprocess.Popen(
+        [sys.executable, "work.py"], cwd=tmp_path, env=module_environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert step.stdout.readline() == "at work\n"
+    children = psutil.Process(step.pid).children(recursive=True)
+    assert children
+    step.kill()
+    step.wait()
+    _, left = psutil.wait_procs(children, timeout=30)
+    for child in left:
+        child.kill()
+    assert left == []
