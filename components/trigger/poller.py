@@ -35,7 +35,8 @@ from components.core.stores.connections import open_pool, reason_of
 TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
 LOOK_SECONDS = 2 * 3600.0  # of one look at the feed, at most; as for the step in a pipeline
 _FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-_NEWEST = 20  # runs that are looked at
+_PAGE = 200  # runs, the most that a server lists at once
+_MOST_PAGES = 100
 _SAID = re.compile(r"trigger (\||error:) ")
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,28 @@ class Poller:
     def in_progress(self) -> str:
         """The id of a run of this poller that has not finished; empty if there is none."""
         query = {
-            "experiment_id": self.order.run["experiment_id"], "page_size": _NEWEST, "sort_by": "created_at desc",
+            "experiment_id": self.order.run["experiment_id"], "page_size": _PAGE, "sort_by": "created_at desc",
+            # The server leaves out what has finished, which is all but one or two of the runs of a year.
+            "filter": json.dumps(
+                {
+                    "predicates": [
+                        {"operation": "NOT_EQUALS", "key": "state", "stringValue": state} for state in _FINISHED
+                    ]
+                }
+            ),
         }  # fmt: skip
-        listed = self._ask("GET", f"{self._runs}?{urlencode(query)}").get("runs", [])
-        own = [one for one in listed if one.get("display_name", "").startswith(f"{self.order.name} ")]
-        return next((str(one["run_id"]) for one in own if one.get("state", "") not in _FINISHED), "")
+        for _ in range(_MOST_PAGES):
+            listed = self._ask("GET", f"{self._runs}?{urlencode(query)}")
+            own = [
+                one for one in listed.get("runs", []) if one.get("display_name", "").startswith(f"{self.order.name} ")
+            ]
+            for one in own:
+                if one.get("state", "") not in _FINISHED:
+                    return str(one["run_id"])
+            if not (token := listed.get("next_page_token")):
+                return ""
+            query["page_token"] = token
+        raise InputError(f"{self.order.api}: more than {_MOST_PAGES * _PAGE} runs are in progress: end those that hang")
 
     def look(self) -> str:
         """Run the trigger step as its pod would.

@@ -458,10 +458,13 @@ def _filtered(found, text):
     if not text:
         return found
     for predicate in json.loads(text)["predicates"]:
-        if predicate["key"] not in FILTERABLE or predicate["operation"] not in ("EQUALS", 1):
+        if predicate["key"] not in FILTERABLE or predicate["operation"] not in ("EQUALS", 1, "NOT_EQUALS", 2):
             raise RefusalError(400, f"Invalid input error: no filter {predicate}")
-        key = {"name": "display_name"}.get(predicate["key"], predicate["key"])
-        found = [one for one in found if one.get(key) == predicate["stringValue"]]
+        key, same = (
+            {"name": "display_name"}.get(predicate["key"], predicate["key"]),
+            predicate["operation"] in ("EQUALS", 1),
+        )
+        found = [one for one in found if (one.get(key) == predicate["stringValue"]) is same]
     return found
 
 

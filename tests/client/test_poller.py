@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -74,6 +75,37 @@ def test_a_round_is_started_when_there_is_work_and_none_is_in_progress(api, orde
     assert f"run {run['run_id']} is in progress" in caplog.text and "trigger |" not in caplog.text
     api.advance(api.run_seconds)
     assert poller.poll(go_on) not in ("", run["run_id"])
+
+
+def add_runs(api, poller, names, *states):
+    """Runs of the poller's experiment, one a second, which the server lists newest first."""
+    made = []
+    for name in names:
+        api.now += timedelta(seconds=1)
+        body = {"experiment_id": poller.order.run["experiment_id"], "runtime_config": {}, "display_name": name}
+        made.append(api._add_run(**body))
+        made[-1]["state"] = states[len(made) % len(states)]
+    return made
+
+
+def test_a_run_in_progress_is_found_among_many_others(api, order):
+    """Newer ones of the same experiment are in progress too, or have finished."""
+    poller = Poller(order)
+    (own,) = add_runs(api, poller, ["gate 1 2026-11-28 08:00:00"], "RUNNING")
+    add_runs(api, poller, [f"by hand {number}" for number in range(900)], "RUNNING", "FAILED", "SUCCEEDED")
+    api.requests.clear()
+    assert poller.in_progress() == own["run_id"]
+    assert api.requests == ["GET /apis/v2beta1/runs"] * 2, "those that have finished are not listed"
+    own["state"] = "SUCCEEDED"
+    assert poller.in_progress() == ""
+
+
+def test_an_old_run_that_was_retried_is_in_progress(api, order):
+    poller = Poller(order)
+    first, *_ = add_runs(api, poller, [f"gate 1 2026-11-28 08:00:{number:02}" for number in range(40)], "SUCCEEDED")
+    assert poller.in_progress() == ""
+    first["state"] = "RUNNING"
+    assert poller.in_progress() == first["run_id"]
 
 
 def test_an_idle_look_asks_kubeflow_for_its_runs_and_nothing_else(api, order):
