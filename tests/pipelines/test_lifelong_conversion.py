@@ -33,8 +33,10 @@ def test_every_member_of_a_knowledge_base_is_converted(tmp_path):
     arrive(feed, "berlin", "night", range(50, 58))  # too few for a model of their own
     made = learn(
         feed / "index.txt", tmp_path, "run-1", until="deploy",
-        **SETTINGS | asked | {"min_task_samples": 10} | {"epochs": 2, "quantization_retries": "", "keep_conditions": [], "max_map_drop": 1,
-                              "max_f1_drop": 1, "min_score_ratio": 0},
+        **SETTINGS | asked | {
+            "min_task_samples": 10, "epochs": 2, "quantization_retries": "", "keep_conditions": [],
+            "max_map_drop": 1, "max_f1_drop": 1, "min_score_ratio": 0,
+        },
     )  # fmt: skip
     job = Job.open(str(tmp_path / "job"))
     state, _ = job.read()
