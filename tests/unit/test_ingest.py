@@ -117,7 +117,8 @@ def test_a_data_set_becomes_a_manifest_and_blobs(tmp_path, job, make):
         "source": "VOC/JPEGImages/003.jpg",
         "round": 3,
         "annotations": [{"class_id": 0, "x1": 3, "y1": 5, "x2": 13, "y2": 20}],
-        "mask": None, "unlabelled_classes": None,
+        "mask": None,
+        "unlabelled_classes": None,
     }
     assert {open_store(str(job)).read(f"blobs/{i[:2]}/{i}.jpg") for i in ingested.manifest.table["id"]} == {
         jpeg(n) for n in range(5)

@@ -211,6 +211,10 @@ def test_outputs_of_classes_may_move_by_name_and_nothing_else_may_differ():
     new = weights["cls"][[0, 2, 1]].clone()
     new[1] = -5  # a class that the base does not know
     check_base_loaded(base, Base(weights | {"cls": new}, ("head", "gloves", "helmet")))
+    more = torch.cat([weights["cls"][[0, 2]], -torch.ones(2, 3)])
+    check_base_loaded(base, Base(weights | {"cls": more}, ("head", "vest", "gloves", "boots")))
+    with pytest.raises(InputError, match="the base model was not loaded"):
+        check_base_loaded(base, Base(weights | {"cls": more}, ("vest", "head", "gloves", "boots")))
     for other, called in ((weights["cls"][[2, 0, 1]], names), (weights["cls"], ("vest", "boots", "head"))):
         with pytest.raises(InputError, match="the base model was not loaded"):
             check_base_loaded(base, Base(weights | {"cls": -other}, called))

@@ -91,26 +91,9 @@ def fitted(root, manifest, folder, base):
         split: LocalSamples(manifest.split(split), open_task("detection").local(manifest.split(split), root).paths)
         for split in ("train", "val")
     }
-    settings = {
-        "epochs": 1,
-        "image_size": (64, 64),
-        "batch": 4,
-        "patience": 0,
-        "device": "cpu",
-        "workers": 0,
-        "seed": 0,
-    }
+    settings = {"epochs": 1, "image_size": (64, 64), "batch": 4, "patience": 0, "device": "cpu", "workers": 0}
     options = {"warmup_epochs": 0, "optimizer": "SGD", "lr0": 0.1, "mosaic": 0, "translate": 0, "scale": 0}
-    model.train(
-        local["train"],
-        local["val"],
-        folder=folder,
-        options=options,
-        on_epoch=epochs.append,
-        workers=0,
-        seed=0,
-        **settings,
-    )
+    model.train(*local.values(), folder=folder, seed=0, options=options, on_epoch=epochs.append, **settings)
     return epochs[-1].last
 
 

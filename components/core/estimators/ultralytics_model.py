@@ -367,7 +367,7 @@ def check_base_loaded(base: Base, trained: Base) -> None:
     """Check that a model about to be trained carries the weights of its base.
 
     Every tensor that has the same name and shape in both must be equal, and these must make up at least half of the
-    model. Outputs by class may have moved: where the classes are in another order, or some are others, ultralytics
+    model. Outputs by class may have moved: where the classes are in another order, or more, or others, ultralytics
     brings the output of each class to its new place by name, and the outputs of new classes are new.
 
     Raises:
@@ -379,9 +379,9 @@ def check_base_loaded(base: Base, trained: Base) -> None:
     expected = equal = 0
     for name in trained.weights.keys() & base.weights.keys():
         before, after = base.weights[name], trained.weights[name]
-        if before.shape != after.shape:
+        by_class = after.ndim > 0 and (len(before), len(after)) == (len(base.names), len(trained.names))
+        if before.shape != after.shape and not (moved and by_class and before.shape[1:] == after.shape[1:]):
             continue
-        by_class = after.ndim > 0 and len(after) == len(trained.names)
         if moved and by_class and not torch.equal(before, after):
             before, after = before[[old for old, _ in moved]], after[[new for _, new in moved]]
         expected += after.numel()
