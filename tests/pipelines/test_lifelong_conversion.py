@@ -28,14 +28,14 @@ def one_thread():
 
 
 def test_every_member_of_a_knowledge_base_is_converted(tmp_path):
-    feed, asked = tmp_path / "feed", {"targets": "rk3588", "calibration_size": 20, "max_eval_images": 4}
+    feed = tmp_path / "feed"
     arrive(feed, "synthia", "day", range(36))
     arrive(feed, "berlin", "night", range(50, 58))  # too few for a model of their own
     made = learn(
         feed / "index.txt", tmp_path, "run-1", until="deploy",
-        **SETTINGS | asked | {
-            "min_task_samples": 10, "epochs": 2, "quantization_retries": "", "keep_conditions": [],
-            "max_map_drop": 1, "max_f1_drop": 1, "min_score_ratio": 0,
+        **SETTINGS | {
+            "targets": "rk3588", "calibration_size": 20, "max_eval_images": 4, "quantization_retries": "",
+            "max_map_drop": 1, "max_f1_drop": 1, "min_score_ratio": 0, "epochs": 2, "keep_conditions": [], "min_task_samples": 10,
         },
     )  # fmt: skip
     job = Job.open(str(tmp_path / "job"))
