@@ -35,7 +35,8 @@ def test_every_member_of_a_knowledge_base_is_converted(tmp_path):
         feed / "index.txt", tmp_path, "run-1", until="deploy",
         **SETTINGS | {
             "targets": "rk3588", "calibration_size": 20, "max_eval_images": 4, "quantization_retries": "",
-            "max_map_drop": 1, "max_f1_drop": 1, "min_score_ratio": 0, "epochs": 2, "keep_conditions": [], "min_task_samples": 10,
+            "max_map_drop": 1, "max_f1_drop": 1, "min_score_ratio": 0,
+            "epochs": 2, "keep_conditions": [], "min_task_samples": 10,
         },
     )  # fmt: skip
     job = Job.open(str(tmp_path / "job"))
