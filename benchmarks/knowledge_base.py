@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from components.core.lifelong.knowledge_base import Chosen, KnowledgeBase, TaskE
 from components.core.lifelong.plug_points import make, task_allocations, task_updates, unseen_detections
 from components.core.lifelong.samples import Projection, Samples
 from components.core.manifest import Manifest
-from components.core.parameters import LifelongSettings
+from components.core.parameters import LifelongSettings, read
 from components.core.release import Member, Release
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import ImageArray
@@ -130,8 +131,10 @@ def trained(versions: dict[str, Member], base: KnowledgeBase, max_missed: float)
     """The models that a round trains for five new samples of the first task, where each had ten."""
     tasks = {f"{name}/{number}": name for name in base.tasks for number in range(10)}
     new = {f"site-0/{number}": "site-0" for number in range(10, 15)}
-    rows = [{"id": id_, "split": "train", "round": 2 if id_ in new else 1, "annotations": []} for id_ in tasks | new]
-    update = make(task_updates, LifelongSettings().task_update, {"max_missed": max_missed})
+    rows: list[dict[str, Any]] = [
+        {"id": id_, "split": "train", "round": 2 if id_ in new else 1, "annotations": []} for id_ in tasks | new
+    ]
+    update = make(task_updates, read(LifelongSettings, {}).task_update, {"max_missed": max_missed})
     known = base.model_copy(update={"shared_round": 1})
     models = plan_models(
         Manifest.of(rows, ["a"]), tasks | new, new, round_number=2, known=known, members=versions, update=update
