@@ -45,6 +45,19 @@ class Page:
         said = self.call("Runtime.evaluate", expression=f"JSON.stringify({expression})")
         return json.loads(said["result"].get("value") or "null")
 
+    def press(self, digit):
+        """Press the key of a digit."""
+        for kind, text in (("keyDown", digit), ("keyUp", "")):
+            self.call("Input.dispatchKeyEvent", type=kind, key=digit, text=text, code=f"Digit{digit}",
+                      windowsVirtualKeyCode=ord(digit))  # fmt: skip
+
+    def drag(self, points):
+        """Press the mouse at the first of some points and move it over the others."""
+        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
+        for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+                      buttons=int(kind != "mouseReleased"))  # fmt: skip
+
     def until(self, expression, seconds=120):
         """Wait until an expression is true, or not empty; its value then."""
         end = time.monotonic() + seconds

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
@@ -31,6 +32,7 @@ class FakeLabelStudio:
         document_root: the folder below which it serves local files; None: it does not.
         requests: method and path of each.
         drops: how many imports are done without an answer.
+        trouble: HTTP status and detail with which it refuses everything.
         down: whether it answers 503 to everything.
         wall: whether a proxy with a login page stands before it.
     """
@@ -38,6 +40,7 @@ class FakeLabelStudio:
     def __init__(self):
         self.address, self.document_root = "", None
         self.requests, self.projects, self.stored, self.storages = [], {}, {}, []
+        self.trouble = None
         self.drops, self.down, self.wall, self.legacy_disabled = 0, False, False, False
         self.access = ""
         self._ticks = datetime(2026, 11, 28, tzinfo=UTC)
@@ -110,6 +113,7 @@ class FakeLabelStudio:
             ("POST", r"/api/tasks/(\d+)/annotations", self._annotate),
             ("GET", r"/api/storages/localfiles", lambda query, body: (200, self.storages)),
             ("POST", r"/api/storages/localfiles", self._make_storage),
+            ("GET", r"/data/local-files/", self._local_file),
         ]
         for verb, pattern, act in routes:
             found = re.fullmatch(pattern, path)
@@ -232,6 +236,9 @@ class FakeLabelStudio:
         self.stored[number]["updated_at"] = self.now()
         return 201, made
 
+    def _local_file(self, query, body):
+        return (200 if Path(self.document_root, query["d"]).is_file() else 404), PAGE
+
     def _make_storage(self, query, body):
         root, path = self.document_root, body["path"]
         said = f'Absolute local path "{path}"'
@@ -288,6 +295,8 @@ def fake_label_studio():
                     raise RefusedError(401, "Token is invalid")
                 studio.access = f"access.{studio.number()}.token"
                 return 200, {"access": studio.access}
+            if studio.trouble:
+                raise RefusedError(*studio.trouble)
             studio.check_token(self.headers.get("Authorization", ""))
             return studio.answer(self.command, path, query, body)
 

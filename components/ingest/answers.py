@@ -1,11 +1,12 @@
 """What people have answered in Label Studio: fetched into the job's store, and taken in like a feed of its own.
 
-A fetch asks for the tasks that have changed since the last one, and for all of them once an hour. Answers are known by
+A fetch asks for the tasks that have changed since the last one, and for all of them once an hour; then it also renews
+the addresses of images that end soon. Answers are known by
 the image, whatever its task. A label that somebody changes counts as changed; of an annotation that somebody deletes
 the image becomes unlabelled again. A task or a project that is deleted takes nothing back.
 
-A round waits for nobody: it uses what was answered by then. A server that does not answer is reported, and what was
-fetched before counts.
+A round waits for nobody: it uses what was answered by then. A server that does not answer or refuses something is
+reported, and what was fetched before counts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from components.core.bundle import sha256_of
 from components.core.cache import MAX_BLOB_BYTES, local_file
 from components.core.errors import ConflictError, InputError, NotFoundError, OutOfReachError, TooLargeError
 from components.core.job.state import State
+from components.core.label_studio.addresses import renew
 from components.core.label_studio.answers import MASKS, Answer, Answers, read_answers, write_answers
 from components.core.label_studio.client import PAGE, PAGE_OF_MASKS, LabelStudio
 from components.core.label_studio.project import Place, Project, find_project
@@ -59,34 +61,50 @@ def fetch_answers(
         All answers; None without a server, and while the job has no project.
 
     Raises:
-        InputError: the server refuses the token, or is not Label Studio, or the project cannot be used.
+        InputError: there is no token, or an address or title that cannot be. What the server refuses is only told: a
+            round does not fail for it.
     """
     if not label_studio_url:
         return None
     place = Place.of(label_studio_url, label_studio_project, store.uri)
+    studio = LabelStudio.from_environment(place.server)
     before, etag = read_answers(store)
-    if before is not None and before.server != place.server:
-        before = None
     try:
-        studio = LabelStudio.from_environment(place.server)
         project = find_project(studio, place)
         if project is None:
-            return before
-        if before is None or before.project != project.number:
-            before = Answers(server=place.server, project=project.number)
-        answers = _fetched(studio, project, before, keep_annotators, store)
-    except OutOfReachError as error:
+            answers = _without_open(before)
+        else:
+            answers = _fetched(studio, project, _of_project(before, place, project), keep_annotators, store)
+    except InputError as error:
         have = f"the answers to {len(before.images)} images that were fetched before count" if before else "no answers"
         log.warning("%s; %s", error, have)
         return before
+    if answers is None:
+        return None
     if answers != before:
         try:
             write_answers(store, answers, etag)
         except ConflictError:
             log.info("another run has fetched answers at the same time")
     states = Counter("withdrawn" if one.withdrawn else one.state for one in answers.images.values())
-    log.info("Label Studio, project %d: %s", project.number, ", ".join(f"{n} {s}" for s, n in sorted(states.items())))
+    log.info("Label Studio, project %d: %s", answers.project, ", ".join(f"{n} {s}" for s, n in sorted(states.items())))
     return answers
+
+
+def _of_project(before: Answers | None, place: Place, project: Project) -> Answers:
+    """The answers so far; those from an earlier project, which somebody has removed, still count."""
+    if before is None:
+        return Answers(server=place.server, project=project.number)
+    if (before.server, before.project) == (place.server, project.number):
+        return before
+    return before.model_copy(update={"server": place.server, "project": project.number, "seen": "", "listed": None})
+
+
+def _without_open(before: Answers | None) -> Answers | None:
+    """The answers of a project that is gone: what waited there may be asked for again."""
+    if before is None:
+        return None
+    return before.model_copy(update={"images": {k: one for k, one in before.images.items() if not _only_waits(one)}})
 
 
 def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annotators: bool, store: Store) -> Answers:
@@ -97,6 +115,7 @@ def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annota
     found: dict[str, Answer] = {}
     seen = before.seen
     masks = _Masks(store, before.names, project)
+    waiting = []
     page_size = PAGE_OF_MASKS if project.takes_masks else PAGE
     for item in studio.tasks(project.number, filters, page_size=page_size, **_FIELDS):
         seen = max(seen, str(item.get("updated_at") or ""))
@@ -109,6 +128,9 @@ def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annota
         rival = found.get(sample) or (None if is_same_task else last)
         if rival is None or _counts_before(answer, rival):
             found[sample] = answer
+        if full and answer.state == "open":
+            waiting.append({name: item.get(name) for name in ("id", "data", "meta")})
+    renew(studio, store, project, waiting)
     kept = {id_: one for id_, one in before.images.items() if not full or id_ in found or not _only_waits(one)}
     listed = now if full else before.listed
     return before.model_copy(

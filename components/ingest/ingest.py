@@ -28,7 +28,7 @@ from components.ingest.copies import Pair, joined
 from components.ingest.dataset import IMAGE_SUFFIXES, Folder, Record, few, formats, suffix_of
 from components.ingest.download import open_dataset
 from components.ingest.images import Box, Outcome, take_in
-from components.ingest.label_files import foreign
+from components.ingest.label_files import foreign, lossy
 from components.ingest.quarantine import BAD, DUPLICATE, EXAMPLES, Quarantined
 from components.ingest.review import Review, review
 
@@ -130,7 +130,7 @@ def ingest(
     names = wanted.names({box[0] for _, outcome in kept for box in outcome.boxes or ()})
     pixels = pixels_of(kept, names)
     seen = review(kept, names, pixels, name)
-    warnings = (*seen.warnings, *wanted.warnings(), *_left_labels(left_out))
+    warnings = (*seen.warnings, *wanted.warnings(), *_left_labels(left_out), *lossy(data, name))
     for warning in warnings:
         logger.warning("%s", warning)
     _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from components.ingest.dataset import Folder, suffix_of
+from components.ingest.dataset import MAX_INDEX_BYTES, Folder, LabelError, suffix_of
 
 HEAD_BYTES = 16384
 # Containers that no reader opens, though people keep labels in them.
@@ -83,6 +83,8 @@ def _json(head: bytes) -> str:
 def _text(text: str, *, is_table: bool, is_note: bool) -> str:
     line = next((line for line in text.splitlines() if line.strip()), "").strip()
     if is_table:
+        if "annotation_id" in line and "lead_time" in line:
+            return "Label Studio's CSV"
         return "a table of boxes" if _TABLE.search(line) else ""
     fields = [field for field in _SEPARATORS.split(line) if field]
     if _CORNERS.search(line) and not _NUMBER.fullmatch(fields[0]):
@@ -97,11 +99,36 @@ def foreign(folder: Folder) -> str:
     Args:
         folder: the data set.
     """
-    for name in [folder.index] if folder.index else folder.named(".xml", ".json"):
+    for name in [folder.index] if folder.index else folder.named(".xml", ".json", ".csv", ".tsv"):
         kind = kind_of(folder, name)
         if kind in ADVICE:
             return f"{name} is {kind}, which is not supported: {ADVICE[kind]}"
     return ""
+
+
+_LOSSY = {"coco": "the boxes of all who labelled an image are together", "yolo": "skipped images look like negatives"}
+_NOTES = {"coco": "result.json", "yolo": "notes.json"}  # what Label Studio calls the file that says where it is from
+
+
+def lossy(folder: Folder, data_format: str) -> list[str]:
+    """What to know about an export of Label Studio that says less than its JSON does; nothing of other data.
+
+    Args:
+        folder: the data set.
+        data_format: the name of its format.
+    """
+    names = (name for name in folder.named(".json") if name.rpartition("/")[2] == _NOTES.get(data_format))
+    for name in names:
+        try:
+            text = folder.text(name, MAX_INDEX_BYTES)
+        except LabelError:
+            continue
+        if re.search(r'"contributor"\s*:\s*"Label Studio"', text):
+            return [
+                f"{name} is of Label Studio's {data_format.upper()} export, in which {_LOSSY[data_format]} and turned "
+                "boxes are upright: export as JSON instead"
+            ]
+    return []
 
 
 # Kinds that hold the labels of many images.
@@ -112,6 +139,7 @@ INDEXES = frozenset(
         "Label Studio's JSON",
         "VIA's JSON",
         "Datumaro's JSON",
+        "Label Studio's CSV",
         "a table of boxes",
         "an index of boxes",
     }
@@ -125,4 +153,5 @@ ADVICE = {
     "Datumaro's JSON": "export as COCO, Pascal VOC or YOLO",
     "VIA's JSON": "export from VIA as COCO",
     "CreateML's JSON": "export as COCO, YOLO or Pascal VOC",
+    "Label Studio's CSV": "export as JSON",
 }

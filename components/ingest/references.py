@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from pathlib import PurePosixPath
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from components.ingest.dataset import Folder, LabelError, few
 from components.ingest.pairs import UPLOAD, as_uploaded, own_folders, plain
@@ -100,6 +100,16 @@ class Images:
             skipped = max(skipped, len(here.parts))
         kept = own_folders(own[skipped:])
         return not kept or folders[-len(kept) :] == kept
+
+
+def path_in(reference: str) -> str:
+    """What a reference calls a file: of an address its path, without what may be a secret behind it."""
+    if "://" not in reference:
+        return reference
+    try:
+        return unquote(urlsplit(reference).path)
+    except ValueError:
+        return reference.partition("?")[0]
 
 
 def only(found: list[str], index: str) -> str:

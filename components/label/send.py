@@ -11,14 +11,15 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from components.core.colours import PALETTE
-from components.core.errors import InputError
+from components.core.errors import InputError, OutOfReachError
 from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.core.label_studio import brush
+from components.core.label_studio.addresses import Images, found_below, renew, shown_by_browsers
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, Project, find_project, read_project
 from components.core.stores.open import Store, open_store
@@ -29,8 +30,6 @@ from components.label.label import LATEST, HandOff, list_of, with_classes
 log = logging.getLogger(__name__)
 
 SAMPLE = "sample"  # in a task's data: the SHA-256 of the image
-KEY, EXPIRES = "key", "expires"  # in a task's meta: of the image in the job's root; when its address ends
-LIFETIME = timedelta(days=7)  # of an image's address, the longest that S3 allows
 _BATCH, _BATCH_BYTES = 250, 16 << 20  # in one request
 _CONTROLS = ("RectangleLabels", "BrushLabels", "PolygonLabels")  # that have the classes
 _FOLDERS = ("hard-examples", "blobs")  # of a job that has its images
@@ -69,7 +68,7 @@ def send(
     wanted = with_classes(wanted, classes)
     project = _ready(studio, place, wanted)
     there = _tasks(studio, project)
-    _renew(studio, store, project, there)
+    renew(studio, store, project, [one.fields for one in there if not one.answered])
     waiting = sum(not one.answered for one in there)
     known = {one.sample for one in there}
     new = [image for image in wanted.images if image.id not in known]
@@ -157,16 +156,14 @@ class _Task:
         sample: SHA-256 of its image.
         answered: whether somebody has labelled or skipped it.
         touched: whether somebody has worked on it, be it a draft.
-        data: of the task.
-        meta: of the task.
+        fields: ``id``, ``data`` and ``meta``, and others.
     """
 
     number: int
     sample: str
     answered: bool
     touched: bool
-    data: Mapping[str, Any]
-    meta: Mapping[str, Any]
+    fields: Mapping[str, Any]
 
 
 def _tasks(studio: LabelStudio, project: Project) -> list[_Task]:
@@ -178,8 +175,7 @@ def _tasks(studio: LabelStudio, project: Project) -> list[_Task]:
             str(one["data"][SAMPLE]),
             answered := bool(one.get("total_annotations") or one.get("cancelled_annotations")),
             answered or bool(one.get("drafts")),
-            one["data"],
-            one.get("meta") or {},
+            one,
         )
         for one in studio.tasks(project.number, include=fields)
         if SAMPLE in one.get("data", {})
@@ -190,11 +186,13 @@ def _import(
     studio: LabelStudio, store: Store, project: Project, wanted: LabelRequests, images: list[LabelRequest]
 ) -> int:
     """Send images as tasks; returns how many boxes or masks they have."""
-    if images and store.local_path("blobs") is not None:
-        _serve_files(studio, store, project, images)
+    is_local = images and store.local_path("blobs") is not None
+    addresses = Images(store, _serve_files(studio, store, project, images) if is_local else "")
+    if images and not is_local:
+        _check_browsers(studio, addresses, images[0])
     masks = masks_in(store, len(wanted.classes))
     count = 0
-    for batch in _batches(_task_of(image, wanted, store, project, masks) for image in images):
+    for batch in _batches(_task_of(image, wanted, addresses, project, masks) for image in images):
         check_predictions(batch, project)
         studio.send("POST", f"/api/projects/{project.number}/import?return_task_ids=true", batch)
         count += sum(len(prediction["result"]) for one in batch for prediction in one.get("predictions", ()))
@@ -217,16 +215,16 @@ def _batches(tasks: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _task_of(
-    image: LabelRequest, wanted: LabelRequests, store: Store, project: Project, masks: Masks
+    image: LabelRequest, wanted: LabelRequests, addresses: Images, project: Project, masks: Masks
 ) -> dict[str, Any]:
-    key = image.uri.removeprefix(f"{store.uri}/")
+    root = addresses.store.uri
+    key = image.uri.removeprefix(f"{root}/")
     if key == image.uri:
-        raise InputError(f"{image.uri}: the image is not in {store.uri}, so Label Studio cannot be given its address")
-    address, expires = _address(store, key)
+        raise InputError(f"{image.uri}: the image is not in {root}, so Label Studio cannot be given its address")
+    address, meta = addresses.fields(key)
     made = task(
         image, wanted, address, masks(image), control=project.control, image_name=project.image, key=project.key
     )
-    meta = {KEY: key, **({EXPIRES: expires.isoformat()} if expires else {})}
     return {**made, "data": {**made["data"], SAMPLE: image.id}, "meta": meta}
 
 
@@ -270,45 +268,50 @@ def _remove_doubles(studio: LabelStudio, project: Project) -> None:
         first.add(one.sample)
 
 
-# --- addresses of images ---
+# --- images ---
 
 
-def _address(store: Store, key: str) -> tuple[str, datetime | None]:
-    """Where Label Studio finds an image, and until when: presigned in a bucket, or among the local files it serves."""
-    if store.local_path(key) is not None:
-        return f"/data/local-files/?d={key}", None
-    return store.presigned(key, LIFETIME), datetime.now(UTC) + LIFETIME
+def _check_browsers(studio: LabelStudio, addresses: Images, image: LabelRequest) -> None:
+    """Tell if browsers will not show the images of a bucket."""
+    parts = urlsplit(studio.url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    address, _ = addresses.address(image.uri.removeprefix(f"{addresses.store.uri}/"))
+    if shown_by_browsers(address, origin) is False:
+        log.warning(
+            "the bucket of %s does not allow pages of %s to show its images (CORS): let it allow GET from the address "
+            "under which browsers open Label Studio, or the tasks are without images",
+            addresses.store.uri, origin,
+        )  # fmt: skip
 
 
-def _renew(studio: LabelStudio, store: Store, project: Project, there: Iterable[_Task]) -> None:
-    """Give images that wait for an answer new addresses before theirs end."""
-    soon = datetime.now(UTC) + LIFETIME / 2
-    for one in there:
-        expires, key = str(one.meta.get(EXPIRES, "")), str(one.meta.get(KEY, ""))
-        if one.answered or not expires or not key or datetime.fromisoformat(expires) > soon:
-            continue
-        address, end = _address(store, key)
-        meta = {**one.meta, EXPIRES: end.isoformat() if end else ""}
-        studio.send("PATCH", f"/api/tasks/{one.number}/", {"data": {**one.data, project.key: address}, "meta": meta})
-
-
-def _serve_files(studio: LabelStudio, store: Store, project: Project, images: Iterable[LabelRequest]) -> None:
+def _serve_files(studio: LabelStudio, store: Store, project: Project, images: list[LabelRequest]) -> str:
     """Let the server show the job's images, which lie in a folder that it must have, too.
+
+    Returns:
+        Where the job's folder lies below the server's document root; see :class:`Images`.
 
     Raises:
         InputError: it cannot.
     """
     there = {one.get("path") for one in studio.get("/api/storages/localfiles", project=project.number)}
-    needed = {image.uri.removeprefix(f"{store.uri}/").partition("/")[0] for image in images} & {*_FOLDERS}
-    for folder in sorted(needed):
-        path = str(store.local_path(folder))
-        if path in there:
-            continue
-        made = {"project": project.number, "path": path, "title": folder, "use_blob_urls": True}
+    keys = [image.uri.removeprefix(f"{store.uri}/") for image in images]
+    needed = {key.partition("/")[0]: key for key in reversed(keys) if key.partition("/")[0] in _FOLDERS}
+    root = store.local_path("blobs").parent  # type: ignore[union-attr]
+    below = None
+    for folder, key in sorted(needed.items()):
+        path = str(root / folder)
         try:
-            studio.send("POST", "/api/storages/localfiles", made)
+            if path not in there:
+                made = {"project": project.number, "path": path, "title": folder, "use_blob_urls": True}
+                studio.send("POST", "/api/storages/localfiles", made)
+            below = found_below(studio, store, key)
+            if below is None:
+                raise InputError("it does not find them below its document root")
         except InputError as error:
+            if isinstance(error, OutOfReachError):
+                raise
             raise InputError(
                 f"Label Studio cannot show the images in {path}: start it with LOCAL_FILES_SERVING_ENABLED=true and "
-                f"LOCAL_FILES_DOCUMENT_ROOT={store.local_path(folder).parent}, or keep the job in a bucket ({error})"  # type: ignore[union-attr]
+                f"LOCAL_FILES_DOCUMENT_ROOT={root}, or keep the job in a bucket ({error})"
             ) from error
+    return below or ""

@@ -4,19 +4,35 @@ It runs where Label Studio is installed: in ``.venv-label-studio``, as ``make de
 environment variable ``LABEL_STUDIO_PROGRAM`` says.
 """
 
+import base64
+import hashlib
+import io
 import os
+import urllib.request
+import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+import urllib3
+from minio import Minio
 
+from components.core.label_studio import brush
+from components.core.label_studio.addresses import EXPIRES
 from components.core.label_studio.client import LabelStudio
+from components.core.masks import decode_mask
 from components.core.stores.open import open_store
 from components.ingest.answers import fetch_answers
 from components.ingest.feed import take_new
 from components.label.send import send
 from pipelines.demo.label_studio import USER, label_studio
 from tests.browser import PROGRAM, browser, log_in
+from tests.conftest import ACCESS_KEY, SECRET_KEY
+from tests.radosgw import DEBIAN_PACKAGES, missing_programs, radosgw
 from tests.unit.test_label_studio import box, request_labels
+from tests.unit.test_mask_labelling import CLASSES, request_masks, street
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = Path(os.environ.get("LABEL_STUDIO_PROGRAM", REPOSITORY / ".venv-label-studio" / "bin" / "label-studio"))
@@ -108,6 +124,104 @@ def test_a_person_sees_the_image_and_the_boxes(studio, server, root):
     labels = [result["value"]["rectanglelabels"][0] for result in task["predictions"][0]["result"]]
     assert all(any(label in text for text in regions) for label in labels)
     assert set(sizes) == {64}
+
+
+def shown(page, sent, task, server):
+    """What a person sees of a task: its regions, and the heights of the images as large as those of these tests."""
+    page.open(f"{sent.uri}?task={task['id']}", log_in(server.address, USER, server.password))
+    regions = page.until("[...document.querySelectorAll('[class*=tree__node_type]')].map(e => e.innerText)")
+    sizes = page.until(
+        "[...document.querySelectorAll('img')].filter(i => i.naturalWidth == 96).map(i => i.naturalHeight)"
+    )
+    return regions, set(sizes)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no chromium: install Debian's package chromium")
+def test_a_person_sees_masks_draws_with_the_brush_and_submits_them(studio, server, root):
+    request_masks(root, [street()])
+    sent = send(root, label_studio_url=server.address, label_studio_project="With a brush")
+    project = int(sent.uri.split("/")[-2])
+    (task,) = studio.tasks(project, fields="all")
+    with browser() as page:
+        regions, sizes = shown(page, sent, task, server)
+        assert (len(regions), sizes) == (3, {64})
+        left, top, width, height = page.until(
+            "(() => {const r = document.querySelector('.konvajs-content').getBoundingClientRect();"
+            "return r.width && [r.x, r.y, r.width, r.height]})()"
+        )
+        page.press("2")  # the brush of a car
+        page.drag([(left + x * width, top + y * height) for x, y in ((0.6, 0.2), (0.75, 0.45), (0.9, 0.7))])
+        page.until("document.querySelectorAll('[class*=tree__node_type]').length == 4")
+        page.value("[...document.querySelectorAll('button')].filter(b => b.innerText == 'Submit').map(b => b.click())")
+        page.until("[...document.querySelectorAll('button')].some(b => b.innerText == 'Update')")
+    answers = fetch_answers(open_store(root), label_studio_url=server.address, label_studio_project="With a brush")
+    (answer,) = answers.images.values()
+    mask = decode_mask(open_store(root).read(answer.mask), answer.mask)
+    assert answers.names == CLASSES
+    assert mask[28, 72] == mask[45, 86] == 1  # along the stroke, in sky and in road
+    changed = mask != street()
+    assert 50 < changed.sum() < 400 and (mask[changed] == 1).all()
+    with urllib.request.urlopen(
+        urllib.request.Request(
+            f"{server.address}/api/projects/{project}/export?exportType=BRUSH_TO_NUMPY",
+            headers={"Authorization": f"Token {server.token}"},
+        )
+    ) as said:
+        exported = zipfile.ZipFile(io.BytesIO(said.read()))
+    (task,) = studio.tasks(project, fields="all")
+    ours = [brush.decode(one["value"]["rle"], 64, 96) for one in task["annotations"][0]["result"]]
+    theirs = [np.load(io.BytesIO(exported.read(name))) > 0 for name in exported.namelist()]
+    assert sorted(one.tobytes() for one in ours) == sorted(one.tobytes() for one in theirs)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="no chromium: install Debian's package chromium")
+@pytest.mark.skipif(bool(missing_programs()), reason=f"install Debian's packages {DEBIAN_PACKAGES}")
+def test_a_person_sees_images_of_a_bucket_if_it_lets_browsers_show_them(studio, server, tmp_path, monkeypatch, caplog):
+    (tmp_path / "ceph").mkdir()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    with radosgw(tmp_path / "ceph", ACCESS_KEY, SECRET_KEY) as address, browser() as page:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        buckets = Minio(urlsplit(address).netloc, ACCESS_KEY, SECRET_KEY, secure=False)
+        buckets.make_bucket("jobs")
+        ids = request_labels("s3://jobs/helmet")
+        place = {"label_studio_url": server.address, "label_studio_project": "In a bucket"}
+        sent = send("s3://jobs/helmet", **place)
+        assert f"does not allow pages of {server.address} to show its images (CORS)" in caplog.text
+        tasks = {one["data"]["sample"]: one for one in studio.tasks(int(sent.uri.split("/")[-2]), fields="all")}
+        task = tasks[ids[2]]
+        page.open(f"{sent.uri}?task={task['id']}", log_in(server.address, USER, server.password))
+        page.until("document.body.innerText.includes('There was an issue loading URL')")
+        allow_browsers(buckets, "jobs", server.address)
+        caplog.clear()
+        request_labels("s3://jobs/helmet", range(7, 8), round_number=2)
+        send("s3://jobs/helmet", **place)
+        assert "CORS" not in caplog.text
+        regions, sizes = shown(page, sent, task, server)
+        assert (len(regions), sizes) == (3, {64})
+        # A week later: the address has ended, and the next poll gives the task another.
+        ended = {**task["data"], "image": task["data"]["image"].replace("X-Amz-Signature=", "X-Amz-Signature=0")}
+        soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        studio.send("PATCH", f"/api/tasks/{task['id']}/", {"data": ended, "meta": {**task["meta"], EXPIRES: soon}})
+        assert urllib3.request("GET", ended["image"]).status == 403
+        fetch_answers(open_store("s3://jobs/helmet"), **place)
+        regions, sizes = shown(page, sent, task, server)
+        assert (len(regions), sizes) == (3, {64})
+        renewed = studio.get(f"/api/tasks/{task['id']}/")
+        assert urllib3.request("GET", renewed["data"]["image"]).status == 200
+
+
+def allow_browsers(buckets, bucket, origin):
+    """Let pages of an origin show what lies in a bucket, as docs/labelling.md says."""
+    rule = f"<AllowedOrigin>{origin}</AllowedOrigin><AllowedMethod>GET</AllowedMethod><AllowedHeader>*</AllowedHeader>"
+    body = f"<CORSConfiguration><CORSRule>{rule}</CORSRule></CORSConfiguration>".encode()
+    digest = base64.b64encode(hashlib.md5(body).digest()).decode()
+    url = buckets.get_presigned_url("PUT", bucket, "", extra_query_params={"cors": ""})
+    answer = urllib3.request("PUT", url, body=body, headers={"Content-MD5": digest})
+    assert answer.status == 200, answer.data
 
 
 def test_the_demo_learns_from_what_was_labelled(tmp_path, monkeypatch):

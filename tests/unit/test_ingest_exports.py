@@ -498,6 +498,21 @@ def test_the_yolo_export_of_label_studio_is_yolo(bring):
     notes = {"categories": [{"id": 0, "name": "hat"}], "info": {"year": 2025, "contributor": "Label Studio"}}
     found = bring(images(3) | labels(3) | {"classes.txt": "hat\n", "notes.json": json.dumps(notes)})
     assert found.format == "yolo" and all_hats(found, 3)
+    assert found.warnings == (
+        "notes.json is of Label Studio's YOLO export, in which skipped images look like negatives and turned boxes are "
+        "upright: export as JSON instead",
+    )
+
+
+def test_the_coco_export_of_label_studio_may_name_images_by_addresses(bring):
+    content = coco(3, "https://bucket/job/blobs/a{}.jpg?X-Amz-Signature=secret")
+    content["info"] = {"year": 2026, "contributor": "Label Studio"}
+    found = bring(images(3, "a{}.jpg") | {"result.json": json.dumps(content)})
+    assert found.format == "coco" and all_hats(found, 3)
+    assert "the boxes of all who labelled an image are together" in found.warnings[-1]
+    content["images"][2]["file_name"] = "https://bucket/job/blobs/b.jpg?X-Amz-Signature=secret"
+    found = bring(images(3, "a{}.jpg") | {"result.json": json.dumps(content)}, max_bad_fraction=0.5)
+    assert bad(found) == {"/job/blobs/b.jpg": "label without image: result.json lists it; no image is called b.jpg"}
 
 
 @pytest.mark.parametrize("address", ["/data/local-files/?d=set%5Ca{}.jpg", "/data/local-files/?d=C:%5Cset%5Ca{}.jpg"])
@@ -572,6 +587,10 @@ def test_voc_lists_may_name_files(bring, line):
         (
             {"via.json": json.dumps({"a0.jpg1": {"filename": "a0.jpg", "regions": []}})},
             "via.json is VIA's JSON, which is not supported",
+        ),
+        (
+            {"project.csv": '"annotation_id","id","image","label","lead_time"\\n1,1,"a0.jpg","[]",2\\n'},
+            "project.csv is Label Studio's CSV, which is not supported: export as JSON",
         ),
     ],
 )

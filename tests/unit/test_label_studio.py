@@ -1,5 +1,6 @@
 """The hand-off to Label Studio and back, against a server that answers as the real one did."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from components.core.cache import cache_folder
 from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.job.job import Job
 from components.core.job.label_requests import Found, LabelRequests, write_list
+from components.core.label_studio.addresses import EXPIRES, LIFETIME
 from components.core.label_studio.answers import ANSWERS, read_answers, write_answers
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, find_project
@@ -24,7 +26,7 @@ from components.ingest.component import collect
 from components.ingest.feed import take_new
 from components.ingest.label_agreement import label_agreement
 from components.label.component import send as send_step
-from components.label.send import EXPIRES, LIFETIME, check_predictions, send
+from components.label.send import check_predictions, send
 from components.mine.pool import gather
 from tests.fake_label_studio import LEGACY, PERSONAL, fake_label_studio
 from tests.unit.test_label import CLASSES, asked
@@ -239,6 +241,51 @@ def test_images_in_a_bucket_get_presigned_addresses_which_are_renewed(studio, s3
     assert studio.task(ids[1])["meta"][EXPIRES] == labelled  # nobody needs it any more
 
 
+def test_addresses_are_renewed_by_polls_too(studio, s3):
+    ids = request_labels(s3)
+    hand_over(studio, s3)
+    ends = (datetime.now(UTC) + LIFETIME / 3).isoformat()
+    for id_ in ids[:2]:
+        studio.task(id_)["meta"][EXPIRES] = ends
+    studio.task(ids[2])["meta"][EXPIRES] = "soon"  # somebody has changed it
+    studio.skip(ids[1])
+    answers(studio, s3)
+    renewed = [studio.task(id_)["meta"][EXPIRES] for id_ in ids]
+    assert renewed[1] == ends  # nobody needs it any more
+    assert all(datetime.fromisoformat(one) > datetime.now(UTC) + LIFETIME / 2 for one in (renewed[0], *renewed[2:]))
+    changes = studio.requests.count(("PATCH", f"/api/tasks/{studio.task(ids[0])['id']}/"))
+    answers(studio, s3)
+    assert studio.requests.count(("PATCH", f"/api/tasks/{studio.task(ids[0])['id']}/")) == changes == 1
+
+
+def test_addresses_of_a_session_are_renewed_every_time(studio, s3, monkeypatch):
+    ids = request_labels(s3)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
+    hand_over(studio, s3)
+    task = studio.task(ids[0])
+    assert "X-Amz-Security-Token" in task["data"]["image"]
+    assert datetime.fromisoformat(task["meta"][EXPIRES]) < datetime.now(UTC) + timedelta(hours=1)
+    monkeypatch.delenv("AWS_SESSION_TOKEN")  # of which the server in this test knows nothing
+    answers(studio, s3)
+    assert ("PATCH", f"/api/tasks/{task['id']}/") in studio.requests
+
+
+def test_the_document_root_of_the_server_may_lie_above_the_job(studio, tmp_path):
+    root = str(tmp_path / "jobs" / "north gate")
+    ids = request_labels(root)
+    studio.document_root = str(tmp_path)
+    hand_over(studio, root)
+    address = f"/data/local-files/?d=jobs/north%20gate/blobs/{ids[0][:2]}/{ids[0]}.jpg"
+    assert studio.task(ids[0])["data"]["image"] == address
+
+
+def test_a_server_that_has_another_folder_of_that_name_is_reported(studio, root):
+    request_labels(root)
+    studio._local_file = lambda query, body: (404, "")
+    with pytest.raises(InputError, match=f"cannot show the images in {root}/blobs: .*does not find them below"):
+        hand_over(studio, root)
+
+
 def test_a_server_that_does_not_have_the_folder_is_reported(studio, root):
     request_labels(root)
     studio.document_root = "/elsewhere"
@@ -275,13 +322,56 @@ def test_a_personal_access_token_is_exchanged_and_again_when_it_ends(studio, mon
         ("a.b.c", r"the token in LABEL_STUDIO_API_KEY is refused \(Token is invalid\)"),
     ],
 )
-def test_a_wrong_token_is_reported_and_not_shown(studio, root, monkeypatch, token, words):
+def test_a_wrong_token_is_reported_and_not_shown(studio, root, monkeypatch, token, words, caplog):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
     request_labels(root)
-    for act in (hand_over, answers):
-        with pytest.raises(InputError, match=words) as told:
-            act(studio, root)
-        assert not token or f"{token!r}" not in str(told.value)
+    with pytest.raises(InputError, match=words) as told:
+        hand_over(studio, root)
+    if token:  # which was right once, so no round fails for it
+        assert answers(studio, root) is None
+        assert re.search(f"{words}.*; no answers", caplog.text)
+    else:
+        with pytest.raises(InputError, match=words):
+            answers(studio, root)
+    assert not token or token not in f"{told.value}{caplog.text}".replace("wrong-", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (500, "does not answer \\(HTTP 500 Internal Server Error\\): see its log: its disk may be full"),
+        (403, "may not do this \\(no space left on device\\)"),
+    ],
+)
+def test_a_server_in_trouble_costs_no_round(studio, root, feed, caplog, status, words):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], None)
+    answers(studio, root)
+    studio.trouble = (status, "no space left on device")
+    arrived = arrive(studio, root, feed)
+    assert list(arrived.manifest.table["id"]) == [ids[0]]
+    assert re.search(f"{words}.*; the answers to 6 images that were fetched before count", caplog.text)
+    with pytest.raises(InputError, match=words):
+        hand_over(studio, root)
+
+
+def test_a_project_that_is_deleted_takes_no_answer_with_it_and_what_waited_is_asked_for_again(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], None)
+    studio.skip(ids[1])
+    answers(studio, root)
+    studio.projects.clear()
+    studio.stored.clear()
+    found = answers(studio, root)
+    assert (found.labelled(), found.with_people()) == ({ids[0]}, {ids[1]})
+    request_labels(root, range(3, 5), round_number=2)
+    hand_over(studio, root)
+    found = answers(studio, root)
+    assert (found.project, found.labelled()) == (max(studio.projects), {ids[0]})
+    assert found.with_people() == {ids[1], ids[2], ids[3]}
+    assert list(arrive(studio, root, feed).manifest.table["id"]) == [ids[0]]
 
 
 def test_a_server_that_takes_no_legacy_tokens_is_reported(studio, root):

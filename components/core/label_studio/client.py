@@ -96,6 +96,15 @@ class LabelStudio:
         except NotFoundError:
             log.debug("%s%s: was not there", self.url, path)
 
+    def has(self, path: str) -> bool:
+        """Whether the server gives something under a path, whatever it is.
+
+        Raises:
+            OutOfReachError: it does not answer.
+            InputError: the token is refused.
+        """
+        return 200 <= self._answer("GET", path, None, _TRIES).status < 300
+
     def tasks(
         self, project: int, filters: Mapping[str, Any] | None = None, *, page_size: int = PAGE, **query: object
     ) -> Iterator[Any]:
@@ -128,11 +137,14 @@ class LabelStudio:
             page += 1
 
     def _ask(self, method: str, path: str, body: bytes | None, tries: int) -> Any:
+        return self._content(self._answer(method, path, body, tries), path)
+
+    def _answer(self, method: str, path: str, body: bytes | None, tries: int) -> BaseHTTPResponse:
         answer = self._request(method, path, body, tries)
         if answer.status == 401 and self._is_personal:
             self._access = ""  # it has expired
             answer = self._request(method, path, body, tries)
-        return self._content(answer, path)
+        return answer
 
     @property
     def _is_personal(self) -> bool:
@@ -167,10 +179,10 @@ class LabelStudio:
                 if trouble := tls_trouble(error, "SSL_CERT_FILE"):
                     raise InputError(f"{self.url}: {trouble}") from error
                 if not left:
-                    what = str(error) if isinstance(error, BusyError) else reason_of(error)
-                    raise OutOfReachError(
-                        f"{self.url}: Label Studio does not answer ({what}): check that it runs and the address"
-                    ) from error
+                    is_busy = isinstance(error, BusyError)
+                    what = str(error) if is_busy else reason_of(error)
+                    advice = "see its log: its disk may be full" if is_busy else "check that it runs and the address"
+                    raise OutOfReachError(f"{self.url}: Label Studio does not answer ({what}): {advice}") from error
         raise AssertionError("at least one try is made")
 
     def _content(self, answer: BaseHTTPResponse, path: str) -> Any:

@@ -32,7 +32,7 @@ from components.ingest.dataset import (
     few,
     formats,
 )
-from components.ingest.references import Images, split_of
+from components.ingest.references import Images, path_in, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ class _Index:
             self.nameless.append(position)
         else:
             image_id = _id(image["id"])
-            self.images[image_id] = None if image_id in self.images else image
+            named = image | {"file_name": path_in(image["file_name"])}
+            self.images[image_id] = None if image_id in self.images else named
 
 
 def _id(value: object) -> object:

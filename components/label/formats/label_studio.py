@@ -64,6 +64,8 @@ def config(classes: tuple[str, ...], labels: str) -> bytes:
     ElementTree.SubElement(view, "Header", value="$reason", size="5")
     ElementTree.SubElement(view, "Image", name=IMAGE, value="$image", zoom="true")
     for tag, attributes in _CONTROLS[labels].items():
+        if labels == "masks":  # both have the same labels
+            ElementTree.SubElement(view, "Header", value=tag.removesuffix("Labels"), size="6")
         control = ElementTree.SubElement(view, tag, {**attributes, "toName": IMAGE})
         for number, name in enumerate(classes):
             ElementTree.SubElement(control, "Label", value=name, background=PALETTE[number % len(PALETTE)])
