@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from starlette.concurrency import run_in_threadpool
-
 from components.core.runtimes.base import decoder_of
 from components.core.runtimes.letterbox import ImageArray
 from components.core.wire import Answer
@@ -44,8 +42,8 @@ class CloudModel:
     """Answers with the active model.
 
     The networks of bundles take one image at a time, and ONNX Runtime spreads each over all processors, a part of which
-    idles for want of work. So requests are not batched, which saves nothing on a processor: a few threads run the same
-    model, each with an image of its own, and others decode the next images meanwhile.
+    idles for want of work. So requests are not batched, which saves nothing on a processor: a few threads each decode an
+    image and run the same model on it.
 
     Args:
         active: the model in use.
@@ -59,7 +57,6 @@ class CloudModel:
         self.under_way = 0
         self._runner = ModelRunner(active, metrics.inference.time)
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="model")
-        self._decoded = asyncio.Semaphore(lanes + 1)  # images in memory: those in hand, and the next
         self._since: dict[int, float] = {}  # when each thread began with its image
         self._mean_s = 0.1
         self._shown = ""
@@ -98,25 +95,24 @@ class CloudModel:
         """What the model finds; a request that is cancelled before its turn costs nothing.
 
         Args:
-            read: gives the image; called in its turn, so that few images lie decoded at a time.
+            read: gives the image; called in its turn in another thread, so that few images lie decoded at a time.
 
         Raises:
             FailedInferenceError: the model cannot look at this image.
             BusyError: there is no model any more.
             InputError: whatever ``read`` raises.
         """
-        async with self._decoded:
-            image = await run_in_threadpool(read)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._infer, image)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._infer, read)
 
     def close(self) -> None:
         """End the threads, after the images in hand."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _infer(self, image: ImageArray) -> Answer:
+    def _infer(self, read: Callable[[], ImageArray]) -> Answer:
         lane = threading.get_ident()
         self._since[lane] = started = time.monotonic()
         try:
+            image = read()
             model = self.active.next()
             if model is None:
                 raise BusyError("the model was unloaded", 5)
