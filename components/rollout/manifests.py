@@ -31,7 +31,8 @@ REVISION = "edge-learning/revision"  # the label that a new pod of an InferenceS
 _IMAGES = Path(components.__path__[0]).resolve().parent / "images"
 _LONGEST = 40  # of a name, with room for what is put behind it within the 63 characters of a label
 _PORT = 8080
-_SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget")  # of an InferenceService, beside its pod
+# Of an InferenceService, beside its pod:
+_SCALE = ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "deploymentStrategy")
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def _inference_service(
                 **scale,
                 "scaleMetric": metric["resource"]["name"],
                 "scaleTarget": metric["resource"]["target"]["averageUtilization"],
+                "deploymentStrategy": deployment["spec"]["strategy"],
                 "labels": template["metadata"]["labels"] | {REVISION: revision},
                 "annotations": template["metadata"]["annotations"],
             }

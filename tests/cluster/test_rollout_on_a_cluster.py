@@ -289,6 +289,7 @@ def test_an_inference_service_is_of_kserve_s_schema_and_awaited(cluster):
     assert predictor["containers"][0]["startupProbe"]["httpGet"]["path"] == "/readyz"  # the schema knows every field
     assert predictor["terminationGracePeriodSeconds"] == 60
     assert (predictor["minReplicas"], predictor["maxReplicas"], predictor["scaleTarget"]) == (1, 4, 70)
+    assert predictor["deploymentStrategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert len(looks) == 2
     before = cluster.objects()
     cluster.rollout("kserve").run()

@@ -128,6 +128,7 @@ def test_kserve_runs_the_same_pod_behind_a_service_of_ours():
     predictor, pod = kserve["InferenceService"]["spec"]["predictor"], pod_of(plain["Deployment"])
     assert predictor["containers"][0] | {"name": "cloud-server"} == pod["containers"][0]
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == (1, 6)
+    assert predictor["deploymentStrategy"] == plain["Deployment"]["spec"]["strategy"]
     assert kserve["Service"]["spec"]["selector"].items() <= predictor["labels"].items()
     assert kserve["Service"] == plain["Service"]
     # KServe makes Services called as the InferenceService, and with -predictor behind it.
