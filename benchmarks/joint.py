@@ -1,12 +1,11 @@
-"""The wire of joint inference against KubeEdge Sedna's, and the cloud server with one client and with several.
+"""The wire of joint inference against KubeEdge Sedna's, and images in batches against one at a time.
 
-    python benchmarks/joint.py --repeats 50 --requests 400 --clients 8
+    python benchmarks/joint.py --repeats 50
 
 ``wire`` sends a drawn scene of 416 x 736 pixels to a server whose model takes no time, as JPEG on KServe's route and as
 JSON of pixels on Sedna's, each with its encoding and with the reading of the answer: what one frame costs beside the
-models. ``server`` is an untrained YOLO11n at 320 pixels; one client asks for one image after the other, then several
-clients do so at the same time. Every request has to be answered. ``batching`` is the network alone: four images one
-after the other, and in one batch.
+models. ``batching`` is the network alone: four images one after the other, and in one batch. What the cloud server
+does with several clients is measured by ``servers.py``.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
@@ -31,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from components.core.bundle import Bundle
 from components.core.detections import Detections
-from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import ImageArray
 from components.core.wire import JPEG, JSON, encode_image
 from components.serving.active_model import LoadedModel
@@ -65,8 +62,6 @@ class FindsNothing:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=50, help="round trips on each wire")
-    parser.add_argument("--requests", type=int, default=400, help="in all, for the server")
-    parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--batched", default="yolo11n@320,yolo11m@640", help="networks and pixels for batching")
     given = parser.parse_args()
     image, _ = draw_scene(np.random.default_rng(0), site=sorted(SITES)[0], light=sorted(LIGHTS)[0], size=FRAME)
@@ -75,9 +70,6 @@ def main() -> None:
         bundle = make_bundle(folder / "bundle")
         with serving(folder / "wire", LoadedModel(FindsNothing(bundle), CachedModel("v1", folder, "0" * 64))) as port:
             print(wire(port, image, bundle.classes, given.repeats))
-        model = LoadedModel(open_detector("onnx", folder / "bundle"), CachedModel("v1", folder, "0" * 64))
-        with serving(folder / "server", model) as port:
-            print(server(port, image, bundle.classes, given.requests, given.clients))
         print(batching(folder, given.batched.split(","), given.repeats))
     print(f"load {os.getloadavg()[0]:.1f}")
 
@@ -116,31 +108,6 @@ def timed(send: Callable[[], int], repeats: int) -> tuple[int, float]:
         send()
         times.append(1000 * (time.perf_counter() - start))
     return size, statistics.median(times)
-
-
-def server(port: int, image: ImageArray, classes: tuple[str, ...], requests: int, clients: int) -> str:
-    """Requests per second with one client and with several."""
-    data = encode_image(image, QUALITY)
-    height, width = image.shape[:2]
-    told = []
-    for count in (1, clients):
-
-        def one(share: int) -> list[float]:
-            client, times = CloudClient(f"http://127.0.0.1:{port}", "", 60.0), []
-            for _ in range(share):
-                start = time.perf_counter()
-                client.ask(data, JPEG, width, height, classes)
-                times.append(1000 * (time.perf_counter() - start))
-            return times
-
-        one(2)
-        start = time.perf_counter()
-        with ThreadPoolExecutor(count) as pool:
-            times = [each for part in pool.map(one, [requests // count] * count) for each in part]
-        rate = len(times) / (time.perf_counter() - start)
-        p50, p95 = np.percentile(times, [50, 95])
-        told.append(f"{count} client{'s' * (count > 1)} {rate:.1f} requests/s, p50 {p50:.0f} ms, p95 {p95:.0f} ms")
-    return f"server: {'; '.join(told)}"
 
 
 def batching(folder: Path, networks: Sequence[str], repeats: int) -> str:

@@ -176,9 +176,25 @@ def test_conversion_in_small(run, scenes, tmp_path):
 
 
 def test_joint_in_small(run):
-    told = run("joint", "--repeats", 1, "--requests", 4, "--clients", 2, "--batched", "yolo11n@64")
-    assert "of the bytes" in told and "2 clients" in told
+    told = run("joint", "--repeats", 1, "--batched", "yolo11n@64")
+    assert "of the bytes" in told
     assert "yolo11n at 64" in told and "in batches of 4" in told
+
+
+SERVERS = ("servers", "--requests", 4, "--clients", 2, "--turns", 1)
+
+
+@pytest.mark.slow
+def test_servers_in_small(run):
+    told = run(*SERVERS)
+    assert told.startswith("cloud server, JPEG: 1 client ") and "2 clients" in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("kserve"), reason="kserve is not installed, whose packages are others than ours")
+def test_kserve_model_in_small(run):
+    told = run(*SERVERS, "--kserve", sys.executable)
+    assert "KServe, base64: " in told and "KServe, predict blocks, JPEG: " in told
 
 
 @pytest.mark.slow

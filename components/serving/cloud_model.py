@@ -42,8 +42,8 @@ class CloudModel:
     """Answers with the active model.
 
     The networks of bundles take one image at a time, and ONNX Runtime spreads each over all processors, a part of which
-    idles for want of work. So requests are not batched, which saves nothing on a processor: a few threads each decode an
-    image and run the same model on it.
+    idles for want of work. So requests are not batched, which saves nothing on a processor: a few threads each decode
+    an image and run the same model on it.
 
     Args:
         active: the model in use.
