@@ -363,13 +363,13 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.evaluate.gate_report import sections as gate_sections
         from components.evaluate.predictor import open_predictor, together
         from components.evaluate.verdict import judge_comparison
-        from components.lifelong.learn import learn, with_scores
+        from components.lifelong.learn import learn, with_models, with_scores
         from components.lifelong.lifelong_job import fetch_known
         from components.lifelong.look import look_at
         from components.lifelong.plan import Plan
         from components.lifelong.report import figures as figures_of
         from components.lifelong.report import recognition, sections
-        from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
+        from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten, places_to_answer
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
         thresholds, gate = read(EvaluateSettings, settings), read(GateSettings, settings)
@@ -412,16 +412,17 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         test = test.with_ids(ids)
         places = plan.places(ids)
         matrix = Matrix.of(measured, {**places, SHARED: list(range(len(ids)))})
+        base = learn(plan, Manifest.read(everything.path), blobs, known, chosen)
         served = choose_models(
             plan,
-            matrix,
+            matrix.at(places_to_answer(base.routes(test), matrix.places)),
             keep=Condition.parse(chosen.keep_conditions) if chosen.keep_conditions else None,
             max_forgetting=chosen.max_forgetting,
             relation=make(task_relations, chosen.task_relation, parameters_of(chosen, "task_relation")),
             unconverted=unconverted,
         )
         used = {one.member: one.label for one in served.values()}
-        base = learn(plan, served, Manifest.read(everything.path), blobs, known, chosen)
+        base = with_models(base, served, plan.round)
         routes = base.routes(test)
 
         def found_by(base: KnowledgeBase, routes: Sequence[Route], label: Callable[[str], str]) -> Measurement[Any]:

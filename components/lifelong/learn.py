@@ -36,17 +36,17 @@ _PARTS = 5
 
 def learn(
     plan: Plan,
-    served: Mapping[str, Served],
     everything: Manifest,
     blobs: Path,
     known: KnowledgeBase | None,
     chosen: LifelongSettings,
 ) -> KnowledgeBase:
-    """Make the knowledge base of a round; its scores are added by :func:`with_scores`.
+    """Make the knowledge base of a round, where each task has a model of its own.
+
+    Whose models answer is added by :func:`with_models`, and their scores by :func:`with_scores`.
 
     Args:
         plan: of the round.
-        served: whose model answers for each task.
         everything: every sample, with splits; ``train`` is learned from, and with ``val`` sets the threshold of the
             unseen.
         blobs: where images are brought to.
@@ -66,13 +66,13 @@ def learn(
     elsewhere = chosen.unseen_allocation, parameters_of(chosen, "unseen_allocation")
     allocation, unseen = make(task_allocations, *allocated), make(unseen_detections, *detected)
     likely = make(unseen_allocations, *elsewhere)
-    projection = Projection.fit(train.features)
+    projection = Projection.fit(train.features, sizes=chosen.unseen_by_size)
     points = projection.apply(train.features)
     scores = held_out_scores(
         unseen, projection.apply(looked.features), [plan.tasks[id_] for id_ in looked.columns["id"]],
         looked.columns["group"],
     )  # fmt: skip
-    models = {one.name: one for one in plan.models}
+    tasks_known = {task for task in plan.tasks.values() if task} | (known.tasks.keys() if known else set())
     return KnowledgeBase(
         definition=Chosen(name=chosen.task_definition, parameters=chosen.task_parameters, state=plan.definition),
         allocation=_chosen(allocated, allocation.fit(train, tasks)),
@@ -87,15 +87,29 @@ def learn(
         policy=chosen.unseen_policy,
         policy_parameters=parameters_of(chosen, "unseen_policy"),
         tasks={
-            name: TaskEntry(
-                member=one.member, why=one.why, first_round=models[name].first_round, samples=models[name].samples
-            )
-            for name, one in served.items()
-            if name in {task for task in plan.tasks.values() if task} | (known.tasks.keys() if known else set())
+            one.name: TaskEntry(member=one.name, why=one.why, first_round=one.first_round, samples=one.samples)
+            for one in plan.models
+            if one.name in tasks_known
         },
-        shared_round=plan.round if served[SHARED].label == SHARED else plan.shared_round,
+        shared_round=plan.shared_round,
         rounds=needed_rounds(known.rounds, known.tasks) if known else (),
     )
+
+
+def with_models(base: KnowledgeBase, served: Mapping[str, Served], round_number: int) -> KnowledgeBase:
+    """The knowledge base with the models that were chosen to answer for its tasks.
+
+    Args:
+        base: the knowledge base.
+        served: whose model answers for each task.
+        round_number: of the round.
+    """
+    tasks = {
+        name: entry.model_copy(update={"member": served[name].member, "why": served[name].why})
+        for name, entry in base.tasks.items()
+    }
+    shared_round = round_number if served[SHARED].label == SHARED else base.shared_round
+    return base.model_copy(update={"tasks": tasks, "shared_round": shared_round})
 
 
 def with_scores(

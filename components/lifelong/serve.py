@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.core.errors import NothingToMeasureError
-from components.core.lifelong.knowledge_base import SHARED, RoundScores
+from components.core.lifelong.knowledge_base import SHARED, RoundScores, Route
 from components.core.lifelong.plug_points import TaskRelation, make, task_relations
 from components.core.manifest import Manifest
 from components.core.rules.conditions import Condition, Outcome
@@ -40,6 +40,10 @@ class Matrix:
         }
         return cls(measured, places, scores)
 
+    def at(self, places: Mapping[str, Sequence[int]]) -> Matrix:
+        """The same models on samples at other places."""
+        return Matrix.of(self.measured, places)
+
     def joined(self, labels: Sequence[str], further: Mapping[str, Measurement[Any]] | None = None) -> Measurement[Any]:
         """What several models find as one: each sample's answer is that of the model named for it.
 
@@ -50,6 +54,25 @@ class Matrix:
         first, measured = next(iter(self.measured.values())), {**self.measured, **(further or {})}
         results = [measured[label].results[place] for place, label in enumerate(labels)]
         return first.task.measure(first.samples, results, first.confidence)
+
+
+def places_to_answer(routes: Sequence[Route], places: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """Where the test samples are that a model of each task would answer for.
+
+    Where tasks are told apart by what images look like, a model gets images of other tasks, too, and not all of its
+    own. The model that is best on those that it gets is not always the one that is best on the task.
+
+    Args:
+        routes: of the test samples, by the knowledge base from :func:`components.lifelong.learn.learn`.
+        places: where the samples of each task are among them; those of ``shared`` are all.
+
+    Returns:
+        Places by task; of a task that gets no sample, those that are its own.
+    """
+    got: dict[str, list[int]] = {}
+    for place, route in enumerate(routes):
+        got.setdefault(route.member, []).append(place)
+    return {name: own if name == SHARED else got.get(name, own) for name, own in places.items()}
 
 
 def score_at(measured: Measurement[Any], places: Sequence[int]) -> float | None:
@@ -95,7 +118,8 @@ def choose_models(
 
     Args:
         plan: of the round.
-        matrix: of all models, on the test samples of all tasks; those of ``shared`` are all.
+        matrix: of all models, on the test samples that a model of each task would answer for
+            (:func:`places_to_answer`); those of ``shared`` are all.
         keep: over ``score``, ``gain`` (over the parent) and ``parent``; None keeps all.
         max_forgetting: 0..1.
         relation: what finds a task's parent, unless it is merged into another; None for the shared model.

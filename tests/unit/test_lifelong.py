@@ -10,6 +10,7 @@ from components.core.bundle import Bundle
 from components.core.detections import Detections
 from components.core.errors import InputError
 from components.core.job.job import Job
+from components.core.lifelong.appearance import LOOKS, NUMBERS
 from components.core.lifelong.knowledge_base import (
     Chosen,
     KnowledgeBase,
@@ -37,7 +38,7 @@ from components.core.lifelong.plug_points import (
     unseen_detections,
     unseen_policies,
 )
-from components.core.lifelong.samples import Projection, Samples
+from components.core.lifelong.samples import Projection, Samples, shrunk_covariance
 from components.core.lifelong.unseen_detection import threshold_for
 from components.core.manifest import Manifest
 from components.core.masks import read_mask
@@ -50,7 +51,7 @@ from components.lifelong.learn import held_out_scores
 from components.lifelong.lifelong_job import fetch_known
 from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
 from components.lifelong.report import recognition
-from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten
+from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten, places_to_answer
 from tests.knowledge_base import release
 from tests.tiny_segmenter import job_with_masks
 
@@ -62,14 +63,16 @@ def manifest(sources, **columns):
 
 
 def samples(sources, features=None):
-    features = np.zeros((len(sources), 256)) if features is None else np.asarray(features, dtype=float)
+    features = np.zeros((len(sources), NUMBERS)) if features is None else np.asarray(features, dtype=float)
     return Samples({"source": sources, "group": sources}, features)
 
 
 def blobs(*centres, count=20, seed=0, spread=0.01):
     """Features around some centres, the first ``count`` around the first."""
     rng = np.random.default_rng(seed)
-    return np.concatenate([np.full(256, centre) + spread * rng.standard_normal((count, 256)) for centre in centres])
+    return np.concatenate(
+        [np.full(NUMBERS, centre) + spread * rng.standard_normal((count, NUMBERS)) for centre in centres]
+    )
 
 
 def test_tasks_by_attribute_are_named_by_what_the_pattern_finds():
@@ -116,11 +119,55 @@ def test_the_router_finds_the_task_whose_images_look_alike():
     assert make(task_allocations, "definition", {}).allocate(new, ["a", None], {}) == ["a", None]
 
 
+def test_the_router_goes_by_what_tells_tasks_apart_however_much_the_rest_varies():
+    rng = np.random.default_rng(0)
+    features, tasks = rng.standard_normal((400, NUMBERS)), np.array(["a", "b", "c", "b"] * 100)
+    features[:, 5] = 0.1 * features[:, 5] + 0.3 * (tasks == "b")  # nearly nothing of all that varies
+    features[:, LOOKS:] = 8 + (tasks == "c")[:, None]  # images of c are twice as high and wide
+    router = make(task_allocations, "router", {})
+    state = router.fit(samples([""] * 300, features[:300]), list(tasks[:300]))
+    assert router.names(state) == ["a", "b", "c"]
+    found = np.array(router.allocate(samples([""] * 100, features[300:]), [None] * 100, state))
+    assert (found == tasks[300:]).mean() >= 0.9
+    assert (found[tasks[300:] == "c"] == "c").all()
+
+
+def test_a_router_of_one_task_or_none_has_nothing_to_choose():
+    router, given = make(task_allocations, "router", {}), samples([""] * 20, blobs(0.2))
+    assert router.allocate(given, [None] * 20, router.fit(given, ["day"] * 20)) == ["day"] * 20
+    assert router.allocate(given, [None] * 20, router.fit(given, [None] * 20)) == [None] * 20
+
+
+def test_the_covariance_of_few_samples_is_shrunk_and_that_of_many_is_not():
+    rng = np.random.default_rng(0)
+    true = np.array([[2.0, 0.5], [0.5, 1.0]])
+    many = rng.multivariate_normal([0, 0], true, 20000)
+    assert shrunk_covariance(many) == pytest.approx(true, abs=0.05)
+    assert shrunk_covariance(np.array([[1.0, 1.0], [-1.0, -1.0]])) == pytest.approx(
+        np.array([[1, 1], [1, 1.0]]), abs=1e-3
+    )
+    few = rng.standard_normal((5, 40))
+    assert np.linalg.eigvalsh(shrunk_covariance(few)).min() > 0.5  # the plain one is singular
+    assert np.linalg.eigvalsh(shrunk_covariance(np.zeros((3, 2)))).min() > 0
+
+
+def test_the_size_of_an_image_makes_it_unseen_only_where_that_is_asked_for():
+    known = blobs(0.2, count=50, spread=0.1)
+    known[:, LOOKS:] = 9
+    larger = known + np.repeat([0, 1], [LOOKS, NUMBERS - LOOKS])
+    looks = Projection.fit(known)
+    assert np.allclose(looks.apply(larger), looks.apply(known))
+    detection, sizes = make(unseen_detections, "knn", {}), Projection.fit(known, sizes=True)
+    state = detection.fit(sizes.apply(known), [None] * 50)
+    highest = detection.score(sizes.apply(known), state).max()
+    assert detection.score(sizes.apply(larger), state).min() > 2 * highest
+
+
 @pytest.mark.parametrize("name", ["knn", "mahalanobis", "energy"])
 def test_unseen_images_score_higher_than_nearly_all_seen_ones(name):
     detection = make(unseen_detections, name, {})
     known, held_out, strange = (blobs(0.2, 0.8, seed=seed, count=50) for seed in (0, 1, 2))
-    strange = strange + np.linspace(-0.2, 0.2, 256)
+    strange = strange + np.linspace(-0.2, 0.2, NUMBERS)
     projection = Projection.fit(np.concatenate([known, strange[:1]]))
     state = detection.fit(projection.apply(known), [None] * len(known))
     threshold = threshold_for(detection.score(projection.apply(held_out), state), 0.05)
@@ -354,6 +401,27 @@ def test_models_of_a_segmentation_answer_as_one(tmp_path):
     assert matrix.scores["shared"]["night"] < 0.5
     assert matrix.joined(["day"] * 4).flat["miou"] == 1
     assert matrix.scores["shared"]["day"] < matrix.joined(["day", "day", "shared", "shared"]).flat["miou"] < 1
+
+
+def test_the_model_of_a_task_is_chosen_by_the_images_that_the_router_gives_it(tmp_path):
+    masked, task = job_with_masks(tmp_path / "job", {"test": 5}), open_task("segmentation")
+    local = task.local(masked, tmp_path / "cache")
+    truths = [read_mask(path) for path in local.masks]
+    half = [np.where(np.arange(truth.shape[1]) % 2, truth, 0) for truth in truths]  # every other column is right
+    of_day = [*truths[:2], *(np.zeros_like(truth) for truth in truths[2:])]
+    measured = {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
+                for name, maps in {"shared": half, "day": of_day}.items()}  # fmt: skip
+    places = {"shared": [0, 1, 2, 3, 4], "day": [0, 1], "night": [2, 3, 4]}
+    matrix, models = Matrix.of(measured, places), (one("shared"), one("day"))
+
+    def answers(*members):
+        routes = [Route(member if member != "shared" else None, member, 0.0) for member in members]
+        given = matrix.at(places_to_answer(routes, places))
+        return choose_models(plan(*models), given, keep=Condition.parse("gain >= 0"), max_forgetting=1.0)["day"].member
+
+    assert answers("day", "day", "night", "night", "shared") == "day"
+    assert answers("day", "day", "day", "day", "day") == "shared"  # which is better on the mix
+    assert answers("night", "night", "night", "night", "night") == "day"  # it gets no image: its own ones count
 
 
 def test_forgetting_is_told_of_tasks_that_were_known():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.core.lifelong.appearance import NUMBERS, appearance
+from components.core.lifelong.appearance import LOOKS, NUMBERS, appearance
 from components.core.metrics.recognition import auroc
 
 
@@ -21,12 +21,13 @@ def test_an_image_is_known_by_its_light_and_sharpness_whatever_its_size():
     image = np.kron(coarse, np.ones((64, 64, 1), np.uint8))
     numbers = appearance(image)
     assert numbers.shape == (NUMBERS,) and np.isfinite(numbers).all()
-    assert np.abs(appearance(image[::2, ::2]) - numbers).max() < 0.1
+    assert np.abs(appearance(image[::2, ::2]) - numbers)[:LOOKS].max() < 0.1
+    assert numbers[LOOKS:].tolist() == [9, 9]  # 512 pixels each
     assert np.allclose(numbers[:3], image.mean(axis=(0, 1)) / 255, atol=0.01)
     dark = appearance((image * 0.3).astype(np.uint8))
     assert (dark[:3] < 0.4 * numbers[:3]).all()
     noisy = np.clip(image.astype(int) + rng.integers(-30, 30, image.shape), 0, 255).astype(np.uint8)
-    assert appearance(noisy)[-5] > numbers[-5]  # contrast at the finest scale
+    assert appearance(noisy)[LOOKS - 5] > numbers[LOOKS - 5]  # contrast at the finest scale
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 900), (8, 8)])

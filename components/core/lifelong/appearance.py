@@ -1,6 +1,8 @@
-"""What an image looks like as a whole, in a few numbers: light, colour and sharpness, whatever the scene shows.
+"""What an image looks like as a whole, in a few numbers: light, colour and sharpness, whatever the scene shows; and its
+size.
 
-They tell the hours, the weather and a lens out of focus; two sites in the same light look much the same to them.
+Looks tell the hours, the weather and a lens out of focus; two sites in the same light look much the same to them. The
+size tells cameras of different resolution apart.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ from components.core.runtimes.letterbox import ImageArray
 
 Floats = NDArray[np.float64]
 
-NUMBERS = 22
+LOOKS = 22
+NUMBERS = LOOKS + 2
 _LONGER_SIDE = 256  # pixels of the reduced image, so that sharpness means the same whatever the size
 _SCALES = 5
 _LEAST_CONTRAST = 1e-3  # below it, differences are those of coding and rounding
 
 
 def appearance(image: ImageArray) -> Floats:
-    """What an image is known by, (22,).
+    """What an image is known by, (24,).
 
     Mean and spread of red, green and blue; five quantiles of the grey values; mean and spread of how colourful pixels
-    are; mean and spread of the upper and the lower half; and the logarithm of the contrast at five scales, each twice
-    as coarse as the one before (Laplacian pyramid; Burt and Adelson, 1983).
+    are; mean and spread of the upper and the lower half; the logarithm of the contrast at five scales, each twice as
+    coarse as the one before (Laplacian pyramid; Burt and Adelson, 1983); and last, after the looks, the binary
+    logarithms of the height and the width in pixels.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -51,6 +55,7 @@ def appearance(image: ImageArray) -> Floats:
         detail = grey - cv2.pyrUp(coarser, dstsize=(grey.shape[1], grey.shape[0]))
         numbers.append(float(np.log(_mean_and_spread(detail)[1][0] + _LEAST_CONTRAST)))
         grey = coarser
+    numbers += [float(np.log2(height)), float(np.log2(width))]
     return np.array(numbers, dtype=np.float64)
 
 

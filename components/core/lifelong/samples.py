@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict
 
-from components.core.lifelong.appearance import NUMBERS, appearance
+from components.core.lifelong.appearance import LOOKS, NUMBERS, appearance
 from components.core.runtimes.letterbox import ImageArray
 
 Floats = NDArray[np.float64]
 _LEAST_SPREAD = 0.01  # of features that hardly vary, so that rounding is no difference
+_OCTAVE = 20.0  # what double the size counts, in units of the spread of looks: more than any looks of known images
 
 Task = str | None  # the name of a task; None for a sample of no known one
 
@@ -25,7 +26,7 @@ class Samples:
     Attributes:
         columns: what is known of each of N samples: ``source``, its path in the feed, and ``group``, as in the
             manifest; in a round also ``id``.
-        features: (N, 22), of :func:`components.core.lifelong.appearance.appearance`.
+        features: (N, 24), of :func:`components.core.lifelong.appearance.appearance`.
     """
 
     columns: Mapping[str, Sequence[str]]
@@ -54,12 +55,12 @@ class Samples:
 
 
 class Projection(BaseModel):
-    """The few directions in which the features of some samples differ most (principal components of standard scores).
+    """A few directions in which the features of samples differ.
 
     Attributes:
-        mean: (F,) of the features.
+        mean: (F,) of the features; the first F of more are looked at.
         scale: (F,) their spread.
-        axes: (D, F), each of length 1.
+        axes: (D, F), of standard scores.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,27 +70,79 @@ class Projection(BaseModel):
     axes: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def fit(cls, features: Floats, dimensions: int = 10) -> Projection:
-        """Find the directions.
+    def fit(cls, features: Floats, dimensions: int = 10, *, sizes: bool = False) -> Projection:
+        """Find the directions in which the looks of samples differ most (principal components of standard scores).
+
+        Args:
+            features: (N, 24) with N >= 1.
+            dimensions: how many directions, fewer where the samples are fewer.
+            sizes: look at the sizes of images, too, as two directions more.
+        """
+        looks = features[:, :LOOKS]
+        mean, scale = looks.mean(axis=0), np.maximum(looks.std(axis=0), _LEAST_SPREAD)
+        axes = np.linalg.svd((looks - mean) / scale, full_matrices=False)[2][:dimensions]
+        if sizes:
+            mean, scale = features.mean(axis=0), np.append(scale, [1 / _OCTAVE] * (features.shape[1] - LOOKS))
+            axes = np.block([
+                [axes, np.zeros((len(axes), len(scale) - LOOKS))],
+                [np.zeros((len(scale) - LOOKS, LOOKS)), np.eye(len(scale) - LOOKS)],
+            ])  # fmt: skip
+        return cls(mean=rounded(mean), scale=rounded(scale), axes=tuple(rounded(axis) for axis in axes))
+
+    @classmethod
+    def between(cls, features: Floats, groups: Sequence[str]) -> Projection:
+        """Find the directions in which groups of samples differ, in units of how samples vary within their groups.
+
+        The nearest mean of a group in these directions is the most probable group (linear discriminant analysis;
+        Fisher, 1936). The covariance within groups is shrunk as far as their few samples ask for.
 
         Args:
             features: (N, F) with N >= 1.
-            dimensions: how many directions, fewer where the samples are fewer.
+            groups: (N,) of each.
         """
-        mean = features.mean(axis=0)
-        scale = np.maximum(features.std(axis=0), _LEAST_SPREAD)
-        axes = np.linalg.svd((features - mean) / scale, full_matrices=False)[2][:dimensions]
+        mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), _LEAST_SPREAD)
+        scores, owners = (features - mean) / scale, np.array(groups)
+        names = sorted(set(groups))
+        means = np.array([scores[owners == name].mean(axis=0) for name in names])
+        within = scores - means[np.searchsorted(names, owners)]
+        spreads, directions = np.linalg.eigh(shrunk_covariance(within))
+        whitening = (directions / np.sqrt(spreads)).T
+        apart = np.linalg.svd((means - means.mean(axis=0)) @ whitening.T, full_matrices=False)[2]
+        axes = apart[: max(len(names) - 1, 1)] @ whitening
         return cls(mean=rounded(mean), scale=rounded(scale), axes=tuple(rounded(axis) for axis in axes))
 
     def apply(self, features: Floats) -> Floats:
-        """Features (N, F) in these directions, (N, D)."""
-        found: Floats = ((features - np.array(self.mean)) / np.array(self.scale)) @ np.array(self.axes).T
+        """Features (N, F or more) in these directions, (N, D)."""
+        found: Floats = ((features[:, : len(self.mean)] - np.array(self.mean)) / np.array(self.scale)) @ np.array(
+            self.axes
+        ).T
         return found
 
 
 def rounded(values: ArrayLike) -> tuple[float, ...]:
     """Numbers as a release keeps them, short and the same on every machine."""
     return tuple(round(float(value), 5) for value in np.asarray(values))
+
+
+def shrunk_covariance(centred: Floats) -> Floats:
+    """The covariance of few samples of many numbers, drawn towards that of equal and independent ones.
+
+    How far is what makes the expected error least (Ledoit and Wolf, 2004). It is never singular.
+
+    Args:
+        centred: (N, F) samples minus their mean.
+
+    Returns:
+        (F, F).
+    """
+    count, width = centred.shape
+    covariance = centred.T @ centred / count
+    target = np.eye(width) * np.trace(covariance) / width
+    away = ((covariance - target) ** 2).sum()
+    error = (((centred**2).sum(axis=1) ** 2).sum() / count - (covariance**2).sum()) / count
+    share = min(error / away, 1.0) if away else 1.0
+    found: Floats = (1 - share) * covariance + share * target + 1e-4 * np.eye(width)
+    return found
 
 
 def distances(features: Floats, points: ArrayLike) -> Floats:

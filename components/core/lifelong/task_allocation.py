@@ -21,15 +21,20 @@ class ByDefinition(TaskAllocation):
 
 @task_allocations.register("router")
 class Router(TaskAllocation):
-    """The task whose training images look most like the new one, for samples of which nothing else is known."""
+    """The task whose training images look most like the new one, for samples of which nothing else is known.
+
+    It goes by what tells the tasks apart, the size of images among it, as cameras have sizes of their own.
+    """
 
     def fit(self, samples: Samples, tasks: Sequence[Task]) -> State:
         """See the base class."""
-        projection = Projection.fit(samples.features)
-        points = projection.apply(samples.features)
-        names = sorted({task for task in tasks if task is not None})
-        places = {name: [place for place, task in enumerate(tasks) if task == name] for name in names}
-        centres = {name: list(rounded(points[where].mean(axis=0))) for name, where in places.items()}
+        known = [place for place, task in enumerate(tasks) if task is not None]
+        if not known:
+            return {"projection": None, "centres": {}}
+        features, owners = samples.features[known], np.array([tasks[place] for place in known])
+        projection = Projection.between(features, owners.tolist())
+        points = projection.apply(features)
+        centres = {name: list(rounded(points[owners == name].mean(axis=0))) for name in np.unique(owners).tolist()}
         return {"projection": projection.model_dump(mode="json"), "centres": centres}
 
     def names(self, state: State) -> list[str]:

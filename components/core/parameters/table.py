@@ -837,6 +837,11 @@ class LifelongSettings(Parameters):
     max_false_unseen: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.05, description="Fraction of the images like the known ones that may be called unseen."
     )
+    unseen_by_size: bool = Field(
+        False,
+        description="Whether an image of a size in pixels that no training image has is unseen, too, as from another"
+        " camera; only where images are labelled in the size in which cameras give them.",
+    )
     unseen_allocation: str = Field(
         "shared",
         min_length=1,
