@@ -456,7 +456,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         Path(judgement.path).write_text(json.dumps(out, indent=1), encoding="utf-8")
         judgement.metadata["champion"] = plan.champion or ""
         title = comparison.figures.main_title
-        parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, found, title)]
+        parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, routes, found, title)]
         write_page(report.path, "Evaluate tasks", parts)
         keep_part(job_root, run_id, "evaluate-tasks.html", report.path)
         answers, task = joined["candidate"], comparison.task

@@ -69,7 +69,12 @@ def recognition(
 
 
 def sections(
-    base: KnowledgeBase, served: Mapping[str, Served], matrix: Matrix, found: Mapping[str, float], title: str
+    base: KnowledgeBase,
+    served: Mapping[str, Served],
+    matrix: Matrix,
+    routes: Sequence[Route],
+    found: Mapping[str, float],
+    title: str,
 ) -> list[Section]:
     """The report of a round.
 
@@ -77,6 +82,7 @@ def sections(
         base: the knowledge base that the round made.
         served: whose model answers for each task.
         matrix: every model on every task.
+        routes: where the test samples go.
         found: from :func:`figures`.
         title: of the main figure, such as mAP50.
     """
@@ -88,8 +94,25 @@ def sections(
     shown = {_CONTINUAL.get(name, name): value for name, value in found.items()}
     return [
         Section("Knowledge base", tasks + page.facts(shown)),
+        Section("Where the test images of each task go", allocated(routes, matrix.places)),
         Section("Every model on every task", _matrix(matrix, title)),
     ]
+
+
+def allocated(routes: Sequence[Route], places: Mapping[str, Sequence[int]]) -> Markup:
+    """A table of the tasks that the samples of each task are taken for.
+
+    Args:
+        routes: where the samples go.
+        places: where those of each task are among them.
+    """
+    names = [name for name in places if name != SHARED]
+    rows = []
+    for name in names:
+        taken = [routes[place].task for place in places[name]]
+        right = f"{taken.count(name) / len(taken):.1%}" if taken else NONE
+        rows.append([name, *(taken.count(one) for one in names), taken.count(None), right])
+    return page.table(("images of", *(f"go to {name}" for name in names), "unseen", "to their own task"), rows)
 
 
 def _matrix(matrix: Matrix, title: str) -> Markup:

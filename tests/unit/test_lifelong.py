@@ -46,11 +46,11 @@ from components.core.metrics.continual import continual_metrics
 from components.core.parameters import LifelongSettings
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
-from components.core.tasks.base import open_task
+from components.core.tasks.base import NONE, open_task
 from components.lifelong.learn import held_out_scores
 from components.lifelong.lifelong_job import fetch_known
 from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
-from components.lifelong.report import recognition
+from components.lifelong.report import allocated, recognition
 from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten, places_to_answer
 from tests.knowledge_base import release
 from tests.tiny_segmenter import job_with_masks
@@ -491,6 +491,15 @@ def test_recognition_compares_the_tests_of_new_tasks_with_those_of_known_ones():
     assert recognition(base(day=entry("day")), routes, places) == {"recognition_auroc": 0.75}
     assert recognition(None, [], places) == {}
     assert recognition(base(day=entry("day"), fog=entry("fog")), routes, places) == {}
+
+
+def test_the_report_counts_where_the_test_images_of_each_task_go():
+    routes = [Route(task, task or "shared", 0.0) for task in ("day", "day", "fog", None, "fog", "day")]
+    table = str(allocated(routes, {"shared": list(range(6)), "day": [0, 1, 2, 3], "fog": [4, 5], "rain": []}))
+    cells = [row.split("</td>") for row in table.split("<tr>")[2:]]
+    plain = [[cell.rsplit(">", 1)[-1] for cell in row[:-1]] for row in cells]
+    assert plain == [["day", "2", "1", "0", "1", "50.0%"], ["fog", "1", "1", "0", "0", "50.0%"],
+                     ["rain", "0", "0", "0", "0", NONE]]  # fmt: skip
 
 
 def test_a_router_that_knows_a_task_that_was_lost_calls_its_samples_unseen():
