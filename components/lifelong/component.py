@@ -353,7 +353,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.manifest import Manifest
         from components.core.parameters import CommonSettings, EvaluateSettings, GateSettings, LifelongSettings, read
         from components.core.reports.figures import key_figures, log_classification, log_figures, write_figures
-        from components.core.reports.page import write_page
+        from components.core.reports.page import Section, note, write_page
         from components.core.reports.parts import keep_part
         from components.core.rules.conditions import Condition, Outcome
         from components.core.tasks.base import Measurement
@@ -363,7 +363,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.evaluate.gate_report import sections as gate_sections
         from components.evaluate.predictor import open_predictor, together
         from components.evaluate.verdict import judge_comparison
-        from components.lifelong.learn import learn, with_models, with_scores
+        from components.lifelong.learn import learn, too_few_to_calibrate, with_models, with_scores
         from components.lifelong.lifelong_job import fetch_known
         from components.lifelong.look import look_at
         from components.lifelong.plan import Plan
@@ -412,7 +412,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         test = test.with_ids(ids)
         places = plan.places(ids)
         matrix = Matrix.of(measured, {**places, SHARED: list(range(len(ids)))})
-        base = learn(plan, Manifest.read(everything.path), blobs, known, chosen)
+        all_samples = Manifest.read(everything.path)
+        base = learn(plan, all_samples, blobs, known, chosen)
         served = choose_models(
             plan,
             matrix.at(places_to_answer(base.routes(test), matrix.places)),
@@ -423,6 +424,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         )
         used = {one.member: one.label for one in served.values()}
         base = with_models(base, served, plan.round)
+        if few := too_few_to_calibrate(plan, all_samples, chosen):
+            logging.warning("%s", few)
         routes = base.routes(test)
 
         def found_by(base: KnowledgeBase, routes: Sequence[Route], label: Callable[[str], str]) -> Measurement[Any]:
@@ -457,6 +460,8 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         judgement.metadata["champion"] = plan.champion or ""
         title = comparison.figures.main_title
         parts = [*gate_sections(comparison, decided), *sections(base, served, matrix, routes, found, title)]
+        if few:
+            parts.append(Section("Unseen images", note(few, "warn")))
         write_page(report.path, "Evaluate tasks", parts)
         keep_part(job_root, run_id, "evaluate-tasks.html", report.path)
         answers, task = joined["candidate"], comparison.task

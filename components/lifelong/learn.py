@@ -22,7 +22,7 @@ from components.core.lifelong.plug_points import (
     unseen_detections,
 )
 from components.core.lifelong.samples import Floats, Projection, Samples, Task
-from components.core.lifelong.unseen_detection import threshold_for
+from components.core.lifelong.unseen_detection import samples_needed, threshold_for
 from components.core.manifest import Manifest
 from components.core.parameters import LifelongSettings
 from components.core.tasks.base import Measurement
@@ -110,6 +110,25 @@ def with_models(base: KnowledgeBase, served: Mapping[str, Served], round_number:
     }
     shared_round = round_number if served[SHARED].label == SHARED else base.shared_round
     return base.model_copy(update={"tasks": tasks, "shared_round": shared_round})
+
+
+def too_few_to_calibrate(plan: Plan, everything: Manifest, chosen: LifelongSettings) -> str:
+    """What to say where ``max_false_unseen`` is not certain, for want of samples; empty where it is.
+
+    Args:
+        plan: of the round.
+        everything: every sample, with splits.
+        chosen: parameters.
+    """
+    held_out = everything.where(pl.col("split").is_in(["train", "val"])).labelled()
+    found = sum(plan.tasks[id_] is not None for id_ in held_out.table["id"])
+    needed = samples_needed(chosen.max_false_unseen)
+    if chosen.unseen_detection == "TaskAttr" or found >= needed:
+        return ""
+    return (
+        f"{found} training and validation samples belong to tasks; max_false_unseen={chosen.max_false_unseen:g} needs "
+        f"{needed}: until then up to {1 / (found + 1):.2g} of the images like them may be called unseen"
+    )
 
 
 def with_scores(

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import polars as pl
 import pytest
 
 from components.core import plugins
@@ -39,7 +40,7 @@ from components.core.lifelong.plug_points import (
     unseen_policies,
 )
 from components.core.lifelong.samples import Projection, Samples, shrunk_covariance
-from components.core.lifelong.unseen_detection import threshold_for
+from components.core.lifelong.unseen_detection import samples_needed, threshold_for
 from components.core.manifest import Manifest
 from components.core.masks import read_mask
 from components.core.metrics.continual import continual_metrics
@@ -47,7 +48,7 @@ from components.core.parameters import LifelongSettings
 from components.core.release import Member, Release
 from components.core.rules.conditions import Condition
 from components.core.tasks.base import NONE, open_task
-from components.lifelong.learn import held_out_scores
+from components.lifelong.learn import held_out_scores, too_few_to_calibrate
 from components.lifelong.lifelong_job import fetch_known
 from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
 from components.lifelong.report import allocated, recognition
@@ -193,6 +194,22 @@ def test_a_score_of_the_unseen_is_learned_without_the_sample_itself():
     pairs = held_out_scores(detection, features, [None] * 40, [str(n // 2) for n in range(40)])
     assert (pairs[:-1:2] >= 1).all() and pairs.mean() > apart.mean()  # nor one of its own group
     assert (held_out_scores(detection, features, [None] * 40, ["all"] * 40) == 0).all()
+
+
+@pytest.mark.parametrize(("bound", "needed"), [(0.05, 19), (0.01, 99), (0.2, 4), (0.5, 1), (0.3, 3)])
+def test_a_bound_of_false_unseen_takes_so_many_samples(bound, needed):
+    assert samples_needed(bound) == needed
+    names = [f"{n}.jpg" for n in range(needed + 2)]
+    whole = manifest(names, split=["train"] * (needed - 1) + ["val", "test", "train"])
+    tasks = dict(zip(whole.table["id"], ["day"] * (needed + 1) + [None], strict=True))
+    chosen = LifelongSettings(max_false_unseen=bound)
+    assert too_few_to_calibrate(plan(tasks=tasks), whole, chosen) == ""
+    fewer = whole.where(pl.col("split") != "val")
+    said = too_few_to_calibrate(plan(tasks=tasks), fewer, chosen)
+    assert said.startswith(f"{needed - 1} training and validation samples") and f"needs {needed}: " in said
+    assert said.endswith(f"up to {1 / needed:.2g} of the images like them may be called unseen")
+    of_task = LifelongSettings(max_false_unseen=bound, unseen_detection="TaskAttr")
+    assert too_few_to_calibrate(plan(tasks=tasks), fewer, of_task) == ""
 
 
 def test_a_threshold_is_the_rank_that_the_fraction_asks_for():

@@ -115,3 +115,12 @@ def threshold_for(scores: Floats, max_false_unseen: float) -> float:
     ranked = np.sort(scores)
     rank = min(math.ceil((len(ranked) + 1) * (1 - max_false_unseen)), len(ranked))
     return float(ranked[max(rank, 1) - 1])
+
+
+def samples_needed(max_false_unseen: float) -> int:
+    """How many held-out samples make the bound of :func:`threshold_for` certain.
+
+    Args:
+        max_false_unseen: 0..1, neither.
+    """
+    return math.ceil(round((1 - max_false_unseen) / max_false_unseen, 9))
