@@ -121,6 +121,18 @@ def test_a_source_without_paths_has_the_origin_that_it_is_given(job, tmp_path, o
     assert line.get("unseen", "") == ("" if task else "it belongs to no task")
 
 
+def test_attributes_are_found_in_the_origin_too(job, tmp_path):
+    by_light = Chosen(
+        name="TaskDefinitionByDataAttr",
+        parameters={"pattern": "^(?P<site>[^/]+)/(?P<light>day|night)", "attribute": ["light"]},
+    )
+    base = routing({"day": "a", "night": "b"}).model_copy(update={"definition": by_light})
+    release(job, tmp_path, "first", MEMBERS, base)
+    images = sites(tmp_path / "images", a=2)
+    lines, _ = run(tmp_path, images, origin="site-9/night")
+    assert [line["task"] for line in lines] == ["night", "night"]
+
+
 def test_one_member_of_a_knowledge_base_can_be_run_alone(job, tmp_path):
     release(job, tmp_path, "first", {"shared": "s1", "a": "a1"})
     lines, _ = run(tmp_path, sites(tmp_path / "images", new=2), member="a")

@@ -40,6 +40,7 @@ from components.core.lifelong.plug_points import (
     unseen_policies,
 )
 from components.core.lifelong.samples import Projection, Samples, shrunk_covariance
+from components.core.lifelong.task_definition import task_name
 from components.core.lifelong.unseen_detection import samples_needed, threshold_for
 from components.core.manifest import Manifest
 from components.core.masks import read_mask
@@ -81,6 +82,18 @@ def test_tasks_by_attribute_are_named_by_what_the_pattern_finds():
     assert by_folder.assign(samples(["site-a/1.jpg", "site-b/x/2.jpg", "3.jpg"]), {}) == ["site-a", "site-b", None]
     by_light = make(task_definitions, "TaskDefinitionByDataAttr", {"pattern": "(day|night)"})
     assert by_light.assign(samples(["a/night/1.jpg", "a/dusk/1.jpg"]), {}) == ["night", None]
+
+
+def test_named_groups_are_attributes_and_each_combination_of_values_is_a_task():
+    pattern = r"^(?P<site>[^/]+)/(?:.*_)?(?P<light>day|night)"
+    given = samples(["site-a/0_day.jpg", "site-a/night/1.jpg", "site-b/2_day.jpg", "site-b/fog.jpg", "2_day.jpg"])
+    by_both = make(task_definitions, "TaskDefinitionByDataAttr", {"pattern": pattern})
+    assert by_both.assign(given, {}) == ["site-a_day", "site-a_night", "site-b_day", None, None]
+    by_light = make(task_definitions, "TaskDefinitionByDataAttr", {"pattern": pattern, "attribute": ["light"]})
+    assert by_light.assign(given, {}) == ["day", "night", "day", None, None]
+    with pytest.raises(InputError, match="attribute weather: no group of the pattern has this name; named .* site, li"):
+        make(task_definitions, "TaskDefinitionByDataAttr", {"pattern": pattern, "attribute": ["weather"]})
+    assert len({task_name("a_b", "c"), task_name("a", "b_c"), task_name("a", "b", "c")}) == 3
 
 
 def test_different_values_never_become_one_task():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from components.core.lifelong.plug_points import State, TaskDefinition, task_definitions
 from components.core.lifelong.samples import Floats, Projection, Samples, Task, distances, rounded
@@ -15,18 +15,21 @@ from components.core.lifelong.samples import Floats, Projection, Samples, Task, 
 _ROOM = 1.5  # a cluster reaches this much farther than the samples that made it
 
 
-def task_name(value: object) -> str:
-    """A value as the name of a task; where letters must be replaced, a digest keeps different values apart."""
-    text = str(value)
-    plain = re.sub(r"[^A-Za-z0-9._-]", "-", text).lstrip("._-")[:40]
+def task_name(*values: object) -> str:
+    """One value, or several, as the name of a task; where letters must be replaced, a digest keeps names apart."""
+    texts = [str(value) for value in values]
+    text = "_".join(texts)
+    parts = texts if len(texts) == 1 else [one.replace("_", "-") for one in texts]
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", "_".join(parts)).lstrip("._-")[:40]
     if plain == text and plain != "shared":
         return plain
-    return f"{plain or 'task'}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"{plain or 'task'}-{hashlib.sha256('/'.join(texts).encode()).hexdigest()[:6]}"
 
 
-def _one_group(pattern: str) -> str:
-    if re.compile(pattern).groups != 1:
-        raise ValueError("must have exactly one group, in parentheses")
+def _groups(pattern: str) -> str:
+    compiled = re.compile(pattern)
+    if compiled.groups != max(len(compiled.groupindex), 1):
+        raise ValueError("must have exactly one group, in parentheses, or named groups alone, (?P<name>...)")
     return pattern
 
 
@@ -34,18 +37,34 @@ def _one_group(pattern: str) -> str:
 class TaskDefinitionByDataAttr(TaskDefinition):
     """A task for each value that a pattern finds in a column of the manifest; no task where it finds none.
 
+    With named groups a sample has several attributes, and each combination of their values is a task.
+
     Attributes:
         column: ``source`` (the path in the feed), or ``group``.
-        pattern: regular expression with one group; by default the first folder of a path.
+        pattern: regular expression with one group, or with named ones; by default the first folder of a path.
+        attribute: the named groups that make a task; all where it is empty.
     """
 
     column: Literal["source", "group"] = "source"
-    pattern: Annotated[str, AfterValidator(_one_group)] = r"^([^/]+)/"
+    pattern: Annotated[str, AfterValidator(_groups)] = r"^([^/]+)/"
+    attribute: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _known_attributes(self) -> Self:
+        there = re.compile(self.pattern).groupindex
+        if unknown := [name for name in self.attribute if name not in there]:
+            raise ValueError(
+                f"attribute {', '.join(unknown)}: no group of the pattern has this name; "
+                f"named groups are {', '.join(there) or 'none'}"
+            )
+        return self
 
     def assign(self, samples: Samples, state: State) -> list[Task]:
         """See the base class."""
+        groups = self.attribute or tuple(re.compile(self.pattern).groupindex) or (1,)
         found = [re.search(self.pattern, value) for value in samples.columns[self.column]]
-        return [task_name(match[1]) if match and match[1] else None for match in found]
+        values = [[match[group] for group in groups] if match else [""] for match in found]
+        return [task_name(*of_sample) if all(of_sample) else None for of_sample in values]
 
 
 @task_definitions.register("TaskDefinitionByOrigin")

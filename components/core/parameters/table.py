@@ -785,7 +785,9 @@ class LifelongSettings(Parameters):
         " `TaskDefinitionByOrigin`, `TaskDefinitionByCluster`, or a plug-in.",
     )
     task_parameters: dict[str, Any] = Field(
-        {}, description='Its parameters, such as `{"pattern": "(day|night)"}`; by default the first folder of a path.'
+        {},
+        description='Its parameters, such as `{"pattern": "(day|night)"}`, or a pattern with named groups for several'
+        " attributes; by default the first folder of a path.",
     )
     task_allocation: str = Field(
         "definition",
