@@ -114,6 +114,10 @@ class CloudClient:
                 f"cloud address {shown(url)!r}: give http://HOST:PORT or https://HOST:PORT; the token goes into "
                 "EDGE_CLOUD_TOKEN"
             )
+        if "/v1/models" in parts.path:
+            raise InputError(
+                f"cloud address {shown(url)!r}: give it without /v1/models/..., which is added with the name of the model"
+            )
         if tls and tls != Tls() and parts.scheme != "https":
             raise InputError(f"cloud address {shown(url)!r}: certificates need TLS: give https://HOST:PORT")
         self.circuit = CircuitBreaker(clock)
@@ -141,7 +145,7 @@ class CloudClient:
         try:
             status, body = self._post(data, kind)
             if status != 200:
-                raise CloudError(_refusal(status, body), refused=status in _REFUSALS)
+                raise CloudError(self._refusal(status, body), refused=status in _REFUSALS)
             answer = Answer.decode(body, width, height)
             answer.detections(classes)
         except (HTTPError, InputError, CloudError) as error:
@@ -192,11 +196,11 @@ class CloudClient:
             return f"{reason_of(error)}; it may ask for a client certificate: give --cloud-cert and --cloud-key"
         return reason_of(error)
 
-
-def _refusal(status: int, body: bytes) -> str:
-    if 300 <= status < 400:
-        return f"HTTP {status}, a redirect: give the address of the cloud server itself"
-    if status in (401, 403):
-        return f"HTTP {status}, the token was rejected: set EDGE_CLOUD_TOKEN to the server's CLOUD_TOKEN"
-    said = " ".join(body[:200].decode("utf-8", "replace").split())
-    return f"HTTP {status} ({said})" if said else f"HTTP {status}"
+    def _refusal(self, status: int, body: bytes) -> str:
+        if 300 <= status < 400:
+            return f"HTTP {status}, a redirect: give the address of the cloud server itself"
+        if status in (401, 403):
+            problem = "the token was rejected" if "Authorization" in self._headers else "a token is required"
+            return f"HTTP {status}, {problem}: set EDGE_CLOUD_TOKEN to the server's CLOUD_TOKEN"
+        said = " ".join(body[:200].decode("utf-8", "replace").split())
+        return f"HTTP {status} ({said})" if said else f"HTTP {status}"

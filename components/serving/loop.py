@@ -103,7 +103,7 @@ class EdgeLoop:
         """The next image, once there is a model to look at it with; for a knowledge base also those behind it."""
         model = self._change_model()
         if model is None:
-            self._tell("no model yet", "waiting until the job has a champion")
+            self._tell("no model yet", "waiting for one; a job has none before its first champion")
             self._metrics.alive()
             stop.wait(_TURN_SECONDS)
             return []

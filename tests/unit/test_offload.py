@@ -201,6 +201,18 @@ def test_an_address_that_cannot_be_is_told_without_its_secrets(url):
     assert "secret" not in str(told.value)
 
 
+def test_an_address_is_given_without_the_path_of_the_prediction():
+    with pytest.raises(InputError, match="give it without /v1/models/"):
+        CloudClient("http://cloud/edge/v1/models/model:predict", "", 1.0)
+
+
+@pytest.mark.parametrize(("token", "said"), [("", "a token is required"), ("wrong", "the token was rejected")])
+def test_a_missing_token_is_told_from_a_wrong_one(fake, token, said):
+    fake.status = 401
+    with pytest.raises(CloudError, match=f"HTTP 401, {said}: set EDGE_CLOUD_TOKEN"):
+        CloudClient(fake.url, token, 1.0).ask(jpeg(IMAGE), "image/jpeg", 80, 60, CLASSES)
+
+
 def test_the_client_says_what_is_wrong_itself(fake):
     fake.status = 404
     with pytest.raises(CloudError, match="HTTP 404"):
