@@ -115,9 +115,7 @@ class CloudClient:
                 "EDGE_CLOUD_TOKEN"
             )
         if "/v1/models" in parts.path:
-            raise InputError(
-                f"cloud address {shown(url)!r}: give it without /v1/models/..., which is added with the name of the model"
-            )
+            raise InputError(f"cloud address {shown(url)!r}: give it without /v1/models/..., which is added")
         if tls and tls != Tls() and parts.scheme != "https":
             raise InputError(f"cloud address {shown(url)!r}: certificates need TLS: give https://HOST:PORT")
         self.circuit = CircuitBreaker(clock)

@@ -1,8 +1,9 @@
 """``python -m components.serving.cloud_server``: answers edge workers with the big model of a job, and follows it.
 
-It stands on Starlette and uvicorn, two packages, and speaks KServe's protocol by itself. KServe's own ModelServer would
-bring 28 packages into the environment and hold psutil below 6; what it adds beside the protocol is gRPC and a list of
-models, which this server has no use for. In an InferenceService it runs as a custom predictor.
+It stands on Starlette and uvicorn, which takes the event loop of uvloop for its own, and speaks KServe's protocol by
+itself. KServe's own ModelServer would bring 28 packages into the environment and hold psutil below 6; what it adds
+beside the protocol is gRPC and a list of models, which this server has no use for. In an InferenceService it runs as a
+custom predictor.
 
 Every option can be given as an environment variable: ``--job-root`` as ``CLOUD_JOB_ROOT`` and so on. The token is read
 from ``CLOUD_TOKEN`` alone, since command lines can be read by others.
