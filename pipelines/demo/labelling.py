@@ -43,15 +43,17 @@ class Size:
         first_epochs: of the training from nothing.
         epochs: of the round.
         image_size: pixels.
+        min_map50: of the first model, which has to propose something.
     """
 
-    scenes: int = 240
+    scenes: int = 480
     frames: int = 100
     examples: int = 40
     budget: int = 30
-    first_epochs: int = 10
+    first_epochs: int = 18
     epochs: int = 6
     image_size: int = 160
+    min_map50: float = 0.05
 
 
 def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, size: Size | None = None) -> Path:
@@ -90,7 +92,7 @@ class _Story:
             done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY])
             assert done
             self._feed.add(f"images/{number:04d}.jpg", data.tobytes(), boxes)
-        self._turn(self._size.first_epochs, min_map50=0.0)
+        self._turn(self._size.first_epochs, min_map50=self._size.min_map50)
         print("\n2. Night falls: hard examples go to Label Studio", flush=True)
         camera = Camera(self._folder / "camera.avi", NIGHT, self._size.frames, self._seed + 100)
         with edge_worker(NODE, self._root, camera, self._folder / "edge") as worker:
@@ -115,7 +117,7 @@ class _Story:
         settings |= {
             "feed_url": str(self._feed.index), "seed": self._seed, "epochs": epochs,
             "image_size": str(self._size.image_size), "label_studio_url": self._server.address,
-            "trigger_conditions": ["num_of_samples >= 1"],
+            "trigger_conditions": ["num_of_samples >= 1"], "rollout_timeout": 0.0,  # the worker has ended by then
         }  # fmt: skip
         self._run(incremental_learning, **SETTINGS | settings)
 
