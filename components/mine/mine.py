@@ -150,7 +150,7 @@ def mine(
         other.check_kind(champion)
     view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
     lists = list(read_lists(job.store))
-    worth = worth_of_mining(lists, known) if known else None
+    worth = worth_of_mining(lists, known, job.store) if known else None
     drawn = min(worth.random_fraction(random_fraction), 1 - empty_fraction) if worth else random_fraction
     selection = choose(
         view.seen,
@@ -207,7 +207,7 @@ def mine(
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs", masks),
-        *report.answered(label_feedback(lists, known) if known else [], worth),
+        *report.answered(label_feedback(lists, known, job.store) if known else [], worth),
     ]
     return Mined(wanted, selection.picks, counts, masks, sections)
 

@@ -52,9 +52,13 @@ def answered(tally: Sequence[LabelFeedback], worth: Worth | None) -> list[Sectio
     """What the labels say that have come since; nothing while there are none."""
     if not tally:
         return []
-    headers = ("chosen by", "requested", "labelled", "errors per image", "mean score")
+    of_masks = any(one.of_masks for one in tally)
+    headers = ("chosen by", "requested", "labelled", "wrong pixels" if of_masks else "errors per image", "mean score")
     caption = (
-        "Errors are missed boxes and false positives of the model that made the request, at the confidence it "
+        "Wrong pixels are the fraction of the labelled ones that the model which made the request had given another "
+        "class. The ranking pays off if the hardest images have more of them than the random ones."
+        if of_masks
+        else "Errors are missed boxes and false positives of the model that made the request, at the confidence it "
         "was deployed with. The ranking pays off if the hardest images have more errors than the random ones."
     )
     rows = [(one.share, one.asked, one.labelled, one.mistakes, one.score) for one in tally]
@@ -67,6 +71,12 @@ def worth_in_words(worth: Worth | None) -> str:
     if worth is None:
         return f"The ranking is compared with chance once {FEWEST} mined and {FEWEST} random images are labelled."
     mined, random = worth.images
+    if worth.of_masks:
+        return (
+            f"Labels of mined images corrected {worth.mined:.1%} of their pixels, those of random images "
+            f"{worth.random:.1%} ({mined} and {random} images); the difference is {worth.low:+.1%} to "
+            f"{worth.high:+.1%} with 95 % confidence. " + _CONSEQUENCES[worth.verdict]
+        )
     return (
         f"Labels of mined images corrected {worth.mined:.2f} errors per box, those of random images "
         f"{worth.random:.2f} ({mined} and {random} images); the difference is {worth.low:+.2f} to "

@@ -47,13 +47,13 @@ def label_studio(program: Path, folder: Path, document_root: Path, port: int = 0
         port: that it listens on; 0: any.
 
     Raises:
-        InputError: there is no such program, or it does not start.
+        InputError: there is no such program, the port is in use, or it does not start.
     """
     if not program.is_file():
         raise InputError(f"{program}: no Label Studio there: run make demo-labelling, which installs it")
     folder.mkdir(parents=True, exist_ok=True)
     document_root.mkdir(parents=True, exist_ok=True)
-    port = port or _free_port()
+    port = _free_port(port)
     server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(20), secrets.token_urlsafe(12))
     command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     log = folder / "server.log"
@@ -98,7 +98,12 @@ def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise InputError(f"Label Studio did not start: see {log}")
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """A port that nothing listens on; asked for a port in use, the server would quietly take another."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise InputError(f"port {wanted} cannot be used ({error.strerror}): give another with --port") from error
         return int(probe.getsockname()[1])

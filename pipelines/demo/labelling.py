@@ -74,6 +74,7 @@ def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, siz
         InputError: there is something else in the folder, the server does not start, or nobody has labelled anything.
     """
     clear(folder)
+    print("\nLabel Studio starts; the first time it makes its database, which takes a minute or more", flush=True)
     with label_studio(program, folder / "label-studio", folder / "job", port) as server:
         os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
         return _Story(folder, server, seed, size or Size()).play(by_api)
@@ -105,7 +106,12 @@ class _Story:
             print(f"labelled {_stand_in(studio, project, self._truths(camera))} images by API", flush=True)
         else:
             print(f"log in as {USER} with the password {self._server.password}, and label some images;")
-            input("then press Enter here to train on them: ")
+            try:
+                input("then press Enter here to train on them: ")
+            except EOFError:
+                raise InputError(
+                    "there is no terminal to press Enter in: let the demo label by itself, with --by-api"
+                ) from None
         print("\n4. A round learns from the labels", flush=True)
         before = self._job.read()[0].round
         self._turn(self._size.epochs, gate_conditions=["recent.map50_delta > -1"])

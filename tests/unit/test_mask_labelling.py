@@ -16,6 +16,7 @@ from components.core.job.label_requests import MASKS, FoundMask, LabelRequests, 
 from components.core.label_studio import brush
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, find_project
+from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask, read_mask
 from components.core.stores.open import open_store, split
 from components.ingest.answers import fetch_answers
@@ -26,6 +27,8 @@ from components.ingest.label_agreement import mask_agreement
 from components.ingest.regions import paint
 from components.label.label import label
 from components.label.send import check_predictions, send
+from components.mine.label_feedback import label_feedback, worth_of_mining
+from components.mine.report import worth_in_words
 from tests.fake_label_studio import LEGACY, fake_label_studio
 from tests.unit.test_label import asked
 
@@ -351,6 +354,37 @@ def test_how_much_of_the_proposed_masks_was_kept_is_told_by_class(studio, root, 
     assert car.iou == pytest.approx(0.5)
     assert road.kept == pytest.approx((street() == 0).sum() / (changed == 0).sum())
     assert (sky.kept, sky.iou) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("is_mined_worse", [True, False])
+def test_the_experiment_compares_the_pixels_that_masks_of_mined_and_random_images_corrected(
+    root, tmp_path, is_mined_worse
+):
+    store = open_store(root)
+    request_masks(root, [street(offset) for offset in range(24)])
+    (wanted,) = read_lists(store)
+    shares = ["random" if place % 2 else "hardest" for place in range(24)]
+    images = tuple(
+        image.model_copy(update={"share": share}) for image, share in zip(wanted.images, shares, strict=True)
+    )
+    write_list(store, wanted.model_copy(update={"images": images}))
+    rows = []
+    for place, image in enumerate(images):
+        final = street(place)
+        if (image.share == "hardest") == is_mined_worse:
+            final[50:60] = NUMBERS["car"]  # of 64 rows
+        store.write(key := f"blobs/00/{place}.png", encode_mask(final))
+        rows.append({"id": image.id, "uri": image.uri, "width": WIDTH, "height": HEIGHT, "split": "", "group": image.id,
+                     "source": "", "round": 1, "annotations": None, "mask": store.uri_of(key)})  # fmt: skip
+    known = Manifest.of(rows, CLASSES)
+    worth = worth_of_mining(read_lists(store), known, store)
+    changed = 10 * WIDTH / (HEIGHT * WIDTH - 16)
+    assert (worth.mined, worth.random) == pytest.approx((changed, 0) if is_mined_worse else (0, changed))
+    assert worth.verdict == ("pays" if is_mined_worse else "does not pay")
+    assert worth.random_fraction(0.1) == (0.1 if is_mined_worse else 0.5)
+    assert "of their pixels, those of random images" in worth_in_words(worth)
+    tally = {one.share: one.mistakes for one in label_feedback(read_lists(store), known, store)}
+    assert tally["hardest"] == pytest.approx(worth.mined)
 
 
 # --- files ---
