@@ -51,12 +51,13 @@ class Page:
             self.call("Input.dispatchKeyEvent", type=kind, key=digit, text=text, code=f"Digit{digit}",
                       windowsVirtualKeyCode=ord(digit))  # fmt: skip
 
-    def drag(self, points):
-        """Press the mouse at the first of some points and move it over the others."""
-        kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
-        for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
+    def drag(self, start, end, steps=10):
+        """Press the mouse at a point, move it to another as slowly as a hand does, and let it go."""
+        moves = [[a + (b - a) * step / steps for a, b in zip(start, end, strict=True)] for step in range(1, steps + 1)]
+        for kind, (x, y) in [("mousePressed", start), *(("mouseMoved", at) for at in moves), ("mouseReleased", end)]:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
                       buttons=int(kind != "mouseReleased"))  # fmt: skip
+            time.sleep(0.05)
 
     def until(self, expression, seconds=120):
         """Wait until an expression is true, or not empty; its value then."""

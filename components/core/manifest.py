@@ -178,6 +178,13 @@ class Manifest:
         """The classes that were not labelled in each sample, in table order."""
         return [frozenset(numbers or ()) for numbers in self.table["unlabelled_classes"].to_list()]
 
+    @property
+    def has_only_masks(self) -> bool:
+        """Whether there are labels, and all of them are masks."""
+        has = self.table.select(pl.col("mask").is_not_null().any(), pl.col("annotations").is_not_null().any())
+        masks, boxes = has.row(0)
+        return bool(masks and not boxes)
+
     def truths(self) -> list[Detections]:
         """The labelled boxes of each sample, in table order; none for an unlabelled sample."""
         return [truth(annotations) for annotations in self.table["annotations"].to_list()]

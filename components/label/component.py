@@ -12,7 +12,7 @@ def label(
     round_number: int = -1,
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> str:
-    """Hand the images that `mine` asked for to people, with the model's boxes to correct.
+    """Hand the images that `mine` asked for to people, with the model's boxes or masks to correct.
 
     With `label_studio_url` they become tasks in Label Studio, and `trigger` and `collect` fetch what has been answered.
     Otherwise they become files in the format of a labelling tool, whose labels come back through the job's feed. Each

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -115,7 +115,8 @@ def infer(
     if handling.warns(len(unseen), len(routes)):
         log.warning("%d of %d new images are unseen: %s", len(unseen), len(routes), unseen[0])
     wanted = Manifest(pl.concat([samples.table, missed.samples.table]), samples.classes)
-    requests = _requests(base, state, wanted, [*routes, *missed.routes], unseen_budget)
+    labels: Literal["boxes", "masks"] = "masks" if (job.manifest(state, cache) or samples).has_only_masks else "boxes"
+    requests = _requests(base, state, wanted, [*routes, *missed.routes], unseen_budget, labels)
     return Inferred(routes, lines, requests, base.policy, len(before.routes), len(recognised.routes))
 
 
@@ -184,6 +185,7 @@ def _requests(
     samples: Manifest,
     routes: list[Route],
     budget: int,
+    labels: Literal["boxes", "masks"],
 ) -> LabelRequests:
     rows = list(samples.rows())
     unseen = [place for place, route in enumerate(routes) if route.unseen]
@@ -199,5 +201,10 @@ def _requests(
         for place in ranked
     ]
     return LabelRequests(
-        round=state.round, model=state.champion, miner=base.unseen.name, classes=samples.classes, images=tuple(images)
+        round=state.round,
+        model=state.champion,
+        miner=base.unseen.name,
+        labels=labels,
+        classes=samples.classes,
+        images=tuple(images),
     )

@@ -203,7 +203,7 @@ def mine(
         "budget": f"{label_budget} {label_budget_in}",
         "random fraction": drawn,
         "shortlist": shortlist,
-        **({"proposed boxes": f"from {other.uri}"} if other else {}),
+        **({"proposals": f"from {other.uri}"} if other else {}),
     }
     sections = [
         report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs", masks),
@@ -237,11 +237,7 @@ def _ranker(runtime: str, folder: Path, task: Task[Any, Any]) -> Detector | Netw
 
 def _needs_masks(model: object, known: Manifest | None) -> bool:
     """Whether people are to mark pixels: as the model does, or without one as the labels are that the job has."""
-    if model is not None or known is None:
-        return isinstance(model, NetworkSegmenter)
-    labels = known.table.select(pl.col("mask").is_not_null().any(), pl.col("annotations").is_not_null().any())
-    has_masks, has_boxes = labels.row(0)
-    return bool(has_masks and not has_boxes)
+    return isinstance(model, NetworkSegmenter) if model is not None or known is None else known.has_only_masks
 
 
 def vectors_of(embed: Embed, cache_folder: Path) -> Vectors:

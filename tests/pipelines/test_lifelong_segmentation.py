@@ -9,6 +9,7 @@ import pytest
 
 from components.core.bundle import Bundle
 from components.core.job.job import Job
+from components.core.job.label_requests import read_lists
 from components.core.lifelong.knowledge_base import KnowledgeBase
 from components.core.manifest import Manifest
 from components.core.masks import encode_mask
@@ -95,10 +96,11 @@ def test_segmentation_learns_a_task_after_the_other(rounds):
 
 
 def test_streets_of_an_unseen_task_are_known_again_once_it_is_learned(rounds):
-    _, (_, (second, *_), (third, *_)) = rounds
+    folder, (_, (second, *_), (third, *_)) = rounds
     at_night = [json.loads(line) for line in Path(second["results"].path).read_text().splitlines()]
     assert len(at_night) == 6
     assert {line["unseen"] for line in at_night} == {"task real is not known"}
+    assert all(wanted.labels == "masks" for wanted in read_lists(Job.open(str(folder / "job")).store))
     assert all(0.99 < sum(line["found"].values()) <= 1.01 for line in at_night if "classes" not in line["found"])
     again = [json.loads(line) for line in Path(third["results"].path).read_text().splitlines()]
     arrived = Manifest.read(third["arrivals"].path)

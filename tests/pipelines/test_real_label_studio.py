@@ -150,7 +150,7 @@ def test_a_person_sees_masks_draws_with_the_brush_and_submits_them(studio, serve
             "return Math.abs(r.width * 64 / 96 - r.height) < 3 && r.width > 300 && [r.x, r.y, r.width, r.height]})()"
         )
         page.press("2")  # the brush of a car
-        page.drag([(left + x * width, top + y * height) for x, y in ((0.6, 0.2), (0.75, 0.45), (0.9, 0.7))])
+        page.drag((left + 0.6 * width, top + 0.2 * height), (left + 0.9 * width, top + 0.7 * height))
         page.until("document.querySelectorAll('[class*=tree__node_type]').length == 4")
         page.value("[...document.querySelectorAll('button')].filter(b => b.innerText == 'Submit').map(b => b.click())")
         page.until("[...document.querySelectorAll('button')].some(b => b.innerText == 'Update')")

@@ -71,6 +71,20 @@ def test_a_mask_is_a_label_too(tmp_path):
     assert [len(truth) for truth in read.truths()] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("rows", "only_masks"),
+    [
+        ([row(1, None) | {"mask": "file:///m.png"}, row(2, None)], True),
+        ([row(1, None) | {"mask": "file:///m.png"}, row(2, [])], False),
+        ([row(1, [])], False),
+        ([row(1, None)], False),
+        ([], False),
+    ],
+)
+def test_a_job_whose_labels_are_all_masks_is_known(rows, only_masks):
+    assert Manifest.of(rows, ("hat",)).has_only_masks is only_masks
+
+
 def test_a_manifest_from_before_there_were_masks_is_read(tmp_path):
     manifest = Manifest.of([row(1, [BOX]), row(2, None)], ["helmet", "head"])
     manifest.table.drop("mask").write_parquet(tmp_path / "m.parquet", metadata={"classes": '["helmet", "head"]'})
