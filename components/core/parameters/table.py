@@ -895,7 +895,8 @@ class MineSettings(Parameters):
         "entropy-sum",
         min_length=1,
         description="Rule that ranks the other images: `entropy-sum`, `entropy`, `margin`, `IBT`, `Threshold`, "
-        "`CrossEntropy`, `novelty`, `Random`, or a miner of a plug-in. A segmentation ranks by the entropy of the pixels.",
+        "`CrossEntropy`, `novelty`, `Random`, or a miner of a plug-in. A segmentation ranks by the entropy of its "
+        "pixels.",
     )
     miner_parameters: dict[str, Any] = Field(
         {}, description='Parameters of that rule, such as `{"boxes": "mean"}` of `entropy`.'
@@ -913,8 +914,8 @@ class MineSettings(Parameters):
     )
     prelabel_job: str = Field(
         "",
-        description="Root of another job whose champion, such as a larger model, proposes the boxes or masks that people "
-        "correct; empty for this job's.",
+        description="Root of another job whose champion, such as a larger model, proposes the boxes or masks that "
+        "people correct; empty for this job's.",
     )
 
     @model_validator(mode="after")
