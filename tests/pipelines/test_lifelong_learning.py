@@ -12,6 +12,7 @@ from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.job.label_requests import read_lists
 from components.core.lifelong.knowledge_base import KnowledgeBase
+from components.core.lifelong.plug_points import PLUG_POINTS
 from components.core.manifest import Manifest
 from components.core.reports.page import read_sections
 from components.deploy.pointer import publish_pointer
@@ -190,6 +191,32 @@ def test_a_rare_task_falls_back_to_the_shared_model_and_says_so(tmp_path):
     assert "fog" not in made["names"] and "fog" not in release.members
     assert base.tasks["fog"].member == "shared"
     assert "training samples, and a model of its own needs 4" in base.tasks["fog"].why
+
+
+def test_a_users_file_can_have_a_plug_in_for_every_plug_point(tmp_path, capsys):
+    feed, points = tmp_path / "feed", [point for point in PLUG_POINTS if point != "task_definition"]
+    arrive(feed, "day", 16, seed=1)
+    arrive(feed, "night", 16, seed=2)
+    arrive(feed, "harbour", 2, seed=3, labelled=False, brightness=2.0)
+    own = {
+        "task_relation": {"of": "light"}, "task_update": {"why": "as we please"}, "task_allocation": {"dim": 0.3},
+        "task_remodeling": {"also": "shared"}, "inference_integration": {"least": 0.1},
+        "unseen_detection": {"scale": 3}, "unseen_allocation": {"to": "dark"}, "unseen_policy": {"most": 0},
+        "re_recognition": {"factor": 0.4},
+    }  # fmt: skip
+    assert own.keys() == set(points)
+    made = learn(
+        feed, tmp_path, "run-1", plugins="tests.site_estimator,tests.own_rules", task_definition="own",
+        task_parameters={"dark": "night"}, plug_in_parameters=own, keep_conditions=[], **dict.fromkeys(points, "own"),
+    )  # fmt: skip
+    _, release, base = champion(tmp_path)
+    assert set(release.members) == {"shared", "dark", "light"}
+    assert (base.allocation.name, base.remodeling.name, base.integration.name) == ("own", "own", "own")
+    assert base.rounds[0].scores["dark"] > 0.9
+    lines = [json.loads(line) for line in Path(made["results"].path).read_text().splitlines()]
+    assert [bool(line["unseen"]) for line in lines] == [True, True]
+    assert {line["member"] for line in lines} == {"dark"}
+    assert "2 of 2 new images are unseen" in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_be_converted_does_not_answer(tmp_path):
