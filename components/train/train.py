@@ -110,6 +110,7 @@ def train(
     settings = deciding_settings(
         job_root, estimator=estimator, base_model=base_model, initial_model=initial_model, epochs=epochs,
         image_size=image_size, batch=batch, patience=patience, seed=seed, estimator_options=estimator_options,
+        about=about,
     )  # fmt: skip
     blobs = cache_folder(job_root) / "blobs"
     key = training_key(manifest, settings, round_number)
@@ -133,7 +134,6 @@ def train(
             "manifest": digest_of(manifest),
             "samples": {split: len(found.manifest) for split, found in samples.items()} if epochs else {},
             "experiment_labels": dict(parse_labels(experiment_labels)),
-            **(about or {}),
         }
         bundle = _save(model, output, parse_image_size(image_size), confidence_threshold, nms_threshold, lineage)
         check_classes(bundle, manifest)
@@ -349,6 +349,7 @@ def deciding_settings(job_root: str, **training: Any) -> dict[str, Any]:
         **{name: training[name] for name in _DECIDING},
         "base_model": base,
         "estimator_options": dict(training.get("estimator_options") or {}),
+        **(training.get("about") or {}),  # two tasks with the same samples are trained at the same time
     }
 
 

@@ -23,7 +23,7 @@ from components.core.manifest import Manifest
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import LocalSamples
-from components.train.train import train, training_key
+from components.train.train import deciding_settings, train, training_key
 from tests.images import job_with_images
 
 SIZES = {"train": 16, "val": 6, "test": 6}
@@ -240,6 +240,22 @@ def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another run is training the same model"):
             train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **QUICK, seed=9)
+
+
+def test_two_tasks_with_the_same_samples_are_two_trainings(job, tmp_path):
+    """A job of lifelong learning with one task trains it and the shared model on the same samples, at the same time."""
+    _, manifest = job
+    given = {**QUICK, "epochs": 1, "seed": 9}
+    more = {"estimator": "yolo", "patience": 50, "about": {"task": "shared"}}
+    deciding = deciding_settings(str(tmp_path / "j"), **given, **more)
+    folder = own_folder(str(tmp_path / "j")) / "training" / training_key(manifest, deciding)
+    folder.mkdir(parents=True)
+    with folder.with_suffix(".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another run is training the same model"):
+            train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **given, about={"task": "shared"})
+        trained = train(manifest, tmp_path / "m", job_root=str(tmp_path / "j"), **given, about={"task": "day"})
+    assert trained.bundle.lineage["task"] == "day"
 
 
 def test_layout_links_images_and_leaves_blobs_alone(tmp_path):
