@@ -277,7 +277,7 @@ def test_a_benchmark_of_ianvs_runs(here):
     copy_ianvs(here)
     arrive_in_groups(here / "PCB-AoI" / "train_data", "first", "second")
     arrive_in_groups(here / "PCB-AoI" / "test_data", "third")
-    small = SMALL_BENCHMARK | {"algorithms": json.dumps([BRIGHTNESS]), "job_root": "job"}
+    small = SMALL_BENCHMARK | {"algorithms": json.dumps([BRIGHTNESS]), "data_format": "auto", "job_root": "job"}
     said = run([*command.words[3:], *(word for name, value in small.items() for word in ("-p", f"{name}={value}"))])
     assert "report: " in said
 
@@ -422,7 +422,6 @@ ELSEWHERE = {  # a word of a command, and the test that runs it
     "benchmarks/pcb-class.yaml": "tests/test_benchmarks.py",
     "sedna": "tests/pipelines/test_sedna_run.py",
     "my-helmets.yaml": "tests/compiled/test_own_pipeline.py",
-    "ianvs": "tests/unit/test_ianvs.py",
     "pip": "tests/unit/test_package.py",
     "kubectl": "tests/cluster/test_commands_on_a_cluster.py",
     "docker": "tests/docker/test_every_image.py",
