@@ -201,7 +201,7 @@ def _set_replicas(plan: Plan, spec: JointSpec) -> None:
 def _set_source(plan: Plan, source: str) -> None:
     """What edge workers look at that the pipeline starts."""
     if HIDDEN in redacted(source):
-        reason = "the address holds a password: put it into the secret edge_secret, as EDGE_SOURCE"
+        reason = "an address with a password goes into the secret edge_secret, as EDGE_SOURCE"
         plan.lose("edgeWorker", "env video_url", reason, "edge_source")
     elif source:
         plan.put("edge_source", source, "edgeWorker", "env video_url")

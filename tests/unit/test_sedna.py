@@ -162,7 +162,7 @@ def test_what_scales_and_places_the_two_workers_is_given_to_the_rollout(tmp_path
         "edgeWorker: hpa: one edge worker runs on every node",
         "edgeWorker: resources memory=64M",
         "edgeWorker: resources cpu=2",
-        "edgeWorker: env video_url: the address holds a password",
+        "edgeWorker: env video_url: an address with a password goes into the secret edge_secret",
     ):
         assert lost in losses(plan)
 
