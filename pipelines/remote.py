@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from components.core import parameters
 from components.core.errors import InputError
 from pipelines.interop.sedna_plan import Plan
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
@@ -65,8 +67,18 @@ def request(
     pipeline = pipeline if package_dir == _COMPILED else str(client.read_package(pipeline, package_dir).path)
     given = client.parse_arguments(client.read_package(pipeline), parameter or [], parameters_from(params))
     say_renamed(given)
+    _warn_of_unknown(given)
     how = {"experiment": experiment, "service_account": service_account, "pipeline_root": pipeline_root}
     return pipeline, given, how
+
+
+def _warn_of_unknown(given: Mapping[str, Any]) -> None:
+    """Warn of names that no registry of this machine has; with ``plugins`` the container images may have more."""
+    from pipelines.plugged import unknown_entries
+
+    named = parameters.flat(given)
+    for line in [] if named.get("plugins") else unknown_entries(named):
+        print(f"warning: {line} (setup ends the run unless the container images have it)", file=sys.stderr)
 
 
 def takes(group: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

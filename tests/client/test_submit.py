@@ -2,6 +2,7 @@ import datetime
 import ipaddress
 import json
 import logging
+import re
 import ssl
 import traceback
 import urllib.error
@@ -13,6 +14,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from kfp.client import Client
 from typer.testing import CliRunner
 
 from components.core.errors import InputError
@@ -156,6 +158,19 @@ def test_a_wrong_parameter_is_told_before_anything_is_sent(api, cluster, given, 
     with pytest.raises(InputError, match=complaint):
         submit(cluster, "helmet-detection", ARGUMENTS | given)
     assert len(api.requests) == before
+
+
+def test_a_name_that_only_the_images_may_know_is_warned_of(api, monkeypatch, tmp_path):
+    monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    words = ["submit", "helmet-detection", "--host", api.url]
+    words += [word for name, value in ARGUMENTS.items() for word in ("-p", f"{name}={value}")]
+    said = CliRunner().invoke(app, [*words, "-p", "estimator=foo"])
+    assert said.exit_code == 0
+    assert re.search(
+        r"warning: estimator: .*'foo'.* \(setup ends the run unless the container images have it\)", said.output
+    )
+    assert "warning" not in CliRunner().invoke(app, [*words, "-p", "estimator=foo", "-p", "plugins=ours"]).output
+    assert "warning" not in CliRunner().invoke(app, [*words, "-p", "estimator=fpn"]).output
 
 
 def test_all_mistakes_are_told_at_once(package):
