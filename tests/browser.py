@@ -67,6 +67,14 @@ class Page:
             time.sleep(0.5)
         return found
 
+    def settled(self, expression):
+        """What an expression is once it has been the same, and not empty, for some seconds."""
+        seen = []
+        while len(seen) < 4 or len({json.dumps(one) for one in seen[-4:]}) > 1:
+            seen.append(self.until(expression))
+            time.sleep(1)
+        return seen[-1]
+
 
 @contextmanager
 def browser():

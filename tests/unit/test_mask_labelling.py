@@ -1,5 +1,6 @@
 """Masks that go to Label Studio as proposals, and come back as people have left them."""
 
+import base64
 import hashlib
 import json
 import re
@@ -139,6 +140,24 @@ def test_half_transparent_edges_are_marked_and_colours_do_not_matter():
     bits += "0" * (-len(bits) % 8)
     code = [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
     assert brush.decode(code, 1, 3).tolist() == [[True, False, True]]
+
+
+# What Label Studio 1.23.2 kept of a stroke from the middle to the lower right, drawn in Chromium over 96x64 pixels.
+STROKE = (
+    "AABgADkb/xLfAIzqNP4C7gEevH/xt/AXMAjXZ/+Nj4C5gEbdP/xrXAXMAjfI/+P8jROAuYBHDR/8fpGYcBcwCOTj/4+iMf4C5gEc"
+    "7H/x7kYrwFzAI6uP/jzow3gLeARg0eHH/x4cYNwFvAIw2POj/47GMC4C3gEYrHtR/8c5wFzAIx2Plj/44HgLmARk0ffH/xsPAXMA"
+    "jOZ/+NC4C5gEarH/x+MZLwFzAI4KP/j3YxfgLmAR1Uf/HoRhvAW8AjBI72P/jw4wbgLeARhkebH/x2PAXMAjE49mP/jn+AuYBGNR"
+    "8sf/HD8BcwCMoj8I/+Np4C5gEZtH7x/8aNwFzAI06P+j9IyngLmARvkf/HwRi/AXMAjpI/+PSjD+At4BGCR38f/HhxhHAW8AjCo8"
+    "mP/js+AuYBGJR60f/HPcBcwCMaj5Y/+OK4C5gEZPH4R/8bDwFzAIzOPxjluAu4BGORh3GycA"
+)
+
+
+def test_a_stroke_drawn_in_a_browser_is_read():
+    marked = brush.decode(base64.b64decode(STROKE), 64, 96)
+    rows, columns = np.nonzero(marked)
+    assert marked.sum() == 134  # as many as in the server's own export BRUSH_TO_NUMPY
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 45, 56, 85)
+    assert np.corrcoef(rows, columns)[0, 1] > 0.98
 
 
 def test_a_damaged_brush_is_refused():
