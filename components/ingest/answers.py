@@ -97,7 +97,10 @@ def _of_project(before: Answers | None, place: Place, project: Project) -> Answe
         return Answers(server=place.server, project=project.number)
     if (before.server, before.project) == (place.server, project.number):
         return before
-    return before.model_copy(update={"server": place.server, "project": project.number, "seen": "", "listed": None})
+    # A new task may have the number of one that is gone.
+    images = {id_: one.model_copy(update={"task": 0}) for id_, one in before.images.items()}
+    place_and_project = {"server": place.server, "project": project.number}
+    return before.model_copy(update={**place_and_project, "seen": "", "listed": None, "images": images})
 
 
 def _without_open(before: Answers | None) -> Answers | None:

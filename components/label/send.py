@@ -20,6 +20,7 @@ from components.core.errors import InputError, OutOfReachError
 from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.core.label_studio import brush
 from components.core.label_studio.addresses import Images, found_below, renew, shown_by_browsers
+from components.core.label_studio.answers import read_answers
 from components.core.label_studio.client import LabelStudio
 from components.core.label_studio.project import Place, Project, find_project, read_project
 from components.core.stores.open import Store, open_store
@@ -70,7 +71,8 @@ def send(
     there = _tasks(studio, project)
     renew(studio, store, project, [one.fields for one in there if not one.answered])
     waiting = sum(not one.answered for one in there)
-    known = {one.sample for one in there}
+    answers, _ = read_answers(store)  # those from a project that somebody has removed since are not asked for again
+    known = {one.sample for one in there} | (answers.answered() if answers else set())
     new = [image for image in wanted.images if image.id not in known]
     chosen = new[: max(0, label_queue - waiting)]
     boxes = _import(studio, store, project, wanted, chosen)
