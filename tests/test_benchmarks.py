@@ -138,10 +138,12 @@ def test_training_in_small(run):
 
 
 @pytest.mark.slow
-def test_selection_in_small(run, scenes, tmp_path):
-    small = ("--seeds", 1, "--weak", 10, "--image-size", 64, "--weak-epochs", 1, "--epochs", 1)
-    told = run("selection", scenes / "60.zip", "--folder", tmp_path, "--arms", "random,IBT@0.25", *small)
-    assert "IBT@0.25" in told
+def test_selection_in_small(run, tmp_path):
+    small = ("--images", 40, "--seeds", 0, "--image-size", 64, "--first-steps", 1, "--steps", 1)
+    told = run("selection", "drawn", "--folder", tmp_path, "--arms", "random,diversity,IBT", *small)
+    assert "| IBT |" in told
+    again = run("selection", "drawn", "--folder", tmp_path, "--arms", "random,diversity,IBT", *small)
+    assert again.splitlines() == told.splitlines()[-len(again.splitlines()) :]  # nothing is measured twice
 
 
 @pytest.mark.slow
