@@ -6,8 +6,6 @@ worker that was killed goes on after the last one it had finished. A live one (c
 
 from __future__ import annotations
 
-import os
-
 import cv2
 
 from components.core.errors import InputError
@@ -18,7 +16,6 @@ from components.serving.sources.folder import FolderSource
 from components.serving.sources.video import VideoSource
 
 STREAMS = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "udp", "rtp", "srt")
-_ERRORS_OF_FFMPEG = "8"  # the level of its log that only has what ends the program; sources say the rest themselves
 _POSSIBLE = (
     "a video file, a folder of images, the number of a camera (0) or its device (/dev/video0), or a stream "
     f"({', '.join(f'{scheme}://' for scheme in STREAMS)})"
@@ -35,8 +32,7 @@ def open_source(address: str) -> Source:
     Raises:
         InputError: there is nothing there, or it is none of these.
     """
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _ERRORS_OF_FFMPEG)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # sources themselves say what OpenCV warns of
     scheme = address.partition("://")[0].lower() if "://" in address else ""
     if address.isdigit():
         return CameraSource(int(address))
