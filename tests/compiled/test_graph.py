@@ -36,7 +36,7 @@ def drawn(name: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "most"), MOST.items())
 def test_edges_do_not_become_more(name, most):
-    assert len(drawn(name)) == most
+    assert len(drawn(name)) <= most
 
 
 def test_the_report_of_a_run_hangs_on_its_last_step_alone():
