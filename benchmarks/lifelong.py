@@ -11,6 +11,7 @@ lifelong    the knowledge base, as a round of ``lifelong-round`` makes it: a sha
             and one for each task; ``val`` chooses the model of each task, ``definition`` finds the task of an image
 router      the same models, tasks found by what an image looks like; ``val`` chooses the model for the images that each
             task is then given
+looks       the same, where the router does not know the size of an image
 
 All are measured on the same held-out images of every domain after every round. Recognition is measured when a domain
 first arrives: the area under the ROC curve of the scores that the knowledge base, which does not know the domain yet,
@@ -50,7 +51,7 @@ from components.core.cache import cache_folder  # noqa: E402
 from components.core.lifelong.appearance import LOOKS, NUMBERS  # noqa: E402
 from components.core.lifelong.knowledge_base import SHARED, Chosen, KnowledgeBase  # noqa: E402
 from components.core.lifelong.plug_points import make, task_allocations, unseen_detections  # noqa: E402
-from components.core.lifelong.samples import Projection  # noqa: E402
+from components.core.lifelong.samples import Projection, Samples  # noqa: E402
 from components.core.manifest import Manifest  # noqa: E402
 from components.core.masks import VOID, encode_mask  # noqa: E402
 from components.core.metrics.continual import continual_metrics  # noqa: E402
@@ -71,7 +72,7 @@ from components.train.train import train  # noqa: E402
 from pipelines.demo.streets import CLASSES as STREET_CLASSES  # noqa: E402
 from pipelines.demo.streets import write_streets  # noqa: E402
 
-METHODS = ("sequential", "replay", "retrain", "separate", "lifelong", "router")
+METHODS = ("sequential", "replay", "retrain", "separate", "lifelong", "router", "looks")
 DETECTORS = ("knn", "mahalanobis", "energy")
 SUPERVISED = "with labels of the new domain"
 LOOKS_ALONE, AND_SIZES = "", ", by size too"
@@ -256,8 +257,9 @@ class Trial:
         known: KnowledgeBase | None = None
         for number, name in enumerate(self._domains, 1):
             scores = self._alternatives(number, name)
-            known, routed, members = self._knowledge_bases(number, known)
-            scores |= self._lifelong(number, {"lifelong": known, "router": routed}, members)
+            bases, members = self._knowledge_bases(number, known)
+            known = bases["lifelong"]
+            scores |= self._lifelong(number, bases, members)
             for method, found in scores.items():
                 told = "  ".join(f"{domain} {score:.3f}" for domain, score in found.items())
                 print(f"seed {self._seed}  round {number}  {method:10}  {told}", flush=True)
@@ -343,8 +345,8 @@ class Trial:
 
     def _knowledge_bases(
         self, number: int, known: KnowledgeBase | None
-    ) -> tuple[KnowledgeBase, KnowledgeBase, dict[str, Path]]:
-        """The knowledge base that a round makes of its models, by path and with a router; and the models, which are
+    ) -> tuple[dict[str, KnowledgeBase], dict[str, Path]]:
+        """The knowledge base that a round makes of its models, for each way to find tasks; and the models, which are
         those of the alternatives where it has the same."""
         everything = self._everything(number)
         tasks = {row["id"]: row["source"].split("/")[0] for row in everything.rows()}
@@ -375,7 +377,12 @@ class Trial:
             return with_models(base, served, plan.round)
 
         learned = learn(plan, everything, self._blobs, known, settings)
-        return answered(learned), answered(self._routed(learned, everything)), paths
+        bases = {
+            "lifelong": learned,
+            "router": self._routed(learned, everything, NUMBERS),
+            "looks": self._routed(learned, everything, LOOKS),
+        }
+        return {method: answered(base) for method, base in bases.items()}, paths
 
     def _lifelong(
         self, number: int, bases: Mapping[str, KnowledgeBase], members: Mapping[str, Path]
@@ -396,10 +403,12 @@ class Trial:
             self._store(f"lifelong-{number}", found)
         return {method: found[method] for method in METHODS[4:]}
 
-    def _routed(self, base: KnowledgeBase, everything: Manifest) -> KnowledgeBase:
+    def _routed(self, base: KnowledgeBase, everything: Manifest, numbers: int) -> KnowledgeBase:
+        """A knowledge base with a router that knows images by the first numbers of their appearance."""
         samples = look_at(everything.split("train"), self._blobs)
         tasks = [source.split("/")[0] for source in samples.columns["source"]]
-        state = make(task_allocations, "router", {}).fit(samples, tasks)
+        known = Samples(samples.columns, samples.features[:, :numbers])
+        state = make(task_allocations, "router", {}).fit(known, tasks)
         return base.model_copy(update={"allocation": Chosen(name="router", state=state)})
 
     def _recognition(self, number: int, everything: Manifest) -> dict[str, float]:
