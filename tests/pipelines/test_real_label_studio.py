@@ -48,15 +48,15 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("label-studio")
 
 
-@pytest.fixture(scope="module")
-def root(folder):
-    """The job, from whose folder the server shows images."""
-    return str(folder / "job")
+@pytest.fixture
+def root(folder, request):
+    """A job, whose folder lies below the one from which the server shows images."""
+    return str(folder / "jobs" / request.node.name)
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with label_studio(SERVER, folder / "server", folder / "job") as running:
+    with label_studio(SERVER, folder / "server", folder / "jobs") as running:
         yield running
 
 
