@@ -92,6 +92,12 @@ def test_any_user_can_import_the_code_and_write_where_it_has_to(name):
     assert told == "(3, 11) 4711\n"
 
 
+@pytest.mark.parametrize("name", ["trigger", "train", "convert"])
+def test_kfp_can_be_imported_where_steps_run(name):
+    """The images have KFP without what compiling needs."""
+    assert run(name, "python3", "-c", "from kfp import dsl; print(dsl.Model.__name__)") == "Model\n"
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_runs_as_nobody_in_particular_and_keeps_no_secret_of_its_building(name):
     (described,) = json.loads(docker("image", "inspect", image_of(name)))
