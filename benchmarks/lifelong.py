@@ -66,7 +66,7 @@ from components.ingest.ingest import ingest  # noqa: E402
 from components.lifelong.learn import learn, with_models  # noqa: E402
 from components.lifelong.look import look_at  # noqa: E402
 from components.lifelong.plan import Plan, base_of, plan_models, samples_to_train  # noqa: E402
-from components.lifelong.serve import Matrix, choose_models, places_to_answer  # noqa: E402
+from components.lifelong.serve import Matrix, choose_models, places_to_answer, unless_shared_is_better  # noqa: E402
 from components.prepare.replay import draw  # noqa: E402
 from components.train.train import train  # noqa: E402
 from pipelines.demo.streets import CLASSES as STREET_CLASSES  # noqa: E402
@@ -374,7 +374,9 @@ class Trial:
             places = places_to_answer(base.routes(looked), matrix.places)
             keep = Condition.parse(settings.keep_conditions)
             served = choose_models(plan, matrix.at(places), keep=keep, max_forgetting=1.0)
-            return with_models(base, served, plan.round)
+            chosen = with_models(base, served, plan.round)
+            together = matrix.joined([route.member for route in chosen.routes(looked)])
+            return with_models(base, unless_shared_is_better(served, matrix, together), plan.round)
 
         learned = learn(plan, everything, self._blobs, known, settings)
         bases = {

@@ -340,7 +340,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         report.metadata["display_name"] = "evaluate_tasks_report"  # what the pages of Kubeflow show
         import json
         import logging
-        from collections.abc import Callable, Sequence
+        from collections.abc import Callable, Mapping, Sequence
         from datetime import UTC, datetime
         from pathlib import Path
         from typing import Any
@@ -369,7 +369,15 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.lifelong.plan import Plan
         from components.lifelong.report import figures as figures_of
         from components.lifelong.report import recognition, sections
-        from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten, places_to_answer
+        from components.lifelong.serve import (
+            BEFORE,
+            Matrix,
+            Served,
+            choose_models,
+            forgotten,
+            places_to_answer,
+            unless_shared_is_better,
+        )
 
         common, chosen = read(CommonSettings, settings), read(LifelongSettings, settings)
         thresholds, gate = read(EvaluateSettings, settings), read(GateSettings, settings)
@@ -413,20 +421,17 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         places = plan.places(ids)
         matrix = Matrix.of(measured, {**places, SHARED: list(range(len(ids)))})
         all_samples = Manifest.read(everything.path)
-        base = learn(plan, all_samples, blobs, known, chosen)
-        served = choose_models(
+        learned = learn(plan, all_samples, blobs, known, chosen)
+        served: Mapping[str, Served] = choose_models(
             plan,
-            matrix.at(places_to_answer(base.routes(test), matrix.places)),
+            matrix.at(places_to_answer(learned.routes(test), matrix.places)),
             keep=Condition.parse(chosen.keep_conditions) if chosen.keep_conditions else None,
             max_forgetting=chosen.max_forgetting,
             relation=make(task_relations, chosen.task_relation, parameters_of(chosen, "task_relation")),
             unconverted=unconverted,
         )
-        used = {one.member: one.label for one in served.values()}
-        base = with_models(base, served, plan.round)
         if few := too_few_to_calibrate(plan, all_samples, chosen):
             logging.warning("%s", few)
-        routes = base.routes(test)
 
         def found_by(base: KnowledgeBase, routes: Sequence[Route], label: Callable[[str], str]) -> Measurement[Any]:
             """What a knowledge base finds in the test samples."""
@@ -435,7 +440,18 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
             as_one = {" & ".join(labels): measure(labels, base.integrated) for labels in several}
             return matrix.joined([" & ".join(labels) for labels in asked], as_one)
 
-        joined = {"candidate": found_by(base, routes, used.__getitem__)}
+        def answering(served: Mapping[str, Served]) -> tuple[KnowledgeBase, Sequence[Route], Measurement[Any]]:
+            """The knowledge base with the models that were chosen, where it sends the test samples, what it finds."""
+            base = with_models(learned, served, plan.round)
+            routes, labels = base.routes(test), {one.member: one.label for one in served.values()}
+            return base, routes, found_by(base, routes, labels.__getitem__)
+
+        base, routes, found_in_tests = answering(served)
+        if (better := unless_shared_is_better(served, matrix, found_in_tests)) is not served:
+            served = better
+            base, routes, found_in_tests = answering(served)
+        used = {one.member: one.label for one in served.values()}
+        joined = {"candidate": found_in_tests}
         if known:
             before_routes = known.routes(test)
             joined["champion"] = found_by(known, before_routes, BEFORE.__add__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -150,6 +151,35 @@ def choose_models(
             reason = verdict.describe()
         served[one.name] = Served(parent, own[parent][0], f"{parent} answers: {reason}")
     return served
+
+
+def unless_shared_is_better(
+    served: Mapping[str, Served], matrix: Matrix, together: Measurement[Any]
+) -> Mapping[str, Served]:
+    """The models that were chosen, or the shared model for every task where it alone has the better mean over tasks.
+
+    Each model is best on the samples that it gets. Together they may still be worse than one: their confidences are not
+    calibrated to each other, and where a router confuses tasks each gets images that it was not trained on.
+
+    Args:
+        served: from :func:`choose_models`.
+        matrix: of all models, on the test samples of each task.
+        together: what the knowledge base with these models finds in the test samples.
+    """
+    shared = served[SHARED]
+    found = {task: score_at(together, where) for task, where in matrix.places.items() if task != SHARED}
+    pairs = [
+        (score, matrix.scores[shared.label][task])
+        for task, score in found.items()
+        if score is not None and task in matrix.scores[shared.label]
+    ]
+    if not pairs:
+        return served
+    all_models, alone = (statistics.fmean(scores) for scores in zip(*pairs, strict=True))
+    if all_models >= alone:
+        return served
+    why = f"{SHARED} answers for all tasks: {alone:.3f} on average, the models of the tasks {all_models:.3f}"
+    return {name: shared if name == SHARED else Served(SHARED, shared.label, why) for name in served}
 
 
 def _without(scores: Mapping[str, float], name: str) -> dict[str, float]:

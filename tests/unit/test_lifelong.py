@@ -53,7 +53,15 @@ from components.lifelong.learn import held_out_scores, too_few_to_calibrate
 from components.lifelong.lifelong_job import fetch_known
 from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
 from components.lifelong.report import allocated, recognition
-from components.lifelong.serve import BEFORE, Matrix, choose_models, forgotten, places_to_answer
+from components.lifelong.serve import (
+    BEFORE,
+    Matrix,
+    Served,
+    choose_models,
+    forgotten,
+    places_to_answer,
+    unless_shared_is_better,
+)
 from tests.knowledge_base import release
 from tests.tiny_segmenter import job_with_masks
 
@@ -452,6 +460,28 @@ def test_the_model_of_a_task_is_chosen_by_the_images_that_the_router_gives_it(tm
     assert answers("day", "day", "night", "night", "shared") == "day"
     assert answers("day", "day", "day", "day", "day") == "shared"  # which is better on the mix
     assert answers("night", "night", "night", "night", "night") == "day"  # it gets no image: its own ones count
+
+
+def test_the_shared_model_answers_for_all_tasks_where_it_is_better_than_all_models_together(tmp_path):
+    masked, task = job_with_masks(tmp_path / "job", {"test": 4}), open_task("segmentation")
+    local = task.local(masked, tmp_path / "cache")
+    truths = [read_mask(path) for path in local.masks]
+    half = [np.where(np.arange(truth.shape[1]) % 2, truth, 0) for truth in truths]  # every other column is right
+    of_day = [*truths[:2], *(np.zeros_like(truth) for truth in truths[2:])]
+    measured = {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
+                for name, maps in {"before:shared": half, "day": of_day}.items()}  # fmt: skip
+    matrix = Matrix.of(measured, {"shared": [0, 1, 2, 3], "day": [0, 1], "night": [2, 3], "fog": []})
+    served = {"shared": Served("shared", "before:shared", "kept as it was"), "day": Served("day", "day", "new"),
+              "night": Served("shared", "before:shared", "too few samples")}  # fmt: skip
+    right = matrix.joined(["day", "day", "before:shared", "before:shared"])
+    assert unless_shared_is_better(served, matrix, right) is served
+    confused = matrix.joined(["before:shared", "before:shared", "day", "day"])
+    instead = unless_shared_is_better(served, matrix, confused)
+    assert {one.label for one in instead.values()} == {"before:shared"}
+    assert instead["shared"] == served["shared"]
+    assert instead["day"].why.startswith("shared answers for all tasks: 0.")
+    alone = matrix.joined(["before:shared"] * 4)
+    assert unless_shared_is_better(served, matrix, alone) is served  # as good
 
 
 def test_forgetting_is_told_of_tasks_that_were_known():
