@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import logging
 import os
@@ -116,7 +117,7 @@ def run(
         file.write(f"--- {pipeline.name}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ---\n")
         log = RunLog(file, sys.stdout, listen)
         try:
-            with redirect_stdout(log), _quiet_logging(), _without_retries(pipeline):
+            with redirect_stdout(log), _quiet_logging(), _own_print(), _without_retries(pipeline):
                 task = pipeline(**placed)
         except Exception as error:
             if log.error:
@@ -203,6 +204,16 @@ def _without_retries(pipeline: Any) -> Iterator[None]:
         yield
     finally:
         spec.CopyFrom(before)
+
+
+@contextmanager
+def _own_print() -> Iterator[None]:
+    """Take back ``print``, which KFP replaces while a step runs, and does not give back where steps run in parallel."""
+    before = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = before
 
 
 @contextmanager

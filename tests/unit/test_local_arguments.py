@@ -1,13 +1,16 @@
 """Parameters as people write them, as the types that KFP insists on."""
 
+import builtins
 import io
+from types import SimpleNamespace
 
 import pytest
+from kfp.local.logging_utils import indented_print
 
 from components.core import parameters
 from components.core.parameters import ROWS, WORKFLOWS, kind_of
 from pipelines.arguments import face_of
-from pipelines.local import RunLog, parse_arguments
+from pipelines.local import RunLog, parse_arguments, run
 from pipelines.registry import PIPELINES
 
 
@@ -42,3 +45,24 @@ def test_what_a_step_says_is_shown_whatever_its_task_is_called():
     assert heard == [("train_hall-1", "epoch 1/3"), ("train_site.north", "epoch 2/3")]
     assert "train_site.north | epoch 2/3" in terminal.getvalue()
     assert log.error == ("train_hall-1", "no such file")
+
+
+def test_print_is_as_before_after_steps_that_ran_in_parallel(tmp_path, monkeypatch):
+    """KFP indents what is printed while a step runs: of two steps, the second that begins restores the first's."""
+
+    class Parallel:
+        name = "parallel"
+        pipeline_spec = PIPELINES["benchmark"].pipeline_spec
+
+        def __call__(self, **arguments):
+            first, second = indented_print(), indented_print()
+            first.__enter__()
+            second.__enter__()
+            first.__exit__(None, None, None)
+            second.__exit__(None, None, None)
+            return SimpleNamespace(outputs={"Output": "done"})
+
+    before = builtins.print
+    monkeypatch.setattr("pipelines.local.sort_into_place", lambda pipeline, arguments: {})
+    assert run(Parallel(), {}, tmp_path) == "done"
+    assert builtins.print is before
