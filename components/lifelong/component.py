@@ -447,9 +447,11 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
             return base, routes, found_by(base, routes, labels.__getitem__)
 
         base, routes, found_in_tests = answering(served)
-        if (better := unless_shared_is_better(served, matrix, found_in_tests)) is not served:
-            served = better
-            base, routes, found_in_tests = answering(served)
+        if chosen.keep_conditions:
+            better = unless_shared_is_better(served, matrix, found_in_tests)
+            if better is not served:
+                served = better
+                base, routes, found_in_tests = answering(served)
         used = {one.member: one.label for one in served.values()}
         joined = {"candidate": found_in_tests}
         if known:
