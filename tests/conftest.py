@@ -60,6 +60,17 @@ def s3(s3_server, monkeypatch):
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
+@pytest.fixture
+def one_thread():
+    """Of so small a network, threads only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

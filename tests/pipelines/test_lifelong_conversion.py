@@ -13,18 +13,8 @@ from tests.sites import learn
 pytestmark = [
     pytest.mark.skipif(not toolkit_version(), reason="rknn-toolkit2 is for Linux on x86-64 alone"),
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Of so small a network, threads only wait for each other."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_every_member_of_a_knowledge_base_is_converted(tmp_path):

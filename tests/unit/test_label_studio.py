@@ -28,28 +28,8 @@ from components.ingest.label_agreement import label_agreement
 from components.label.component import send as send_step
 from components.label.send import check_predictions, send
 from components.mine.pool import gather
-from tests.fake_label_studio import LEGACY, PERSONAL, fake_label_studio
+from tests.fake_label_studio import LEGACY, PERSONAL
 from tests.unit.test_label import CLASSES, asked
-
-
-@pytest.fixture
-def studio(monkeypatch, tmp_path):
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
-    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
-    with fake_label_studio() as server:
-        server.document_root = str(tmp_path / "job")
-        yield server
-
-
-@pytest.fixture
-def root(tmp_path):
-    return str(tmp_path / "job")
-
-
-@pytest.fixture
-def feed(tmp_path):
-    (tmp_path / "feed").mkdir()
-    return str(tmp_path / "feed")
 
 
 def request_labels(root, seeds=range(1, 7), round_number=1, classes=CLASSES):

@@ -441,14 +441,21 @@ def test_models_of_a_segmentation_answer_as_one(tmp_path):
     assert matrix.scores["shared"]["day"] < matrix.joined(["day", "day", "shared", "shared"]).flat["miou"] < 1
 
 
-def test_the_model_of_a_task_is_chosen_by_the_images_that_the_router_gives_it(tmp_path):
-    masked, task = job_with_masks(tmp_path / "job", {"test": 5}), open_task("segmentation")
-    local = task.local(masked, tmp_path / "cache")
+def half_right_and_right_by_day(folder, count, half, day):
+    """Two models on some masks: one has every other column right, one all of the first two masks and no others."""
+    masked, task = job_with_masks(folder / "job", {"test": count}), open_task("segmentation")
+    local = task.local(masked, folder / "cache")
     truths = [read_mask(path) for path in local.masks]
-    half = [np.where(np.arange(truth.shape[1]) % 2, truth, 0) for truth in truths]  # every other column is right
-    of_day = [*truths[:2], *(np.zeros_like(truth) for truth in truths[2:])]
-    measured = {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
-                for name, maps in {"shared": half, "day": of_day}.items()}  # fmt: skip
+    maps_of = {
+        half: [np.where(np.arange(truth.shape[1]) % 2, truth, 0) for truth in truths],
+        day: [*truths[:2], *(np.zeros_like(truth) for truth in truths[2:])],
+    }
+    return {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
+            for name, maps in maps_of.items()}  # fmt: skip
+
+
+def test_the_model_of_a_task_is_chosen_by_the_images_that_the_router_gives_it(tmp_path):
+    measured = half_right_and_right_by_day(tmp_path, 5, "shared", "day")
     places = {"shared": [0, 1, 2, 3, 4], "day": [0, 1], "night": [2, 3, 4]}
     matrix, models = Matrix.of(measured, places), (one("shared"), one("day"))
 
@@ -463,13 +470,7 @@ def test_the_model_of_a_task_is_chosen_by_the_images_that_the_router_gives_it(tm
 
 
 def test_the_shared_model_answers_for_all_tasks_where_it_is_better_than_all_models_together(tmp_path):
-    masked, task = job_with_masks(tmp_path / "job", {"test": 4}), open_task("segmentation")
-    local = task.local(masked, tmp_path / "cache")
-    truths = [read_mask(path) for path in local.masks]
-    half = [np.where(np.arange(truth.shape[1]) % 2, truth, 0) for truth in truths]  # every other column is right
-    of_day = [*truths[:2], *(np.zeros_like(truth) for truth in truths[2:])]
-    measured = {name: task.measure(masked, [task.result(local, n, one) for n, one in enumerate(maps)], 0.25)
-                for name, maps in {"before:shared": half, "day": of_day}.items()}  # fmt: skip
+    measured = half_right_and_right_by_day(tmp_path, 4, "before:shared", "day")
     matrix = Matrix.of(measured, {"shared": [0, 1, 2, 3], "day": [0, 1], "night": [2, 3], "fog": []})
     served = {"shared": Served("shared", "before:shared", "kept as it was"), "day": Served("day", "day", "new"),
               "night": Served("shared", "before:shared", "too few samples")}  # fmt: skip

@@ -30,32 +30,11 @@ from components.label.label import label
 from components.label.send import check_predictions, send
 from components.mine.label_feedback import label_feedback, worth_of_mining
 from components.mine.report import worth_in_words
-from tests.fake_label_studio import LEGACY, fake_label_studio
 from tests.unit.test_label import asked
 
 CLASSES = ("road", "car", "sky")
 WIDTH, HEIGHT = 96, 64
 NUMBERS = {name: number for number, name in enumerate(CLASSES)}
-
-
-@pytest.fixture
-def studio(monkeypatch, tmp_path):
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", LEGACY)
-    monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
-    with fake_label_studio() as server:
-        server.document_root = str(tmp_path / "job")
-        yield server
-
-
-@pytest.fixture
-def root(tmp_path):
-    return str(tmp_path / "job")
-
-
-@pytest.fixture
-def feed(tmp_path):
-    (tmp_path / "feed").mkdir()
-    return str(tmp_path / "feed")
 
 
 def street(offset=0):

@@ -15,13 +15,7 @@ from components.core.masks import read_mask
 from pipelines.demo.small_segmenter import SmallSegmenter
 from pipelines.demo.streets import CLASSES, INDEX, draw_street, write_streets
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_street_has_every_class_somewhere_and_its_sky_above():
