@@ -17,7 +17,8 @@ round              int32        the round that brought it in; 0 for a first impo
 annotations        list(struct) boxes (class_id, x1, y1, x2, y2); empty: nothing to see; null: unlabelled
 mask               string       where the class of each pixel lies, as ``uri``; null: there is no mask
 unlabelled_classes list(int32)  each ``class_id`` that was not labelled: an object of it may be there and have no
-                                box, as with LVIS' ``not_exhaustive_category_ids``; null: every class was
+                                box, as with LVIS' ``not_exhaustive_category_ids``; null: every class was. Of boxes
+                                alone: in a mask the void pixels are what was not labelled
 ================== ============ ============================================================================
 
 Box coordinates are those of :class:`components.core.detections.Detections`. A mask is a blob, too: a PNG of 8 bits and
@@ -175,7 +176,7 @@ class Manifest:
         return self.table.iter_rows(named=True)
 
     def unlabelled_classes(self) -> list[frozenset[int]]:
-        """The classes that were not labelled in each sample, in table order."""
+        """The classes of boxes that were not labelled in each sample, in table order; in masks void pixels say it."""
         return [frozenset(numbers or ()) for numbers in self.table["unlabelled_classes"].to_list()]
 
     @property

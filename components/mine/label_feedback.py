@@ -20,7 +20,7 @@ from components.core.errors import NotFoundError
 from components.core.job.label_requests import LabelRequest, LabelRequests, Share
 from components.core.manifest import Manifest
 from components.core.masks import VOID, decode_mask, renumbering
-from components.core.metrics.detection import match
+from components.core.metrics.detection import judgeable, match
 from components.core.stores.open import Store, open_store, split
 
 
@@ -32,8 +32,8 @@ class LabelFeedback:
         share: which.
         asked: images that were asked for.
         labelled: those of them that somebody has labelled since.
-        mistakes: mean number of boxes in these that the model had missed, or found where there is nothing; of masks
-            the mean fraction of wrong pixels.
+        mistakes: mean number of boxes in these that the model had missed, or found where there is nothing although
+            their class was labelled there; of masks the mean fraction of wrong pixels.
         score: mean score of these.
         of_masks: whether these are masks.
     """
@@ -168,7 +168,10 @@ def _labelled(asked: Asked, known: Manifest) -> tuple[Manifest, Answered]:
 
 
 def _mistakes(labelled: Manifest, found: Answered, store: Store | None) -> list[float]:
-    """Of each image the boxes missed and found in vain, a hit being an overlap of IoU 0.5, or the wrong pixels."""
+    """Of each image the boxes missed and found in vain, a hit being an overlap of IoU 0.5, or the wrong pixels.
+
+    Boxes found of a class that was not labelled in the image may be right, so they do not count.
+    """
     if not found:
         return []
     if store is not None and any(image.mask for image, _ in found):
@@ -176,7 +179,10 @@ def _mistakes(labelled: Manifest, found: Answered, store: Store | None) -> list[
         return [_wrong_pixels(row["mask"], labelled.classes, image, classes, store) for row, (image, classes) in rows]
     names = list(dict.fromkeys([*labelled.classes, *(name for _, classes in found for name in classes)]))
     predictions = [image.detections().renumbered([names.index(name) for name in classes]) for image, classes in found]
-    matches = match(labelled.truths(), predictions, len(names))
+    truths = labelled.truths()
+    images = zip(predictions, truths, labelled.unlabelled_classes(), strict=True)
+    judged = [boxes[judgeable(boxes, truth, unlabelled)] for boxes, truth, unlabelled in images]
+    matches = match(truths, judged, len(names))
     claimed, correct = (table.sum(axis=1) for table in matches.counts(0))
     return [float(count) for count in matches.truths.sum(axis=1) + claimed - 2 * correct]
 

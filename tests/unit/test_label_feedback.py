@@ -4,7 +4,7 @@ import pytest
 
 from components.core.job.label_requests import LabelRequest, LabelRequests
 from components.core.manifest import Manifest
-from components.mine.label_feedback import FEWEST, Worth, worth_of_mining
+from components.mine.label_feedback import FEWEST, Worth, label_feedback, worth_of_mining
 from components.mine.report import worth_in_words
 
 BOX = (10.0, 10.0, 30.0, 30.0)
@@ -79,6 +79,29 @@ def test_crowded_images_are_worth_no_more_because_of_their_boxes():
     worth = worth_of_mining(lists, Manifest.of(crowded, ("red",)))
     assert worth is not None
     assert worth.mined == worth.random == 1  # all of ten boxes missed, as the one of the others
+
+
+def test_boxes_of_classes_that_were_not_labelled_are_no_mistakes():
+    lists, known = answered(images("hardest", 0, 20) + images("random", 0, 20))
+
+    def mistakes(annotations, unlabelled):
+        rows = [
+            {**row, "annotations": annotations, "unlabelled_classes": unlabelled}
+            if row["source"].startswith("hardest") else row
+            for row in known.rows()
+        ]  # fmt: skip
+        now = Manifest.of(rows, ("red", "blue"))
+        worth = worth_of_mining(lists, now)
+        assert worth is not None and worth.random == 0
+        hardest, _ = label_feedback(lists, now)
+        assert hardest.mistakes == worth.mined
+        return worth.mined
+
+    assert mistakes([], None) == mistakes([], [1]) == 1  # what was labelled stays judged
+    assert mistakes([], [0]) == 0
+    own = known.table["annotations"][0].to_list()
+    assert mistakes(own, [0]) == 0
+    assert mistakes([{**own[0], "class_id": 1}], [0]) == 1  # the blue box that was missed
 
 
 def test_the_report_says_what_a_label_was_worth():
