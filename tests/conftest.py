@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 from minio import Minio
 
+from components.core.processors import share_processors
+
+share_processors()  # before anything loads torch: the processes of the tests share the processors
+
 ACCESS_KEY = "AKIATESTTESTTESTTEST"
 SECRET_KEY = "a-secret-that-no-message-may-show"
 BUCKET = "edge-tests"

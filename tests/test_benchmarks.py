@@ -132,6 +132,12 @@ def test_edge_in_small(run):
 
 
 @pytest.mark.slow
+def test_threads_in_small(run):
+    found = run("threads", "--repeats", 1, "--steps", 1, "--image-size", 64, "--batch", 2)
+    assert "shared: alone" in found
+    assert "by itself: alone" in found
+
+
 def test_training_in_small(run):
     told = run("training", "--scenes", 40, "--epochs", 2, "--image-size", 64, "--repeats", 1)
     assert "epochs  ours" in told

@@ -16,6 +16,7 @@ from typing import Any
 from components.core.errors import ConflictError, InputError, LostRaceError, may_pass
 from components.core.job.failures import note_failure
 from components.core.job.tries import failed_before, note_sure_failure
+from components.core.processors import share_processors
 from components.core.redaction import redacted, redacted_output
 from components.core.stores.transfer import NO_SPACE, os_reason
 
@@ -43,6 +44,7 @@ def step(
         round_number: of that round, as the metadata of an artifact has it; None outside of one.
         settings: the parameters of the round; None where they are not known.
     """
+    share_processors()
     threading.Thread(target=_end_with_reader, daemon=True).start()
 
     def fail(message: str, *, lost: bool = False, sure: bool = False) -> None:

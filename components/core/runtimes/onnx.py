@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from components.core.bundle import ONNX, Bundle
 from components.core.errors import InputError
 from components.core.heads import Shape
+from components.core.processors import processor_limit
 from components.core.runtimes.base import Canvas, Network, decoder_of, runtimes
 
 FILE = ONNX
@@ -26,7 +27,7 @@ def open_onnx(folder: Path, threads: int = 0) -> Network[Any]:
 
     Args:
         folder: the bundle.
-        threads: processor threads; 0 takes all cores.
+        threads: processor threads; 0 takes all cores that this container may use.
 
     Raises:
         NotFoundError: the folder is no bundle, or has no ``model.onnx``.
@@ -49,7 +50,7 @@ def _session(path: Path, threads: int) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or processor_limit()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
