@@ -20,9 +20,10 @@ from components.core.reports import page as reports
 from components.core.tasks.base import listed
 
 SHOWN = (
-    "map50", "map50_95", "f1", "f1_ianvs", "samples_transfer_ratio", "labelled_images", "labelled_boxes", "forgetting",
-    "backward_transfer", "retention", "sample_epochs",
+    "map50", "map50_95", "f1", "f1_ianvs", "samples_transfer_ratio", "labelled_images", "labelled_boxes",
+    "sample_epochs",
 )  # fmt: skip
+SHOWN_OF_TASKS = ("retention", "forgetting", "backward_transfer")  # beside the score on each
 DASHES = {"": "-", "frozen": ":", "random": "--", "full": "-."}
 NO_SPREAD = "–"  # noqa: RUF001 - of a single seed
 
@@ -180,7 +181,11 @@ def _table(entries: Sequence[Entry]) -> Markup:
         "samples_transfer_ratio are computed as KubeEdge ianvs does: missed objects in images without any detection "
         "of their class do not count there. precision, recall and f1 count every object, at IoU 0.5."
     )
-    return reports.table(["rank", "algorithm", "seeds", *(name.replace("_", " ") for name in names)], lines, caption)
+    return reports.table(["rank", "algorithm", "seeds", *map(_title, names)], lines, caption)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _with_spread(entry: Entry, name: str) -> str:
@@ -220,14 +225,16 @@ def _tasks(entries: Sequence[Entry]) -> Markup:
     tasks = list(dict.fromkeys(name for entry in entries for row in entry.done for name in row.rounds[-1].tasks))
     if len(tasks) < 2:
         return Markup()
+    kept = [name for name in SHOWN_OF_TASKS if name in _names(entries)]
     lines, every = [], []
     for entry in entries:
         for number, found in enumerate(zip(*(row.rounds for row in entry.done), strict=False), 1):
             means = [statistics.mean(one.tasks[name] for one in found) for name in tasks]
             every.append([entry.name, found[0].name, *means])
             if number == len(entry.done[0].rounds):
-                lines.append([entry.name, *means])
-    shown = reports.table(["algorithm", *tasks], lines, "mAP50 on each task after the last round.")
+                lines.append([entry.name, *means, *(_with_spread(entry, name) for name in kept)])
+    head = ["algorithm", *tasks, *map(_title, kept)]
+    shown = reports.table(head, lines, "mAP50 on each task after the last round, and what is left of what was learned.")
     matrix = reports.table(["algorithm", "after round", *tasks], every, "mAP50 on each task after each round.")
     return shown + reports.folded("After each round", matrix)
 
