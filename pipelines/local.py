@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 from components.core.parameters import flat
 from components.core.processes import module_environment
+from components.core.processors import share_processors
 from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
 from components.core.stores.open import open_store
@@ -29,6 +30,7 @@ from pipelines.containers import docker_runner
 
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 KEPT_POLLS = 20
+SIDE_BY_SIDE = 2  # tasks of a loop, for KFP's runner
 
 _LINE = re.compile(rf"\s*([\w.-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
 
@@ -112,7 +114,7 @@ def run(
     log_path = folder / "run.log"
     with os_errors(str(log_path)):
         opened = _appended(log_path)
-    with opened as file, _importable(), warnings.catch_warnings():
+    with opened as file, _environment(pipeline), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file.write(f"--- {pipeline.name}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ---\n")
         log = RunLog(file, sys.stdout, listen)
@@ -179,10 +181,13 @@ def parse_arguments(pipeline: Any, pairs: list[str], values: Mapping[str, Any]) 
 
 
 @contextmanager
-def _importable() -> Iterator[None]:
-    """Let the steps' processes import this suite, wherever the command was given."""
+def _environment(pipeline: Any) -> Iterator[None]:
+    """Let the steps' processes import this suite, wherever the command was given, and share the processors."""
     before = dict(os.environ)
     os.environ.update(module_environment(), PYTHONUNBUFFERED="1")
+    spec = pipeline.pipeline_spec
+    tasks = [task for part in (spec.root, *spec.components.values()) for task in part.dag.tasks.values()]
+    share_processors(among=SIDE_BY_SIDE if any(task.WhichOneof("iterator") for task in tasks) else 1)
     try:
         yield
     finally:

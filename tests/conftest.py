@@ -15,7 +15,8 @@ from minio import Minio
 
 from components.core.processors import share_processors
 
-share_processors()  # before anything loads torch: the processes of the tests share the processors
+# Before anything loads torch.
+share_processors(among=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 ACCESS_KEY = "AKIATESTTESTTESTTEST"
 SECRET_KEY = "a-secret-that-no-message-may-show"

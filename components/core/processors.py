@@ -1,8 +1,9 @@
-"""Processors: how many this process may use, and threads that leave them to others while they wait.
+"""Processors: as many threads as this process may use, which leave them to others while they wait.
 
-PyTorch starts a thread for each processor of the machine, whatever share of it a container may use, and a thread that
-waits for the others keeps its processor busy for milliseconds. Where there are fewer processors than threads, as for
-two trainings side by side or under a CPU limit of Kubernetes, that is most of the time: ``benchmarks/threads.py``.
+By itself PyTorch starts a thread for each processor of the machine, whatever share of it a container may use, and
+ultralytics trains on a single one. A thread of OpenMP that waits for the others keeps its processor busy for
+milliseconds. Where there are fewer processors than threads, as for two trainings side by side or under a CPU limit of
+Kubernetes, that is most of the time: ``benchmarks/threads.py``.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ def processor_limit(cgroups: Path = CGROUPS) -> int:
     return math.ceil(quota)
 
 
-def share_processors(environment: MutableMapping[str, str] = os.environ, cgroups: Path = CGROUPS) -> None:
+def share_processors(
+    environment: MutableMapping[str, str] = os.environ, *, among: int = 1, cgroups: Path = CGROUPS
+) -> None:
     """Set OpenMP's environment, where the user has not. It counts for libraries that are loaded later.
 
     Args:
         environment: of this process.
+        among: so many processes like this one run side by side.
         cgroups: see ``processor_limit``.
     """
-    if limit := processor_limit(cgroups):
-        environment.setdefault("OMP_NUM_THREADS", str(limit))
+    usable = processor_limit(cgroups) or len(os.sched_getaffinity(0))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable // among)))
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
 
