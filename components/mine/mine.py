@@ -7,35 +7,30 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from components.core.bundle import Bundle
 from components.core.cache import cache_folder, version_folder
-from components.core.detections import Detections
 from components.core.job.job import Job
-from components.core.job.label_requests import Found, FoundMask, LabelRequest, LabelRequests, read_lists
+from components.core.job.label_requests import Found, LabelRequest, LabelRequests, read_lists
 from components.core.label_studio.answers import Answers
 from components.core.manifest import Manifest
 from components.core.miners.base import Miner, make_miner
 from components.core.miners.rules import BoxRule
 from components.core.reports.page import Section
-from components.core.runtimes.base import Detector, open_detector, open_model
-from components.core.runtimes.segmenter import NetworkSegmenter
+from components.core.runtimes.base import open_model
 from components.core.stores.open import open_store
-from components.core.tasks.base import Task, open_task
 from components.mine import report
 from components.mine.embeddings import Embed, Floats, by_appearance, by_champion
 from components.mine.label_feedback import label_feedback, worth_of_mining
 from components.mine.pool import Pool, gather
 from components.mine.prelabels import Prelabeller
-from components.mine.proposed_masks import ProposedMasks, propose_masks
+from components.mine.proposals import Proposals, propose
+from components.mine.ranker import Ranker, ranker_of
 from components.mine.score_pool import Inference, View, read_candidate, score_pool
 from components.mine.selection import Pick, Selection, Vectors, choose, weights_of
-
-PIXEL_ENTROPY = "pixel entropy"  # what images are ranked by where the champion gives masks
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +52,7 @@ class Mined:
     wanted: LabelRequests
     picks: tuple[Pick, ...]
     counts: dict[str, int]
-    masks: ProposedMasks
+    masks: Proposals
     sections: Sequence[Section]
 
     def manifest(self) -> Manifest:
@@ -141,14 +136,14 @@ def mine(
     with_people = answers.with_people() if answers else set()
     pool = gather(job.store, known, pool_limit, with_people) if label_budget else Pool((), 0, 0)
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
-    task = open_task(Bundle.read(folder).task) if folder else None
-    champion = _ranker(runtime, folder, task) if folder and task else None
-    classes = champion.bundle.classes if champion else known.classes if known else ()
+    model = open_model(runtime, folder) if folder else None
+    champion = ranker_of(model) if model else None
+    classes = champion.model.bundle.classes if champion else known.classes if known else ()
     other = None
     if prelabel_job and label_budget:
         other = Prelabeller.open(prelabel_job, classes, runtime, job.store.uri)
         other.check_kind(champion)
-    view = score_pool(pool.candidates, champion, rule, min_score, cache / "blobs")
+    view = score_pool(pool.candidates, model, rule, min_score, cache / "blobs")
     lists = list(read_lists(job.store))
     worth = worth_of_mining(lists, known, job.store) if known else None
     drawn = min(worth.random_fraction(random_fraction), 1 - empty_fraction) if worth else random_fraction
@@ -163,42 +158,36 @@ def mine(
         vectors=vectors_of(by_champion(folder) if folder and champion else by_appearance, cache / "blobs"),
     )
     asked = [pick.seen.candidate for pick in selection.picks]
+    masked = [pick.seen.candidate for pick in selection.picks if pick.seen.has_mask]  # no mask of the pool was kept
     list_classes = other.classes if other else classes
-    masks = ProposedMasks()
-    by_mask = isinstance(champion, NetworkSegmenter)
-    ranked_by = PIXEL_ENTROPY if by_mask else miner
-    if isinstance(champion, NetworkSegmenter):
-        masks = propose_masks(asked, champion, list_classes, cache / "blobs")
-    prelabels = other.prelabels(asked, cache / "blobs") if other else {}
-    other_masks = other.masks(asked, cache / "blobs") if other else ProposedMasks()
+    own = propose(masked, champion, list_classes, cache / "blobs") if champion else Proposals()
+    others = propose(asked, other.ranker, other.classes, cache / "blobs") if other else Proposals()
+    masks = Proposals(own.found, {**own.files, **others.files})
+    instead_of_miner = champion.instead_of_miner if champion else ""
+    ranked_by = instead_of_miner or miner
     wanted = LabelRequests(
         round=state.round,
-        model=None if task and not champion else state.champion,
+        model=None if model and not champion else state.champion,
         prelabelled_by=other.uri if other else "",
         miner=ranked_by,
-        labels="masks" if _needs_masks(champion or (other and other.model), known) else "boxes",
+        labels=_labels(champion or (other.ranker if other else None), known),
         classes=list_classes,
         images=tuple(
-            _wanted(
-                pick,
-                masks.masks.get(pick.seen.candidate.id),
-                _found(prelabels.get(pick.seen.candidate.id), other_masks.masks.get(pick.seen.candidate.id)),
-            )
+            _wanted(pick, own.found.get(pick.seen.candidate.id), others.found.get(pick.seen.candidate.id))
             for pick in selection.picks
         ),
     )
-    masks = ProposedMasks(masks.masks, {**masks.files, **other_masks.files})
     counts = _counts(pool, view, selection)
     no_ranking = "" if state.champion else "the job has no champion yet"
-    if task and not champion:
-        no_ranking = f"the champion is for {task.name}, which has neither boxes nor masks"
+    if model and not champion:
+        no_ranking = f"the champion is for {model.bundle.task}, which has neither boxes nor masks"
     told = _told(counts, label_budget, ranked_by, no_ranking)
     log.info("%s", told)
     settings = {
         "round": state.round,
         "champion": state.champion or "none",
         "miner": ranked_by,
-        **({} if by_mask else miner_parameters or {}),
+        **({} if instead_of_miner else miner_parameters or {}),
         "minimum score": min_score,
         "budget": f"{label_budget} {label_budget_in}",
         "random fraction": drawn,
@@ -227,17 +216,11 @@ def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:
     return rule
 
 
-def _ranker(runtime: str, folder: Path, task: Task[Any, Any]) -> Detector | NetworkSegmenter | None:
-    """The champion, if it gives something to rank by."""
-    if task.gives_boxes:
-        return open_detector(runtime, folder)
-    model = open_model(runtime, folder) if task.label_column == "mask" else None
-    return model if isinstance(model, NetworkSegmenter) else None
-
-
-def _needs_masks(model: object, known: Manifest | None) -> bool:
-    """Whether people are to mark pixels: as the model does, or without one as the labels are that the job has."""
-    return isinstance(model, NetworkSegmenter) if model is not None or known is None else known.has_only_masks
+def _labels(ranker: Ranker | None, known: Manifest | None) -> Literal["boxes", "masks"]:
+    """What people are to make: what the model finds, or without one what labels the job has."""
+    if ranker is not None:
+        return ranker.labels
+    return "masks" if known is not None and known.has_only_masks else "boxes"
 
 
 def vectors_of(embed: Embed, cache_folder: Path) -> Vectors:
@@ -272,14 +255,9 @@ def _fetched(job: Job, version: str) -> Path:
     return folder
 
 
-def _found(detections: Detections | None, mask: FoundMask | None) -> Found | None:
-    if mask is not None:
-        return Found(mask=mask)
-    return None if detections is None else Found(**Found.fields_of(detections))
-
-
-def _wanted(pick: Pick, mask: FoundMask | None, prelabels: Found | None) -> LabelRequest:
+def _wanted(pick: Pick, own: Found | None, prelabels: Found | None) -> LabelRequest:
     seen = pick.seen
+    found = Found(**Found.fields_of(seen.detections)) if own is None else own
     return LabelRequest(
         id=seen.candidate.id,
         uri=seen.candidate.uri,
@@ -289,8 +267,7 @@ def _wanted(pick: Pick, mask: FoundMask | None, prelabels: Found | None) -> Labe
         share=pick.share,
         score=seen.judgement.score,
         reason=pick.reason,
-        **Found.fields_of(seen.detections),
-        mask=mask,
+        **dict(found),
         prelabels=prelabels,
     )
 

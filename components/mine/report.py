@@ -12,7 +12,7 @@ from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.runtimes.letterbox import ImageArray
 from components.mine.label_feedback import FEWEST, LabelFeedback, Worth
-from components.mine.proposed_masks import ProposedMasks
+from components.mine.proposals import Proposals
 from components.mine.score_pool import read_candidate
 from components.mine.selection import Pick
 
@@ -26,7 +26,7 @@ def asked_for(
     picks: Sequence[Pick],
     classes: Sequence[str],
     cache_folder: Path,
-    masks: ProposedMasks,
+    masks: Proposals,
 ) -> Section:
     """How many images were chosen out of how many, and the first of them with what the model found."""
     body = reports.note(told) + reports.facts({name.replace("_", " "): count for name, count in counts.items()})
@@ -38,12 +38,12 @@ def asked_for(
     ]
     if shown:
         body += reports.note(f"The first {len(shown)} of {len(picks)} images, with the model's predictions.")
-        body += reports.legend(classes) if masks.masks else Markup()
+        body += reports.legend(classes) if masks.found else Markup()
         body += reports.images(shown)
     return Section("Images to label", body)
 
 
-def _drawn(image: ImageArray, pick: Pick, classes: Sequence[str], masks: ProposedMasks) -> ImageArray:
+def _drawn(image: ImageArray, pick: Pick, classes: Sequence[str], masks: Proposals) -> ImageArray:
     mask = masks.mask(pick.seen.candidate.id)
     return reports.draw(image, pick.seen.detections, classes) if mask is None else paint(image, mask)
 

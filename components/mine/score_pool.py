@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +21,12 @@ from components.core.duplicates import fingerprint
 from components.core.errors import NotFoundError, TooLargeError
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.progress import Progress
-from components.core.runtimes.base import Detector
+from components.core.runtimes.base import Model
 from components.core.runtimes.letterbox import ImageArray
-from components.core.runtimes.segmenter import NetworkSegmenter
 from components.core.stores.open import Store, open_store, split
 from components.core.stores.transfer import os_errors
 from components.mine.pool import Candidate
+from components.mine.ranker import Ranker, ranker_of
 
 _READERS = 8
 _AHEAD = 4 * _READERS  # images that are decoded before the model gets to them
@@ -76,7 +77,7 @@ class View:
 
 def score_pool(
     candidates: Sequence[Candidate],
-    champion: Detector | NetworkSegmenter | None,
+    champion: Model[Any] | None,
     miner: Miner,
     min_score: float,
     cache_folder: Path,
@@ -85,7 +86,7 @@ def score_pool(
 
     Args:
         candidates: the pool; a miner that remembers what it saw sees them in this order.
-        champion: the deployed model; None before the first.
+        champion: the deployed model; None before the first. It finds nothing where it gives neither boxes nor masks.
         miner: the rule that ranks by boxes; images with masks are ranked by the entropy of their pixels.
         min_score: of the boxes that the miner sees.
         cache_folder: where images that lie elsewhere are brought to.
@@ -93,38 +94,24 @@ def score_pool(
     Raises:
         InputError: the store is out of reach, or the champion or miner cannot be used.
     """
+    ranker = ranker_of(champion) if champion is not None else None
     seen: list[Inference] = []
     progress = Progress(log, "scored {done} of {total} images", len(candidates), to_the_end=True)
-    for candidate, image in _images(candidates, cache_folder):
+    for candidate, image in read_images(candidates, cache_folder):
         if image is not None:
-            seen.append(_score(candidate, image, champion, miner, min_score))
+            seen.append(_score(candidate, image, ranker, miner, min_score))
         progress.advance()
     return View(tuple(seen), len(candidates) - len(seen))
 
 
-def _score(
-    candidate: Candidate,
-    image: ImageArray,
-    champion: Detector | NetworkSegmenter | None,
-    miner: Miner,
-    min_score: float,
-) -> Inference:
-    if isinstance(champion, NetworkSegmenter):
-        return _score_by_mask(candidate, image, champion)
-    deployed, found = 1.0, Detections.none()
-    if champion is not None:
-        deployed = champion.bundle.confidence_threshold
-        (found,) = champion.predict([image], confidence=min(min_score, deployed))
-    judgement = miner.judge(Frame(found[found.scores >= min_score], image, candidate.id))
+def _score(candidate: Candidate, image: ImageArray, ranker: Ranker | None, miner: Miner, min_score: float) -> Inference:
+    if ranker is None:
+        found, judgement = Detections.none(), miner.judge(Frame(Detections.none(), image, candidate.id))
+    else:
+        found, judgement = ranker.judge(image, candidate.id, miner, min_score)
     height, width = image.shape[:2]
-    return Inference(candidate, width, height, found[found.scores >= deployed], judgement, fingerprint(image))
-
-
-def _score_by_mask(candidate: Candidate, image: ImageArray, champion: NetworkSegmenter) -> Inference:
-    entropy = champion.look(image).entropy
-    judgement = Judgement(True, entropy, f"the mean entropy of the pixels is {entropy:.2f} of 1")
-    height, width = image.shape[:2]
-    return Inference(candidate, width, height, Detections.none(), judgement, fingerprint(image), has_mask=True)
+    has_mask = ranker is not None and ranker.labels == "masks"
+    return Inference(candidate, width, height, found, judgement, fingerprint(image), has_mask)
 
 
 def read_candidate(
@@ -157,8 +144,8 @@ def read_candidate(
     return np.asarray(image, dtype=np.uint8)
 
 
-def _images(candidates: Sequence[Candidate], cache_folder: Path) -> Iterator[tuple[Candidate, ImageArray | None]]:
-    """Each candidate with its image; the next ones are read meanwhile, a few at a time to spare memory."""
+def read_images(candidates: Sequence[Candidate], cache_folder: Path) -> Iterator[tuple[Candidate, ImageArray | None]]:
+    """Each candidate with its image, see ``read_candidate``; a few next ones are read meanwhile."""
     read = functools.partial(read_candidate, cache_folder=cache_folder, opened=functools.cache(open_store))
     waiting = iter(candidates)
     with ThreadPoolExecutor(_READERS) as pool:

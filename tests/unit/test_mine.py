@@ -4,17 +4,20 @@ import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 import polars as pl
 import pytest
 from kfp import dsl
+from onnx import helper
+from pydantic.dataclasses import dataclass
 
 from components.core import cache
 from components.core.detections import Detections
 from components.core.errors import InputError
-from components.core.heads import SemanticHead
+from components.core.heads import STRICT, SemanticHead, SplitHead, heads
 from components.core.job.hard_examples import image_key, sidecar_key
 from components.core.job.job import Job
 from components.core.job.label_requests import list_key, read_lists, write_list
@@ -23,9 +26,14 @@ from components.core.manifest import Manifest
 from components.core.miners.base import Frame
 from components.core.parameters import MineSettings, problems
 from components.core.reports.page import write_page
+from components.core.runtimes.base import decoders
+from components.core.runtimes.detector import GridDecoder
+from components.core.tasks.base import tasks
+from components.core.tasks.detection import Detection
 from components.mine import score_pool as look
 from components.mine.component import mine as component
 from components.mine.mine import make_rule, mine
+from tests.classification import ScoresHead
 from tests.hard_examples import example
 from tests.models import BUNDLE, colour_model, model, port, write_bundle
 
@@ -321,20 +329,54 @@ def test_masks_of_another_job_are_what_people_correct(root, tmp_path):
         mine(root, prelabel_job=str(tmp_path / "boxes"))
 
 
-def test_with_a_champion_that_gives_neither_boxes_nor_masks_images_are_drawn_at_random(
-    root, tmp_path, caplog, monkeypatch
-):
+def commit_of_kind(job, tmp_path, graph, **described):
+    """A champion of another kind of task."""
+    job.registry.publish(write_bundle(tmp_path / "other-kind", graph, replace(BUNDLE, **described)), "k1")
+    commit(job, tmp_path, champion="k1", rows=[sample(job, 100, labelled=True)])
+
+
+def test_with_a_champion_that_gives_neither_boxes_nor_masks_images_are_drawn_at_random(root, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("components.mine.mine.open_model", lambda *_: object())
     job = Job.open(root)
     for number in range(9):
         hard(job, number)
-    commit_segmenter(job, tmp_path, rows=[sample(job, 100, labelled=True)])
+    mean = helper.make_node("GlobalAveragePool", ["images"], ["mean"])
+    graph = model([mean, helper.make_node("Flatten", ["mean"], ["scores"])], [port("images", 1, 3, 64, 96)],
+                  [port("scores", 1, 3)])  # fmt: skip
+    kind = {"task": "classification", "head": ScoresHead(), "outputs": ("scores",), "classes": ("r", "g", "b")}
+    commit_of_kind(job, tmp_path, graph, **kind)
     mined = mine(root, label_budget=4)
     assert [image.share for image in mined.wanted.images] == ["random"] * 4
     assert (mined.wanted.model, mined.wanted.labels, mined.wanted.classes) == (None, "boxes", ("red", "blue"))
-    reason = "the champion is for segmentation, which has neither boxes nor masks"
+    reason = "the champion is for classification, which has neither boxes nor masks"
     assert f"requested labels for 4 of 9 images: drawn at random because {reason}" in caplog.text
+    with pytest.raises(InputError, match="k1 is for classification, which proposes neither boxes nor masks"):
+        mine(str(tmp_path / "new"), prelabel_job=root)
+
+
+@dataclass(frozen=True, config=STRICT)
+class InspectionHead(SplitHead):
+    task: ClassVar[str] = "inspection"
+    kind: Literal["inspection"] = "inspection"
+
+
+class Inspection(Detection):
+    name = "inspection"
+
+
+def test_a_new_kind_of_task_whose_models_give_boxes_ranks_by_the_miner_and_proposes_them(root, tmp_path, monkeypatch):
+    for registry, entry in ((tasks, Inspection), (heads, InspectionHead), (decoders, GridDecoder)):
+        monkeypatch.setitem(registry._entries, "inspection", entry)
+    job = Job.open(root)
+    sure, unsure = hard(job, 1, RED), hard(job, 2, PALE)
+    head = InspectionHead(strides=BUNDLE.head.strides, reg_max=1, end_to_end=False)
+    commit_of_kind(job, tmp_path, colour_model(), task="inspection", head=head)
+    wanted = mine(root, label_budget=2, random_fraction=0, shortlist=1, prelabel_job=root).wanted
+    assert (wanted.model, wanted.labels, wanted.miner) == ("k1", "boxes", "entropy-sum")
+    assert [image.id for image in wanted.images] == [unsure, sure]
+    for image in wanted.images:
+        assert image.boxes == image.to_correct.boxes == ((8, 8, 16, 16),)
+        assert image.prelabels is not None and image.prelabels.class_ids == (0,)
 
 
 def test_a_pool_smaller_than_the_budget_is_asked_for_as_a_whole(root, tmp_path):
