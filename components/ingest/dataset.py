@@ -28,6 +28,7 @@ _READABLE = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", 
 _UNREADABLE = {".gif", ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm"}
 IMAGE_SUFFIXES = frozenset(_READABLE | _UNREADABLE)
 MAX_LABEL_BYTES = 16 * 2**20  # the label file of one image; a larger one is an attack or a mistake
+LFS_POINTER = b"version https://git-lfs"  # what lies in a clone in place of a large file that was not pulled
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 MAX_INDEX_BYTES = 2**30  # a file that labels many images; in memory it takes some ten times as much
 

@@ -28,7 +28,7 @@ from components.core.masks import VOID, encode_mask
 from components.core.processes import end_with_parent
 from components.core.stores.open import Store
 from components.core.stores.transfer import landing, os_reason
-from components.ingest.dataset import Label, LabelError, Record
+from components.ingest.dataset import LFS_POINTER, Label, LabelError, Record
 from components.ingest.masks import Values, decode
 from components.ingest.regions import paint
 
@@ -363,4 +363,6 @@ def _unidentified(data: bytes) -> str:
         return "not an image: the file is empty"
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")) or data[8:12] == b"WEBP":
         return "undecodable: the header is damaged or cut short"
+    if data.startswith(LFS_POINTER):
+        return "not an image: a Git LFS pointer: bring the file itself with git lfs pull"
     return f"not an image: neither JPEG, PNG, BMP, WebP nor TIFF (starts with {data[:8]!r})"

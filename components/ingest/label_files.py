@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from components.ingest.dataset import MAX_INDEX_BYTES, Folder, LabelError, suffix_of
+from components.ingest.dataset import LFS_POINTER, MAX_INDEX_BYTES, Folder, LabelError, suffix_of
 
 HEAD_BYTES = 16384
+ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Containers that no reader opens, though people keep labels in them.
-CONTAINERS = (".mat", ".npy", ".npz", ".pkl", ".h5", ".hdf5", ".tfrecord", ".record", ".parquet", ".xlsx", ".xls")
+CONTAINERS = (
+    *(".mat", ".npy", ".npz", ".pkl", ".h5", ".hdf5", ".tfrecord", ".record", ".parquet", ".arrow", ".xlsx", ".xls"),
+    *(".manifest", ".db", ".sqlite"),
+    *ARCHIVES,
+)
 JSON = (".json", ".jsonl", ".ndjson", ".geojson")
 TEXTS = (".txt", ".csv", ".tsv", ".xml", *JSON)
 # Texts that lie among labels without being one: names of classes, lists of images, notes.
@@ -38,6 +43,8 @@ def kind_of(folder: Folder, name: str) -> str:
     if suffix not in TEXTS:
         return ""
     head = folder.head(name, HEAD_BYTES)
+    if head.startswith(LFS_POINTER):
+        return "a Git LFS pointer"
     if suffix == ".xml":
         return _xml(head.replace(b"\0", b""))
     if suffix in JSON:
@@ -140,6 +147,7 @@ INDEXES = frozenset(
         "VIA's JSON",
         "Datumaro's JSON",
         "Label Studio's CSV",
+        "a Git LFS pointer",
         "a table of boxes",
         "an index of boxes",
     }
@@ -154,4 +162,6 @@ ADVICE = {
     "VIA's JSON": "export from VIA as COCO",
     "CreateML's JSON": "export as COCO, YOLO or Pascal VOC",
     "Label Studio's CSV": "export as JSON",
+    "a Git LFS pointer": "bring the file itself with git lfs pull",
+    **{f"{suffix} file": "unpack it next to the images" for suffix in ARCHIVES},
 }

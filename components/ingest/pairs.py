@@ -138,6 +138,11 @@ def masks_in(folder: Folder) -> dict[str, str]:
     ``train``; or it lies beside its image and ends in ``_mask``.
     """
     by_folder = {name: key for name in folder.images if (key := _mask_key(name))}
+    if any(_MASK_NAME.search(name) for name in by_folder):  # in a folder of their own and with the ending, too
+        images = {image_key(name) for name in folder.images if name not in by_folder}
+        by_folder = {
+            name: key if key in images else _mask_key(_MASK_NAME.sub(".", name)) for name, key in by_folder.items()
+        }
     by_ending = {name: image_key(_MASK_NAME.sub(".", name)) for name in folder.images if _MASK_NAME.search(name)}
     if not by_ending:
         return by_folder

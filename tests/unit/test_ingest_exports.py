@@ -491,6 +491,32 @@ def test_turned_objects_of_json_lines_are_refused(bring):
     assert bad(found) == {"a0.jpg": "turned box: x.jsonl line 1: turned by 30: draw it upright"}
 
 
+def test_coco_boxes_that_are_corners_by_their_area_are_refused(bring):
+    content = coco(3)
+    for annotation in content["annotations"]:
+        annotation |= {"bbox": [10, 10, 40, 40], "area": 900}
+    with pytest.raises(InputError, match="x.json: by its 'area' every bbox is x1, y1, x2, y2"):
+        bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)})
+    content["annotations"][0] |= {"bbox": [10, 10, 30, 30]}  # as it should be, so that the others are outlines
+    assert bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)}).counts["boxes"] == 3
+
+
+def test_coco_categories_with_the_same_id_are_refused(bring):
+    content = coco(3, categories=[{"id": 1, "name": "hat"}, {"id": 1, "name": "person"}])
+    with pytest.raises(InputError, match="x.json: the categories hat and person both have the id 1"):
+        bring(images(3, "a{}.jpg") | {"x.json": json.dumps(content)})
+
+
+def test_coco_flags_may_be_text_and_what_is_to_be_ignored_is_no_object(bring):
+    content = coco(7)
+    flags = [{"iscrowd": "0"}, {"iscrowd": "1"}, {"iscrowd": False}, {"ignore": 1}, {"ignore": "0"}, {"ignore": "no"}]
+    for annotation, flag in zip(content["annotations"], flags, strict=False):
+        annotation.update(flag)
+    found = bring(images(7, "a{}.jpg") | {"x.json": json.dumps(content)}, max_bad_fraction=0.2)
+    assert [len(one) for one in boxes(found).values()] == [1, 0, 1, 0, 1, 1]
+    assert bad(found) == {"a5.jpg": "annotation unreadable: annotation 5: ignore 'no'"}
+
+
 # --- Label Studio ---
 
 
@@ -526,6 +552,20 @@ def test_uploads_are_found_by_the_name_that_label_studio_makes_of_theirs(bring):
     assert all_hats(bring(images(3, "Foto ({}).jpg") | {"export.json": export}), 3)
 
 
+def test_presigned_addresses_are_not_shown(bring):
+    export = json.dumps([task(n, f"https://bucket/set/a{n}.jpg?X-Amz-Signature=0123") for n in range(4)])
+    found = bring(images(3, "a{}.jpg") | {"export.json": export}, max_bad_fraction=0.3)
+    assert list(bad(found)) == ["/set/a3.jpg"]
+    assert "task 3 labels '/set/a3.jpg': no image is called 'a3.jpg'" in bad(found)["/set/a3.jpg"]
+
+
+def test_tasks_that_have_only_predictions_are_told(bring, caplog):
+    tasks = [task(n, f"a{n}.jpg") for n in range(4)]
+    tasks[3] |= {"predictions": [{"result": tasks[3]["annotations"][0]["result"]}], "annotations": []}
+    assert bring(images(4, "a{}.jpg") | {"export.json": json.dumps(tasks)}).counts["unlabelled"] == 1
+    assert "export.json: 1 tasks have predictions and no annotation" in caplog.text
+
+
 # --- VOC and others ---
 
 
@@ -534,6 +574,18 @@ def test_turned_voc_boxes_are_refused(bring):
     files = images(3, "a{}.jpg") | {f"a{n}.xml": voc(voc_object(turned if n == 0 else "")) for n in range(3)}
     found = bring(files, max_bad_fraction=0.4)
     assert bad(found) == {"a0.jpg": "turned box: hat is rotated by 90 degrees: draw it upright"}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("<robndbox><cx>25</cx><cy>25</cy><w>30</w><h>20</h><angle>0.5</angle></robndbox>", "turned box: hat is a rob"),
+        ("<bndbox><xmin>1</xmin></bndbox>", "annotation unreadable: hat with more than one box"),
+    ],
+)
+def test_voc_objects_with_further_boxes_are_refused(bring, more, reason):
+    files = images(3, "a{}.jpg") | {f"a{n}.xml": voc(voc_object(more if n == 0 else "")) for n in range(3)}
+    assert bad(bring(files, max_bad_fraction=0.4))["a0.jpg"].startswith(reason)
 
 
 def test_voc_lists_may_name_images_with_spaces_and_have_numbers_behind_them(bring):
@@ -599,6 +651,31 @@ def test_formats_that_are_not_read_are_called_by_their_name(bring, files, messag
         bring(images(3, "a{}.jpg") | files)
 
 
+@pytest.mark.parametrize("name", ["annotations.json.gz", "labels.zip", "output.manifest"])
+def test_labels_in_a_file_that_is_not_opened_are_told(bring, name):
+    found = bring(images(3, "a{}.jpg") | {name: b"packed"})
+    assert found.counts["unlabelled"] == 3 and f"files with labels are ignored ({name})" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["annotations.json.gz", "labels.zip", "output.manifest"])
+def test_a_file_that_is_not_opened_may_hold_the_labels_that_are_missing(bring, name):
+    found = bring(images(3) | labels(2) | {"data.yaml": YAML, name: b"packed"}, max_bad_fraction=0.3)
+    assert list(bad(found)) == [name] and bad(found)[name].startswith("label not read: .")
+
+
+def test_pointers_of_git_lfs_are_told(bring):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+    found = bring(images(3) | labels(3) | {"data.yaml": YAML, "images/a2.jpg": pointer}, max_bad_fraction=0.5)
+    assert bad(found) == {"images/a2.jpg": "not an image: a Git LFS pointer: bring the file itself with git lfs pull"}
+    with pytest.raises(InputError, match="x.json is a Git LFS pointer.*git lfs pull"):
+        bring({"x.json": pointer}, data_path="x.json")
+
+
+@pytest.mark.parametrize("names", ["_darknet.labels", "_classes.txt", "obj.names"])
+def test_names_of_classes_beside_the_labels(bring, names):
+    assert all_hats(bring(images(3, "train/a{}.jpg") | labels(3, "train/a{}.txt") | {f"train/{names}": "hat\n"}), 3)
+
+
 def test_an_index_in_a_folder_of_its_own_may_point_up(bring):
     listing = "".join(f"../images/a{n}.jpg 10,10,40,40,0\n" for n in range(3))
     found = bring(
@@ -631,6 +708,7 @@ def test_masks_of_0_and_255_are_not_taken_for_background_and_nothing(bring):
         ("train_images/a{}.jpg", "train_masks/a{}.png"),
         ("all/a{}.jpg", "all/a{}_mask.png"),
         ("a{}.jpg", "a{}_mask.png"),
+        ("images/a{}.jpg", "masks/a{}_mask.png"),
     ],
 )
 def test_masks_are_found_where_tools_and_people_put_them(bring, image, mask):

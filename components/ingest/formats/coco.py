@@ -4,8 +4,9 @@ Several such files in one folder (one per split) are one data set; if the names 
 COCO's own download, the others beside them hold captions or key points and are left out. A file name or folder that
 says train, val or test gives the split. An image without annotations shows nothing (a negative); in a file without the
 key ``annotations``, such as COCO's ``image_info``, all are unlabelled. Several entries of one image count together.
-Annotations with ``iscrowd`` are no single object and are left out, as COCO's own evaluation leaves them out. Where
-``bbox`` is missing, the upright box around the outline is taken; a turned box (CVAT's ``rotation``) is refused.
+Annotations with ``iscrowd`` are no single object and are left out, as COCO's own evaluation leaves them out, and so are
+those with ``ignore``. Where ``bbox`` is missing, the upright box around the outline is taken; a turned box (CVAT's
+``rotation``) is refused.
 
 A category that only groups others, as Roboflow writes one for the project (it has no annotation and is the
 ``supercategory`` of others), is no class.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +42,7 @@ _ENTRIES = re.compile(rb'"images"\s*:\s*\[')
 _OTHERS = re.compile(rb'"(info|licenses|categories|annotations)"\s*:')
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
 PIECE_BYTES = 2**20
+AREA = 1e-3  # to which two areas are the same
 XYWH_ABS = 1  # Detectron2's number for boxes as COCO has them
 
 
@@ -94,7 +97,7 @@ class _Index:
         try:
             content = json.loads(folder.read(name, MAX_INDEX_BYTES))
             categories = content.get("categories") or []
-            names = dict(sorted((int(c["id"]), str(c["name"])) for c in categories))
+            names = _names(name, categories)
             groups = {str(c.get("supercategory")) for c in categories if c.get("supercategory") != c["name"]}
             index = cls(name, content.get("annotations") is not None, names, groups & set(names.values()))
             for position, image in enumerate(content["images"]):
@@ -102,6 +105,9 @@ class _Index:
             for annotation in content.get("annotations") or []:
                 image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
                 index.annotations.setdefault(_id(image_id), []).append(annotation)
+            _check_boxes(name, content.get("annotations") or [])
+        except InputError:
+            raise
         except LabelError as error:
             raise InputError(f"COCO file: {error}") from error
         except KeyError as error:
@@ -118,6 +124,43 @@ class _Index:
             image_id = _id(image["id"])
             named = image | {"file_name": path_in(image["file_name"])}
             self.images[image_id] = None if image_id in self.images else named
+
+
+def _names(name: str, categories: list[dict[str, Any]]) -> dict[int, str]:
+    """Category names by id, in the order of the ids.
+
+    Raises:
+        InputError: two of them have the same id.
+    """
+    names: dict[int, str] = {}
+    for number, category in sorted((int(c["id"]), str(c["name"])) for c in categories):
+        if names.setdefault(number, category) != category:
+            raise InputError(
+                f"COCO file {name}: the categories {names[number]} and {category} both have the id {number}"
+            )
+    return names
+
+
+def _check_boxes(name: str, annotations: list[Any]) -> None:
+    """Refuse boxes that are corners: the area that stands beside each is that of ``x1, y1, x2, y2``.
+
+    Raises:
+        InputError: they are.
+    """
+    corners = 0
+    for annotation in annotations:
+        try:
+            area = float(annotation["area"])
+            a, b, c, d = map(float, annotation["bbox"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if math.isclose(area, c * d, rel_tol=AREA) or not math.isclose(area, (c - a) * (d - b), rel_tol=AREA):
+            return
+        corners += 1
+    if corners:
+        raise InputError(
+            f"COCO file {name}: by its 'area' every bbox is x1, y1, x2, y2: convert them to x, y, width, height"
+        )
 
 
 def _id(value: object) -> object:
@@ -230,8 +273,18 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
 def _labels(index: _Index, ids: list[object]) -> tuple[tuple[Label, ...], int]:
     """The labels of one image and how many crowds were left out."""
     annotations = [annotation for image_id in ids for annotation in index.annotations.get(image_id, [])]
-    single = [a for a in annotations if not a.get("iscrowd")]
+    single = [a for a in annotations if not (_is_set(a, "iscrowd") or _is_set(a, "ignore"))]
     return tuple(_label(index.names, a) for a in single), len(annotations) - len(single)
+
+
+def _is_set(annotation: dict[str, Any], flag: str) -> bool:
+    """Whether a flag of an annotation is set; converters write its 0 or 1 as text, or as false or true."""
+    value = annotation.get(flag)
+    if isinstance(value, str):
+        value = {"": 0, "0": 0, "false": 0, "1": 1, "true": 1}.get(value.strip().lower(), value)
+    if isinstance(value, str):
+        raise LabelError(f"annotation unreadable: annotation {annotation.get('id', '?')}: {flag} {value[:40]!r}")
+    return bool(value)
 
 
 def _label(names: dict[int, str], annotation: dict[str, Any]) -> Label:

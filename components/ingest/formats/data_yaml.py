@@ -15,7 +15,7 @@ from components.core.errors import InputError
 from components.ingest.dataset import Folder, LabelError, few
 
 MAX_YAML_BYTES = 2**18
-NAMES_FILES = ("classes.txt", "obj.names")
+NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "_classes.txt")  # the latter two of Roboflow
 USUAL_STEMS = ("data", "dataset")  # of a description
 _NAMES = re.compile(rb"^[ \t]*[\"']?names[\"']?[ \t]*:", re.MULTILINE)
 

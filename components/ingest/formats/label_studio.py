@@ -40,7 +40,7 @@ from components.ingest.dataset import (
     formats,
     suffix_of,
 )
-from components.ingest.references import Images, only
+from components.ingest.references import Images, only, path_in
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +129,23 @@ def _tasks(folder: Folder, export: str) -> list[Task]:
         raise InputError(f"Label Studio: {export} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if not any(isinstance(item, dict) and isinstance(item.get("data"), dict) for item in content):
         raise InputError(f"Label Studio: {export} has no task with 'data': export as JSON, not JSON-MIN")
+    proposed = sum(isinstance(item, dict) and _is_only_proposed(item) for item in content)
+    if proposed:
+        logger.warning(
+            "%s: %d tasks have predictions and no annotation: their images are unlabelled; submit them first",
+            export,
+            proposed,
+        )
     remarks: Counter[str] = Counter()
     tasks = [read_task(export, f"{export}#{place}", item, remarks) for place, item in enumerate(content)]
     if remarks:
         passed_over = few(f"{count} {kind}" for kind, count in remarks.most_common())
         logger.warning("%s: ignoring everything that is neither box nor mask: %s", export, passed_over)
     return tasks
+
+
+def _is_only_proposed(item: dict[str, Any]) -> bool:
+    return bool(item.get("predictions")) and not item.get("annotations")
 
 
 def read_task(export: str, place: str, item: Any, remarks: Counter[str]) -> Task:
@@ -343,7 +354,7 @@ class _Named:
         found = self._images.named(path.name)
         if not found:
             raise LabelError(
-                f"label without image: {task.where} labels {task.address[:200]!r}: no image is called "
+                f"label without image: {task.where} labels {path_in(task.address)[:200]!r}: no image is called "
                 f"{path.name!r}, or would be by Label Studio when it is uploaded"
             )
         return only(_closest(found, path), task.export)

@@ -85,6 +85,10 @@ def _label(item: ElementTree.Element) -> Label:
     name = _text(item, "name")
     if not name:
         raise LabelError("annotation unreadable: an object without a name")
+    if item.find("robndbox") is not None:  # roLabelImg's
+        raise LabelError(f"turned box: {name} is a robndbox: draw it upright")
+    if len(item.findall("bndbox")) > 1:
+        raise LabelError(f"annotation unreadable: {name} with more than one box")
     box = item.find("bndbox")
     points = item.findall("polygon/pt")
     if box is None and len(points) < 3:
