@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 2**20
 MAX_NAME_BYTES = 255  # bytes of one folder's or file's name
+_DOS_FOLDER = 0x10  # the attribute of a folder; some tools leave out the slash behind its name
 _SAYS_UTF_8 = 0x800  # the flag of a zip member whose name is in UTF-8
 _UNICODE_PATH = 0x7075  # the kind of an extra field with the name in UTF-8
 # The longest single read of a tar that is no member's content is an extended header. A header claims its own length.
@@ -212,7 +213,7 @@ def _zip_members(path: Path, meter: Meter) -> Iterator[Member]:
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise _no_file(meter.shown, member.filename)
-            if member.is_dir():
+            if member.is_dir() or (member.external_attr & _DOS_FOLDER and not member.file_size):
                 continue
             with archive.open(member) as content:
                 name, is_known = _zip_name(member)

@@ -15,6 +15,8 @@ from components.ingest.masks import Values
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 200  # characters of a class name
+
 
 class Classes:
     """The classes that the user wants.
@@ -40,14 +42,24 @@ class Classes:
             raise InputError("ignore_classes='*' ignores all classes that are not in classes, but classes is empty")
 
     def declare(self, names: tuple[str, ...] | None) -> None:
-        """Say which names the data set declares; None: it declares none."""
+        """Say which names the data set declares; None: it declares none.
+
+        Raises:
+            InputError: one is not a line of text.
+        """
         self._declared = None if names is None else tuple(map(composed, names))
+        for name in self._declared or ():
+            if not _is_line(name):
+                raise InputError(_no_line(name))
 
     def apply(self, record: Record) -> Record:
         """The record with its classes renamed, without ignored boxes; or, if a class is unknown, with a reason."""
         if record.reason or not record.labels:
             return record
         names = [composed(label.name) for label in record.labels]
+        odd = next((name for name in dict.fromkeys(names) if not _is_line(name)), None)
+        if odd is not None:
+            return record._replace(reason=f"annotation unreadable: {_no_line(odd)}")
         self._met.update(dict.fromkeys(names, 1))
         kept: list[Label] = []
         for label, given in zip(record.labels, names, strict=True):
@@ -144,6 +156,14 @@ class Classes:
         if self._renamed:
             return self._renamed.get(name)
         return name if self._declared is None or name in self._declared else None
+
+
+def _is_line(name: str) -> bool:
+    return name.isprintable() and len(name) <= LONGEST_NAME
+
+
+def _no_line(name: str) -> str:
+    return f"the class name {name[:40]!r} is not a line of at most {LONGEST_NAME} printable characters"
 
 
 def composed(name: str) -> str:

@@ -37,7 +37,9 @@ def as_csv(quarantine: Iterable[Quarantined]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows((entry.kind, entry.source, entry.reason) for entry in quarantine)
+    for entry in quarantine:
+        is_formula = entry.source.startswith(("=", "+", "-", "@"))  # to a spreadsheet; with ./ it is the path it was
+        writer.writerow((entry.kind, f"./{entry.source}" if is_formula else entry.source, entry.reason))
     return text.getvalue()
 
 

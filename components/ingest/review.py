@@ -13,6 +13,7 @@ WHOLE = 0.98  # of an image's width and height, from which on a box is as large 
 ODD_FRACTION = 0.1  # of all boxes or images, from which on an oddity is worth a warning
 WITHOUT_ENTRIES = "coco"  # which has one file for all, and no word about an image that shows nothing
 FEW = 3  # images of a split; fewer may well show nothing
+MOST_ABSENT = 10  # classes that are told one by one
 MUCH_MORE = 3  # times the negatives of the other splits
 
 
@@ -93,10 +94,12 @@ def _is_explicit(pairs: Pairs, data_format: str) -> bool:
 
 
 def _classes(kept: Pairs, names: tuple[str, ...], pixels: dict[str, int]) -> list[str]:
-    if pixels:
-        return [f"class {name} has no pixel in any mask" for name in names if not pixels.get(name)]
-    found = {box[0] for _, outcome in kept for box in outcome.boxes or ()}
-    return [f"class {name} has no box" for name in names if found and name not in found]
+    found = set(pixels) if pixels else {box[0] for _, outcome in kept for box in outcome.boxes or ()}
+    absent = [name for name in names if found and (not pixels.get(name) if pixels else name not in found)]
+    what = "has no pixel in any mask" if pixels else "has no box"
+    if len(absent) > MOST_ABSENT:
+        return [f"{len(absent)} of {len(names)} classes: each {what}: {few(absent)}"]
+    return [f"class {name} {what}" for name in absent]
 
 
 def _boxes(kept: Pairs) -> list[str]:

@@ -266,6 +266,14 @@ def test_an_ignored_class_is_not_in_the_list(tmp_path, job):
     assert bring(tmp_path, job, people(), ignore_classes="dog,cap").manifest.classes == ("hat", "person")
 
 
+def test_a_name_in_the_quarantine_list_is_no_formula(tmp_path, job):
+    files = people() | {"=cmd|calc.jpg": b"no image"}
+    ingested = bring(tmp_path, job, files, max_bad_fraction=1)
+    assert listed(ingested)["=cmd|calc.jpg"].startswith("not an image")
+    written = Path(ingested.quarantine_uri.removeprefix("file://")).read_text()
+    assert "\nbad,./=cmd|calc.jpg," in written
+
+
 def test_an_unknown_class_is_quarantined(tmp_path, job):
     ingested = bring(tmp_path, job, people(), classes="hat,person", max_bad_fraction=1)
     assert listed(ingested) == {"two.jpg": "unknown class: cap", "none.jpg": "unknown class: dog"}

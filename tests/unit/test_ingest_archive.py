@@ -96,6 +96,15 @@ def test_a_zip_with_a_link_is_refused(tmp_path, target):
         unpacked(tmp_path / "x.zip", target)
 
 
+def test_a_folder_of_dos_may_lack_the_slash(tmp_path, target):
+    folder = zipfile.ZipInfo("images")
+    folder.create_system, folder.external_attr = 0, 0x10
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(folder, "")
+        archive.writestr("images/a.txt", "a")
+    assert unpacked(tmp_path / "x.zip", target) == {"images/a.txt": b"a"}
+
+
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_too_many_files_are_refused(tmp_path, target, make):
     files = {f"{number}.txt": b"" for number in range(11)}

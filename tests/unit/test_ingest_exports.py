@@ -676,6 +676,16 @@ def test_names_of_classes_beside_the_labels(bring, names):
     assert all_hats(bring(images(3, "train/a{}.jpg") | labels(3, "train/a{}.txt") | {f"train/{names}": "hat\n"}), 3)
 
 
+@pytest.mark.parametrize("names", ["0 hat\n1 person\n", "0: hat\n1: person\n"])
+def test_numbers_before_the_names_of_classes_are_no_part_of_them(bring, names):
+    assert bring(images(3) | labels(3) | {"classes.txt": names}).manifest.classes == ("hat", "person")
+
+
+def test_names_of_classes_in_one_line_are_refused(bring):
+    with pytest.raises(InputError, match="classes.txt has all names in one line"):
+        bring(images(3) | labels(3) | {"classes.txt": "hat,person\n"})
+
+
 def test_an_index_in_a_folder_of_its_own_may_point_up(bring):
     listing = "".join(f"../images/a{n}.jpg 10,10,40,40,0\n" for n in range(3))
     found = bring(
@@ -775,6 +785,19 @@ def test_an_unknown_class_is_told_with_the_classes_there_are_and_what_to_do(brin
     assert "or ignore all unknown ones with ignore_classes=*" in message
 
 
+@pytest.mark.parametrize("name", ["hat\nperson", "\u202ehat", "h" * 201])
+def test_a_class_name_is_one_line(bring, name):
+    with pytest.raises(InputError, match="the class name '.*' is not a line of at most 200 printable characters"):
+        bring(images(3) | labels(3) | {"data.yaml": f"names: [{json.dumps(name)}]\n"})
+
+
+@pytest.mark.parametrize("name", ["hat\nperson", "\u202ehat", "h" * 201])
+def test_an_object_without_a_class_name_of_one_line_keeps_its_image_out(bring, name):
+    files = images(3, "a{}.jpg") | labels(3, "a{}.xml", voc(voc_object()))
+    found = bring(files | {"a0.xml": voc(voc_object()).replace(">hat<", f">{name}<")}, max_bad_fraction=0.4)
+    assert bad(found)["a0.jpg"].startswith("annotation unreadable: the class name")
+
+
 # --- one look at the whole ---
 
 
@@ -796,6 +819,12 @@ def test_a_split_with_many_more_images_of_nothing_is_told(bring):
     assert bring(files).warnings == (
         "80% of split val are without objects, but 10% of the others: are labels missing?",
     )
+
+
+def test_many_classes_without_a_box_are_told_in_one_line(bring):
+    names = ", ".join(["hat", *(f"class{n}" for n in range(11))])
+    found = bring(images(3) | labels(3) | {"data.yaml": f"names: [{names}]\n"})
+    assert found.warnings == ("11 of 12 classes: each has no box: class0, class1, class2, class3, class4 and 6 more",)
 
 
 def test_a_class_without_a_box_is_told(bring):

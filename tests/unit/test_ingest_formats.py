@@ -382,6 +382,7 @@ def test_yolo_outlines_become_boxes(data):
         ("0 0.5 0.5 0.1 0.1 0.9", "annotation unreadable: line 2 has 6 columns"),
         ("hat 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: "),
         ("0.5 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: the class 0.5 is not a whole number"),
+        ("1e300 0.5 0.5 0.1 0.1", "annotation unreadable: line 2: the class 1e300 is not a whole number"),
         ("0 0.5 0.5 nan 0.1", "NaN or infinite: line 2"),
         ("inf 0.5 0.5 0.1 0.1", "NaN or infinite: line 2"),
         (b"\xff\xfe\x00", "annotation unreadable: labels/a.txt: not UTF-8 text"),
@@ -421,6 +422,7 @@ def test_yolo_labels_and_images_that_do_not_match(data):
         ("names: hat\ntrain: images", "'names' must be a list of class names"),
         ("names: []\ntrain: images", "'names' must be a list of class names"),
         ("names: {hat: 0}\ntrain: images", "'names' must be text by number"),
+        ("names: {0: hat, '00': head}\ntrain: images", "'names' has two names for class 0"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images", "'names' must be text by number"),
     ],
 )

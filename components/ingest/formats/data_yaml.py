@@ -17,6 +17,7 @@ from components.ingest.dataset import Folder, LabelError, few
 MAX_YAML_BYTES = 2**18
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "_classes.txt")  # the latter two of Roboflow
 USUAL_STEMS = ("data", "dataset")  # of a description
+_NUMBERED = re.compile(r"([0-9]{1,6})[\s:.,;)]+(.*\S)")  # ``0 hat`` or ``0: hat`` in a list of names
 _NAMES = re.compile(rb"^[ \t]*[\"']?names[\"']?[ \t]*:", re.MULTILINE)
 
 
@@ -75,6 +76,8 @@ def numbered_names(name: str, content: dict[str, Any]) -> dict[int, str]:
     for key, value in named.items():
         if not (str(key).isdecimal() and isinstance(value, str) and value.strip()):
             raise InputError(f"{name}: 'names' must be text by number; it has {str(key)[:40]!r}: {str(value)[:40]!r}")
+        if int(key) in names:
+            raise InputError(f"{name}: 'names' has two names for class {int(key)}")
         names[int(key)] = value.strip()
     count = content.get("nc", "")
     if isinstance(given, list) and isinstance(count, str) and count.isdecimal() and int(count) != len(names):
@@ -151,4 +154,10 @@ def _listed(folder: Folder, name: str) -> dict[int, str]:
         lines = folder.text(name).splitlines()
     except LabelError as error:
         raise InputError(f"class names: {error}: save it as UTF-8, with a name in each line") from error
-    return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    if len(names) == 1 and "," in names.get(0, ""):
+        raise InputError(f"class names: {name} has all names in one line: put each in a line of its own")
+    numbered = {number: _NUMBERED.fullmatch(line) for number, line in names.items()}
+    if len(names) > 1 and all(match and int(match[1]) == number for number, match in numbered.items()):
+        return {number: match[2] for number, match in numbered.items() if match}
+    return names

@@ -44,6 +44,7 @@ from components.ingest.references import Images, inside
 logger = logging.getLogger(__name__)
 
 MAX_LIST_BYTES = 2**30
+LARGEST_CLASS = 1_000_000
 LOOKED_AT = 20  # label files with a line in them, to tell the format
 SPLIT_KEYS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 SKEW = 1e-3  # of the image's side; corners are rounded
@@ -140,7 +141,7 @@ def _label(number: int, fields: list[str], names: dict[int, str], key_points: in
         raise LabelError(f"annotation unreadable: line {number}: {error}") from error
     if not all(map(math.isfinite, (index, *values))):
         raise LabelError(f"NaN or infinite: line {number}")
-    if not index.is_integer():
+    if not index.is_integer() or abs(index) > LARGEST_CLASS:
         raise LabelError(f"annotation unreadable: line {number}: the class {fields[0][:40]} is not a whole number")
     name = names.get(int(index), f"number {int(index)}") if names else str(int(index))
     if key_points or count == 5:
