@@ -9,6 +9,7 @@ parameters travel in one of them, ``settings``, by section. :func:`sort_into_pla
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,6 +128,10 @@ def parse(face: Face, pairs: Iterable[str], values: Mapping[str, Any]) -> dict[s
     wrong = [word[:80] for word in words if "=" not in word]
     if wrong:
         raise InputError(f"not name=value: {', '.join(wrong)}")
+    names = Counter(word.partition("=")[0] for word in words)
+    twice = [name[:80] for name, count in names.items() if count > 1]
+    if twice:
+        raise InputError(f"given twice: {', '.join(twice)}")
     typed_in = spread(
         {name: _opened(face, name, text) for name, text in (word.split("=", 1) for word in words)}, face.inputs
     )

@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from components.core.documents import read_yaml
 from components.core.errors import InputError
-from components.core.parameters import WORKFLOWS, renamed
+from components.core.parameters import SECTIONS, SETTINGS, WORKFLOWS, renamed
 from components.core.redaction import redacted, redacted_output
 from pipelines.docs import help_of
 from pipelines.local import RunError
@@ -39,6 +39,8 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
 def parameters_from(path: Path | None) -> dict[str, Any]:
     """The parameters in a YAML file; none without one.
 
+    A number that is written in an unusual way, such as ``010``, stays text, since it may be the name of a class.
+
     Raises:
         InputError: not a readable YAML file, or not a mapping.
     """
@@ -51,7 +53,18 @@ def parameters_from(path: Path | None) -> dict[str, Any]:
     values = read_yaml(text, f"--params {path}") or {}
     if not isinstance(values, dict):
         raise InputError(f"--params {path}: not a mapping of parameter names to values")
-    return values
+    written = read_yaml(text, f"--params {path}", as_text=True)
+    return {name: _as_written(value, written.get(name), name) for name, value in values.items()}
+
+
+def _as_written(value: Any, text: Any, name: object) -> Any:
+    """A parameter's value, with numbers as the texts that they are where that is another; of a section, of each."""
+    if isinstance(value, dict) and isinstance(text, dict) and (name == SETTINGS or name in SECTIONS):
+        return {key: _as_written(item, text.get(key), key) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(text, list):
+        return [_as_written(item, one, "") for item, one in zip(value, text, strict=True)]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number and isinstance(text, str) and str(value) != text else value
 
 
 def say_renamed(given: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
@@ -58,31 +57,18 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
-class _TextLoader(_FastText):  # type: ignore[misc]
-    """Every value is the text that stands there, and a key that is there twice is an error."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = [key for key, count in Counter(keys).items() if count > 1]
-        if twice:
-            raise yaml.MarkedYAMLError(problem=f"duplicate key {twice[0]!r}", problem_mark=node.start_mark)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
-
-
 def read_yaml(text: str, name: str, *, as_text: bool = False) -> Any:
     """What a YAML document says; None if it is empty.
 
     Args:
         text: of the document.
         name: of the file, for messages.
-        as_text: every value is the text that stands there, so that ``no`` and ``010`` can be names; and a key that is
-            there twice is an error.
+        as_text: every value is the text that stands there, so that ``no`` and ``010`` can be names.
 
     Raises:
-        InputError: it is not YAML, or larger, deeper or more entangled than any honest one.
+        InputError: it is not YAML, has a key twice, or is larger, deeper or more entangled than any honest one.
     """
-    return _read_yaml(text, name, lambda: yaml.load(text, Loader=_TextLoader if as_text else _Loader))
+    return _read_yaml(text, name, lambda: yaml.load(text, Loader=_FastText if as_text else _Loader))
 
 
 def read_yaml_documents(text: str, name: str) -> list[Any]:
@@ -130,30 +116,57 @@ def _brief(error: object) -> str:
     return " ".join(str(error).split())[:120]
 
 
+class _Open:
+    """A collection of which the end has not come yet.
+
+    Attributes:
+        anchor: its own.
+        size: values in it so far, and itself.
+        keys: of a mapping; None of a list.
+        at_key: of a mapping: a key comes next.
+    """
+
+    def __init__(self, anchor: str | None, *, is_mapping: bool) -> None:
+        self.anchor, self.size, self.at_key = anchor, 1, is_mapping
+        self.keys: set[str] | None = set() if is_mapping else None
+
+    def add(self, size: int, event: Any) -> None:
+        """Count what has ended, and see that it is no key that is there already; ``<<`` may be."""
+        self.size += size
+        if self.keys is None:
+            return
+        if self.at_key and isinstance(event, yaml.ScalarEvent) and event.value != "<<":
+            if event.value in self.keys:
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {event.value[:40]!r}", problem_mark=event.start_mark)
+            self.keys.add(event.value)
+        self.at_key = not self.at_key
+
+
 def _check_extent(text: str, name: str) -> None:
     """Walk through a document's events, which takes neither recursion nor more memory than the text."""
-    open_nodes: list[list[Any]] = [[None, 0]]  # anchor and number of nodes of what is open, the document first
+    open_nodes = [_Open(None, is_mapping=False)]  # the document first
     sizes: dict[str, int] = {}
 
-    def close(anchor: str | None, size: int) -> None:
+    def close(anchor: str | None, size: int, event: Any) -> None:
         if anchor:
             sizes[anchor] = size
-        open_nodes[-1][1] += size
-        if open_nodes[-1][1] > MAX_NODES:
+        open_nodes[-1].add(size, event)
+        if open_nodes[-1].size > MAX_NODES:
             raise InputError(f"{name}: more than {MAX_NODES:,} values, counting what its aliases repeat")
 
     for event in yaml.parse(text, Loader=_Fast):
         if isinstance(event, yaml.CollectionStartEvent):
-            open_nodes.append([event.anchor, 1])
+            open_nodes.append(_Open(event.anchor, is_mapping=isinstance(event, yaml.MappingStartEvent)))
             if len(open_nodes) > MAX_DEPTH + 1:
                 raise InputError(f"{name}: nested more than {MAX_DEPTH} deep in line {event.start_mark.line + 1}")
             sizes.pop(event.anchor, None)
         elif isinstance(event, yaml.CollectionEndEvent):
-            close(*open_nodes.pop())
+            ended = open_nodes.pop()
+            close(ended.anchor, ended.size, event)
         elif isinstance(event, yaml.ScalarEvent):
-            close(event.anchor, 1)
+            close(event.anchor, 1, event)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
                 place = f"*{event.anchor} in line {event.start_mark.line + 1}"
                 raise InputError(f"{name}: the alias {place} refers to an unknown or unfinished anchor")
-            close(None, sizes[event.anchor])
+            close(None, sizes[event.anchor], event)

@@ -21,6 +21,7 @@ from components.core.parameters import (
 from pipelines.__main__ import app
 from pipelines.arguments import Face, check, face_of, parse, problems, sort_into_place
 from pipelines.registry import PIPELINES
+from pipelines.terminal import parameters_from
 
 HELMET = face_of(PIPELINES["helmet-detection"])
 GOOD = {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"}
@@ -126,6 +127,36 @@ def test_a_word_is_read(word, value):
     given = parse(HELMET, [word], {})
     assert (given[name], type(given[name])) == (value, type(value))
     assert problems(HELMET, GOOD | given) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("classes=[helmet, no]", "helmet,no"),
+        ("classes={hat: helmet, 010: no}", "hat:helmet,010:no"),
+        ("image_size=[352, 640]", "352,640"),
+        ("targets=[]", ""),
+    ],
+)
+def test_a_list_may_be_typed_in_where_texts_are_joined(word, value):
+    assert parse(HELMET, [word], {}) == {word.partition("=")[0]: value}
+
+
+def test_a_parameter_that_is_typed_in_twice_is_refused():
+    with pytest.raises(InputError, match="given twice: epochs$"):
+        parse(HELMET, ["epochs=3", "batch=4", "epochs=5"], {})
+
+
+def test_a_number_of_a_file_stays_as_it_is_written(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "classes: [010, 1.10, 7]\nepochs: 010\nsettings: {train: {experiment: 1e3}, data: {ignore_classes: 007}}\n"
+        "estimator_options: {lr0: 1e-2}\n"
+    )
+    given = parse(HELMET, [], parameters_from(tmp_path / "p.yaml"))
+    assert given == {
+        "classes": "010,1.10,7", "epochs": 10, "experiment": "1e3", "ignore_classes": "007",
+        "estimator_options": {"lr0": 0.01},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

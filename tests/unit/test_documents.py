@@ -81,6 +81,8 @@ def test_an_empty_document_and_one_with_a_mark():
         ("a: [1", "not valid YAML in line 2"),
         ("a: 1\n---\nb: 2", "not valid YAML in line 2 (but found another document)"),
         ("? [a]\n: b", "found unhashable key"),
+        ("a: 1\nb: {c: 2}\na: 3", "not valid YAML in line 3 (duplicate key 'a')"),
+        ("- a: [a, a]\n  b: {a: 1, b: 2, a: 3}", "not valid YAML in line 2 (duplicate key 'a')"),
         ("a: \x00", "not valid YAML"),
     ],
 )
@@ -106,6 +108,13 @@ def test_many_keys_are_compared_in_one_pass():
     assert len(read_yaml(text, "data.yaml", as_text=True)) == 40_000
     with pytest.raises(InputError, match=r"data\.yaml: .*duplicate key 'class-7'"):
         read_yaml(f"{text}class-7: 8\n", "data.yaml", as_text=True)
+
+
+def test_what_is_merged_is_no_duplicate():
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, y: 4}\nd: [x, x]\n? x\n: x\n"
+    assert read_yaml(text, "p.yaml") == {
+        "a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 3, "y": 4}, "d": ["x", "x"], "x": "x",
+    }  # fmt: skip
 
 
 def test_several_documents():

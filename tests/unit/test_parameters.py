@@ -63,6 +63,9 @@ def test_image_sizes():
     assert parameters.parse_image_size("640") == (640, 640)
     assert parameters.parse_image_size("352,640") == (352, 640)
     assert parameters.parse_image_size("(416, 736)") == (416, 736)
+    assert parameters.parse_image_size("640x640") == (640, 640)
+    with pytest.raises(InputError, match="'640x480' does not say which is the height"):
+        parameters.parse_image_size("640x480")
     for wrong in ("", "a", "0", "32,64,96", "-32", "640.5"):
         with pytest.raises(InputError):
             parameters.parse_image_size(wrong)

@@ -277,7 +277,7 @@ WRONG = {
     "model": (('name: "start"', 'name: "stop"'), "unknown Model 'stop'"),
     "variable": (("nodeName: edge-1", "nodeName: $WORKER_NODE"), r"has \$WORKER_NODE, a variable of a shell"),
     "number": (('value: "8"', 'value: "many"'), "batch='many'"),
-    "list": (("        containers:", "        containers: []\n        volumes:"), "containers"),
+    "list": (("        containers:", "        containers: []\n        others:"), "containers"),
     "nothing": (("spec:\n  initialModel:", "spec:\nextra:\n  initialModel:"), "unknown field 'extra'"),
     "name": (("name: at-the-gate", 'name: "at\\nthe gate"'), "document 3: metadata.name"),
     "twice": (("name: at-the-gate", "name: start"), "document 2 has the same name"),

@@ -93,6 +93,8 @@ def parse_image_size(text: str) -> tuple[int, int]:
     if len(sides) not in (1, 2) or not all(re.fullmatch(r"[0-9]{1,9}", side) for side in sides):
         raise InputError(f"image_size={shown(text)} is not one number or height,width: write 640 or 352,640")
     height, width = int(sides[0]), int(sides[-1])
+    if "x" in text and height != width:  # which others write as width x height
+        raise InputError(f"image_size={shown(text)} does not say which is the height: write height,width as in 352,640")
     for side in (height, width):
         if side % STRIDE or not STRIDE <= side <= MAX_SIDE:
             nearest = min(max(STRIDE, round(side / STRIDE) * STRIDE), MAX_SIDE)
@@ -178,6 +180,8 @@ def parse_group_pattern(text: str) -> re.Pattern[str] | None:
 
 
 def _text(value: Any, joined_by: str = "", pairs: str = "") -> str:
+    if isinstance(value, str) and joined_by and value.lstrip().startswith(("[", "{") if pairs else "["):
+        value = _read_text(value, "text, or a list of texts", f"a{joined_by}b", as_text=True)
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -246,9 +250,9 @@ def _mapping(value: Any) -> dict[str, Any]:
     return {name: whole_numbers(item) for name, item in value.items()}
 
 
-def _read_text(text: str, what: str, example: str) -> Any:
+def _read_text(text: str, what: str, example: str, *, as_text: bool = False) -> Any:
     try:
-        return read_yaml(text, shown(text))
+        return read_yaml(text, shown(text), as_text=as_text)
     except InputError as error:
         raise ValueError(f"must be {what}, such as {example}: {error}") from error
 
