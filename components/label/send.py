@@ -2,7 +2,8 @@
 
 The server is what says which images it has: before anything is sent, all tasks of the project are listed, and what is
 among them is not sent again, also when a run ended between sending and whatever it would have noted. If two runs send
-at the same time, the second task of an image is removed, unless somebody has worked on it.
+at the same time, or the server does late what a run has given up on, the second task of an image is removed, unless
+somebody has worked on it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def send(
         return HandOff("", dict.fromkeys(("images", "boxes", "known", "waiting", "left_out"), 0))
     wanted = with_classes(wanted, classes)
     project = _ready(studio, place, wanted)
-    there = _tasks(studio, project)
+    there = _without_doubles(studio, _tasks(studio, project))
     renew(studio, store, project, [one.fields for one in there if not one.answered])
     waiting = sum(not one.answered for one in there)
     answers, _ = read_answers(store)  # those from a project that somebody has removed since are not asked for again
@@ -77,7 +78,7 @@ def send(
     chosen = new[: max(0, label_queue - waiting)]
     boxes = _import(studio, store, project, wanted, chosen)
     if chosen:
-        _remove_doubles(studio, project)
+        _without_doubles(studio, _tasks(studio, project))
     counts = {
         "images": len(chosen),
         "boxes": boxes,
@@ -260,14 +261,26 @@ def check_predictions(tasks: Iterable[Mapping[str, Any]], project: Project) -> N
 _SIDES = (("x", "width"), ("y", "height"))
 
 
-def _remove_doubles(studio: LabelStudio, project: Project) -> None:
-    """Remove the later tasks of the same image, which another run has sent meanwhile."""
+def _without_doubles(studio: LabelStudio, tasks: list[_Task]) -> list[_Task]:
+    """Remove the later tasks of the same image that nobody has worked on.
+
+    Another run has sent them meanwhile, or an earlier one whose import the server did only after it had given up.
+    """
     first: set[str] = set()
-    for one in sorted(_tasks(studio, project), key=lambda one: (not one.touched, one.number)):
+    doubles = []
+    for one in sorted(tasks, key=lambda one: (not one.touched, one.number)):
         if one.sample in first and not one.touched:
-            log.warning("Label Studio: task %d is removed, since another run has sent the same image", one.number)
-            studio.delete(f"/api/tasks/{one.number}/")
+            doubles.append(one)
         first.add(one.sample)
+    for one in doubles:
+        studio.delete(f"/api/tasks/{one.number}/")
+    if doubles:
+        log.warning(
+            "Label Studio: removed %d tasks of images that have another: two runs have sent them at the same time, or "
+            "one that had no answer in time",
+            len(doubles),
+        )
+    return [one for one in tasks if one not in doubles]
 
 
 # --- images ---

@@ -25,6 +25,7 @@ from components.ingest.answers import fetch_answers
 from components.ingest.component import collect
 from components.ingest.feed import take_new
 from components.ingest.label_agreement import label_agreement
+from components.label import send as label_send
 from components.label.component import send as send_step
 from components.label.send import check_predictions, send
 from components.mine.pool import gather
@@ -102,17 +103,36 @@ def test_nothing_is_sent_twice_by_a_run_that_follows_one_that_never_had_its_answ
     assert len(studio.tasks()) == 6
 
 
-def test_two_runs_at_once_leave_one_task_of_each_image(studio, root, caplog):
+def test_two_runs_at_once_leave_one_task_of_each_image(studio, root, caplog, monkeypatch):
     ids = request_labels(root)
     hand_over(studio, root, label_queue=3)
-    for task in studio.tasks():  # as another run sends them between our listing and our import
-        number = studio.number()
-        studio.stored[number] = task | {"id": number, "annotations": [], "drafts": []}
-    studio.stored[max(studio.stored)]["drafts"] = [{"id": 1}]
+
+    def another_runs_first(*arguments):  # between our listing and our import
+        for task in studio.tasks():
+            number = studio.number()
+            studio.stored[number] = task | {"id": number, "annotations": [], "drafts": []}
+        studio.stored[max(studio.stored)]["drafts"] = [{"id": 1}]
+        return real(*arguments)
+
+    real = label_send._import
+    monkeypatch.setattr(label_send, "_import", another_runs_first)
     hand_over(studio, root)
     assert sorted(samples(studio)) == sorted(ids)
     assert studio.task(ids[2])["drafts"]  # the one on which somebody works stays
-    assert "another run has sent the same image" in caplog.text
+    assert "removed 3 tasks of images that have another" in caplog.text
+
+
+def test_what_the_server_did_late_leaves_one_task_of_each_image_with_the_next_hand_off(studio, root, caplog):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    for task in studio.tasks():  # a run gave up on its import, which was done after the next run had ended
+        number = studio.number()
+        studio.stored[number] = task | {"id": number, "annotations": []}
+    studio.annotate(ids[3], None)
+    sent = hand_over(studio, root)
+    assert sent.counts == {"images": 0, "boxes": 0, "known": 6, "waiting": 5, "left_out": 0}
+    assert samples(studio) == ids
+    assert caplog.text.count("removed 6 tasks") == 1
 
 
 def test_no_more_images_wait_than_the_queue_has_room_for(studio, root):
