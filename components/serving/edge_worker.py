@@ -208,6 +208,8 @@ def main(
     try:
         if not (job_root or bundle):
             raise InputError("no model to run: give --job-root, or --bundle with the folder of a model")
+        if privacy_parameter and not privacy:
+            raise InputError("--privacy-parameter is given, but no --privacy: without a filter images stay as they are")
         options = Options(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,

@@ -149,8 +149,26 @@ class Mining:
         return "audit" if _chance(key) < self.audit_ratio else None
 
     def protect(self, seen: Inference) -> Protected:
-        """What may be kept of an image."""
-        return self.privacy.protect(seen.shot.image, _Look(seen)) if self.privacy else Protected(seen.shot.image, "")
+        """What may be kept of an image.
+
+        Raises:
+            InputError: the filter gives something else than an image of the same size. Whatever it raises is passed on.
+        """
+        image = seen.shot.image
+        if self.privacy is None:
+            return Protected(image, "")
+        # Changed in place, the image would seem to be unchanged, and the file that the source had would be kept.
+        shown = image.view()
+        shown.flags.writeable = False
+        kept = self.privacy.protect(shown, _Look(seen))
+        if kept.image is shown:
+            return kept._replace(image=image)
+        if kept.image is not None and (kept.image.shape, kept.image.dtype) != (image.shape, image.dtype):
+            raise InputError(
+                f"an image of shape {kept.image.shape} and type {kept.image.dtype} came back, but {image.shape} and "
+                f"{image.dtype} are needed"
+            )
+        return kept
 
     def describe(
         self, seen: Inference, image: str, kind: Kind, judgement: Judgement, miner: str, privacy: str = ""
@@ -292,7 +310,11 @@ class Keeper:
         if looks in self._duplicates:
             self._metrics.count("duplicates")
             return False
-        kept = self._mining.protect(seen)
+        try:
+            kept = self._mining.protect(seen)
+        except Exception as error:  # of a plug-in; what it would have taken out must not be kept
+            self._failed("unkept", f"a hard example is dropped, since the privacy filter failed: {one_line(error)}")
+            return False
         if kept.image is None:
             self._metrics.count("withheld")
             return False

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 
 import cv2
@@ -74,9 +75,10 @@ def test_a_filter_that_cannot_be_is_refused(name, parameters, words):
         make_filter(name, parameters)
 
 
-def test_a_class_that_the_model_does_not_know_is_refused():
+@pytest.mark.parametrize("classes", ["person", "face,person"])
+def test_a_class_that_the_model_does_not_know_is_refused(classes):
     with pytest.raises(InputError, match="the model knows helmet, face, but not person"):
-        make_filter("blur", {"classes": "person"}).protect(checkered(), Seen())
+        make_filter("blur", {"classes": classes}).protect(checkered(), Seen())
 
 
 @privacy_filters.register("red-only")
@@ -95,6 +97,26 @@ class RedOnly:
 class Broken:
     def protect(self, image, look):
         raise RuntimeError("no detector of faces")
+
+
+@privacy_filters.register("in-place")
+class InPlace:
+    def protect(self, image, look):
+        image[:] = 0
+        return Protected(image, "black")
+
+
+@privacy_filters.register("returns")
+class Returns:
+    """Returns a half of the image, or what is no image."""
+
+    def __init__(self, what):
+        self._what = what
+
+    def protect(self, image, look):
+        if self._what == "nothing":
+            return None
+        return Protected(image[::2, ::2].copy() if self._what == "half" else image.astype(float), "changed")
 
 
 def kept(tmp_path, **chosen):
@@ -122,7 +144,23 @@ def test_a_worker_keeps_what_its_filter_lets_pass(tmp_path):
 def test_an_image_is_dropped_if_the_filter_fails(tmp_path, caplog):
     sidecars, _, counts = kept(tmp_path, privacy="broken")
     assert (sidecars, counts["unkept"]) == ([], 12)
-    assert "no detector of faces" in caplog.text
+    assert "a hard example is dropped, since the privacy filter failed: RuntimeError: no detector of faces" in caplog.text
+
+
+def test_an_image_that_was_changed_in_place_is_dropped_and_not_kept_as_it_was(tmp_path, caplog):
+    sidecars, _, counts = kept(tmp_path, privacy="in-place")
+    assert (sidecars, counts["unkept"]) == ([], 12)
+    assert "since the privacy filter failed: ValueError: assignment destination is read-only" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("half", r"shape \(48, 48, 3\) and type uint8"), ("floats", "and type float64"), ("nothing", "NoneType")],
+)
+def test_an_image_is_dropped_if_the_filter_returns_something_else(tmp_path, caplog, what, words):
+    sidecars, _, counts = kept(tmp_path, privacy="returns", privacy_parameters={"what": what})
+    assert (sidecars, counts["unkept"]) == ([], 12)
+    assert re.search(f"since the privacy filter failed: .*{words}", caplog.text)
 
 
 def test_without_a_filter_images_go_as_they_are(tmp_path):
@@ -140,3 +178,6 @@ def test_the_command_takes_a_filter(tmp_path):
     assert "its parameters are classes" in told.output
     told = CliRunner().invoke(app, [*words, "--privacy-parameter", "face"])
     assert "--privacy-parameter 'face': write NAME=VALUE" in told.output
+    told = CliRunner().invoke(app, [*words[:4], "--privacy-parameter", "classes=face"])
+    assert told.exit_code == 1
+    assert "--privacy-parameter is given, but no --privacy" in told.output

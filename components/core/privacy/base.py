@@ -2,7 +2,7 @@
 
 The edge worker calls its filter for every image that it is about to put into its spool, so nothing that the filter
 takes out is written to the worker's disk or leaves the device as a hard example. A filter keeps the image, changes it,
-or drops it. What it did stands in the sidecar. If it fails, the image is dropped.
+or drops it. What it did stands in the sidecar. If it fails or returns an image of another size, the image is dropped.
 
 A filter of one's own is a class or function, registered under a name, that makes something with ``protect``::
 
@@ -66,7 +66,7 @@ class PrivacyFilter(Protocol):
         """Look at one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, not to be changed in place.
+            image: (H, W, 3) uint8 RGB, which cannot be changed in place: change a copy.
             look: the worker's model.
         """
 

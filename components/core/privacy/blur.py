@@ -46,12 +46,13 @@ class Blur(BaseModel):
         """See :class:`components.core.privacy.base.PrivacyFilter`.
 
         Raises:
-            InputError: the model knows none of the classes, or gives no boxes.
+            InputError: the model does not know all of the classes, or gives no boxes.
         """
         numbers = [number for number, name in enumerate(look.classes) if name in self.classes]
-        if not numbers:
+        unknown = [name for name in self.classes if name not in look.classes]
+        if unknown:
             raise InputError(
-                f"privacy filter 'blur': the model knows {', '.join(look.classes)}, but not {', '.join(self.classes)}"
+                f"privacy filter 'blur': the model knows {', '.join(look.classes)}, but not {', '.join(unknown)}"
             )
         found = look.boxes(self.confidence)
         found = found[np.isin(found.classes, numbers)]
