@@ -113,8 +113,13 @@ def foreign(folder: Folder) -> str:
     return ""
 
 
-_LOSSY = {"coco": "the boxes of all who labelled an image are together", "yolo": "skipped images look like negatives"}
+_LOSSY = {
+    "coco": "the boxes of all who labelled an image are together",
+    "yolo": "skipped images look like negatives",
+    "voc": "negatives look like unlabelled images, corners are cut to whole pixels",
+}
 _NOTES = {"coco": "result.json", "yolo": "notes.json"}  # what Label Studio calls the file that says where it is from
+_SIGNED = re.compile(r'"contributor"\s*:\s*"Label Studio"|<owner>(?s:.{0,200})<name>Label Studio</name>')
 
 
 def lossy(folder: Folder, data_format: str) -> list[str]:
@@ -124,13 +129,14 @@ def lossy(folder: Folder, data_format: str) -> list[str]:
         folder: the data set.
         data_format: the name of its format.
     """
-    names = (name for name in folder.named(".json") if name.rpartition("/")[2] == _NOTES.get(data_format))
-    for name in names:
+    note = _NOTES.get(data_format)
+    notes = [name for name in folder.named(".json") if name.rpartition("/")[2] == note]
+    for name in folder.named(".xml")[:1] if data_format == "voc" else notes:
         try:
             text = folder.text(name, MAX_INDEX_BYTES)
         except LabelError:
             continue
-        if re.search(r'"contributor"\s*:\s*"Label Studio"', text):
+        if _SIGNED.search(text):
             return [
                 f"{name} is of Label Studio's {data_format.upper()} export, in which {_LOSSY[data_format]} and turned "
                 "boxes are upright: export as JSON instead"

@@ -541,6 +541,22 @@ def test_the_coco_export_of_label_studio_may_name_images_by_addresses(bring):
     assert bad(found) == {"/job/blobs/b.jpg": "label without image: result.json lists it; no image is called b.jpg"}
 
 
+def test_the_voc_export_of_label_studio_is_voc(bring):
+    owner = "<owner>\n<flickrid>NULL</flickrid>\n<name>Label Studio</name>\n</owner>"
+    found = bring(images(3, "images/a{}.jpg") | labels(3, "Annotations/a{}.xml", voc(owner, voc_object())))
+    assert found.format == "voc" and all_hats(found, 3)
+    assert found.warnings == (
+        "Annotations/a0.xml is of Label Studio's VOC export, in which negatives look like unlabelled images, corners "
+        "are cut to whole pixels and turned boxes are upright: export as JSON instead",
+    )
+
+
+def test_voc_of_others_is_not_taken_for_label_studios(bring):
+    owner = "<owner><name>Somebody</name></owner>"
+    found = bring(images(3, "images/a{}.jpg") | labels(3, "Annotations/a{}.xml", voc(owner, voc_object())))
+    assert found.format == "voc" and found.warnings == ()
+
+
 @pytest.mark.parametrize("address", ["/data/local-files/?d=set%5Ca{}.jpg", "/data/local-files/?d=C:%5Cset%5Ca{}.jpg"])
 def test_local_files_of_windows_are_found(bring, address):
     export = json.dumps([task(n, address.format(n)) for n in range(3)])

@@ -3,9 +3,9 @@
 The boxes are rectangles with labels, upright, in percent of the image. Brushes and polygons with labels make a mask;
 see :mod:`components.ingest.regions`. A task that was skipped, or that has not been submitted, is an image without
 labels, whatever a model predicted for it; a submitted one without any mark shows nothing (a negative). Several exports
-in one folder are one data set: of the same task the one changed last counts. No other export will do: in YOLO and VOC,
-as Label Studio 1.23 writes them, a skipped image looks like a negative, and COCO names the images by folders of its
-server.
+in one folder are one data set: of the same task the one changed last counts. No other export will do, as Label Studio
+1.23 writes them: in YOLO a skipped image looks like a negative, in VOC a negative has no file, and COCO names the
+images by folders of its server.
 
 Images have other addresses in Label Studio than here. One that is named by its content, with the 64 hex digits of its
 SHA-256 anywhere in the file name, is found by them, so by whatever address it was labelled. Any other is found by its
