@@ -34,9 +34,9 @@ from components.core.label_studio.project import Place, Project, find_project
 from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask, read_mask
 from components.core.stores.open import Store, open_store, split
-from components.ingest.dataset import Label, LabelError, Record
+from components.ingest.dataset import Label, LabelError, Record, few
 from components.ingest.formats.label_studio import MAX_PIXELS, Task, read_task
-from components.ingest.images import boxes_in_pixels
+from components.ingest.images import Outcome, boxes_in_pixels
 from components.ingest.masks import Values
 from components.ingest.regions import paint
 
@@ -218,6 +218,9 @@ def _mask(task: Task, project: Project, masks: _Masks) -> dict[str, str]:
     if task.reason:
         return {"unusable": task.reason}
     try:
+        if task.regions and not project.takes_masks:
+            name = task.regions[0].name
+            raise LabelError(f"no box: {task.where}: {name} is marked by its outline: draw a rectangle in its place")
         if task.regions:
             return {"mask": masks.put(task)}
         if not task.labels and project.takes_masks:
@@ -267,6 +270,18 @@ class AnswerNews:
     def classes(self) -> set[str]:
         """Names of the boxes' classes, which are those of the job and need no renaming."""
         return {label.name for record in self.records for label in record.labels or ()}
+
+    def named(self, record: Record, outcome: Outcome) -> Outcome:
+        """An outcome whose reason names the task, by which people find the image in Label Studio."""
+        if record.source not in self.images:
+            return outcome
+        task = f"Label Studio task {self.images[record.source][1].task}"
+        is_named = not outcome.reason or task in outcome.reason
+        return outcome if is_named else outcome._replace(reason=f"{outcome.reason} ({task})")
+
+    def is_left_to_people(self, record: Record) -> bool:
+        """Whether it is people who have to agree on an answer, or to correct it, before it can be used."""
+        return record.source in self.images and bool(self.images[record.source][1].unusable)
 
     def brought(self, record: Record, store: Store, folder: Path) -> Record:
         """A record with the paths of its image and mask on this machine, or with the reason why there is none."""
@@ -379,7 +394,10 @@ def _record(source: str, answer: Answer, names: frozenset[str]) -> Record:
     reason = answer.unusable
     strange = [name for name, *_ in answer.boxes if names and name not in names]
     if strange and not reason:
-        reason = f"unknown class: {strange[0]}: Label Studio has a label that the parameter classes does not name"
+        reason = (
+            f"unknown class: {strange[0]}: the parameter classes names {few(names)}: choose one of these labels, or "
+            f"add {strange[0]} to classes"
+        )
     if reason:
         return Record(source, reason=reason)
     return Record(

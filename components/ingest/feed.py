@@ -37,7 +37,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,7 +135,8 @@ def take_new(
         ignore_classes: classes whose boxes are left out and whose pixels are void; ``*``: all that ``classes`` does not
             name.
         max_bad_fraction: share of bad files among the new ones, 0 to 1, above which this fails, once; fewer than
-            ``FEW_BAD`` never do, and what an earlier poll reported does not count.
+            ``FEW_BAD`` never do, and what an earlier poll reported does not count, nor answers on which people have
+            to agree or that they have to correct.
         max_files: most files in an archive.
         max_unpacked_gb: most gigabytes (10^9 bytes) that it unpacks to.
         max_compression_ratio: most bytes unpacked per byte packed.
@@ -180,9 +181,7 @@ def take_new(
     hints = wanted.warnings() if fresh_bad else []
     for hint in hints:
         logger.warning("%s", hint)
-    _check_share(
-        len(fresh_bad), len(outcomes) - (_bad(outcomes) - len(fresh_bad)), max_bad_fraction, quarantined, uri, hints
-    )
+    _check_bad(outcomes, news, lambda pairs: memory.not_told(_bad_marks(entries, pairs)), max_bad_fraction, uri, hints)
     number = state.round + 1 if round_number is None else round_number
     groups = scenes(store, set(ids)) | news.groups
     found = {box[0] for _, outcome in kept for box in outcome.boxes or ()}
@@ -254,7 +253,8 @@ def _outcomes(
         labelled = [record if record.reason else news.brought(record, store, Path(folder)) for record in answered]
         taken = itertools.chain(take_in(there, store, values=values), take_in(labelled, store, values=news.values))
         outcomes += watched(taken, len(there) + len(labelled))
-    outcomes = joined(sorted(_answers_first(outcomes, news), key=lambda pair: pair[0].source))
+    outcomes = [(record, news.named(record, outcome)) for record, outcome in _answers_first(outcomes, news)]
+    outcomes = joined(sorted(outcomes, key=lambda pair: pair[0].source))
     good = {
         entries.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.has_mask
     }
@@ -293,12 +293,37 @@ def _bad_marks(entries: NewEntries, outcomes: Iterable[Pair]) -> list[str]:
     return [f"{entries.mark(record, outcome.reason):016x}" for record, outcome in outcomes if outcome.reason]
 
 
-def _check_share(
-    bad: int, found: int, max_bad_fraction: float, quarantined: list[Quarantined], uri: str, hints: list[str]
+def _check_bad(
+    outcomes: list[Pair],
+    news: AnswerNews,
+    not_told: Callable[[list[Pair]], list[str]],
+    max_bad_fraction: float,
+    uri: str,
+    hints: list[str],
 ) -> None:
+    """Tell of new answers that people have to settle, and refuse a feed of which too much is bad.
+
+    Raises:
+        InputError: more is bad than ``max_bad_fraction`` of what is new and not up to people.
+    """
+    unsettled = [pair for pair in outcomes if news.is_left_to_people(pair[0])]
+    if not_told(unsettled):
+        logger.warning(
+            "%d images that were labelled in Label Studio cannot be used before people change their labels: %s; full "
+            "list: %s",
+            len(unsettled), _faults(unsettled), uri,
+        )  # fmt: skip
+    others = [pair for pair in outcomes if not news.is_left_to_people(pair[0])]
+    bad = len(not_told(others))
+    found = len(others) - (_bad(others) - bad)
     if bad >= FEW_BAD and bad > max_bad_fraction * found:
         raise InputError(
             f"{bad} of {found} new files are bad, max_bad_fraction allows {max_bad_fraction:g}: "
-            f"{'; '.join([*hints, lists.most_frequent(quarantined)])}; full list: {uri}; later polls skip "
-            "them until they change"
+            f"{'; '.join([*hints, _faults(others)])}; full list: {uri}; later polls skip them until they change"
         )
+
+
+def _faults(pairs: list[Pair]) -> str:
+    return lists.most_frequent(
+        Quarantined(record.source, outcome.reason) for record, outcome in pairs if outcome.reason
+    )

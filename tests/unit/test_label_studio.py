@@ -635,13 +635,64 @@ def test_a_label_that_cannot_be_used_is_quarantined_until_it_is_mended(studio, r
     assert arrive(studio, root, feed).counts["answered"] == 1
 
 
+def test_labels_on_which_people_have_to_agree_fail_no_poll(studio, root, feed, caplog):
+    ids = request_labels(root, range(1, 14))
+    hand_over(studio, root)
+    for id_ in ids[:-1]:
+        studio.annotate(id_, [box()])
+        studio.annotate(id_, [box(x=11.0)])
+    studio.annotate(ids[-1], [box()])
+    arrived = arrive(studio, root, feed)
+    assert (arrived.counts["answered"], arrived.counts["quarantined"]) == (1, 12)
+    assert (
+        "12 images that were labelled in Label Studio cannot be used before people change their labels: " in caplog.text
+    )
+    assert "ambiguous (12)" in caplog.text
+    caplog.clear()
+    arrive(studio, root, feed)
+    assert "cannot be used" not in caplog.text
+
+
+def test_labels_that_are_bad_for_another_reason_fail_a_poll_like_those_of_the_feed(studio, root, feed):
+    ids = request_labels(root, range(1, 13))
+    hand_over(studio, root)
+    for id_ in ids:
+        studio.annotate(id_, [box("vest")])
+    with pytest.raises(InputError, match="12 of 12 new files are bad"):
+        take_new(feed, root, classes="hat,head", answers=answers(studio, root))
+
+
+def test_a_outline_among_boxes_is_no_label_and_takes_nothing_for_background(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    outline = box() | {"type": "polygonlabels"}
+    outline["value"] = {"points": [[10, 10], [50, 10], [50, 50]], "polygonlabels": ["head"]}
+    studio.annotate(ids[0], [outline])
+    studio.annotate(ids[1], [box(), outline])
+    arrived = arrive(studio, root, feed)
+    assert len(arrived.manifest) == 0
+    tasks = [studio.task(id_)["id"] for id_ in ids[:2]]
+    said = "head is marked by its outline: draw a rectangle in its place"
+    assert sorted(one.reason for one in arrived.quarantine) == [f"no box: Label Studio task {n}: {said}" for n in tasks]
+
+
+def test_what_is_wrong_with_a_box_names_the_task(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box(x=80.0)])
+    (refused,) = arrive(studio, root, feed).quarantine
+    assert refused.reason.endswith(f" (Label Studio task {studio.task(ids[0])['id']})")
+
+
 def test_a_label_that_classes_does_not_name_is_quarantined(studio, root, feed):
     ids = request_labels(root)
     hand_over(studio, root)
     studio.annotate(ids[0], [box("vest")])
     found = answers(studio, root)
     refused = take_new(feed, root, classes="hat,head", answers=found)
-    assert [one.reason.partition(":")[0] for one in refused.quarantine] == ["unknown class"]
+    remedy = "the parameter classes names hat, head: choose one of these labels, or add vest to classes"
+    task = studio.task(ids[0])["id"]
+    assert [one.reason for one in refused.quarantine] == [f"unknown class: vest: {remedy} (Label Studio task {task})"]
     assert take_new(feed, root, answers=found).manifest.classes == ("vest",)
 
 
