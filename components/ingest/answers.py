@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -300,6 +300,7 @@ def news_of(
     cache: Path,
     allowed: Iterable[str],
     declared: Iterable[str] = (),
+    ignores: Callable[[str], bool] = lambda _: False,
 ) -> AnswerNews:
     """The answers that the job does not have yet.
 
@@ -310,15 +311,17 @@ def news_of(
         cache: where copies of objects may be kept.
         allowed: names of the classes that the job may have; empty: all.
         declared: names of the feed's classes, whose numbers come after those of the job's.
+        ignores: whether the boxes of a class are left out, and its pixels void.
 
     Raises:
         InputError: the job's manifest cannot be read.
     """
-    images = {} if answers is None else {id_: one for id_, one in answers.images.items() if _speaks(one)}
+    given = {} if answers is None else {id_: one for id_, one in answers.images.items() if _speaks(one)}
+    images = {id_: _without(one, ignores) for id_, one in given.items()}
     known = _known(store, state, cache, sorted(images)) if images else Manifest.of([], ())
     rows = {row["id"]: row for row in known.rows()}
     names = dict.fromkeys(allowed)
-    values, order = _values(answers, (*known.classes, *names, *declared), names, images.values())
+    values, order = _values(answers, (*known.classes, *names, *declared), names, images.values(), ignores)
     news = AnswerNews(values=values, order=order)
     for id_, answer in sorted(images.items()):
         row = rows.get(id_)
@@ -328,7 +331,8 @@ def news_of(
                 news.withdrawn.append(id_)
         elif not same:
             source = answer.key if row is None else row["source"]
-            news.records.append(_record(source, answer, frozenset(names)))
+            left_out = len(given[id_].boxes) - len(answer.boxes)
+            news.records.append(_record(source, answer, names)._replace(left_out=left_out))
             news.images[source] = (id_, answer)
             if row is not None:
                 news.groups[id_] = row["group"]
@@ -336,17 +340,23 @@ def news_of(
 
 
 def _values(
-    answers: Answers | None, classes: Iterable[str], allowed: Collection[str], images: Iterable[Answer]
+    answers: Answers | None,
+    classes: Iterable[str],
+    allowed: Collection[str],
+    images: Iterable[Answer],
+    ignores: Callable[[str], bool],
 ) -> tuple[Values | None, tuple[str, ...]]:
     """What the values of the masks in answers mean, and the order of the classes that this goes by."""
     if answers is None or not any(one.mask for one in images):
         return None, ()
     named = dict(enumerate(answers.names))
-    wanted = {value: name for value, name in named.items() if not allowed or name in allowed}
+    void = {value: VOID for value, name in named.items() if ignores(name)}
+    wanted = {value: name for value, name in named.items() if (not allowed or name in allowed) and value not in void}
     order = list(dict.fromkeys((*classes, *wanted.values())))
     if len(order) > VOID:
         raise InputError(f"{len(order)} classes: a mask has numbers for {VOID}")
-    return Values(named, {VOID: VOID, **{value: order.index(name) for value, name in wanted.items()}}), tuple(order)
+    places = {value: order.index(name) for value, name in wanted.items()}
+    return Values(named, {VOID: VOID, **void, **places}), tuple(order)
 
 
 def bring_image(answer: Answer, id_: str, store: Store, folder: Path) -> str:
@@ -386,17 +396,23 @@ def _bring_mask(key: str, store: Store, folder: Path) -> Path:
     return file
 
 
+def _without(answer: Answer, ignores: Callable[[str], bool]) -> Answer:
+    """An answer without the boxes that are left out."""
+    kept = tuple(box for box in answer.boxes if not ignores(box[0]))
+    return answer if kept == answer.boxes else answer.model_copy(update={"boxes": kept})
+
+
 def _speaks(answer: Answer) -> bool:
     return answer.state == "labelled" or answer.withdrawn
 
 
-def _record(source: str, answer: Answer, names: frozenset[str]) -> Record:
+def _record(source: str, answer: Answer, names: Collection[str]) -> Record:
     reason = answer.unusable
     strange = [name for name, *_ in answer.boxes if names and name not in names]
     if strange and not reason:
         reason = (
             f"unknown class: {strange[0]}: the parameter classes names {few(names)}: choose one of these labels, or "
-            f"add {strange[0]} to classes"
+            f"add {strange[0]} to classes or ignore_classes"
         )
     if reason:
         return Record(source, reason=reason)

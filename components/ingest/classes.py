@@ -73,6 +73,11 @@ class Classes:
         left_out = record.left_out + len(record.labels) - len(kept)
         return record._replace(labels=tuple(kept), left_out=left_out)
 
+    def ignores(self, name: str) -> bool:
+        """Whether a label of Label Studio, which has the names of the job, is to be left out."""
+        is_wanted = composed(name) in self._renamed.values()
+        return not is_wanted and (composed(name) in self._ignored or "*" in self._ignored)
+
     def warnings(self) -> list[str]:
         """What to do about classes that are unknown, and about names that differ only in upper and lower case."""
         found = []

@@ -690,10 +690,27 @@ def test_a_label_that_classes_does_not_name_is_quarantined(studio, root, feed):
     studio.annotate(ids[0], [box("vest")])
     found = answers(studio, root)
     refused = take_new(feed, root, classes="hat,head", answers=found)
-    remedy = "the parameter classes names hat, head: choose one of these labels, or add vest to classes"
+    remedy = (
+        "the parameter classes names hat, head: choose one of these labels, or add vest to classes or ignore_classes"
+    )
     task = studio.task(ids[0])["id"]
     assert [one.reason for one in refused.quarantine] == [f"unknown class: vest: {remedy} (Label Studio task {task})"]
     assert take_new(feed, root, answers=found).manifest.classes == ("vest",)
+
+
+@pytest.mark.parametrize("ignored", ["vest", "*"])
+def test_boxes_of_ignored_classes_are_left_out_as_those_of_the_feed_are(studio, root, feed, ignored):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box("vest"), box("hat", x=50.0)])
+    studio.annotate(ids[1], [box("vest")])
+    wanted = {"classes": "hat,head", "ignore_classes": ignored, "answers": answers(studio, root)}
+    arrived = take_new(feed, root, **wanted)
+    labels = {row["id"]: [one["class_id"] for one in row["annotations"]] for row in arrived.manifest.rows()}
+    assert labels == {ids[0]: [0], ids[1]: []}
+    assert (arrived.manifest.classes, arrived.counts["ignored_boxes"]) == (("hat", "head"), 2)
+    commit(root, arrived)
+    assert len(take_new(feed, root, **wanted).manifest) == 0
 
 
 def test_an_answer_counts_before_what_the_feed_says_of_the_image(studio, root, feed):

@@ -313,6 +313,8 @@ def test_classes_keep_the_numbers_that_they_have_in_the_job(studio, root, feed):
     assert mask_of(row)[10, 50] == 0 and mask_of(row)[60, 60] == 1
     settled(root, arrived)
     assert len(arrive(studio, root, feed, classes="sky,road,car").manifest) == 0
+    (void,) = arrive(studio, root, feed, classes="sky,road", ignore_classes="car").manifest.rows()
+    assert set(np.unique(mask_of(void))) == {0, 1, VOID}
     other = arrive(studio, root, feed, classes="sky,road")
     assert [entry.reason.partition(" (")[0] for entry in other.quarantine] == ["unknown class: car"]
 

@@ -144,7 +144,9 @@ def test_a_worker_keeps_what_its_filter_lets_pass(tmp_path):
 def test_an_image_is_dropped_if_the_filter_fails(tmp_path, caplog):
     sidecars, _, counts = kept(tmp_path, privacy="broken")
     assert (sidecars, counts["unkept"]) == ([], 12)
-    assert "a hard example is dropped, since the privacy filter failed: RuntimeError: no detector of faces" in caplog.text
+    assert (
+        "a hard example is dropped, since the privacy filter failed: RuntimeError: no detector of faces" in caplog.text
+    )
 
 
 def test_an_image_that_was_changed_in_place_is_dropped_and_not_kept_as_it_was(tmp_path, caplog):
