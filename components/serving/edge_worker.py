@@ -244,8 +244,9 @@ def run(options: Options) -> None:
     ended = worker.run(stop)
     count = worker.metrics.value
     logging.info(
-        "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates; %d uploaded",
-        *(count(name) for name in ("frames", "hard", "audit", "kept", "duplicates", "uploaded")),
+        "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates, %d withheld by the "
+        "privacy filter, %d failed; %d uploaded",
+        *(count(name) for name in ("frames", "hard", "audit", "kept", "duplicates", "withheld", "unkept", "uploaded")),
     )
     if count("model_loads"):
         logging.info(

@@ -130,7 +130,7 @@ COUNTERS = {
     "kept": "Hard, audit and unseen frames added to the spool",
     "known": "Hard, audit and unseen frames already in the spool or the store",
     "full": "Hard, audit and unseen frames refused by a full spool or disk",
-    "unkept": "Hard, audit and unseen frames that could not be encoded or written",
+    "unkept": "Hard, audit and unseen frames that the privacy filter failed on, or that could not be written",
     "dropped": "Examples dropped from a full spool",
     "damaged": "Examples whose files were damaged in the spool",
     "uploaded": "Examples uploaded to the store",
