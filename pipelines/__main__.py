@@ -381,12 +381,13 @@ def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
     before, reports = job.read()[0], local.reports_of(given["job_root"])
     outcome = summary.Outcome()
     folder = local.folder_of_runs(given["job_root"])
+    models = summary.models(folder)
     local.run(_pipeline(name), given, folder, runner, outcome.hear)
     made = sorted(local.reports_of(given["job_root"]) - reports)
     for report in made:
         print("\n".join(["", *summary.figures(local.figures(report))]))
     print(f"\n{name} finished in {time.monotonic() - began:.0f} s\n")
-    for line in summary.places(job, before, folder, made):
+    for line in summary.places(job, before, summary.models(folder) - models, made):
         print(line)
     if outcome.line:
         print(outcome.line, flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,25 @@ def figures(values: Mapping[str, float]) -> Iterator[str]:
         yield from ("  " + "  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def places(job: Job, before: State, runs: Path, reports: Sequence[str]) -> Iterator[str]:
+def models(runs: Path) -> set[Path]:
+    """The models that runs have made, below the folder where they keep their artifacts."""
+    return set(runs.glob("*/convert/converted"))
+
+
+def places(job: Job, before: State, made: Collection[Path], reports: Sequence[str]) -> Iterator[str]:
     """Where the model of a run is, and its reports.
 
     Args:
         job: that the run belongs to.
         before: its state before the run.
-        runs: where runs keep their artifacts.
+        made: the models that the run has made.
         reports: addresses of the new reports.
     """
     after, _ = job.read()
     if after.round > before.round and after.candidate:
         yield f"model: {shown(job.store.uri_of(f'bundles/{after.candidate}'))}"
-    elif reports and (made := sorted(runs.glob("*/convert/converted"), key=lambda path: path.stat().st_mtime)):
-        yield f"model: {made[-1]}"
+    elif reports:
+        yield from (f"model: {path}" for path in sorted(made))
     yield from (f"report: {shown(report)}" for report in reports)
     if after.champion != before.champion:
         yield f"champion: {after.champion}, before: {before.champion or 'none'}"

@@ -14,7 +14,7 @@ from components.deploy.promote import Verdict, already, commit_run, first, not_a
 from components.prepare.prepare import prepare
 from components.prepare.replay import round_manifest, with_run
 from components.report.report import run_section
-from pipelines.summary import Outcome, figures, places
+from pipelines.summary import Outcome, figures, models, places
 from tests.images import CLASSES, job_with_images
 from tests.models import colour_model, write_bundle
 
@@ -140,7 +140,7 @@ def test_the_end_says_where_everything_is_and_why(job, tmp_path, samples):
     before = job.read()[0]
     committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
     report = (tmp_path / "my job" / "reports" / "a.html").as_uri()
-    model, page, champion = places(job, before, tmp_path / "runs", [report])
+    model, page, champion = places(job, before, (), [report])
     version = job.read()[0].champion
     assert model == f"model: {tmp_path / 'job' / 'bundles' / version}"
     assert page == f"report: {tmp_path / 'my job' / 'reports' / 'a.html'}"
@@ -155,4 +155,5 @@ def test_the_end_says_where_everything_is_and_why(job, tmp_path, samples):
 def test_a_model_that_is_not_kept_lies_with_the_run(job, tmp_path):
     folder = tmp_path / "runs" / "helmet-detection-1" / "convert" / "converted"
     folder.mkdir(parents=True)
-    assert next(places(job, job.read()[0], tmp_path / "runs", ["file:///x.html"])) == f"model: {folder}"
+    assert models(tmp_path / "runs") == {folder}
+    assert next(places(job, job.read()[0], {folder}, ["file:///x.html"])) == f"model: {folder}"
