@@ -30,6 +30,7 @@ class FakeLabelStudio:
     Attributes:
         address: of the server.
         document_root: the folder below which it serves local files; None: it does not.
+        path: below which a proxy has it; the proxy takes it from what is asked for.
         requests: method and path of each.
         drops: how many imports are done without an answer.
         trouble: HTTP status and detail with which it refuses everything.
@@ -38,7 +39,7 @@ class FakeLabelStudio:
     """
 
     def __init__(self):
-        self.address, self.document_root = "", None
+        self.address, self.document_root, self.path = "", None, ""
         self.requests, self.projects, self.stored, self.storages = [], {}, {}, []
         self.trouble = None
         self.drops, self.down, self.wall, self.legacy_disabled = 0, False, False, False
@@ -266,7 +267,9 @@ def fake_label_studio():
             with studio.guard:
                 studio.requests.append((self.command, parts.path))
                 try:
-                    status, content = self._answer(parts.path, query, body)
+                    if not parts.path.startswith(f"{studio.path}/"):
+                        raise RefusedError(404, "Not found.")
+                    status, content = self._answer(parts.path.removeprefix(studio.path), query, body)
                 except RefusedError as refusal:
                     status = refusal.status
                     content = {"id": "0", "status_code": status, "version": "1.23.2", "detail": refusal.detail,

@@ -65,6 +65,9 @@ def send(
     from components.core.steps import step
 
     with step("send", job_root):
+        import logging
+
+        from components.core.errors import InputError
         from components.core.job.label_requests import read_lists
         from components.core.parameters import LabelStudioSettings, read
         from components.core.stores.open import open_store
@@ -73,4 +76,11 @@ def send(
         studio = read(LabelStudioSettings, settings)
         if not studio.label_studio_url or next(read_lists(open_store(job_root)), None) is None:
             return ""
-        return send_list(job_root, **studio.model_dump(exclude={"keep_annotators"})).uri
+        try:
+            return send_list(job_root, **studio.model_dump(exclude={"keep_annotators"})).uri
+        except InputError:
+            logging.warning(
+                "the round before is committed all the same; the next round, or the pipeline hard-example-mining, "
+                "sends what is missing"
+            )
+            raise

@@ -190,7 +190,8 @@ def _import(
 ) -> int:
     """Send images as tasks; returns how many boxes or masks they have."""
     is_local = images and store.local_path("blobs") is not None
-    addresses = Images(store, _serve_files(studio, store, project, images) if is_local else "")
+    below = _serve_files(studio, store, project, images) if is_local else ""
+    addresses = Images(store, below, urlsplit(studio.url).path)
     if images and not is_local:
         _check_browsers(studio, addresses, images[0])
     masks = masks_in(store, len(wanted.classes))

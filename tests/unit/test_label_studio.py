@@ -43,7 +43,7 @@ def request_labels(root, seeds=range(1, 7), round_number=1, classes=CLASSES):
 
 
 def hand_over(studio, root, **more):
-    return send(root, label_studio_url=studio.address, **more)
+    return send(root, **{"label_studio_url": studio.address, **more})
 
 
 def answers(studio, root, **more):
@@ -277,6 +277,15 @@ def test_the_document_root_of_the_server_may_lie_above_the_job(studio, tmp_path)
     hand_over(studio, root)
     address = f"/data/local-files/?d=jobs/north%20gate/blobs/{ids[0][:2]}/{ids[0]}.jpg"
     assert studio.task(ids[0])["data"]["image"] == address
+
+
+def test_a_server_below_a_path_shows_images_below_it(studio, root, tmp_path):
+    studio.path, studio.document_root = "/label-studio", str(tmp_path)
+    ids = request_labels(root)
+    sent = hand_over(studio, root, label_studio_url=f"{studio.address}/label-studio/")
+    assert sent.uri == f"{studio.address}/label-studio/projects/1/data"
+    key = f"job/blobs/{ids[0][:2]}/{ids[0]}.jpg"
+    assert studio.task(ids[0])["data"]["image"] == f"/label-studio/data/local-files/?d={key}"
 
 
 def test_a_server_that_has_another_folder_of_that_name_is_reported(studio, root):
@@ -802,6 +811,16 @@ def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path
     assert set(Manifest.read(tmp_path / "manifest").labelled().table["id"]) == set(ids[:5])
     assert outputs["manifest"].metadata["withdrawn"] == []
     assert "Proposed boxes and what people made of them" in (tmp_path / "report").read_text()
+
+
+def test_a_step_that_cannot_send_says_what_becomes_of_the_round(studio, root, capfd):
+    request_labels(root)
+    studio.down = True
+    with pytest.raises(SystemExit):
+        send_step.python_func(root, {"label_studio": {"label_studio_url": studio.address}})
+    told = capfd.readouterr().out
+    assert "the round before is committed all the same; the next round, or the pipeline hard-example-mining" in told
+    assert "send error: " in told
 
 
 def test_without_an_address_nothing_is_sent(tmp_path, root):

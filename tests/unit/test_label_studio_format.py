@@ -137,6 +137,7 @@ def test_images_are_found_by_their_content_whatever_the_tool_calls_them(data, ad
         ("/data/upload/3/331421fd-a.jpg", "331421fd-a.jpg"),
         ("s3://bucket/north/a.jpg", "sites/north/a.jpg"),
         ("/data/local-files/?d=south%2Fa.jpg", "sites/south/a.jpg"),
+        ("/label-studio/data/local-files/?d=south%2Fa.jpg", "sites/south/a.jpg"),
         ("C:\\data\\south\\a.jpg", "sites/south/a.jpg"),
         ("more/a#1 50%20.jpg", "a#1 50%20.jpg"),
     ],

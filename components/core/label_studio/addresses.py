@@ -38,15 +38,17 @@ class Images:
         store: the job's root.
         below: where the job's folder lies below the server's document root, ``""`` or with a ``/`` at its end; not of a
             bucket.
+        path: of the server's address, such as ``/label-studio``; empty: it has none.
     """
 
     store: Store
     below: str = ""
+    path: str = ""
 
     def address(self, key: str) -> tuple[str, datetime | None]:
-        """Where the server finds an image, and until when; None: for ever."""
+        """Where browsers find an image, and until when; None: for ever."""
         if self.store.local_path(key) is not None:
-            return f"{LOCAL_FILES}{quote(self.below + key)}", None
+            return f"{self.path}{LOCAL_FILES}{quote(self.below + key)}", None
         address = self.store.presigned(key, LIFETIME)
         return address, datetime.now(UTC) + (_SESSION if _OF_SESSION in address else LIFETIME)
 

@@ -378,7 +378,7 @@ def _shared(these: Iterable[str], those: Iterable[str]) -> int:
 def _path(address: str) -> str:
     """The path in an address; of local files, which Label Studio serves as ``/data/local-files/?d=path``, that one."""
     address = address.replace("\\", "/")
-    if "://" not in address and not address.startswith("/data/"):
+    if "://" not in address and not address.startswith("/data/") and "/data/local-files/?" not in address:
         return address
     try:
         parts = urlsplit(address)
