@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars, sidecar_key
 from components.core.job.label_requests import read_lists
 from components.core.processes import end, module_command, module_environment
-from components.core.stores.open import open_store
+from components.core.stores.open import Store, open_store
 from pipelines.demo.scenes import CLASSES, Box, draw_scene
 
 FRAME_SIZE = (240, 320)  # height and width, pixels
@@ -201,8 +201,20 @@ def label(job_root: Path, cameras: Sequence[Camera], feed: Feed) -> int:
         if sidecar.image in wanted:
             name = f"hard-examples/{sidecar.image}{sidecar.suffix}"
             feed.add(name, store.read(image_key(sidecar)), truths[Path(sidecar.source).name][sidecar.frame])
-            # Every frame of these videos is a scene drawn by itself. Frames of a real camera are one scene, and
-            # would be kept in one split because of their sidecars.
-            store.delete(sidecar_key(sidecar))
             labelled += 1
+    part_scenes(store, wanted)
     return labelled
+
+
+def part_scenes(store: Store, images: Collection[str]) -> None:
+    """Let hard examples be scenes by themselves, as every frame of these videos is.
+
+    Frames of a real camera are one scene, and go to one split because of their sidecars. So these are removed.
+
+    Args:
+        store: the job's root.
+        images: SHA-256 of the images.
+    """
+    for sidecar in list(read_sidecars(store)):
+        if sidecar.image in images:
+            store.delete(sidecar_key(sidecar))

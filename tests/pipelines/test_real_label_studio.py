@@ -19,6 +19,7 @@ import pytest
 import urllib3
 from minio import Minio
 
+from components.core.job.job import Job
 from components.core.label_studio import brush
 from components.core.label_studio.addresses import EXPIRES
 from components.core.label_studio.client import LabelStudio
@@ -233,3 +234,6 @@ def test_the_demo_learns_from_what_was_labelled(tmp_path, monkeypatch):
     )  # fmt: skip
     report = play(tmp_path / "demo", SERVER, seed=0, port=0, by_api=True, size=small)
     assert "Proposed boxes and what people made of them" in report.read_text(encoding="utf-8")
+    job = Job.open(str(tmp_path / "demo" / "job"))
+    table = job.manifest(job.read()[0], tmp_path / "cache").table
+    assert table.filter(table["round"] == 2)["group"].n_unique() == 8  # in one group, chance would decide on a round

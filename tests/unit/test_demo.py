@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from components.core.errors import InputError
-from components.core.job.hard_examples import Sidecar, image_key, sidecar_key
+from components.core.job.hard_examples import Sidecar, image_key, read_sidecars, sidecar_key
 from components.core.job.label_requests import LabelRequest, LabelRequests, write_list
 from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
@@ -65,6 +65,7 @@ def test_the_stand_in_labels_what_is_asked_for_and_nothing_else(tmp_path):
     assert lines.keys() == {f"hard-examples/{image.id}.jpg" for image in asked}
     boxes = [f"{x1},{y1},{x2},{y2},{CLASSES.index(name)}" for name, x1, y1, x2, y2 in cameras[0].truth[2]]
     assert lines[f"hard-examples/{asked[0].id}.jpg"] == " ".join(boxes)
+    assert {one.image for one in read_sidecars(store)}.isdisjoint(image.id for image in asked)  # scenes by themselves
 
 
 def test_the_demo_throws_away_an_earlier_demo_and_nothing_else(tmp_path):
