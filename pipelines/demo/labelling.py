@@ -79,10 +79,12 @@ def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, siz
     print("\nLabel Studio starts; the first time it makes its database, which takes a minute or more", flush=True)
     with label_studio(program, folder / "label-studio", folder / "job", port) as server:
         os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
-        return _Story(folder, server, seed, size or Size()).play(by_api)
+        return Story(folder, server, seed, size or Size()).play(by_api)
 
 
-class _Story:
+class Story:
+    """The demo as it goes on."""
+
     def __init__(self, folder: Path, server: Server, seed: int, size: Size) -> None:
         self._folder, self._server, self._seed, self._size = folder, server, seed, size
         self._root = folder / "job"
@@ -90,6 +92,7 @@ class _Story:
         self._feed = Feed(folder / "feed")
 
     def play(self, by_api: bool) -> Path:
+        """See :func:`play`."""
         print("\n1. First model, trained from scratch on daytime scenes", flush=True)
         for number, (image, boxes) in enumerate(DAY.draw(self._size.scenes, self._seed)):
             done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY])
@@ -115,11 +118,15 @@ class _Story:
             "\n4. A round learns from the labels (most test images are by day, so any model passes the gate)",
             flush=True,
         )
+        self.learn(by_api)
+        return sorted((self._root / "reports").glob("*round-*.html"))[-1]
+
+    def learn(self, by_api: bool) -> None:
+        """Run a round on the labels; while there are too few, a person is asked for more."""
         while not self._learned():
             if by_api:
                 raise InputError("no round ran: the trigger says above what it waits for")
             _await_enter("the trigger waits, as it says above: label more images, then press Enter here: ")
-        return sorted((self._root / "reports").glob("*round-*.html"))[-1]
 
     def _learned(self) -> bool:
         """Whether there were labels enough for a round."""

@@ -11,6 +11,8 @@ from components.core.job.hard_examples import Sidecar, image_key, read_sidecars,
 from components.core.job.label_requests import LabelRequest, LabelRequests, write_list
 from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
+from pipelines.demo.label_studio import Server
+from pipelines.demo.labelling import Size, Story
 from pipelines.demo.loop import MARK, SCENERIES, clear
 from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
 
@@ -77,3 +79,32 @@ def test_the_demo_throws_away_an_earlier_demo_and_nothing_else(tmp_path):
     with pytest.raises(InputError, match="contains files that are not from an earlier demo"):
         clear(tmp_path)
     assert (tmp_path / "mine.txt").exists()
+
+
+@pytest.fixture
+def story(tmp_path, monkeypatch):
+    """A demo of labelling whose trigger waits for labels twice."""
+    waits = iter([False, False, True])
+    monkeypatch.setattr(Story, "_learned", lambda _: next(waits))
+    return Story(tmp_path, Server("http://127.0.0.1:1", "token", "password"), 0, Size())
+
+
+def test_the_demo_of_labelling_asks_for_more_while_the_trigger_waits(story, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", asked.append)
+    story.learn(by_api=False)
+    assert len(asked) == 2 and "label more images" in asked[0]
+
+
+def test_without_a_person_the_demo_of_labelling_says_that_no_round_ran(story):
+    with pytest.raises(InputError, match="no round ran"):
+        story.learn(by_api=True)
+
+
+def test_without_a_terminal_the_demo_of_labelling_says_what_to_do(story, monkeypatch):
+    def closed(_):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", closed)
+    with pytest.raises(InputError, match="--by-api"):
+        story.learn(by_api=False)
