@@ -9,7 +9,7 @@ import pytest
 from components.core.errors import ConflictError, InputError
 from components.core.job.job import Job
 from components.core.stores.connections import proxy_for
-from components.core.stores.open import fetch, open_store
+from components.core.stores.open import check_readable, fetch, open_store
 from components.core.stores.race import check_conditional_writes
 from components.ingest.feed import take_new
 from tests.images import jpeg, squares
@@ -252,6 +252,37 @@ def test_a_policy_that_lacks_something(server, use, permission):
     assert f"allow {permission}" in message
 
 
+@pytest.mark.parametrize("token", ["", "<NextContinuationToken>same</NextContinuationToken>"])
+def test_a_listing_that_goes_round_is_ended(server, token):
+    page = (
+        '<?xml version="1.0"?><ListBucketResult><Name>b</Name><Prefix/><KeyCount>2</KeyCount><MaxKeys>1000</MaxKeys>'
+        f"<IsTruncated>true</IsTruncated>{token}"
+        + "".join(
+            f"<Contents><Key>job/{key}</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00.000Z"
+            "</LastModified></Contents>"
+            for key in "abc"
+        )
+        + "</ListBucketResult>"
+    )
+    server.rule = lambda handler, key: None if key or "location" in handler.path else (200, page.encode(), {})
+    message = message_of(lambda: list(open_store("s3://bucket/job").list()))
+    assert "the store lists 'job/" in message and "again and again" in message
+
+
+@pytest.mark.parametrize(("status", "code"), [(507, "XMinioStorageFull"), (403, "QuotaExceeded"), (400, "BucketQuota")])
+def test_a_store_that_is_full_is_called_so(server, status, code):
+    server.rule = lambda *_: (status, error(code), {})
+    message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
+    assert "s3://bucket/job/a: the store is full (" in message and "free space, or raise its quota" in message
+
+
+@pytest.mark.parametrize("use", ["write", "create", "list"])
+def test_an_error_that_comes_as_a_success_is_none(server, use):
+    server.rule = lambda handler, _: None if "location" in handler.path else (200, error("InternalError"), {})
+    message = message_of(lambda: REQUESTS[use](open_store("s3://bucket/job")))
+    assert "the store cannot be reached (HTTP 200 InternalError)" in message
+
+
 def test_the_servers_own_sentence_is_told(server):
     server.rule = lambda *_: (400, error("EntityTooLarge", "Your proposed upload exceeds the maximum."), {})
     message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
@@ -450,6 +481,35 @@ def test_what_a_server_says_in_plain_words(server):
     server.rule = lambda *_: (400, b"Client sent an HTTP request to an HTTPS server.\n", {"Content-Type": "text/plain"})
     message = message_of(lambda: open_store("s3://bucket/job").write("a", b"1"))
     assert "HTTP 400, text/plain, OddS3 1.0, Client sent an HTTP request to an HTTPS server." in message
+
+
+def test_a_proxy_that_does_not_answer_is_named(server, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:password@127.0.0.1:1")
+    said = "check the proxy in HTTP_PROXY (http://127.0.0.1:1) and"
+    assert said in message_of(lambda: open_store("s3://bucket/job").read("a"))
+    assert said in message_of(lambda: check_readable("http://example.invalid/x.zip"))
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_a_patience_that_cannot_be_is_refused(server, monkeypatch, seconds):
+    monkeypatch.setenv("EDGE_STORE_PATIENCE", seconds)
+    assert f"EDGE_STORE_PATIENCE='{seconds}'" in message_of(lambda: open_store("s3://bucket/job").read("a"))
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        *(
+            (address, "two slashes must follow")
+            for address in ("s3:/bucket/job", "S3:bucket", "file:/a", "http:/host/x")
+        ),
+        *((address, "a path of Windows") for address in ("C:\\data", "C:/data", "\\\\server\\share")),
+    ],
+)
+def test_an_address_that_lacks_something_is_no_local_folder(address, reason):
+    assert reason in message_of(lambda: open_store(address))
 
 
 @pytest.mark.parametrize(

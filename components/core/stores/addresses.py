@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -18,6 +19,8 @@ S3_ELSEWHERE = {
 }
 
 
+_HALF_AN_ADDRESS = re.compile(r"(s3a?|file|https?|gs|obs|oss|cos):", re.IGNORECASE)
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\") if os.name == "posix" else re.compile(r"(?!)")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
@@ -36,6 +39,10 @@ def folder_at(uri: str) -> Path:
     if not uri.strip():
         raise InputError("empty address: give file:///folder, a plain path or s3://bucket/prefix")
     if not separator:
+        if _HALF_AN_ADDRESS.match(uri):
+            raise InputError(f"{shown(uri)}: two slashes must follow the colon, as in s3://bucket/prefix")
+        if _OF_WINDOWS.match(uri):
+            raise InputError(f"{uri}: a path of Windows, which this machine does not have: give one of its own")
         return Path(uri).expanduser().absolute()
     if scheme in S3_ELSEWHERE:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import re
 import ssl
@@ -45,13 +46,17 @@ Source = Callable[[int, str], urllib3.BaseHTTPResponse]
 class BusyError(HTTPError):
     """The server answered that it cannot serve now.
 
+    Args:
+        answer: its answer.
+        said: what it said in place of its status.
+
     Attributes:
         status: of HTTP.
         retry_after_s: seconds for which it asks to be left alone; 0 where it does not say.
     """
 
-    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
-        super().__init__(f"HTTP {answer.status} {answer.reason or ''}".rstrip())
+    def __init__(self, answer: urllib3.BaseHTTPResponse, said: str = "") -> None:
+        super().__init__(f"HTTP {answer.status} {said or answer.reason or ''}".rstrip())
         asked = answer.headers.get("Retry-After", "")
         self.status, self.retry_after_s = answer.status, float(asked) if asked.isdecimal() else 0.0
 
@@ -195,6 +200,12 @@ def proxy_for(url: str) -> str:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def proxy_to_check(url: str) -> str:
+    """For the advice of a message: the proxy by which a server is reached, with `` and`` behind it; empty: none."""
+    proxy = proxy_for(url)
+    return f"the proxy in {urlsplit(url).scheme.upper()}_PROXY ({shown(proxy)}) and " if proxy else ""
+
+
 def tls_trouble(error: Exception, variable: str) -> str:
     """What is wrong with a connection by TLS and what to do; empty if that is not what failed.
 
@@ -285,9 +296,12 @@ def _authorities() -> str:
 def _patience_seconds() -> float:
     given = os.environ.get("EDGE_STORE_PATIENCE", "")
     try:
-        return float(given) if given else PATIENCE_SECONDS
+        seconds = float(given) if given else PATIENCE_SECONDS
     except ValueError:
-        raise InputError(f"EDGE_STORE_PATIENCE={given!r}: must be a number of seconds") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"EDGE_STORE_PATIENCE={given!r}: must be a number of seconds")
+    return seconds
 
 
 def _cause(error: Exception) -> Exception:

@@ -22,10 +22,22 @@ from urllib3.exceptions import HTTPError
 from components.core.errors import ConflictError, InputError, NotFoundError, OutOfReachError
 from components.core.stores.addresses import shown
 from components.core.stores.base import MAX_FILE_BYTES, MAX_READ_BYTES, ObjectInfo, Store, check_key, conflict
-from components.core.stores.connections import Patience, Pool, Source, open_pool, reason_of, receive, tls_trouble
+from components.core.stores.connections import (
+    BusyError,
+    Patience,
+    Pool,
+    Source,
+    open_pool,
+    proxy_to_check,
+    reason_of,
+    receive,
+    tls_trouble,
+)
 from components.core.stores.credentials import find_credentials
 from components.core.stores.s3_answers import (
     ENDPOINT_VARIABLES,
+    MAKE_ROOM,
+    STORAGE_FULL,
     NotS3Error,
     Refusal,
     check_is_s3,
@@ -121,11 +133,12 @@ class S3Store(Store):
         if start_after and not self._lists_in_key_order(start_after):
             yield from (found for found in self.list(prefix) if found.key > start_after)
             return
-        after = self._base + start_after if start_after else None
+        after, loop = self._base + start_after if start_after else None, _Loop(self.uri)
         with _errors(self.uri, LISTING):
             for found in self._client.list_objects(
                 self._bucket, prefix=self._base + prefix, recursive=True, start_after=after
             ):
+                loop.check(found.object_name)
                 if not found.object_name.endswith("/"):  # consoles mark empty folders with such objects
                     key = found.object_name.removeprefix(self._base)
                     yield ObjectInfo(key, found.size, found.etag, found.last_modified)
@@ -248,6 +261,28 @@ class S3Store(Store):
         self._bucket_is_there = True
 
 
+class _Loop:
+    """Finds a listing that goes round, as of a server that passes over where a page is to go on (Brent's algorithm)."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._kept, self._seen, self._next = uri, "", 0, 1
+
+    def check(self, key: str) -> None:
+        """Look at the next key.
+
+        Raises:
+            InputError: it was listed before.
+        """
+        if key == self._kept:
+            raise InputError(
+                f"{self._uri}: the store lists {key[:200]!r} again and again: its pages of ListObjectsV2 do not end, "
+                "so it cannot be used"
+            )
+        self._seen += 1
+        if self._seen == self._next:
+            self._kept, self._next = key, 2 * self._next
+
+
 def _refusal(error: S3Error) -> Refusal:
     return Refusal.of(error.response, error.code or "")
 
@@ -297,7 +332,10 @@ def _errors(uri: str, needs: str) -> Iterator[None]:
     except HTTPError as error:
         if trouble := tls_trouble(error, "AWS_CA_BUNDLE"):
             raise InputError(f"{uri}: {shown_endpoint()}: {trouble}") from error
+        if isinstance(error, BusyError) and error.status == STORAGE_FULL:
+            raise OutOfReachError(f"{uri}: the store is full ({error}): {MAKE_ROOM}") from error
+        proxy = proxy_to_check(setting(*ENDPOINT_VARIABLES) or "https://s3.amazonaws.com")
         raise OutOfReachError(
             f"{uri}: the store cannot be reached ({reason_of(error)}): "
-            "check AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"
+            f"check {proxy}AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL and the network"
         ) from error

@@ -13,6 +13,7 @@ from components.core.errors import InputError, OutOfReachError
 from components.core.redaction import redacted
 from components.core.stores.addresses import shown
 from components.core.stores.base import not_found
+from components.core.stores.connections import BusyError
 from components.core.stores.settings import setting
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -22,6 +23,7 @@ _ROOTS = re.compile(
     rb"^\s*(<\?xml[^>]*\?>)?\s*<(\w+:)?"
     rb"(List\w*Result|LocationConstraint|(Initiate|Complete)MultipartUploadResult|Copy\w+Result|Error)\b"
 )
+_LATE = re.compile(rb"^\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>].*?<Code>(\w+)</Code>", re.DOTALL)
 _OF_ANOTHER_REGION = {
     "AuthorizationHeaderMalformed",
     "AuthorizationQueryParametersError",
@@ -29,6 +31,9 @@ _OF_ANOTHER_REGION = {
     "PermanentRedirect",
 }
 _LONGEST_MESSAGE = 200
+_FULL = re.compile(r"Quota|StorageFull|InsufficientStorage|NoSpace")
+STORAGE_FULL = 507
+MAKE_ROOM = "free space, or raise its quota"
 
 
 class NotS3Error(Exception):
@@ -58,7 +63,10 @@ def check_is_s3(method: str, answer: urllib3.BaseHTTPResponse, is_read: bool) ->
 
     Raises:
         NotS3Error: it is not.
+        BusyError: it is an error of S3 under the status of a success, which S3 gives where one comes up late.
     """
+    if is_read and answer.status == 200 and "ETag" not in answer.headers and (late := _LATE.search(answer.data[:2000])):
+        raise BusyError(answer, late[1].decode())
     if any(name.lower().startswith(("x-amz-", "x-goog-")) for name in answer.headers):
         return
     if not _has_the_form(method, answer, is_read):
@@ -126,10 +134,9 @@ class Refusal:
             needs: the permissions that the request takes.
         """
         said = f"; the server says: {self.message}" if self.message else ""
-        if self.code == "NoSuchBucket":
-            return InputError(f"{uri}: no such bucket: create it, or correct the name")
         if self.status == 404:
-            return not_found(uri)
+            no_bucket = InputError(f"{uri}: no such bucket: create it, or correct the name")
+            return no_bucket if self.code == "NoSuchBucket" else not_found(uri)
         if self.code == "RequestTimeTooSkewed":
             return InputError(
                 f"{uri}: access denied, because this machine's clock differs from the server's: set the clock"
@@ -141,6 +148,8 @@ class Refusal:
                 f"{uri}: AWS_REGION is {ours or 'not set'}, but the bucket is in another region "
                 f"({self.code}): {advice}{said}"
             )
+        if _FULL.search(self.code):
+            return OutOfReachError(f"{uri}: the store is full ({self.code}): {MAKE_ROOM}{said}")
         if self.status in (401, 403) or "Token" in self.code:
             return InputError(
                 f"{uri}: access denied ({self.code}): check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.stores.addresses import shown
-from components.core.stores.connections import Source, open_pool, reason_of, receive, tls_trouble
+from components.core.stores.connections import Source, open_pool, proxy_to_check, reason_of, receive, tls_trouble
 from components.core.stores.transfer import landing, os_errors, verify
 
 _CANNOT_RESUME = {412, 416}
@@ -75,6 +75,5 @@ def _errors(uri: str) -> Iterator[None]:
     except HTTPError as error:
         if trouble := tls_trouble(error, "SSL_CERT_FILE"):
             raise InputError(f"{shown(uri)}: {trouble}") from error
-        raise OutOfReachError(
-            f"{shown(uri)}: cannot be reached ({reason_of(error)}): check the address and the network"
-        ) from error
+        where = f"{proxy_to_check(uri)}the address and the network"
+        raise OutOfReachError(f"{shown(uri)}: cannot be reached ({reason_of(error)}): check {where}") from error
