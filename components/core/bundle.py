@@ -39,10 +39,12 @@ from components.core.stores.transfer import landing
 DESCRIPTION = "model.json"
 ONNX = "model.onnx"
 
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # what a job calls a bundle
+LONGEST_NAME = 128  # characters, of what is part of the name of a folder
+# What a job calls a bundle.
+Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
-_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_NAME)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from components.core import plugins
+from components.core.bundle import LONGEST_NAME
 from components.core.duplicates import Duplicates
 from components.core.errors import InputError
 from components.core.job.fleet import status_key
@@ -304,6 +305,8 @@ class Worker:
 
 def _store(options: Options) -> Store:
     store = open_store(options.job_root)
+    if not options.node.isprintable() or len(options.node) > LONGEST_NAME:
+        raise InputError(f"node {options.node[:40]!r}: give a name of at most {LONGEST_NAME} printable characters")
     try:
         store.uri_of(status_key(options.node))
     except InputError as error:

@@ -502,6 +502,8 @@ def test_a_port_in_use_is_refused_in_one_line():
         ({"miner": "IBT", "miner_parameters": {"threshold": "1"}}, "threshold"),
         ({"runtime": "tpu"}, "unknown runtime"),
         ({"node": "../secrets"}, "cannot be used in a file name"),
+        ({"node": "edge\n1"}, "at most 128 printable characters"),
+        ({"node": "e" * 300}, "at most 128 printable characters"),
         ({"spool_bytes": 10}, "is too small"),
     ],
 )

@@ -409,8 +409,14 @@ def test_a_clock_that_steps_back_does_not_hide_a_newer_model(site, job, tmp_path
     assert site.turn().version == "v2"
 
 
-def test_a_pointer_that_is_none_is_said_once_and_changes_nothing(site, job, caplog):
-    job.store.write(POINTER, b'{"move": ')
+@pytest.mark.parametrize("fault", ["half", "version"])
+def test_a_pointer_that_is_none_is_said_once_and_changes_nothing(site, job, caplog, fault):
+    pointer = Pointer.model_validate_json(job.store.read(POINTER))
+    texts = {
+        "half": b'{"move": ',
+        "version": pointer.model_copy(update={"version": "v" * 5000}).model_dump_json().encode(),
+    }
+    job.store.write(POINTER, texts[fault])
     stop = threading.Event()
     threading.Timer(0.8, stop.set).start()
     site.updater.run(stop)
