@@ -18,8 +18,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
-os.environ.setdefault("YOLO_OFFLINE", "true")
 
+from components.core.estimators.ultralytics_offline import ultralytics_offline  # noqa: E402
 from components.core.processors import share_processors  # noqa: E402
 
 WAYS = ("shared", "by itself")
@@ -59,9 +59,8 @@ def run(way: str, count: int) -> float:
 def train(steps: int, batch: int, size: int) -> float:
     """Take steps of a training, and give its seconds."""
     import torch
-    from ultralytics.nn.tasks import DetectionModel
 
-    network = DetectionModel("yolo11n.yaml", nc=6, verbose=False).train()
+    network = ultralytics_offline().YOLO("yolo11n.yaml").model.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-6)
     pixels = torch.rand(batch, 3, size, size)
 

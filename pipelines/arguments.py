@@ -131,7 +131,7 @@ def parse(face: Face, pairs: Iterable[str], values: Mapping[str, Any]) -> dict[s
     names = Counter(word.partition("=")[0] for word in words)
     twice = [name[:80] for name, count in names.items() if count > 1]
     if twice:
-        raise InputError(f"given twice: {', '.join(twice)}")
+        raise InputError(f"{', '.join(twice)}: given more than once; which value is meant?")
     typed_in = spread(
         {name: _opened(face, name, text) for name, text in (word.split("=", 1) for word in words)}, face.inputs
     )

@@ -1,6 +1,6 @@
 """The commands of the pages are run: in a folder and against servers of this machine, with small data.
 
-Parameters that make a run small come after those of the page. Addresses become paths of the folder: ``s3://jobs/helmet``
+Parameters that make a run small replace those of the page. Addresses become paths of the folder: ``s3://jobs/helmet``
 is ``buckets/jobs/helmet``.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -142,6 +143,12 @@ def run(words: list[str]) -> str:
     return said.output
 
 
+def without(words: list[str], names: Iterable[str]) -> list[str]:
+    """The words without the parameters of these names, which are two words each."""
+    places = {place for place, word in enumerate(words) if word.partition("=")[0] in names}
+    return [word for place, word in enumerate(words) if not {place, place + 1} & places]
+
+
 RUNS = [one for one in of("run") if one.words[4] in FOR and "--params" not in one.words]
 
 
@@ -153,6 +160,7 @@ def test_a_pipeline_runs_here(command, here, monkeypatch):
         before = next(one for one in RUNS if one.words[4] == pipeline and ELLIPSIS not in one.words)
         rest = [*(placed(word) for word in before.words[5:]), *(word for word in rest if word != ELLIPSIS)]
     more = FOR[pipeline] | prepare(here, pipeline, rest)
+    rest = without(rest, more)
     if pipeline == "lifelong-round":
         subprocess.run([sys.executable, "-m", "pipelines.demo.streets", "feed", "day"], check=True, cwd=here)
     if "--every" in rest:  # ends with the second look, as by Ctrl-C

@@ -18,9 +18,9 @@ from pipelines.helmet_detection import helmet_detection
 from tests.images import CLASSES, jpeg, squares
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SPLIT = ["-p", "train_ratio=0.6", "-p", "val_ratio=0.2", "-p", "min_map50=0"]
 QUICK = ["-p", "epochs=1", "-p", "image_size=64", "-p", "batch=8", "-p", "device=cpu", "-p", "workers=0",
-         "-p", "base_model=yolov8n.yaml", "-p", "train_ratio=0.6", "-p", "val_ratio=0.2",
-         "-p", "min_map50=0"]  # fmt: skip
+         "-p", "base_model=yolov8n.yaml", *SPLIT]  # fmt: skip
 
 
 def voc_zip(path: Path, count: int = 30) -> Path:
@@ -89,7 +89,7 @@ def test_weights_of_ones_own_are_judged_against_the_champion(finished, tmp_path)
     champion = Job.open(str(here / "job")).read()[0].champion
     weights = here / "job" / "bundles" / champion / "model.pt"
     done = command(
-        "run", "helmet-detection", "-p", "data_url=data.zip", "-p", "job_root=job", *QUICK, "-p", "epochs=0",
+        "run", "helmet-detection", "-p", "data_url=data.zip", "-p", "job_root=job", *SPLIT, "-p", "epochs=0",
         "-p", f"base_model={weights}", "-p", "image_size=96", "-p", "min_samples=1", cwd=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
