@@ -168,11 +168,10 @@ def test_learning_in_small(run, scenes, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not find_spec("rknn"), reason="rknn-toolkit2 is not installed")
 def test_conversion_in_small(run, scenes, tmp_path):
-    import ultralytics
-
+    from components.core.estimators.ultralytics_offline import ultralytics_offline
     from components.core.estimators.yolo import Yolo
 
-    architecture = Path(ultralytics.__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
+    architecture = Path(ultralytics_offline().__file__).parent / "cfg" / "models" / "11" / "yolo11.yaml"
     (tmp_path / "yolo11n.yaml").write_text(architecture.read_text().replace("nc: 80", "nc: 2"))
     model = Yolo()
     model.load(tmp_path / "yolo11n.yaml")  # its classes are called 0 and 1
