@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -20,7 +19,7 @@ S3_ELSEWHERE = {
 
 
 _HALF_AN_ADDRESS = re.compile(r"(s3a?|file|https?|gs|obs|oss|cos):", re.IGNORECASE)
-_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\") if os.name == "posix" else re.compile(r"(?!)")
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
