@@ -47,7 +47,7 @@ def mine(
         Path(ranking.path).write_text(mined.ranking().write_csv(), encoding="utf-8")
         mined.manifest().write(to_label.path)
         write_page(report.path, "Mine", mined.sections)
-        mined.masks.write(job.store)
+        mined.proposals.write(job.store)
         logging.info("label requests: %s", write_list(job.store, mined.wanted))
         if mined.wanted.images:
             logging.info("the images are shown in %s", keep(report.path, job_root, "Images to label", mined.counts))

@@ -45,14 +45,14 @@ class Mined:
         counts: images by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
             ``pool`` they were chosen from, its ``near_duplicates``, those ``unreadable``, hard examples that are
             ``labelled`` already, and what is ``beyond_limit``.
-        masks: which the list names, to be written before it.
+        proposals: with the masks that the list names, to be written before it.
         sections: the report.
     """
 
     wanted: LabelRequests
     picks: tuple[Pick, ...]
     counts: dict[str, int]
-    masks: Proposals
+    proposals: Proposals
     sections: Sequence[Section]
 
     def manifest(self) -> Manifest:
@@ -162,7 +162,7 @@ def mine(
     list_classes = other.classes if other else classes
     own = propose(masked, champion, list_classes, cache / "blobs") if champion else Proposals()
     others = propose(asked, other.ranker, other.classes, cache / "blobs") if other else Proposals()
-    masks = Proposals(own.found, {**own.files, **others.files})
+    proposals = Proposals(own.found, {**own.files, **others.files})
     instead_of_miner = champion.instead_of_miner if champion else ""
     ranked_by = instead_of_miner or miner
     wanted = LabelRequests(
@@ -195,10 +195,10 @@ def mine(
         **({"proposals": f"from {other.uri}"} if other else {}),
     }
     sections = [
-        report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs", masks),
+        report.asked_for(told, counts, settings, selection.picks, wanted.classes, cache / "blobs", proposals),
         *report.answered(label_feedback(lists, known, job.store) if known else [], worth),
     ]
-    return Mined(wanted, selection.picks, counts, masks, sections)
+    return Mined(wanted, selection.picks, counts, proposals, sections)
 
 
 def make_rule(miner: str, parameters: Mapping[str, object]) -> Miner:

@@ -26,25 +26,25 @@ def asked_for(
     picks: Sequence[Pick],
     classes: Sequence[str],
     cache_folder: Path,
-    masks: Proposals,
+    proposals: Proposals,
 ) -> Section:
     """How many images were chosen out of how many, and the first of them with what the model found."""
     body = reports.note(told) + reports.facts({name.replace("_", " "): count for name, count in counts.items()})
     body += reports.facts(settings)
     shown = [
-        (_drawn(image, pick, classes, masks), _caption(rank, pick))
+        (_drawn(image, pick, classes, proposals), _caption(rank, pick))
         for rank, pick in enumerate(picks[:SHOWN], 1)
         if (image := read_candidate(pick.seen.candidate, cache_folder)) is not None
     ]
     if shown:
         body += reports.note(f"The first {len(shown)} of {len(picks)} images, with the model's predictions.")
-        body += reports.legend(classes) if masks.found else Markup()
+        body += reports.legend(classes) if proposals.found else Markup()
         body += reports.images(shown)
     return Section("Images to label", body)
 
 
-def _drawn(image: ImageArray, pick: Pick, classes: Sequence[str], masks: Proposals) -> ImageArray:
-    mask = masks.mask(pick.seen.candidate.id)
+def _drawn(image: ImageArray, pick: Pick, classes: Sequence[str], proposals: Proposals) -> ImageArray:
+    mask = proposals.mask(pick.seen.candidate.id)
     return reports.draw(image, pick.seen.detections, classes) if mask is None else paint(image, mask)
 
 

@@ -307,10 +307,10 @@ def test_a_champion_that_segments_ranks_by_entropy_and_proposes_masks(any_root, 
     )
     images = {image.id: image for image in wanted.images}
     assert images[ids["grey"]].score > 0.99 > 0.1 > images[ids["sure"]].score
-    masks = {name: mined.masks.mask(id_) for name, id_ in ids.items()}
+    masks = {name: mined.proposals.mask(id_) for name, id_ in ids.items()}
     assert (masks["sure"] == 0).all() and images[ids["sure"]].mask.scores[0] > 0.9
     assert (masks["half"][:, :48] == 0).all() and (masks["half"][:, 48:] == 1).all()
-    mined.masks.write(job.store)
+    mined.proposals.write(job.store)
     assert all(job.store.read(image.mask.key) for image in wanted.images)
 
 
@@ -322,7 +322,7 @@ def test_masks_of_another_job_are_what_people_correct(root, tmp_path):
     mined = mine(root, prelabel_job=str(tmp_path / "large"))
     (image,) = mined.wanted.images
     assert (image.id, mined.wanted.prelabelled_by) == (id_, other.store.uri_of("bundles/s1"))
-    assert image.to_correct.mask.key in mined.masks.files
+    assert image.to_correct.mask.key in mined.proposals.files
     boxes = Job.open(str(tmp_path / "boxes"))
     commit(boxes, tmp_path)
     with pytest.raises(InputError, match="is for detection, but this job is for segmentation: choose a job"):
