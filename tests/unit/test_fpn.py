@@ -354,3 +354,27 @@ def test_a_model_learns_from_samples_without_labels_of_a_class(job, trained, tmp
     options = QUICK | {"epochs": 1, "base_model": str(root / "model")}
     found = train(Manifest(table, manifest.classes), tmp_path / "model", job_root=str(root), **options)
     assert found.bundle.classes == manifest.classes
+
+
+def test_a_small_resnet_is_trained_and_exported(job, tmp_path):
+    base = "fasterrcnn_resnet18_fpn"
+    options = {"anchor_sizes": [8, 16, 32, 64, 128], "samples_per_image": 8}
+    model, epochs = fit(job, tmp_path / "training", base=base, epochs=1, options=options)
+    assert len(epochs) == 1
+    bundle = model.save(
+        tmp_path / "model", image_size=(64, 96), confidence_threshold=0.25, nms_threshold=0.5, lineage={}
+    )
+    assert bundle.head == BoxesHead()
+    again = Fpn()
+    again.load(tmp_path / "model")
+    image = read_image(samples(job, "val").paths[0])
+    (ours,) = open_detector("onnx", tmp_path / "model").predict([image], confidence=1e-6, nms=0.5)
+    (theirs,) = again.predict([image], confidence_threshold=1e-6, nms_threshold=0.5)
+    assert len(theirs) > 10
+    assert ours.scores[0] == pytest.approx(theirs.scores[0], abs=1e-4)
+
+
+@pytest.mark.parametrize(("image_size", "told"), [((96, 96), True), ((160, 160), False)])
+def test_objects_smaller_than_the_finest_scale_are_told(image_size, told, job, tmp_path, caplog):
+    fit(job, tmp_path / "training", epochs=1, image_size=image_size)  # of 96 pixels, with objects of 17 to 28
+    assert ("smaller than 32 pixels" in caplog.text) is told

@@ -16,7 +16,8 @@ import torch
 import torchvision
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FasterRCNN, FastRCNNPredictor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RPNHead
@@ -24,6 +25,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from components.core.estimators.onnx_export import export
 
+RESNET18 = "fasterrcnn_resnet18_fpn"
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 COMPARED = 100  # boxes, when an export is checked
 
@@ -32,7 +34,8 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
     """Canvases in, losses or boxes out.
 
     Args:
-        architecture: name of a Faster R-CNN of torchvision; its weights are drawn at random, never fetched.
+        architecture: name of a Faster R-CNN of torchvision, or ``RESNET18``; its weights are drawn at random, never
+            fetched.
         classes: number of classes.
         anchor_sizes: sides of the boxes that others are measured from, canvas pixels. A ResNet has one for each of its
             five scales, a MobileNet all of them on each of its three.
@@ -40,7 +43,7 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
 
     def __init__(self, architecture: str, classes: int, anchor_sizes: Sequence[float]) -> None:
         super().__init__()
-        build = getattr(torchvision.models.detection, architecture)
+        build = _resnet18 if architecture == RESNET18 else getattr(torchvision.models.detection, architecture)
         # No score is too low for the second stage: a model that knows little yet must give boxes too.
         self.parts = build(weights=None, weights_backbone=None, num_classes=classes + 1, rpn_score_thresh=0.0)
         scales = len(self.parts.rpn.anchor_generator.sizes)
@@ -121,6 +124,14 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
     def _look(self, canvases: torch.Tensor, size: tuple[int, int]) -> tuple[ImageList, Any]:
         pixels = (canvases - self._mean) / self._spread
         return ImageList(pixels, [size] * len(canvases)), self.parts.backbone(pixels)
+
+
+def _resnet18(*, weights: None, weights_backbone: None, num_classes: int, **settings: Any) -> FasterRCNN:
+    """As ``fasterrcnn_resnet50_fpn``, on the smallest ResNet, for which torchvision has no function."""
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=weights_backbone, norm_layer=torch.nn.BatchNorm2d, trainable_layers=5
+    )
+    return FasterRCNN(backbone, num_classes, **settings)
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, unlabelled: torch.Tensor) -> torch.Tensor:

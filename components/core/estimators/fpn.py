@@ -28,6 +28,7 @@ from components.core.estimators import peers
 from components.core.estimators.base import Epoch, Estimator, estimators
 from components.core.estimators.device import torch_device
 from components.core.heads import BoxesHead
+from components.core.manifest import Manifest
 from components.core.progress import Progress
 from components.core.runtimes.decode import decode
 from components.core.runtimes.detector import on_image
@@ -44,9 +45,11 @@ NAME = "fpn"
 ARCHITECTURES = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",  # the lightest; the one for a processor
     "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet18_fpn",  # the lightest that finds small objects
     "fasterrcnn_resnet50_fpn",
 )
 RESNET_SCALES = 5
+FINEST_SCALE = {"mobilenet": 32, "resnet": 4}  # canvas pixels from one cell to the next
 LEAST_SIDE = 64  # a smaller canvas leaves one cell of the coarsest scale, and nothing to normalise a batch by
 HEAD = BoxesHead()
 LAST, BEST = "last-epoch.pt", "best-epoch.pt"
@@ -190,6 +193,7 @@ class Fpn(Estimator[Detections]):
         else:
             state = State()
             self._begin(train.manifest.classes, image_size, chosen, "anchor_sizes" in options, seed)
+        self._warn_of_small_objects(train.manifest, image_size)
         network = self._ready().to(target)
         network.freeze(chosen.freeze)
         network.learn_from(chosen.samples_per_image)
@@ -292,6 +296,23 @@ class Fpn(Estimator[Detections]):
             logger.info("the base model has the classes %s; untrained: %s", ", ".join(before), ", ".join(new) or "none")
             self._network.replace_classes([before.index(name) if name in before else None for name in classes])
         self._description = replace(self._description, classes=classes, image_size=image_size)
+
+    def _warn_of_small_objects(self, train: Manifest, image_size: tuple[int, int]) -> None:
+        """Say when most objects are smaller than what the network tells apart, of which it then learns nothing."""
+        architecture = self._described().architecture
+        finest = next(cell for kind, cell in FINEST_SCALE.items() if kind in architecture)
+        boxes = train.boxes()
+        height, width = image_size
+        scale = np.minimum(height / boxes["height"].to_numpy(), width / boxes["width"].to_numpy())
+        area = (boxes["x2"] - boxes["x1"]).to_numpy() * (boxes["y2"] - boxes["y1"]).to_numpy()
+        small = np.sqrt(area) * scale < finest
+        if small.any() and small.mean() > 0.5:
+            logger.warning(
+                "%.0f %% of the boxes are smaller than %d pixels at image_size=%d,%d, the finest scale of %s: choose a "
+                "larger image_size%s",
+                100 * small.mean(), finest, height, width, architecture,
+                "" if "resnet" in architecture else " or base_model=fasterrcnn_resnet18_fpn",
+            )  # fmt: skip
 
     def _fit(
         self,
