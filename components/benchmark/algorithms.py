@@ -22,6 +22,7 @@ Baseline = Literal["frozen", "random", "full"]
 BASELINES: tuple[Baseline, ...] = ("frozen", "random", "full")
 GRIDS = ("estimator_options", "miner_parameters", "round_options")  # mappings whose values may be lists, too
 MAX_CASES = 2000
+MOST_TOLD = 5  # problems; the items of a list often share one
 LONGEST_NAME = 120
 
 
@@ -247,7 +248,7 @@ def check_algorithms(algorithms: Iterable[Algorithm]) -> None:
     Raises:
         InputError: everything that is wrong, in one line.
     """
-    wrong = []
+    wrong: dict[str, Algorithm] = {}
     for algorithm in algorithms:
         checks: tuple[Callable[..., object], ...] = (
             lambda a=algorithm: check_training(a.estimator, a.base_model, a.estimator_options, a.initial_epochs),
@@ -259,9 +260,21 @@ def check_algorithms(algorithms: Iterable[Algorithm]) -> None:
             try:
                 check()
             except InputError as error:
-                wrong.append(f"{algorithm.name}: {error}")
+                wrong.setdefault(str(error), algorithm)
     if wrong:
-        raise InputError("; ".join(dict.fromkeys(wrong)))
+        told = [f"{algorithm.name}: {message}" for message, algorithm in wrong.items()]
+        more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+        raise InputError("; ".join(told[:MOST_TOLD]) + more + _hint(wrong))
+
+
+def _hint(wrong: Mapping[str, Algorithm]) -> str:
+    """What a list stands for, where one of its items is the reason."""
+    for message, algorithm in wrong.items():
+        for word in algorithm.name.split():
+            axis, given, _ = word.partition("=")
+            if given and f"{axis}=" in message:
+                return f"; a list of values is one algorithm for each: where {axis} itself is a list, write [[…]]"
+    return ""
 
 
 def _check_boxes(name: str) -> None:

@@ -91,6 +91,15 @@ def test_estimators_options_and_miners_are_checked_before_anything_runs():
         assert words in str(caught.value)
 
 
+def test_a_list_that_was_meant_as_one_value_is_told_so():
+    sizes = [8, 16, 32, 64, 128, 256, 512]
+    grid = read_algorithms([{**TINY, "name": "a", "estimator_options": {"anchor_sizes": sizes}}])
+    with pytest.raises(InputError) as caught:
+        check_algorithms(grid)
+    hint = "a list of values is one algorithm for each: where anchor_sizes itself is a list, write [[…]]"
+    assert str(caught.value).endswith(f"; and 2 more; {hint}")
+
+
 def test_baselines_are_made_once_for_algorithms_that_share_them():
     grid = read_algorithms([{**TINY, "miner": ["IBT", "entropy"], "label_budget": 5, "replay_ratio": [0, 1]}])
     found = baselines_of(grid, ["full", "frozen", "random"])
