@@ -266,6 +266,12 @@ def test_anchors_must_suit_the_architecture_and_the_base(job, trained, tmp_path)
         fit(job, tmp_path / "t", base=str(job[0] / "model"), options={"anchor_sizes": [24]})
 
 
+def test_anchors_are_as_small_as_the_canvas_by_default(job, tmp_path):
+    fit(job, tmp_path / "t", epochs=1, image_size=(80, 160), options={"samples_per_image": 8})
+    content = contents(tmp_path / "t" / "last-epoch.pt")
+    assert content["anchor_sizes"] == pytest.approx([3.2, 6.4, 12.8, 25.6, 51.2])
+
+
 def test_what_cannot_be_trained_is_told(job, tmp_path):
     with pytest.raises(InputError, match="image_size=32,96: fpn needs sides of 64 or more"):
         fit(job, tmp_path / "t", image_size=(32, 96))

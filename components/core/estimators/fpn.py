@@ -49,6 +49,8 @@ ARCHITECTURES = (
     "fasterrcnn_resnet50_fpn",
 )
 RESNET_SCALES = 5
+ANCHOR_SIZES = 32, 64, 128, 256, 512  # torchvision's, for images whose shorter side is 800 pixels
+ANCHORS_FOR = 800
 FINEST_SCALE = {"mobilenet": 32, "resnet": 4}  # canvas pixels from one cell to the next
 LEAST_SIDE = 64  # a smaller canvas leaves one cell of the coarsest scale, and nothing to normalise a batch by
 HEAD = BoxesHead()
@@ -70,7 +72,8 @@ class Options:
         warmup_epochs: in which the rate rises from nothing.
         freeze: layers of the backbone, from the first, that stay as they are; for training on from a good model.
         flip: how often an image is mirrored from left to right.
-        anchor_sizes: sides in canvas pixels of the boxes that others are measured from; a ResNet takes five.
+        anchor_sizes: sides in canvas pixels of the boxes that others are measured from; a ResNet takes five. By default
+            those of torchvision, as much smaller as the canvas is.
         samples_per_image: proposals of the first stage that the second learns from, in each image; most of the time
             goes there.
     """
@@ -81,7 +84,7 @@ class Options:
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     freeze: Annotated[int, Field(ge=0)] = 0
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    anchor_sizes: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
+    anchor_sizes: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
     samples_per_image: Annotated[int, Field(ge=1)] = 128
 
 
@@ -192,7 +195,7 @@ class Fpn(Estimator[Detections]):
             shutil.copyfile(resume.with_name("best.pt"), folder / BEST)
         else:
             state = State()
-            self._begin(train.manifest.classes, image_size, chosen, "anchor_sizes" in options, seed)
+            self._begin(train.manifest.classes, image_size, chosen.anchor_sizes, seed)
         self._warn_of_small_objects(train.manifest, image_size)
         network = self._ready().to(target)
         network.freeze(chosen.freeze)
@@ -273,7 +276,7 @@ class Fpn(Estimator[Detections]):
         return measured.as_flat()
 
     def _begin(
-        self, classes: tuple[str, ...], image_size: tuple[int, int], chosen: Options, anchors_given: bool, seed: int
+        self, classes: tuple[str, ...], image_size: tuple[int, int], anchor_sizes: tuple[float, ...] | None, seed: int
     ) -> None:
         """Make what was loaded ready for training on these classes."""
         import torch
@@ -282,12 +285,13 @@ class Fpn(Estimator[Detections]):
 
         torch.manual_seed(seed)
         if self._description is None or self._network is None:
-            self._description = Description(self._architecture, classes, image_size, chosen.anchor_sizes)
-            self._network = FasterRcnn(self._architecture, len(classes), chosen.anchor_sizes)
+            sizes = anchor_sizes or default_anchor_sizes(image_size)
+            self._description = Description(self._architecture, classes, image_size, sizes)
+            self._network = FasterRcnn(self._architecture, len(classes), sizes)
             return
-        if anchors_given and chosen.anchor_sizes != self._description.anchor_sizes:
+        if anchor_sizes and anchor_sizes != self._description.anchor_sizes:
             raise InputError(
-                f"estimator_options: anchor_sizes={list(chosen.anchor_sizes)}, but the base model has "
+                f"estimator_options: anchor_sizes={list(anchor_sizes)}, but the base model has "
                 f"{list(self._description.anchor_sizes)}, which its weights require: leave the option out"
             )
         before = self._description.classes
@@ -413,13 +417,17 @@ def read_options(options: Mapping[str, Any], base_model: str) -> Options:
         wrong += [
             f"{detail['loc'][0]}={options[str(detail['loc'][0])]!r}: {detail['msg']}" for detail in error.errors()
         ]
-    if base_model in ARCHITECTURES and "resnet" in base_model and len(chosen.anchor_sizes) != RESNET_SCALES:
-        wrong.append(
-            f"anchor_sizes={list(chosen.anchor_sizes)}: a ResNet has {RESNET_SCALES} scales: give one size for each"
-        )
+    sizes = chosen.anchor_sizes
+    if base_model in ARCHITECTURES and "resnet" in base_model and sizes and len(sizes) != RESNET_SCALES:
+        wrong.append(f"anchor_sizes={list(sizes)}: a ResNet has {RESNET_SCALES} scales: give one size for each")
     if wrong:
         raise InputError(f"estimator_options: {'; '.join(wrong)}")
     return chosen
+
+
+def default_anchor_sizes(image_size: tuple[int, int]) -> tuple[float, ...]:
+    """Sides of the anchors for a canvas of this height and width, pixels."""
+    return tuple(size * min(image_size) / ANCHORS_FOR for size in ANCHOR_SIZES)
 
 
 def read_model(path: Path) -> dict[str, Any]:
