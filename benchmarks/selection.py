@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import os
@@ -99,7 +100,6 @@ class Arm:
 
 SCORE = Arm(random=0, empty=0, shortlist=1, classes=False)
 ARMS = {
-    "random": replace(SCORE, random=1),
     "default": Arm(),
     "images": Arm(in_boxes=False),
     "score": SCORE,
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for data, models and results")
     parser.add_argument("--data", type=Path, help="of pcb DeepPCB; of helmets the folder of VOC2007.zip, feed, site-b")
     parser.add_argument("--base", default="yolo11n.yaml", help="what the champion starts from (default yolo11n.yaml)")
-    parser.add_argument("--arms", default=f"{','.join(ARMS)},all", help=f"by commas (default {','.join(ARMS)},all)")
+    parser.add_argument("--arms", default=",".join(("random", *ARMS, "all")), help="by commas (default: as above)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="which (default 0 1 2 3 4)")
     parser.add_argument("--images", type=int, default=500, help="of drawn (default 500)")
     parser.add_argument("--image-size", type=int, default=128, help="pixels (default 128)")
@@ -292,6 +292,10 @@ class Trial:
 
     def _chosen(self, name: str) -> list[str]:
         """The ids that an arm asks for, until the budget of boxes is drawn."""
+        budget = round(BUDGET * self._cut.pool.boxes().height)
+        if name == "random":  # by the seed: `mine` draws the same of the same images every time
+            order = sorted(self._rows, key=lambda id_: chance(id_, f"random {self._seed}"))
+            return drawn_up_to(budget, order, self._rows)
         arm = ARMS.get(name) or Arm(miner=name)
         seen = self._seen(arm.miner)
         weights = self._class_weights() if arm.classes else []
@@ -303,7 +307,6 @@ class Trial:
                 shortlist=arm.shortlist, class_weights=weights, vectors=self._vectors,
             )  # fmt: skip
 
-        budget = round(BUDGET * self._cut.pool.boxes().height)
         each = 1.0 if arm.in_boxes else max(1.0, statistics.mean(len(one.detections) for one in seen))
         return up_to(budget, each, len(seen), self._rows, ranked)
 
@@ -331,6 +334,12 @@ class Trial:
         return weights_of(boxes, self._detector.bundle.classes)
 
 
+def drawn_up_to(budget: int, order: Sequence[str], rows: Mapping[str, Any]) -> list[str]:
+    """The first ids of an order whose images have as many boxes as the budget, or one image more."""
+    before = itertools.accumulate((len(rows[id_]["annotations"]) for id_ in order), initial=0)
+    return [id_ for id_, boxes in zip(order, before, strict=False) if boxes < budget]
+
+
 def up_to(
     budget: int, each: float, images: int, rows: Mapping[str, Any], ranked: Callable[[int], Selection]
 ) -> list[str]:
@@ -345,12 +354,9 @@ def up_to(
     """
     expected = math.ceil(budget / each)
     while True:
-        selection, chosen, boxes = ranked(expected), list[str](), 0
-        for pick in selection.picks:
-            if boxes >= budget:
-                break
-            chosen.append(pick.seen.candidate.id)
-            boxes += len(rows[chosen[-1]]["annotations"])
+        selection = ranked(expected)
+        chosen = drawn_up_to(budget, [pick.seen.candidate.id for pick in selection.picks], rows)
+        boxes = sum(len(rows[id_]["annotations"]) for id_ in chosen)
         if boxes >= budget or len(selection.picks) + selection.duplicates >= images:
             return chosen
         expected = math.ceil(expected * 1.5)  # the champion found boxes that are none
