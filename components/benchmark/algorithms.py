@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from components.core.errors import InputError
 from components.core.estimators.base import check_training, estimators
@@ -24,6 +25,8 @@ GRIDS = ("estimator_options", "miner_parameters", "round_options")  # mappings w
 MAX_CASES = 2000
 MOST_TOLD = 5  # problems; the items of a list often share one
 LONGEST_NAME = 120
+
+_Axis = tuple[tuple[str, ...], list[Any]]  # where a list stands, and its items
 
 
 def _image_size(value: Any) -> Any:
@@ -99,6 +102,13 @@ class Algorithm(BaseModel):
     confidence_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.25
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.7
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, value: Any) -> Any:
+        if isinstance(value, bool):  # pydantic takes it for 0 or 1
+            raise ValueError("give a number or a text, not true or false")
+        return value
+
     def settings(self) -> dict[str, Any]:
         """All that decides what it does."""
         return self.model_dump(exclude={"name"})
@@ -155,7 +165,13 @@ def read_algorithms(given: Sequence[Any]) -> list[Algorithm]:
         if strangers:
             wrong += strangers
             continue
-        for chosen, label in _grid(whole_numbers(dict(one))):
+        axes = _axes(whole_numbers(dict(one)))
+        if empty := [".".join(path) for path, values in axes if not values]:
+            wrong.append(f"{place}: {', '.join(empty)} is an empty list: give at least one value, or leave it out")
+            continue
+        if len(found) + math.prod(len(values) for _, values in axes) > MAX_CASES:
+            raise InputError(f"{place}: more than {MAX_CASES} algorithms: list fewer values")
+        for chosen, label in _grid(whole_numbers(dict(one)), axes):
             try:
                 algorithm = Algorithm.model_validate(chosen)
             except ValidationError as error:
@@ -163,8 +179,6 @@ def read_algorithms(given: Sequence[Any]) -> list[Algorithm]:
                 continue
             plain = algorithm.name or f"{algorithm.estimator} {algorithm.miner}"
             found.append(algorithm.model_copy(update={"name": f"{plain} {label}".strip()[:LONGEST_NAME]}))
-        if len(found) > MAX_CASES:
-            raise InputError(f"{place}: more than {MAX_CASES} algorithms: list fewer values")
     wrong += _repeated(found)
     if not given:
         wrong.append("algorithms is empty: list at least one, such as {estimator: yolo, miner: IBT}")
@@ -201,8 +215,9 @@ def baselines_of(algorithms: Iterable[Algorithm], wanted: Sequence[str]) -> list
     labels everything, and trains a new model on all of it in each round.
 
     Raises:
-        InputError: another baseline is wanted.
+        InputError: another baseline is wanted, or an algorithm has the name of one.
     """
+    algorithms = list(algorithms)
     strange = [name for name in wanted if name not in BASELINES]
     if strange:
         raise InputError(f"baselines: {unknown(strange[0], BASELINES, 'baseline')}")
@@ -213,10 +228,13 @@ def baselines_of(algorithms: Iterable[Algorithm], wanted: Sequence[str]) -> list
                 made = _baseline(algorithm, baseline)
                 found.setdefault(json.dumps(made.settings(), sort_keys=True), (made, algorithm.name))
     counts = Counter(made.name for made, _ in found.values())
-    return [
+    made_up = [
         made if counts[made.name] == 1 else made.model_copy(update={"name": f"{made.baseline} of {owner}"})
         for made, owner in found.values()
     ]
+    if taken := sorted({one.name for one in made_up} & {one.name for one in algorithms}):
+        raise InputError(f"algorithms: {', '.join(taken)} is the name of a baseline: choose another")
+    return made_up
 
 
 def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: Mapping[str, Any]) -> list[Case]:
@@ -288,14 +306,19 @@ def _check_round_options(estimator: str, options: Mapping[str, Any]) -> None:
         raise InputError("; ".join(found).replace("estimator_options", "round_options"))
 
 
-def _grid(given: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every choice of one item of each list, and what its name says of it."""
-    axes: list[tuple[tuple[str, ...], list[Any]]] = []
+def _axes(given: Mapping[str, Any]) -> list[_Axis]:
+    """Each list among the values, by its path."""
+    axes: list[_Axis] = []
     for name, value in given.items():
         if isinstance(value, list):
             axes.append(((name,), value))
         elif name in GRIDS and isinstance(value, Mapping):
             axes += [((name, inner), item) for inner, item in value.items() if isinstance(item, list)]
+    return axes
+
+
+def _grid(given: Mapping[str, Any], axes: Sequence[_Axis]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Every choice of one item of each list, and what its name says of it."""
     in_name = () if given.get("name") else ("estimator", "miner")
     for choice in itertools.product(*(values for _, values in axes)):
         chosen: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in given.items()}

@@ -43,10 +43,17 @@ def setup_benchmark(
 
     with step("setup", job_root):
         from components.benchmark.algorithms import baselines_of, check_algorithms, names_in, read_algorithms
+        from components.benchmark.algorithms import plan_cases as plan
         from components.benchmark.leaderboard import check_sort
         from components.core import plugins
-        from components.core.parameters import WORKFLOWS, BenchmarkSettings, CommonSettings, DataSettings, read
-        from components.core.stores.open import check_readable
+        from components.core.parameters import (
+            WORKFLOWS,
+            BenchmarkSettings,
+            CommonSettings,
+            DataSettings,
+            parse_seeds,
+            read,
+        )
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.setup.cluster import warn_of_cluster
@@ -58,13 +65,10 @@ def setup_benchmark(
         def chosen() -> BenchmarkSettings:
             return read(BenchmarkSettings, settings)
 
-        def test_set() -> None:
-            if "://" in chosen().test_url:
-                check_readable(chosen().test_url)
-
         def algorithms() -> None:
             listed = read_algorithms(chosen().algorithms)
-            check_algorithms([*listed, *baselines_of(listed, names_in(chosen().baselines))])
+            check_algorithms(listed)
+            plan([*listed, *baselines_of(listed, names_in(chosen().baselines))], parse_seeds(chosen().seeds), {})
 
         check_run(
             values,
@@ -75,7 +79,6 @@ def setup_benchmark(
                 lambda: Classes(data().classes, data().ignore_classes),
                 algorithms,
                 lambda: check_sort(names_in(chosen().sort_by)),
-                test_set,
             ],
         )
         warn_of_cluster(values)
@@ -133,7 +136,7 @@ def plan_cases(
         chosen, splits = read(BenchmarkSettings, settings), read(SplitSettings, settings)
         listed = read_algorithms(chosen.algorithms)
         baselines = baselines_of(listed, names_in(chosen.baselines))
-        check_algorithms([*listed, *baselines])
+        check_algorithms(listed)
         manifest = Manifest.read(samples.path)
         held_out = Manifest.of([], manifest.classes)
         if chosen.test_url:

@@ -129,7 +129,7 @@ def make_stream(
     tested = Manifest(tested.table.sort("id").with_columns(split=pl.lit("test")), everything.classes)
     if not any(map(len, tested.truths())):
         raise InputError(
-            f"none of the {len(tested)} test samples has a box: add images, lower train_ratio, or give a test_url"
+            f"none of the {len(tested)} test samples has a box: use fewer rounds, lower train_ratio, or give a test_url"
         )
     made = []
     for name, ids, classes in named:

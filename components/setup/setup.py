@@ -109,6 +109,7 @@ def _check_store(job_root: str) -> None:
 
 _CHECKS: tuple[tuple[Callable[[str], object], str], ...] = (
     (check_readable, "data_url"),
+    (check_readable, "test_url"),
     (check_readable, "feed_url"),
     (_check_base, "base_model"),
     (_check_base, "initial_model"),

@@ -13,6 +13,7 @@ from components.benchmark.algorithms import (
 from components.benchmark.stream import digest_of, make_stream
 from components.core.errors import InputError
 from components.core.manifest import Manifest
+from components.core.parameters import BenchmarkSettings, problems
 
 TINY = {"estimator": "fpn", "base_model": "fasterrcnn_mobilenet_v3_large_320_fpn", "initial_epochs": 2, "epochs": 1}
 
@@ -55,6 +56,10 @@ def test_numbers_may_come_as_kfp_hands_them_over():
     [
         ({"estimater": "fpn"}, "estimater is not a field of an algorithm: did you mean estimator?"),
         ({"epochs": 0}, "epochs=0"),
+        ({"epochs": True}, "epochs=True: give a number or a text"),
+        ({"miner": []}, "miner is an empty list: give at least one value, or leave it out"),
+        ({"estimator_options": {"lr": []}}, "estimator_options.lr is an empty list"),
+        ({"round_options": {f"option{n}": list(range(100)) for n in range(9)}}, "more than 2000 algorithms"),
         ({"image_size": 300}, "the nearest is 288"),
         ({"label_budget": -2}, "label_budget=-2"),
         ({"fill_unlabelled": "yes"}, "fill_unlabelled='yes'"),
@@ -111,6 +116,14 @@ def test_baselines_are_made_once_for_algorithms_that_share_them():
     ]  # fmt: skip
     with pytest.raises(InputError, match="did you mean frozen"):
         baselines_of(grid, ["frozzen"])
+
+
+def test_an_algorithm_may_not_be_called_as_a_baseline_is():
+    # The leaderboard would take the two for one algorithm with more seeds.
+    (named,) = read_algorithms([{**TINY, "name": "full fpn"}])
+    assert [one.name for one in baselines_of([named], ["frozen"])] == ["frozen fpn"]
+    with pytest.raises(InputError, match="full fpn is the name of a baseline: choose another"):
+        baselines_of([named], ["frozen", "full"])
 
 
 def test_a_case_is_another_when_anything_its_result_depends_on_is():
@@ -226,6 +239,20 @@ def test_a_test_set_of_its_own_is_tested_on_and_never_trained_on():
 def test_a_stream_that_cannot_be_says_why(settings, words):
     with pytest.raises(InputError, match=words):
         stream(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"stream": "class", "stream_order": "red,blue,red"}, "stream_order: red is given twice"),
+        ({"stream": "random", "stream_order": "red"}, "stream=random takes none"),
+        ({"stream": "pattern", "stream_pattern": "north|south"}, "stream_pattern='north|south' has 0 groups"),
+        ({"stream": "pattern", "stream_pattern": "(north"}, "stream_pattern='(north' is not a regular expression"),
+    ],
+)
+def test_a_stream_that_contradicts_itself_is_refused_before_anything_runs(settings, words):
+    (found,) = problems(settings, [BenchmarkSettings])
+    assert words in found
 
 
 def test_a_round_too_small_to_validate_on_says_what_to_do():

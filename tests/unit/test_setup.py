@@ -101,6 +101,12 @@ def test_a_right_run_passes_and_leaves_nothing_in_the_store(tmp_path):
     assert not [path for path in (tmp_path / "job").rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
+def test_a_test_set_that_is_not_there_is_told_by_its_parameter(tmp_path):
+    values = {"data_url": str(tmp_path), "job_root": str(tmp_path / "job"), "test_url": str(tmp_path / "gone")}
+    with pytest.raises(InputError, match="test_url: .*gone: no such file or folder"):
+        check_run(values, parameters.WORKFLOWS["benchmark"])
+
+
 def test_everything_wrong_is_told_at_once(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     values = {

@@ -158,8 +158,12 @@ def parse_classes(text: str) -> dict[str, str]:
     return renamed
 
 
-def parse_group_pattern(text: str) -> re.Pattern[str] | None:
+def parse_group_pattern(text: str, name: str = "group_pattern") -> re.Pattern[str] | None:
     """Read a regular expression with one group, which says which images belong together.
+
+    Args:
+        text: the expression; empty for none.
+        name: of the parameter, for the message.
 
     Raises:
         InputError: not a regular expression, or without exactly one group.
@@ -171,11 +175,9 @@ def parse_group_pattern(text: str) -> re.Pattern[str] | None:
             warnings.simplefilter("ignore", FutureWarning)  # about sets that another Python may read otherwise
             pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"group_pattern={shown(text)} is not a regular expression: {error}") from error
+        raise InputError(f"{name}={shown(text)} is not a regular expression: {error}") from error
     if pattern.groups != 1:
-        raise InputError(
-            f"group_pattern={shown(text)} has {pattern.groups} groups: put exactly one (...) around the part"
-        )
+        raise InputError(f"{name}={shown(text)} has {pattern.groups} groups: put exactly one (...) around the part")
     return pattern
 
 

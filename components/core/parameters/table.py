@@ -14,6 +14,8 @@ name goes into ``OLD_NAMES`` as well.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -969,7 +971,7 @@ class BenchmarkSettings(Parameters):
     rounds: Annotated[int, Field(ge=2, le=100)] = Field(
         4, description="Number of rounds; the first is labelled whole. A `pattern` has as many as it finds texts."
     )
-    stream_pattern: Annotated[str, _read_by(parse_group_pattern)] = Field(
+    stream_pattern: Annotated[str, _read_by(partial(parse_group_pattern, name="stream_pattern"))] = Field(
         "", description="Regular expression over the source path with one group; each text that it finds is a round."
     )
     stream_order: str = Field(
@@ -991,6 +993,16 @@ class BenchmarkSettings(Parameters):
     def _has_a_pattern(self) -> Self:
         if (self.stream == "pattern") != bool(self.stream_pattern):
             raise _problem("stream=pattern and stream_pattern need each other: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_order(self) -> Self:
+        names = [name.strip() for name in self.stream_order.split(",") if name.strip()]
+        if names and self.stream not in ("pattern", "class"):
+            raise _problem(f"stream_order is for stream=pattern and stream=class: stream={self.stream} takes none")
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise _problem(f"stream_order: {', '.join(twice)} is given twice")
         return self
 
 
