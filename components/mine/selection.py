@@ -7,7 +7,7 @@ everything may have been missed. A share that finds too few images leaves what i
 
 The hardest and the empty images are chosen in two stages. First a shortlist: the images of the highest value,
 ``shortlist`` times as many as the share has room for. The value of an image is the miner's score, more where the job
-has few labels of the classes found in it, and with a budget in boxes less for each box that somebody must draw. Then
+has few labels of the classes found in it, and with a budget in boxes less the more of them somebody must draw. Then
 greedy k-centre: from the shortlist each next image is one of high value that is unlike all chosen before. (Both stages
 are those of PPAL, Yang et al., CVPR 2024, in simple form.)
 
@@ -17,6 +17,7 @@ image, as the random ones are drawn, so the same pool gives the same choice in w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ Floats = NDArray[np.float32]
 Vectors = Callable[[Sequence[Inference]], Floats]
 """The vectors (N, D) of N images, each of length 1, by which k-centre compares them."""
 
-MOST_WEIGHT = 2.0  # of a class without labels; one with the most has half the weight of one with the mean
+MOST_WEIGHT = 4.0  # of a class without labels
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def choose(
 def weights_of(labelled_boxes: Mapping[str, int], classes: Sequence[str]) -> list[float]:
     """Weights of the model's classes, larger where the job has fewer labels of them.
 
-    A class with n of the mean of m boxes a class weighs sqrt(m / n), at least 0.5 and at most ``MOST_WEIGHT``.
+    A class with n boxes, where the mean of the classes is m, weighs m / n as scikit-learn's ``balanced``, at least
+    1 / ``MOST_WEIGHT`` and at most ``MOST_WEIGHT``.
 
     Args:
         labelled_boxes: boxes in the job by class.
@@ -125,7 +127,7 @@ def weights_of(labelled_boxes: Mapping[str, int], classes: Sequence[str]) -> lis
     counts = np.array([labelled_boxes.get(name, 0) for name in classes], dtype=np.float64)
     if not counts.sum():
         return [1.0] * len(classes)
-    found = np.sqrt(counts.mean() / np.maximum(counts, 1e-9))
+    found = counts.mean() / np.maximum(counts, 1e-9)
     return [float(weight) for weight in np.clip(found, 1 / MOST_WEIGHT, MOST_WEIGHT)]
 
 
@@ -135,10 +137,15 @@ def boxes_to_draw(seen: Inference) -> int:
 
 
 def _value(seen: Inference, in_boxes: bool, class_weights: Sequence[float]) -> float:
+    """What a label is worth.
+
+    The boxes of one image are alike, so n of them are taken to teach as much as sqrt(n) of as many images. Divided by n
+    the value would favor images of a single object, in which rare classes are rarer still.
+    """
     value = seen.judgement.score
     if class_weights and len(seen.detections):
         value *= float(np.mean([class_weights[class_id] for class_id in seen.detections.classes]))
-    return value / boxes_to_draw(seen) if in_boxes else value
+    return value / math.sqrt(boxes_to_draw(seen)) if in_boxes else value
 
 
 class _Choice:

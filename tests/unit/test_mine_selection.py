@@ -14,7 +14,8 @@ from components.mine.selection import choose, weights_of
 def seen(name, score=0.5, boxes=1, looks=None, class_id=0):
     """An image that looks like no other unless told what it looks like."""
     id_ = hashlib.sha256(str(name).encode()).hexdigest()
-    found = Detections.of([[0, 0, 9, 9]] * boxes, [class_id] * boxes, [0.5] * boxes)
+    classes = class_id if isinstance(class_id, list) else [class_id] * boxes
+    found = Detections.of([[0, 0, 9, 9]] * boxes, classes, [0.5] * boxes)
     looks = int(id_[:16], 16) if looks is None else looks
     judgement = Judgement(True, score, f"judged {score}")
     return Inference(Candidate(id_, f"file:///{name}.jpg", str(name), id_, "hard"), 64, 48, found, judgement, looks)
@@ -125,11 +126,21 @@ def test_with_a_budget_in_boxes_crowded_images_do_not_win_by_their_number_of_box
 
 def test_a_class_with_few_labels_goes_first_among_equals():
     weights = weights_of({"helmet": 90, "head": 10}, ("helmet", "head"))
-    assert weights == pytest.approx([(50 / 90) ** 0.5, 2.0])
+    assert weights == pytest.approx([50 / 90, 4.0])
     pool = [seen(f"helmet{n}", 0.5) for n in range(5)] + [seen("head", 0.5, class_id=1)]
     assert names(choose(pool, 1, random_fraction=0, empty_fraction=0, class_weights=weights)) == ["head"]
     assert weights_of({}, ("helmet", "head")) == [1, 1]
-    assert weights_of({"helmet": 5}, ("helmet", "new")) == [pytest.approx((2.5 / 5) ** 0.5), 2]
+    assert weights_of({"helmet": 5}, ("helmet", "new")) == [0.5, 4]
+
+
+def test_with_a_budget_in_boxes_a_rare_class_among_others_is_asked_for_more_often_than_by_chance():
+    group = [1, 1, 0, 0, 0]  # two of five wear no helmet; who stands alone wears one
+    pool = [seen(f"alone{n}", 0.33) for n in range(100)]
+    pool += [seen(f"group{n}", 0.71, boxes=5, class_id=group) for n in range(40)]
+    weights = weights_of({"helmet": 75, "head": 25}, ("helmet", "head"))
+    chosen = choose(pool, 60, random_fraction=0, empty_fraction=0, in_boxes=True, class_weights=weights)
+    drawn = np.concatenate([pick.seen.detections.classes for pick in chosen.picks])
+    assert np.mean(drawn == 1) > 80 / 300
 
 
 def test_of_a_shortlist_images_are_chosen_that_are_unlike_each_other():
