@@ -35,7 +35,7 @@ class Version(BaseModel):
         outcome: what became of it.
         stored: whether its bundle is still kept, so that the job can be rolled back to it.
         deployed: when it last became the champion, UTC; None: never.
-        why: the reason of its last deployment; empty: never.
+        why: the reason of its last deployment, or why it was not deployed; empty where that is not known.
         figures: what its round's report says of it, by metric.
     """
 
@@ -201,7 +201,7 @@ def _versions(state: State, stored: Container[str], figures: dict[int, dict[str,
         found.append(
             Version(
                 version=version, round=number, outcome=outcome, stored=version in stored,
-                deployed=change.at if change else None, why=change.why if change else "",
+                deployed=change.at if change else None, why=change.why if change else state.judged.get(version, ""),
                 figures=figures.get(number or 0, {}),
             )
         )  # fmt: skip

@@ -119,4 +119,4 @@ def _judge(job: Job, canary: Canary, now: datetime) -> CanaryResult:
 def _after(state: State, canary: Canary, end: CanaryResult, now: datetime) -> State:
     if end.outcome == "promoted":
         return state.pointing_at(canary.version, f"{canary.why}; canary: {end.reason}", now)
-    return state.trying(None)
+    return state.withdrawing(canary, end.reason)

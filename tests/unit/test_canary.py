@@ -44,6 +44,11 @@ def job(root, end_round) -> Job:
     return opened
 
 
+def judged(job: Job) -> str:
+    """Why the job's second model is where it is."""
+    return job.read()[0].judged[name(2)]
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -85,6 +90,7 @@ def test_one_failure_withdraws_it(job):
     assert f"{second}: its output is not finite" in end.reason
     state, _ = job.read()
     assert (state.champion, state.canary, len(state.history)) == (name(1), None, 1)
+    assert judged(job) == f"withdrawn: {end.reason}"
     assert {pointer(job).for_node(node).version for node in NODES} == {name(1)}
     assert pointer(job).generation == move + 1
 
@@ -116,7 +122,9 @@ def test_a_newer_candidate_takes_the_place_of_one_on_trial_and_a_rejected_one_do
     end_round(root, 3, outcome="rejected")
     assert job.read()[0].canary.version == name(2)
     assert collect_garbage(job, 0) == [name(3)]
+    assert judged(job).startswith("promoted: ")
     end_round(root, 4)
+    assert judged(job) == f"replaced by {name(4)} before it was deployed"
     state, _ = job.read()
     assert (state.champion, state.canary) == (name(4), None)
     assert [change.version for change in state.history] == [name(1), name(4)]
@@ -125,6 +133,7 @@ def test_a_newer_candidate_takes_the_place_of_one_on_trial_and_a_rejected_one_do
 def test_rolling_back_ends_a_trial(job, root, end_round):
     job.roll_back(name(1))
     assert job.read()[0].canary is None
+    assert judged(job) == f"withdrawn: the champion became {name(1)}"
 
 
 def test_the_same_run_again_goes_on_with_its_trial(job, root, end_round):

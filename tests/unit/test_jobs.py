@@ -63,6 +63,9 @@ def test_what_is_known_of_a_job_is_read_from_its_root(job):
         (name(1), 1, "deployed before", 0.1), (name(2), 2, "not deployed", 0.2), (name(3), 3, "champion", 0.3),
         (name(4), 4, "not deployed", 0.4),
     ]  # fmt: skip
+    assert [one.why for one in found.versions] == [
+        "promoted: better", "rejected: better", "promoted: better", "rejected: better",
+    ]  # fmt: skip
     assert [(worker.node, worker.status and worker.status.error) for worker in found.workers] == [
         ("gate", "no memory"), ("yard", None),
     ]  # fmt: skip
@@ -80,6 +83,7 @@ def test_a_job_is_shown_in_lines_and_as_json(job):
     assert lines[0] == f"{job.store.uri}: 4 rounds, the champion is {name(3)}"
     assert any(line.split()[:3] == [name(3), "champion", "0.300"] for line in lines)
     assert any(line.split()[:3] == [name(2), "not", "deployed,"] and "removed" in line for line in lines)
+    assert [line.rpartition("  ")[2] for line in lines if line.split()[:1] == [name(4)]] == ["rejected: better"]
     assert lines[-1] == "0 images to label (to-label/), 0 hard examples from workers"
     data = json.loads(CliRunner().invoke(app, ["jobs", job.store.uri, "--json"]).stdout)
     assert data["champion"] == name(3)

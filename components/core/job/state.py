@@ -73,6 +73,7 @@ class State(_Record):
         runs: which runs committed the last rounds, the newest last.
         vouched: SHA-256 of the descriptions of the deployed releases and of the last candidates; a description
             has the digests of what it describes, so that whoever opens one knows that it is the one the job committed.
+        judged: why each of these candidates was promoted, is pending or was rejected, or what came in between.
     """
 
     format: Literal[1] = 1
@@ -88,6 +89,7 @@ class State(_Record):
     history: tuple[Change, ...] = ()
     runs: tuple[str, ...] = ()
     vouched: dict[Version, Digest] = {}
+    judged: dict[Version, str] = {}
 
     def run_of(self, number: int) -> str | None:
         """The run that committed a round; None where that is not known (any more)."""
@@ -120,13 +122,20 @@ class State(_Record):
         """This state with another champion, and the move in its history; it ends a canary."""
         change = Change(version=version, before=self.champion, at=at or datetime.now(UTC), why=why)
         pending = None if self.pending == version else self.pending
-        return self.model_copy(
-            update={"champion": version, "pending": pending, "canary": None, "history": (*self.history, change)}
-        )
+        judged = dict(self.judged)
+        if self.canary and self.canary.version != version:
+            judged[self.canary.version] = f"withdrawn: the champion became {version}"
+        moved = {"champion": version, "pending": pending, "canary": None, "judged": judged}
+        return self.model_copy(update=moved | {"history": (*self.history, change)})
 
     def trying(self, canary: Canary | None) -> Self:
-        """This state with a canary, or without the one that was withdrawn."""
+        """This state with a canary, or without the one that was there."""
         return self.model_copy(update={"canary": canary, "canaries": self.canaries + 1})
+
+    def withdrawing(self, canary: Canary, why: str) -> Self:
+        """This state without a canary that did not pass."""
+        judged = {**self.judged, canary.version: f"withdrawn: {why}"}
+        return self.trying(None).model_copy(update={"judged": judged})
 
     def after(self, result: RoundResult) -> Self:
         """This state with one more round.
@@ -134,6 +143,8 @@ class State(_Record):
         A candidate that is promoted or pending takes the place of one that waited or was a canary, which would
         otherwise replace this newer one later.
         """
+        vouched = self._vouching_for(result)
+        judged = {**self.judged, **self._replaced_by(result), result.version: result.why}
         state = self.model_copy(
             update={
                 "round": result.number,
@@ -141,7 +152,8 @@ class State(_Record):
                 "manifest": result.manifest,
                 "candidate": result.version,
                 "runs": (*self.runs, result.run)[-REMEMBERED_RUNS:],
-                "vouched": self._vouching_for(result),
+                "vouched": vouched,
+                "judged": {version: why for version, why in judged.items() if version in vouched},
             }
         )
         if result.outcome == "rejected":
@@ -151,6 +163,13 @@ class State(_Record):
             return state.model_copy(update={"pending": result.version})
         state = state.model_copy(update={"pending": None})
         return state.trying(result.canary) if result.canary else state.pointing_at(result.version, result.why)
+
+    def _replaced_by(self, result: RoundResult) -> dict[str, str]:
+        """What became of the candidates that waited, where a newer one takes their place."""
+        waiting = [self.pending, self.canary.version if self.canary else None]
+        if result.outcome == "rejected":
+            return {}
+        return {version: f"replaced by {result.version} before it was deployed" for version in waiting if version}
 
     def _vouching_for(self, result: RoundResult) -> dict[str, str]:
         """The digests with a candidate's; of candidates that were never deployed only the last ones are kept."""
