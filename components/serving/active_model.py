@@ -62,6 +62,7 @@ class ActiveModel:
     Attributes:
         events: what happened, for the updater.
         frames: images that the model in use has looked at.
+        awaited: for people, what the loop waits for as long as there is no model; empty until that is known.
     """
 
     def __init__(self, proven_after: int = PROVEN_AFTER) -> None:
@@ -72,6 +73,7 @@ class ActiveModel:
         self._offered: LoadedModel | None = None
         self.events: SimpleQueue[Event] = SimpleQueue()
         self.frames = 0
+        self.awaited = ""
 
     @property
     def current(self) -> LoadedModel | None:

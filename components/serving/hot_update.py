@@ -178,9 +178,13 @@ class HotUpdate:
 
     def _look(self, stop: threading.Event) -> None:
         desired = self._pointer.read()
-        if desired is None or (desired.version, desired.generation) == self._handled:
+        if desired is None:
+            self._slot.awaited = self._slot.awaited or self._pointer.awaited
+            return
+        if (desired.version, desired.generation) == self._handled:
             return
         self._asked = desired
+        self._slot.awaited = f"{desired.version} is being loaded and tested"
         if self._runs(desired):
             self._slot.confirm(desired)
             self._status.say(desired.version, "loaded")
@@ -271,6 +275,7 @@ class HotUpdate:
         """Say once that a model cannot be used."""
         self._count("model_failures")
         self._handled = desired.version, desired.generation
+        self._slot.awaited = f"{desired.version} cannot be used; waiting for another"
         coming = self._slot.coming
         goes_on = f"continuing with {coming.version}" if coming else "and there is no other model yet"
         log.error("model %s cannot be used, %s: %s", desired.version, goes_on, reason)

@@ -103,7 +103,8 @@ class EdgeLoop:
         """The next image, once there is a model to look at it with; for a knowledge base also those behind it."""
         model = self._change_model()
         if model is None:
-            self._tell("no model yet", "waiting for one; a job has none before its first champion")
+            if self._slot.awaited and self._lines.allows(self._slot.awaited):
+                log.info("no model yet: %s", self._slot.awaited)
             self._metrics.alive()
             stop.wait(_TURN_SECONDS)
             return []

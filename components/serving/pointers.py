@@ -90,7 +90,13 @@ class DesiredModel:
 
 
 class PointerReader(Protocol):
-    """Where a worker learns which model to run."""
+    """Where a worker learns which model to run.
+
+    Attributes:
+        awaited: for people, what a worker waits for that has read of no model yet.
+    """
+
+    awaited: str
 
     def read(self) -> DesiredModel | None:
         """The model to run now; None where there is none, or nothing that is newer than what was read.
@@ -114,6 +120,8 @@ class JobPointer:
         member: the one to run, of a release of several models; ``WHOLE`` for all of a knowledge base.
         clock: seconds that only grow.
     """
+
+    awaited = "the job has no champion yet; waiting for its first"
 
     def __init__(
         self, store: Store, node: str, member: str = MODEL, clock: Callable[[], float] = time.monotonic
@@ -200,6 +208,8 @@ class BundlePointer:
         InputError: there is no bundle.
     """
 
+    awaited = ""  # there is one from the start
+
     def __init__(self, folder: str) -> None:
         self._folder = folder_at(folder)
         self.read()
@@ -230,6 +240,7 @@ class SednaPointer:
 
     def __init__(self, address: str) -> None:
         self._name = shown(address)
+        self.awaited = f"{self._name} does not exist yet; waiting for it"
         root, self._key = split(address)
         self._store = open_store(root)
 

@@ -3,6 +3,7 @@ import logging
 import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -307,6 +308,34 @@ def test_a_bundle_can_be_run_without_a_job_and_is_followed_when_it_changes(tmp_p
         write_bundle(bundle, colour_model(), replace(BUNDLE, confidence_threshold=0.6))
         until(lambda: worker.slot.current.version != first)
     assert not (tmp_path / "job" / "state.json").exists()
+
+
+def waits_for(chosen, caplog, text: str) -> list[str]:
+    """What a worker has said that it waits for when it says this text."""
+    caplog.clear()
+    caplog.set_level("INFO")
+    with running(chosen):
+        until(lambda: any(re.search(f"^{text}$", line) for line in caplog.messages))
+    return [line for line in caplog.messages if line.startswith("no model yet")]
+
+
+def test_a_worker_without_a_model_says_what_it_waits_for(tmp_path, caplog):
+    images = folder_of_images(tmp_path / "images", 3)
+    waits_for(options(tmp_path, images), caplog, "no model yet: the job has no champion yet; waiting for its first")
+    pointer = tmp_path / "model_config.json"
+    chosen = options(tmp_path, images, model_config=str(pointer))
+    waits_for(chosen, caplog, f"no model yet: {pointer} does not exist yet; waiting for it")
+
+
+def test_a_worker_with_a_bundle_says_that_it_is_tested_and_that_it_cannot_be_used(tmp_path, caplog):
+    images = folder_of_images(tmp_path / "images", 3)
+    bundle = write_bundle(tmp_path / "model", colour_model())
+    chosen = options(tmp_path, images, bundle=str(bundle))
+    (line,) = waits_for(chosen, caplog, "model bundle-.* is in use")
+    assert re.fullmatch(r"no model yet: bundle-[0-9a-f]{12} is being loaded and tested", line)
+    (bundle / "model.onnx").write_bytes(b"no model")
+    chosen = replace(chosen, folder=tmp_path / "other")
+    waits_for(chosen, caplog, "no model yet: bundle-[0-9a-f]{12} cannot be used; waiting for another")
 
 
 @pytest.mark.parametrize(
