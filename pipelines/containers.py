@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from components.core.stores.addresses import folder_at
 FOLDERS = ("data_url", "test_url", "feed_url", "base_model", "initial_model", "prelabel_job")
 _PREFIXES = ("AWS_", "EDGE_")  # of variables that steps get, beside those of the cluster's secret
 _FILES = ("AWS_CA_BUNDLE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "SSL_CERT_FILE")
+_LABEL = "edge-learning-run"  # by which the containers of a run are found
 _SHARED_MEMORY = "2g"  # Docker's own 64 MB are too little for processes that load images
 
 
@@ -58,17 +61,30 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
     return local.DockerRunner(
         environment=environment | {"EDGE_CACHE_DIR": str(cache)},
         mounts=[Mount(str(path), str(path), type="bind", read_only=path in read) for path in sorted(read | written)],
+        labels={_LABEL: uuid.uuid4().hex},
         network_mode="host",  # a store on this machine has the same address inside
         shm_size=_SHARED_MEMORY,
         user=f"{os.getuid()}:{os.getgid()}",
     )
 
 
+def end_containers(runner: Any) -> None:
+    """End the containers that a runner of :func:`docker_runner` has started and that still run."""
+    import docker  # type: ignore[import-untyped]
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+
+    label = f"{_LABEL}={runner.container_run_args['labels'][_LABEL]}"
+    with contextlib.suppress(DockerException):  # an engine that is gone, a container that ended meanwhile
+        for container in docker.from_env().containers.list(filters={"label": label}):
+            with contextlib.suppress(DockerException):
+                container.kill()
+
+
 def _bring_images(pipeline: Any) -> None:
     """Pull the images that are not here, before any step runs."""
     try:
-        import docker  # type: ignore[import-untyped]
-        from docker.errors import APIError, DockerException, ImageNotFound  # type: ignore[import-untyped]
+        import docker
+        from docker.errors import APIError, DockerException, ImageNotFound
     except ImportError as error:
         raise InputError("--runner docker needs the Python package docker: pip install docker") from error
     try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +27,8 @@ from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
 from components.report.report import read_kept
 from pipelines.arguments import face_of, parse, sort_into_place
-from pipelines.containers import docker_runner
+from pipelines.containers import docker_runner, end_containers
+from pipelines.run_folder import run_folder
 
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 KEPT_POLLS = 20
@@ -110,12 +112,13 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         _remove_old_polls(folder)
     containers = docker_runner(pipeline, flat(arguments), folder) if runner == Runner.DOCKER else None
-    local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
     log_path = folder / "run.log"
     with os_errors(str(log_path)):
         opened = _appended(log_path)
-    with opened as file, _environment(pipeline), warnings.catch_warnings():
+    ending = partial(end_containers, containers) if containers else lambda: None
+    with opened as file, _environment(pipeline), run_folder(ending), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
         file.write(f"--- {pipeline.name}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ---\n")
         log = RunLog(file, sys.stdout, listen)
         try:

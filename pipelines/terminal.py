@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,28 @@ from components.core.parameters import SECTIONS, SETTINGS, WORKFLOWS, renamed
 from components.core.redaction import redacted, redacted_output
 from pipelines.docs import help_of
 from pipelines.local import RunError
+from pipelines.signals import Ended, endable
 
 
 @contextmanager
 def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
-    """Print a user's mistake, or a step's own error, as one line and exit 1; after Ctrl-C say what happens next.
+    """Print a user's mistake, or a step's own error, as one line and exit 1.
+
+    After Ctrl-C, SIGTERM or a closed terminal say what happens next, and exit as a shell shows a signal: with 128 and
+    its number.
 
     Nothing that is printed meanwhile shows a credential.
     """
     try:
-        with redacted_output():
+        with redacted_output(), endable():
             yield
     except (InputError, RunError) as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        with suppress(OSError):  # the terminal may be gone
+            print(interrupted, file=sys.stderr)
+        raise typer.Exit(128 + (error.number if isinstance(error, Ended) else signal.SIGINT)) from None
 
 
 def parameters_from(path: Path | None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import components
 
+RUN_PREFIX = "edge-run-"  # of the temporary folder that a run on this machine has to itself
+
 
 def module_command(module: str) -> list[str]:
     """The beginning of a command that runs a module of this suite; it needs ``module_environment``."""
@@ -27,6 +29,13 @@ def module_environment() -> dict[str, str]:
     ours = str(Path(components.__path__[0]).resolve().parent)
     path = os.pathsep.join(filter(None, (ours, os.environ.get("PYTHONPATH"))))
     return os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
+def lasting_environment() -> dict[str, str]:
+    """``module_environment`` for a program that outlives its run, and with it the run's temporary folder."""
+    environment = module_environment()
+    folder = Path(environment.get("TMPDIR", ""))
+    return environment | ({"TMPDIR": str(folder.parent)} if folder.name.startswith(RUN_PREFIX) else {})
 
 
 def end_with_parent() -> None:

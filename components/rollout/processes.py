@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.core.errors import InputError
-from components.core.processes import module_command, module_environment
+from components.core.processes import lasting_environment, module_command
 from components.core.release import BIG, LITTLE
 
 CLOUD, EDGE = "cloud-server", "edge-worker"
@@ -161,7 +161,7 @@ def _start(
 
 def _launch(folder: Path, program: str, command: Sequence[str], token: str) -> subprocess.Popen[bytes]:
     """A program in a session of its own; a lock that it holds as long as it lives has its process id in it."""
-    environment = module_environment() | {"CLOUD_TOKEN": token, "EDGE_CLOUD_TOKEN": token}
+    environment = lasting_environment() | {"CLOUD_TOKEN": token, "EDGE_CLOUD_TOKEN": token}
     module, *arguments = command
     with _lock(folder, program).open("ab") as lock, (folder / f"{program}.log").open("ab") as log:
         if not _locked(lock):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from docker.errors import NotFound
 from docker.types import Mount
 
 from components.core.errors import InputError
@@ -76,6 +77,39 @@ def test_containers_use_the_proxy_and_see_the_certificates_that_the_environment_
     given = runner_for(job_root=str(tmp_path / "job"))
     assert {"HTTPS_PROXY", "http_proxy", "NO_PROXY", "AWS_CA_BUNDLE", "SSL_CERT_FILE"} <= given["environment"].keys()
     assert seen(given["mounts"]) == {f"{tmp_path}/company.pem": False, f"{tmp_path}/job": True}
+
+
+def test_the_containers_of_a_run_that_ends_early_end_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "_bring_images", lambda pipeline: None)
+    pipeline = PIPELINES["helmet-detection"]
+    ours, other = (
+        containers.docker_runner(pipeline, {"job_root": str(tmp_path / name)}, tmp_path / "runs") for name in "ab"
+    )
+    killed = []
+
+    class Engine:
+        """Has one container of each run, and one that has ended when it is asked to."""
+
+        containers = property(lambda self: self)
+
+        def list(self, filters):
+            labels = [
+                f"{name}={value}" for run in (ours, other) for name, value in run.container_run_args["labels"].items()
+            ]
+            return [Container(label, gone) for label in labels for gone in (True, False) if label == filters["label"]]
+
+    class Container:
+        def __init__(self, label, gone):
+            self._label, self._gone = label, gone
+
+        def kill(self):
+            if self._gone:
+                raise NotFound("no such container")
+            killed.append(self._label)
+
+    monkeypatch.setattr("docker.from_env", Engine)
+    containers.end_containers(ours)
+    assert killed == [f"edge-learning-run={ours.container_run_args['labels']['edge-learning-run']}"]
 
 
 def test_without_an_engine_it_says_so(tmp_path, monkeypatch):
