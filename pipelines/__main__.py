@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from components.core import parameters, plugins
+from components.core.command_line import App, named
 from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.version import VERSION
@@ -28,7 +29,7 @@ from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from
 OF_A_JOB = ("hard-example-mining",)  # pipelines that work on a job that is there
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
-app = typer.Typer(
+app = App(
     help="Kubeflow Pipelines that keep vision models on edge devices learning.",
     no_args_is_help=True,
     add_completion=False,
@@ -181,7 +182,7 @@ def plugins_(
     with one_line_errors():
         from pipelines.plugged import registries
 
-        given = dict(word.partition("=")[::2] for word in parameter or [])
+        given = named("-p", parameter or [])
         if given.keys() - {"plugins"}:
             raise InputError(f"{', '.join(sorted(given))}: only plugins=MODULES is possible here")
         plugins.load(",".join(filter(None, (modules, given.get("plugins", "")))))

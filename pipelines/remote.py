@@ -13,11 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from components.core import parameters
+from components.core.command_line import App
 from components.core.errors import InputError
 from pipelines.interop.sedna_plan import Plan
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
-app = typer.Typer()
+app = App()
 
 _COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
 
+from components.core.command_line import Command
 from components.core.documents import read_yaml
 from components.core.errors import InputError
 from components.core.parameters import SECTIONS, SETTINGS, WORKFLOWS, renamed
@@ -79,7 +79,7 @@ def say_renamed(given: Mapping[str, Any]) -> None:
         print(f"note: {line}", file=sys.stderr)
 
 
-class PipelineCommand(TyperCommand):
+class PipelineCommand(Command):
     """A verb that takes a pipeline: its ``--help`` lists the parameters of the pipeline that is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

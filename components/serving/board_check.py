@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from components.core.command_line import App
 from components.core.errors import InputError
 from components.core.runtimes.base import Network
 from components.core.runtimes.golden import golden_file
@@ -30,7 +31,7 @@ from components.serving.board import BoardCheck, compare_with_golden, find_golde
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
+app = App(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "EDGE"})
 
 
 @app.command()

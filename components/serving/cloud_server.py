@@ -27,6 +27,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from components.core import plugins
+from components.core.command_line import App
 from components.core.errors import InputError
 from components.core.redaction import redacted_output
 from components.core.release import MODEL
@@ -48,9 +49,7 @@ _PATIENCE_SECONDS = "3"  # of one request to the store; the updater tries again 
 _STOP_SECONDS = 30  # that requests under way have when the server is to end
 _KEEP_ALIVE_SECONDS = 75
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "CLOUD"}
-)
+app = App(add_completion=False, pretty_exceptions_enable=False, context_settings={"auto_envvar_prefix": "CLOUD"})
 log = logging.getLogger(__name__)
 
 

@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from components.core.command_line import App, named
 from components.core.errors import InputError
 from components.core.redaction import redacted_output
 from components.core.stores.connections import Tls
@@ -30,7 +31,7 @@ from components.serving.worker import Cloud, Options, Worker
 
 _PATIENCE_SECONDS = "3"  # of one request to the store; the worker's threads try again themselves
 
-app = typer.Typer(
+app = App(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # whose table leaves the help 17 columns of 80
@@ -42,7 +43,10 @@ app = typer.Typer(
 @redacted_output()
 def main(
     source: Annotated[
-        str, typer.Option(help="Video file, folder of images, camera (0, /dev/video0) or stream (rtsp://...).")
+        str,
+        typer.Option(
+            help="Video file, folder of images, camera (0, /dev/video0) or stream (rtsp://...); one for each worker."
+        ),
     ],
     job_root: Annotated[
         str, typer.Option(help="Root of the job to load models from and upload hard examples to.")
@@ -214,12 +218,12 @@ def main(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,
             miner=miner, miner_parameters=_parameters(miner_parameter or []), keep_miner=keep_miner,
-            privacy=privacy, privacy_parameters=_named("--privacy-parameter", privacy_parameter or []),
+            privacy=privacy, privacy_parameters=named("--privacy-parameter", privacy_parameter or []),
             audit_ratio=audit_ratio, every=every, max_fps=max_fps, spool_bytes=spool_bytes, bandwidth=bandwidth or None,
             duplicate_bits=duplicate_bits, jpeg_quality=jpeg_quality, poll_s=poll, model_config=model_config,
             runtime=runtime, threads=threads, plugins=plugins, host=host, port=port, loop=loop,
             idle_at_end=idle_at_end,
-            board_check=board_check, sinks=(*(sink or ()), *_sedna_sink()), member=member,
+            board_check=board_check, sinks=tuple(dict.fromkeys((*(sink or ()), *_sedna_sink()))), member=member,
             model_memory=model_memory, origin=origin,
             cloud=_cloud(
                 cloud_url, cloud_model, cloud_timeout, Tls(cloud_ca, cloud_cert, cloud_key),
@@ -289,19 +293,9 @@ def _cloud(url: str, model: str, timeout_s: float, tls: Tls, rules: OffloadRules
     return Cloud(url, setting("EDGE_CLOUD_TOKEN"), model, timeout_s, tls, rules) if url else None
 
 
-def _named(option: str, given: list[str]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"{option} {text!r}: write NAME=VALUE")
-        found[name] = value
-    return found
-
-
 def _parameters(given: list[str]) -> dict[str, object]:
     """The miner's parameters, from the options or as Sedna gives them: a JSON list of keys and values."""
-    return _named("--miner-parameter", given) or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
+    return dict(named("--miner-parameter", given)) or _sedna_parameters(os.environ.get("HEM_PARAMETERS", ""))
 
 
 def _sedna_sink() -> list[str]:
@@ -312,7 +306,10 @@ def _sedna_sink() -> list[str]:
 
 def _sedna_parameters(text: str) -> dict[str, object]:
     try:
-        return {entry["key"]: entry["value"] for entry in json.loads(text or "[]")}
+        pairs = [(entry["key"], entry["value"]) for entry in json.loads(text or "[]")]
+        if len(dict(pairs)) < len(pairs):
+            raise InputError(f"HEM_PARAMETERS {text!r}: a key is given more than once; which value is meant?")
+        return dict(pairs)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f'HEM_PARAMETERS {text!r}: write [{{"key": "threshold_img", "value": "0.5"}}]') from None
 

@@ -17,9 +17,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from components.core.command_line import App
 from components.core.errors import InputError
 from components.core.masks import ClassMap, encode_mask
 from pipelines.demo.lights import LIGHTS, expose
+
+app = App(add_completion=False)
 
 CLASSES = ("sky", "building", "road", "pavement", "tree", "car", "person")
 INDEX = "index.txt"
@@ -121,6 +124,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> list[tuple[flo
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
+@app.command()
 def _command(
     folder: Annotated[Path, typer.Argument(help="Where scenes and index go.")],
     light: Annotated[str, typer.Argument(help=f"One of {', '.join(LIGHTS)}.")],
@@ -135,4 +139,4 @@ def _command(
 
 
 if __name__ == "__main__":
-    typer.run(_command)
+    app()
