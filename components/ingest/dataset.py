@@ -132,7 +132,7 @@ formats: Registry[Format] = Registry(
     "format",
     [
         f"components.ingest.formats.{name}"
-        for name in ("voc", "yolo", "coco", "label_studio", "sedna", "table", "masks", "folder")
+        for name in ("voc", "yolo", "coco", "label_studio", "sedna", "table", "masks", "cityscapes", "folder")
     ],
 )
 

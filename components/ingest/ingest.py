@@ -31,10 +31,12 @@ from components.ingest.images import Box, Outcome, take_in
 from components.ingest.label_files import foreign, lossy
 from components.ingest.quarantine import BAD, DUPLICATE, EXAMPLES, Quarantined
 from components.ingest.review import Review, review
+from components.ingest.unread_masks import unread_masks
 
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
+MASKS_FORMAT = "masks"
 VOID_NAME = f"void ({VOID})"
 
 # Roboflow names the augmented copies of one image alike up to ".rf."; they must not be spread over splits.
@@ -123,6 +125,8 @@ def ingest(
         records = map(wanted.apply, accounting.records())
         pairs = watched(take_in(records, store, values=values), len(data.images))
         outcomes = joined(sorted(pairs, key=lambda pair: pair[0].source))
+        bare = {record.source for record, outcome in outcomes if not record.label_file and not outcome.boxes}
+        unread = unread_masks(data, bare)
         left_out = accounting.left_out()
     kept, quarantined = without_duplicates(outcomes)
     quarantined = sorted([*quarantined, *left_out], key=lambda entry: entry.source)
@@ -131,6 +135,7 @@ def ingest(
     pixels = pixels_of(kept, names)
     seen = review(kept, names, pixels, name)
     warnings = (*seen.warnings, *wanted.warnings(), *_left_labels(left_out), *lossy(data, name))
+    warnings += (f"{unread}; they came in as images",) if unread else ()
     for warning in warnings:
         logger.warning("%s", warning)
     _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted)
@@ -153,12 +158,14 @@ def choose(data: Folder, data_format: str) -> str:
     if data_format != "auto":
         return data_format
     fitting = [name for name, reader in formats.items() if name != UNLABELLED_FORMAT and reader.detect(data)]
+    if fitting in ([], [MASKS_FORMAT]) and (advice := foreign(data)):
+        raise InputError(advice)
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise InputError(f"the data could be {' or '.join(fitting)}: choose one with data_format")
-    if advice := foreign(data):
-        raise InputError(advice)
+    if unread := unread_masks(data):
+        raise InputError(f"{unread}, or set data_format={UNLABELLED_FORMAT} to take every file as an unlabelled image")
     only_images = not any(
         not PurePosixPath(name).stem.lower().startswith(("readme", "license")) for name in data.named(*_LABEL_SUFFIXES)
     )

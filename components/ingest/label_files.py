@@ -27,6 +27,7 @@ _MARKS = re.compile(
 _TABLE = re.compile(r"\b(x_?min|x1|bbox|bndbox|x_?max|x2|imageid)\b", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s,;]+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_BRUSH = re.compile(r"task-\d+-annotation-\d+-by-.*-tag-.+\.(?:png|npy)")
 _CORNERS = re.compile(r"\S*\d,\s*-?\d[\d.]*,\s*-?\d[\d.]*,\s*-?\d")
 
 
@@ -78,6 +79,9 @@ def _json(head: bytes) -> str:
         return ""
     kinds = {
         "LabelMe's JSON": "shapes" in found,
+        "Supervisely's JSON": b'"classTitle"' in head
+        or ("objects" in found and b'"tags"' in head and b'"size"' in head),
+        "Cityscapes' polygons": b'"imgHeight"' in head,
         "Datumaro's JSON": b'"items"' in head and b'"categories"' in head,
         "VIA's JSON": "regions" in found,
         "CreateML's JSON": "coordinates" in found and start == b"[",
@@ -106,6 +110,12 @@ def foreign(folder: Folder) -> str:
     Args:
         folder: the data set.
     """
+    for name in () if folder.index else folder.files:
+        if _BRUSH.fullmatch(name.rpartition("/")[2]):
+            return (
+                f"{name} is a mask of Label Studio's brush export, which does not say which image it belongs to: "
+                "export as JSON, which has the brush strokes, too, and put that next to the images"
+            )
     for name in [folder.index] if folder.index else folder.named(".xml", ".json", ".csv", ".tsv"):
         kind = kind_of(folder, name)
         if kind in ADVICE:
@@ -165,6 +175,8 @@ ADVICE = {
     "CVAT's XML": "export from CVAT as 'COCO 1.0', 'Pascal VOC 1.1' or 'YOLO 1.1' (Ultralytics)",
     "LabelMe's JSON": "convert it to COCO or YOLO, for example with labelme2coco",
     "Datumaro's JSON": "export as COCO, Pascal VOC or YOLO",
+    "Supervisely's JSON": "export as COCO, Pascal VOC or YOLO",
+    "Cityscapes' polygons": "make masks of them with csCreateTrainIdLabelImgs of cityscapesscripts",
     "VIA's JSON": "export from VIA as COCO",
     "CreateML's JSON": "export as COCO, YOLO or Pascal VOC",
     "Label Studio's CSV": "export as JSON",

@@ -30,13 +30,12 @@ from components.ingest.fingerprints import (
     no_fingerprints,
 )
 from components.ingest.formats.data_yaml import NAMES_FILES
-from components.ingest.ingest import choose
+from components.ingest.ingest import MASKS_FORMAT, choose
 from components.ingest.locations import BucketLocation, FeedLocation, FolderLocation, latest, location_of
 from components.ingest.pairs import loose_key
 
 # Formats with a label file for each image. In the others, and in those of plug-ins, any file may label any image.
 FORMATS_BY_FILE = {"voc", "yolo", UNLABELLED_FORMAT}
-MASKS_FORMAT = "masks"
 LINES_FORMAT, LINES_SUFFIX, LINES_NAMES = "sedna", ".txt", "classes.txt"
 
 _ALL = 2**64 - 1

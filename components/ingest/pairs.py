@@ -166,10 +166,27 @@ def has_masks(folder: Folder) -> bool:
     )
 
 
+def masks_of_other_kinds(folder: Folder) -> dict[str, str]:
+    """Images in the place of masks that are no PNG, each with what its path has in common with its image."""
+    found: dict[str, str] = {}
+    images = {image_key(name) for name in folder.images if not _mask_key(_as_png(name))}
+    for name in folder.images:
+        as_png = _as_png(name)
+        keys = (_mask_key(as_png), _mask_key(_MASK_NAME.sub(".", as_png)), image_key(_MASK_NAME.sub(".", as_png)))
+        key = next((key for key in keys if key in images and key != image_key(name)), "")
+        if key and as_png != name:
+            found[name] = key
+    return found
+
+
 def without_masks(folder: Folder) -> list[str]:
     """The images of a folder, but for those that are masks of others."""
     masks = masks_in(folder) if has_masks(folder) else {}
     return [name for name in folder.images if name not in masks]
+
+
+def _as_png(name: str) -> str:
+    return f"{name[: len(name) - len(suffix_of(name))]}.png" if suffix_of(name) != ".png" else name
 
 
 def _mask_key(name: str) -> str:

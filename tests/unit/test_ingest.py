@@ -474,7 +474,7 @@ def test_what_is_not_there_is_named(tmp_path, job):
         ingest(str(tmp_path / "nowhere.zip"), str(job))
     with pytest.raises(InputError, match="ftp"):
         ingest("ftp://host/a.zip", str(job))
-    with pytest.raises(InputError, match="unknown format 'tfrecord': choose from coco, csv, .*voc, yolo"):
+    with pytest.raises(InputError, match="unknown format 'tfrecord': choose from cityscapes, coco, csv, .*voc, yolo"):
         ingest(str(tmp_path), str(job), data_format="tfrecord")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import unicodedata
 import zipfile
 
@@ -657,6 +658,22 @@ def test_voc_lists_may_name_files(bring, line):
             "via.json is VIA's JSON, which is not supported",
         ),
         (
+            {f"ann/a{n}.jpg.json": json.dumps({"tags": [], "size": {"height": 60}, "objects": []}) for n in range(3)},
+            "a0.jpg.json is Supervisely's JSON, which is not supported: export as COCO",
+        ),
+        (
+            {"task-7-annotation-8-by-1-tag-hat-0.png": "a mask"},
+            "task-7-annotation-8-by-1-tag-hat-0.png is a mask of Label Studio's brush export.*: export as JSON",
+        ),
+        (
+            {"masks/task-7-annotation-8-by-1-tag-hat-0.png": "a mask"},
+            "tag-hat-0.png is a mask of Label Studio's brush export.*: export as JSON",
+        ),
+        (
+            {f"gtFine/a{n}_gtFine_polygons.json": json.dumps({"imgHeight": 60, "objects": []}) for n in range(3)},
+            "a0_gtFine_polygons.json is Cityscapes' polygons.*: make masks of them with csCreateTrainIdLabelImgs",
+        ),
+        (
             {"project.csv": '"annotation_id","id","image","label","lead_time"\\n1,1,"a0.jpg","[]",2\\n'},
             "project.csv is Label Studio's CSV, which is not supported: export as JSON",
         ),
@@ -774,6 +791,111 @@ def test_a_mask_that_lies_elsewhere_is_no_image(bring):
 def test_a_class_without_pixels_is_told(bring):
     files = images(3) | {f"masks/a{n}.png": halves(0, 1) for n in range(3)}
     assert bring(files | {"classes.txt": "sky\nroad\ncar\n"}).warnings == ("class car has no pixel in any mask",)
+
+
+def photo(number, grey=False):
+    """An image with many colours, or shades, as a camera takes it."""
+    return png(np.random.default_rng(number).integers(0, 256, (HEIGHT, WIDTH) if grey else (HEIGHT, WIDTH, 3)))
+
+
+def colours(left, right):
+    return png(np.array([left, right])[np.asarray(Image.open(io.BytesIO(halves(0, 1))))])
+
+
+def cityscapes(kind="labelIds", *values):
+    """Two images of each split with every file that Cityscapes has of them."""
+    files = {}
+    first, second, third = values or (7, 26, 7)
+    for number, split in enumerate(["train", "train", "val", "val"]):
+        mask = halves(first if split == "train" else third, second)
+        name = f"{split}/ulm/ulm_{number:06}_000019"
+        files[f"leftImg8bit_trainvaltest/leftImg8bit/{name}_leftImg8bit.png"] = photo(number)
+        for suffix, content in {
+            f"{kind}.png": mask, "color.png": colours((128, 64, 128), (0, 0, 142)),
+            "instanceIds.png": mask, "polygons.json": json.dumps({"imgHeight": HEIGHT, "objects": []}),
+        }.items():  # fmt: skip
+            files[f"gtFine_trainvaltest/gtFine/{name}_gtFine_{suffix}"] = content
+    return files
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "pixels"),
+    [
+        ("labelIds", (7, 26, 33), {"road": 4800, "car": 9600, "bicycle": 4800}),
+        ("labelIds", (6, 26, 8), {"void (255)": 4800, "car": 9600, "sidewalk": 4800}),  # 6: no benchmark counts it
+        ("labelTrainIds", (0, 13, 255), {"road": 4800, "car": 9600, "void (255)": 4800}),
+    ],
+)
+def test_cityscapes_comes_in_with_its_classes_and_splits(bring, kind, values, pixels):
+    found = bring(cityscapes(kind, *values))
+    assert (found.format, found.counts["masks"], len(found.manifest.classes), bad(found)) == ("cityscapes", 4, 19, {})
+    assert {name: count for name, count in found.pixels.items() if count} == pixels
+    assert sorted(splits(found).values()) == ["train", "train", "val", "val"]
+
+
+def test_cityscapes_of_other_classes_has_their_names_beside_it(bring):
+    """As CVAT exports it."""
+    files = cityscapes("labelIds", 0, 1, 0) | {"label_colors.txt": "# R G B name\n0 0 0 background\n9 9 9 hard hat\n"}
+    assert bring(files).pixels == {"background": 9600, "hard hat": 9600, "void (255)": 0}
+    with pytest.raises(InputError, match=r"label_colors\.txt: must have a class in each line, written as R G B name"):
+        bring({"label_colors.txt": "background\n"})
+
+
+def test_of_cityscapes_the_fine_mask_counts_and_what_has_no_partner_is_told(bring):
+    files = cityscapes()
+    files |= {
+        name.replace("gtFine", "gtCoarse"): halves(8, 8) for name in files if name.endswith("gtFine_labelIds.png")
+    }
+    files |= {"gtFine/train/bonn/x_gtFine_labelIds.png": halves(7, 7)}
+    files |= {"leftImg8bit/train/bonn/y_leftImg8bit.png": photo(9)}
+    found = bring(files, max_bad_fraction=0.3)
+    assert found.pixels["sidewalk"] == 0 and found.counts["unlabelled"] == 1
+    (reason,) = bad(found).values()
+    assert reason == "label without image: no image matches the path and name of this mask"
+
+
+def test_the_table_of_roboflow_names_the_values_of_its_masks(bring):
+    files = {f"{split}/a{n}.jpg": jpeg(n + 5 * (split == "valid")) for split in ("train", "valid") for n in range(3)}
+    files |= {name.replace(".jpg", "_mask.png"): halves(0, 2) for name in files}
+    table = "Pixel Value, Class\n0, background\n1, hat\n2, person\n"
+    found = bring(files | {f"{split}/_classes.csv": table for split in ("train", "valid")})
+    assert found.pixels == {"background": 14400, "hat": 0, "person": 14400, "void (255)": 0}
+    with pytest.raises(InputError, match=r"_classes\.csv: '2, cat' is no pixel value with its class, or contradicts"):
+        bring({"valid/_classes.csv": table.replace("person", "cat")})
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "content"),
+    [
+        ("imgs/a{}.png", "gt/a{}.png", halves(0, 1)),
+        ("JPEGImages/a{}.png", "SegmentationClass/a{}.png", colours((0, 0, 0), (128, 0, 0))),
+        ("a{}_sat.png", "a{}_mask.bmp", colours((0, 255, 255), (255, 255, 0))),
+        ("x/images/a{}.png", "x/labels/colormaps/a{}.png", colours((0, 0, 0), (128, 0, 0))),
+        ("images/a{}.png", "masks/a{}.jpg", jpeg(0)),
+        ("train/a{}.png", "train_masks/a{}_mask.gif", halves(0, 1)),
+    ],
+)
+def test_masks_that_no_format_reads_are_told(bring, image, mask, content):
+    files = {image.format(n): photo(n) for n in range(4)} | {mask.format(n): content for n in range(4)}
+    told = f"{mask.format(0)} looks like the mask of {image.format(0)},.* no format reads masks there: put them as PNG"
+    with pytest.raises(InputError, match=f"{told}.* or set data_format=folder"):
+        bring(files)
+    found = bring({}, data_format="folder", max_bad_fraction=0.5)
+    assert re.match(f"{told}.*; they came in as images", found.warnings[-1])
+
+
+def test_masks_that_a_format_takes_for_images_are_told(bring):
+    files = {f"a{n}.png": photo(n) for n in range(4)} | labels(4, "a{}.txt")
+    found = bring(files | {f"gt/a{n}.png": halves(0, n) for n in range(4)} | {"classes.txt": "hat\n"})
+    assert "gt/a0.png looks like the mask of a0.png" in found.warnings[-1]
+
+
+@pytest.mark.parametrize("other", [lambda n: photo(n, grey=True), lambda n: photo(n + 9), lambda n: b"broken"])
+def test_pictures_of_other_cameras_are_no_masks(bring, other):
+    """Such as one of infrared or depth beside each."""
+    files = {f"rgb/{n}.png": photo(n) for n in range(4)} | {f"other/{n}.png": other(n) for n in range(4)}
+    found = bring(files, max_bad_fraction=0.5)
+    assert found.format == "folder" and found.warnings == ()
 
 
 # --- the images ---

@@ -176,7 +176,7 @@ def test_labels_that_nobody_knows_do_not_make_their_images_unlabelled(data, name
 
 
 def test_no_format_says_what_is_there_and_what_is_known(data):
-    known = "coco, csv, .*folder, jsonl, label-studio, masks, sedna, voc, yolo"
+    known = "cityscapes, coco, csv, .*folder, jsonl, label-studio, masks, sedna, voc, yolo"
     with pytest.raises(InputError, match=rf"unknown data format \(2 .jpg, 1 .csv\): choose from {known}"):
         choose(data({"a.jpg": "", "b.jpg": "", "labels.csv": "a,b"}), "auto")
     with pytest.raises(InputError, match="nothing"):

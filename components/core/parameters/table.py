@@ -332,8 +332,8 @@ class DataSettings(Parameters):
     data_format: str = Field(
         "auto",
         min_length=1,
-        description="`auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `masks`, `folder`, or a "
-        "format of a plug-in.",
+        description="`auto`, `voc`, `yolo`, `coco`, `label-studio`, `csv`, `jsonl`, `sedna`, `masks`, `cityscapes`, "
+        "`folder`, or a format of a plug-in.",
     )
     max_bad_fraction: Fraction = Field(
         0.1, description="The step fails when a larger fraction of the files, 0 to 1, is unusable."

@@ -11,8 +11,8 @@ Three ways to say which mask is whose:
   names it, or if no folders are named as above.
 
 A folder with the name of a split says the split. The names of the classes stand in ``data.yaml`` (with Ultralytics'
-``label_mapping``, if it has one) or, one a line from 0, in ``classes.txt``; or the user gives them in order. 255 is
-for void pixels. An image without a mask is unlabelled.
+``label_mapping``, if it has one), one a line from 0 in ``classes.txt``, or in Roboflow's ``_classes.csv``; or the user
+gives them in order. 255 is for void pixels. An image without a mask is unlabelled.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from components.ingest.references import Images
 
 LOOKED_AT_BYTES = 65536  # of a text file, to tell the format
 SPLIT_FOLDERS = {**SPLIT_KEYS, "training": "train", "validation": "val"}
+NAMES_TABLE = "_classes.csv"
 IGNORED = ("ignore_label", "null", "~", "")  # what is written for 255, by Ultralytics and in YAML
 
 
@@ -151,12 +152,29 @@ def _values(folder: Folder) -> tuple[dict[int, str], tuple[str, ...] | None]:
     if len(found) > 1:
         raise InputError(f"several data sets in the data: set data_path to one of {few(found)}")
     if not found:
-        names = ListedNames(folder).only()
+        names = ListedNames(folder).only() or _table_of_names(folder)
         return names, tuple(dict.fromkeys(names.values())) or None
     content = description(folder, found[0])
     names = numbered_names(found[0], content)
     names.pop(VOID, None)
     return {**names, **_mapped(found[0], content.get("label_mapping"), names)}, tuple(dict.fromkeys(names.values()))
+
+
+def _table_of_names(folder: Folder) -> dict[int, str]:
+    """The names in Roboflow's tables of a value and a class a line, of which each split has one."""
+    names: dict[int, str] = {}
+    for name in (name for name in folder.named(".csv") if name.rpartition("/")[2] == NAMES_TABLE):
+        try:
+            lines = folder.text(name).splitlines()
+        except LabelError as error:
+            raise InputError(f"class names: {error}") from error
+        for line in lines[1:]:
+            value, _, title = (part.strip() for part in line.partition(","))
+            if not title and not value:
+                continue
+            if not (value.isdecimal() and title) or names.setdefault(int(value), title) != title:
+                raise InputError(f"{name}: {line[:80]!r} is no pixel value with its class, or contradicts another line")
+    return names
 
 
 def _mapped(name: str, mapping: Any, names: dict[int, str]) -> dict[int, str]:
