@@ -36,6 +36,8 @@ SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP":
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
 MAX_PIXELS = 100_000_000
 MAX_IMAGE_BYTES = 500_000_000
+MIN_HIGHEST = 1 << 12  # of 16 bits; what has no more is below 16 of 255 in 8 bits
+_PNG_BITS_AT = 24
 MIN_SIDE = 10  # pixels; Ultralytics drops smaller images from training
 OUTSIDE_TOLERANCE = 1.0  # pixels; tools round, and some count from 1
 
@@ -191,6 +193,7 @@ def inspect(data: bytes) -> IngestedImage:
                 opened_image.load()
             if opened_image.mode in ("I", "F"):
                 raise ImageError("undecodable: 32 bits per value, which is not an ordinary image")
+            _check_range(opened_image, data)
             width, height = _displayed_size(opened_image)
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"too small: {width}x{height}, a side under {MIN_SIDE} pixels")
@@ -205,6 +208,24 @@ def inspect(data: bytes) -> IngestedImage:
         kind = "truncated" if "truncated" in text.lower() or "premature" in text.lower() else "undecodable"
         raise ImageError(f"{kind}: {text}") from error
     return IngestedImage(hashlib.sha256(data).hexdigest(), suffix, width, height)
+
+
+def _check_range(image: Image.Image, data: bytes) -> None:
+    """Refuse an image of 16 bits per value that uses the lowest of them alone, as cameras of 10 or 12 bits write it.
+
+    Training and inference see the highest 8 bits, so nothing but black.
+
+    Raises:
+        ImageError: it does.
+    """
+    if image.mode.startswith("I;16"):
+        highest = int(np.max(np.asarray(image)))
+    elif image.format == "PNG" and data[_PNG_BITS_AT] == 16:  # of which Pillow has kept the highest 8
+        highest = int(np.max(np.asarray(image.convert("RGB")))) << 8
+    else:
+        return
+    if highest < MIN_HIGHEST:
+        raise ImageError(f"black: 16 bits per value, but none above {highest}: scale the values to 8 bits")
 
 
 def boxes_in_pixels(labels: Iterable[Label], width: int, height: int) -> tuple[Box, ...]:

@@ -28,7 +28,7 @@ from components.ingest.copies import Pair, joined
 from components.ingest.dataset import IMAGE_SUFFIXES, Folder, Record, few, formats, suffix_of
 from components.ingest.download import open_dataset
 from components.ingest.images import Box, Outcome, take_in
-from components.ingest.label_files import foreign, lossy
+from components.ingest.label_files import TEXTS, foreign, lossy
 from components.ingest.quarantine import BAD, DUPLICATE, EXAMPLES, Quarantined
 from components.ingest.review import Review, review
 from components.ingest.unread_masks import unread_masks
@@ -41,7 +41,7 @@ VOID_NAME = f"void ({VOID})"
 
 # Roboflow names the augmented copies of one image alike up to ".rf."; they must not be spread over splits.
 _ROBOFLOW = re.compile(r"^(?P<image>.+)\.rf\.[0-9A-Za-z]{8,}$")
-_LABEL_SUFFIXES = (".xml", ".json", ".csv", ".jsonl", ".ndjson", ".txt", ".yaml", ".yml")
+_LABEL_SUFFIXES = (*TEXTS, ".yaml", ".yml")
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ CONTAINERS = (
     *ARCHIVES,
 )
 JSON = (".json", ".jsonl", ".ndjson", ".geojson")
-TEXTS = (".txt", ".csv", ".tsv", ".xml", *JSON)
+# Texts with labels that only some data sets call like this: CrowdHuman, MXNet, TUD, and tools of one's own.
+RARE = (".odgt", ".lst", ".idl", ".ann", ".anno")
+TEXTS = (".txt", ".csv", ".tsv", ".xml", *JSON, *RARE)
 # Texts that lie among labels without being one: names of classes, lists of images, notes.
 _NO_LABELS = re.compile(r"(classes|labels?|names|train|val|valid|test|trainval|readme|licen[cs]e|notes|changelog)\b.*")
 
 _MARKS = re.compile(
-    rb'"(bbox|bboxes|boxes|bounding_?box|shapes|annotations|objects|segmentation|rectanglelabels|regions|polygons?'
+    rb'"(bbox|bboxes|boxes|gtboxes|bounding_?box|shapes|annotations|objects|segmentation|rectanglelabels|regions|polygons?'
     rb'|points|coordinates)"\s*:'
 )
 _TABLE = re.compile(r"\b(x_?min|x1|bbox|bndbox|x_?max|x2|imageid)\b", re.IGNORECASE)
@@ -50,7 +52,8 @@ def kind_of(folder: Folder, name: str) -> str:
         return _xml(head.replace(b"\0", b""))
     if suffix in JSON:
         return _json(head)
-    return _text(decoded(head), is_table=suffix in (".csv", ".tsv"), is_note=is_note(name))
+    kind = _json(head) if suffix in RARE else ""
+    return kind or _text(decoded(head), is_table=suffix in (".csv", ".tsv"), is_note=is_note(name))
 
 
 def is_note(name: str) -> bool:

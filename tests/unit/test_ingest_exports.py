@@ -690,6 +690,14 @@ def test_labels_in_a_file_that_is_not_opened_are_told(bring, name):
     assert found.counts["unlabelled"] == 3 and f"files with labels are ignored ({name})" in found.warnings[0]
 
 
+@pytest.mark.parametrize(
+    "text", ['{"ID": "a3", "gtboxes": [{"tag": "person", "fbox": [10, 10, 30, 30]}]}', "a3 1 1 9 9"]
+)
+def test_labels_in_a_file_with_a_rare_suffix_are_told(bring, text):
+    found = bring(images(4) | labels(3) | {"data.yaml": YAML, "a3.odgt": text}, max_bad_fraction=0.3)
+    assert list(bad(found)) == ["a3.odgt"]
+
+
 @pytest.mark.parametrize("name", ["annotations.json.gz", "labels.zip", "output.manifest"])
 def test_a_file_that_is_not_opened_may_hold_the_labels_that_are_missing(bring, name):
     found = bring(images(3) | labels(2) | {"data.yaml": YAML, name: b"packed"}, max_bad_fraction=0.3)

@@ -169,7 +169,7 @@ def test_several_indexes_are_not_guessed_at(data, files, names):
         choose(data(files), "auto")
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json", "x.tsv", "x.odgt", "x.lst"])
 def test_labels_that_nobody_knows_do_not_make_their_images_unlabelled(data, name):
     with pytest.raises(InputError, match="unknown data format"):
         choose(data({"a.jpg": "", name: "who, knows"}), "auto")

@@ -103,6 +103,28 @@ def test_what_is_no_image_is_told_so(data, reason):
         inspect(data)
 
 
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_a_camera_of_few_bits_in_a_file_of_16_is_refused_as_black(format_, bits):
+    """OpenCV, in training and at the edge, takes the highest 8 of 16 bits."""
+    buffer = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 1 << bits, (40, 60)).astype(np.uint16)
+    Image.fromarray(values).save(buffer, format_)
+    with pytest.raises(ImageError, match=rf"black: 16 bits per value, but none above {values.max()}: scale the values"):
+        inspect(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("highest", "fits"), [(4095, False), (65535, True)])
+def test_colours_of_16_bits_are_taken_where_they_use_them(highest, fits):
+    values = np.random.default_rng(0).integers(0, highest + 1, (40, 60, 3)).astype(np.uint16)
+    data = cv2.imencode(".png", values)[1].tobytes()
+    if fits:
+        assert inspect(data).width == 60
+    else:
+        with pytest.raises(ImageError, match="black: 16 bits per value"):
+            inspect(data)
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_001, 20_000])
 def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(side):
