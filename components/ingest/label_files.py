@@ -119,7 +119,8 @@ def foreign(folder: Folder) -> str:
                 f"{name} is a mask of Label Studio's brush export, which does not say which image it belongs to: "
                 "export as JSON, which has the brush strokes, too, and put that next to the images"
             )
-    for name in [folder.index] if folder.index else folder.named(".xml", ".json", ".csv", ".tsv"):
+    named = (".xml", ".json", ".csv", ".tsv", *(() if folder.images else ARCHIVES))
+    for name in [folder.index] if folder.index else folder.named(*named):
         kind = kind_of(folder, name)
         if kind in ADVICE:
             return f"{name} is {kind}, which is not supported: {ADVICE[kind]}"

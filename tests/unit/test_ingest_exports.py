@@ -684,6 +684,11 @@ def test_formats_that_are_not_read_are_called_by_their_name(bring, files, messag
         bring(images(3, "a{}.jpg") | files)
 
 
+def test_an_archive_in_an_archive_is_told(bring):
+    with pytest.raises(InputError, match=r"data/train\.zip is \.zip file, which is not supported: unpack it"):
+        bring({"data/train.zip": b"packed"})
+
+
 @pytest.mark.parametrize("name", ["annotations.json.gz", "labels.zip", "output.manifest"])
 def test_labels_in_a_file_that_is_not_opened_are_told(bring, name):
     found = bring(images(3, "a{}.jpg") | {name: b"packed"})

@@ -15,6 +15,8 @@ from components.core.estimators.ultralytics_model import UltralyticsModel, expor
 from components.core.heads import SplitHead
 from components.core.tasks.base import LocalSamples
 
+_MORE_THAN_BOXES = ("nm", "kpt_shape", "ne")  # what the heads have that give masks, key points and angles as well
+
 
 @estimators.register("yolo")
 class Yolo(UltralyticsModel[Detections]):
@@ -44,7 +46,11 @@ class Yolo(UltralyticsModel[Detections]):
         ]
 
     def _refuse(self, head: Any) -> str:
-        return "" if hasattr(head, "reg_max") else "has no detection head: give a detector"
+        if not hasattr(head, "reg_max"):
+            return "has no detection head: give a detector"
+        if any(hasattr(head, name) for name in _MORE_THAN_BOXES):
+            return f"has a head for masks, key points or turned boxes ({type(head).__name__}): give a plain detector"
+        return ""
 
     def _lay_out(self, folder: Path, train: LocalSamples, val: LocalSamples) -> Path:
         return lay_out(folder, train, val)
