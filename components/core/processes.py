@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +37,12 @@ def lasting_environment() -> dict[str, str]:
     environment = module_environment()
     folder = Path(environment.get("TMPDIR", ""))
     return environment | ({"TMPDIR": str(folder.parent)} if folder.name.startswith(RUN_PREFIX) else {})
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a program to end in order: Ctrl-C, SIGTERM and, without ``nohup``, a closed terminal."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if outlives else (signal.SIGHUP,)))
 
 
 def end_with_parent() -> None:

@@ -29,6 +29,7 @@ from starlette.applications import Starlette
 from components.core import plugins
 from components.core.command_line import App
 from components.core.errors import InputError
+from components.core.processes import ending_signals
 from components.core.redaction import redacted_output
 from components.core.release import MODEL
 from components.core.runtimes.base import runtimes
@@ -127,14 +128,16 @@ def main(
 
 
 def run(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+    """Serve until SIGTERM, SIGINT or a closed terminal; requests under way are answered first.
 
     Raises:
         InputError: an option that cannot be.
     """
     server = CloudServer(options)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda *_: None)  # uvicorn has its own while it runs, and sends the signal on afterwards
+    if signal.SIGHUP in ending_signals():  # for which uvicorn has none
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     server.run()
 
 

@@ -21,6 +21,7 @@ import typer
 
 from components.core.command_line import App, named
 from components.core.errors import InputError
+from components.core.processes import ending_signals
 from components.core.redaction import redacted_output
 from components.core.stores.connections import Tls
 from components.core.stores.settings import setting
@@ -277,7 +278,7 @@ def _end_on_signals(stop: threading.Event) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_take_signals, args=(reader, stop), name="signals", daemon=True).start()
 

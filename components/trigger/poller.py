@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from urllib3.exceptions import HTTPError
 
 from components.core.errors import InputError, one_line
+from components.core.processes import ending_signals
 from components.core.redaction import redacted, redacted_output
 from components.core.stores.connections import open_pool, reason_of
 
@@ -225,7 +226,7 @@ def main() -> None:
         stop.set()
         poller.end()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, ended)
     with redacted_output():
         log.info("polling every %g s: %s", poller.order.every_seconds, poller.order.name)

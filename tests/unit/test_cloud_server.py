@@ -282,7 +282,8 @@ def test_an_option_that_cannot_be_is_told_at_the_start(job, tmp_path, wrong, mes
         CloudServer(options(tmp_path, **wrong))
 
 
-def test_the_program_answers_what_is_under_way_before_it_ends(job, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_program_answers_what_is_under_way_before_it_ends(job, tmp_path, number):
     environment = os.environ | {"CLOUD_JOB_ROOT": str(tmp_path / "job"), "CLOUD_PORT": "0", "CLOUD_THREADS": "1"}
     command = [sys.executable, "-m", "components.serving.cloud_server", "--allow-anonymous"]
     command += ["--folder", str(tmp_path / "cloud"), "--poll", "0.1"]
@@ -298,7 +299,7 @@ def test_the_program_answers_what_is_under_way_before_it_ends(job, tmp_path):
             with ThreadPoolExecutor(1) as client:
                 asked = client.submit(ask, port, PREDICT, large)
                 time.sleep(0.02)
-                program.send_signal(signal.SIGTERM)
+                program.send_signal(number)
                 assert asked.result()[0] == 200
             assert program.wait(30) == 0
         finally:

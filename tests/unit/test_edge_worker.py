@@ -616,7 +616,7 @@ def wait_for(process, words):
     pytest.fail("".join(said))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_soon_and_the_next_one_goes_on_where_it_was(job, tmp_path, number):
     path = video(tmp_path / "v.avi", 120)
     arguments = ["--source", str(path), "--max-fps", "40", "--duplicate-bits", "-1"]

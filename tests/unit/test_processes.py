@@ -1,10 +1,11 @@
+import signal
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from components.core.processes import module_command, module_environment
+from components.core.processes import ending_signals, module_command, module_environment
 
 
 def test_a_child_finds_this_suite_in_a_folder_with_packages_of_the_same_names(tmp_path):
@@ -22,6 +23,17 @@ def test_a_child_finds_this_suite_in_a_folder_with_packages_of_the_same_names(tm
 def test_what_is_on_the_path_already_stays_there(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/opt/plugins")
     assert module_environment()["PYTHONPATH"].endswith(":/opt/plugins")
+
+
+def test_a_closed_terminal_ends_a_program_unless_it_is_to_outlive_it():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert ending_signals() == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 CASE = """
