@@ -26,6 +26,8 @@ SHOWN = (
 SHOWN_OF_TASKS = ("retention", "forgetting", "backward_transfer")  # beside the score on each
 DASHES = {"": "-", "frozen": ":", "random": "--", "full": "-."}
 NO_SPREAD = "–"  # noqa: RUF001 - of a single seed
+COUNTS = ("labelled_images", "labelled_boxes", "sample_epochs")
+LEAST_SPAN = 0.1  # of the axis of scores: less would make much of nothing
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def cases_csv(rows: Sequence[Row]) -> str:
 def sections(entries: Sequence[Entry]) -> list[reports.Section]:
     """The page: the table, curves by round and labels, the matrix of tasks, what failed, each round, and settings."""
     return [
-        reports.Section("Leaderboard", _table(entries)),
+        reports.Section("Leaderboard", _warning(entries) + _table(entries)),
         *([reports.Section("Curves", _curves(entries))] if any(entry.done for entry in entries) else []),
         *_class_sections(entries),
         *_failures(entries),
@@ -169,6 +171,13 @@ def _written(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     return file.getvalue()
 
 
+def _warning(entries: Sequence[Entry]) -> Markup:
+    """How much failed, before anything is read from what did not."""
+    rows = [row for entry in entries for row in entry.rows]
+    failed = sum(bool(row.error) for row in rows)
+    return reports.note(f"{failed} of {len(rows)} cases failed, see below.", "warn") if failed else Markup()
+
+
 def _table(entries: Sequence[Entry]) -> Markup:
     names = [name for name in SHOWN if name in _names(entries)]
     lines = [
@@ -192,32 +201,39 @@ def _with_spread(entry: Entry, name: str) -> str:
     if name not in entry.mean:
         return NO_SPREAD
     mean, spread = entry.mean[name], entry.spread.get(name)
-    digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f}" + ("" if spread is None else f" ± {spread:.{digits}f}")
+    digits = (0 if mean.is_integer() or mean >= 100 else 1) if name in COUNTS else 3
+    if spread is None or (name in COUNTS and not spread):
+        return f"{mean:,.{digits}f}"
+    return Markup("{} <small>± {}</small>").format(f"{mean:,.{digits}f}", f"{spread:,.{digits}f}")
 
 
 def _curves(entries: Sequence[Entry]) -> Markup:
-    """mAP50 after each round and by labels, and forgetting; the band is one standard deviation on either side."""
-    figure = reports.new_figure(10.5, 4.2)
-    by_round, by_labels = figure.subplots(1, 2)
-    for number, entry in enumerate(entry for entry in entries if entry.done):
+    """mAP50 after each round and by labels, and by task; the band is one standard deviation on either side."""
+    figures = [reports.new_figure(5.4, 3.8) for _ in range(2)]
+    by_round, by_labels = (figure.subplots() for figure in figures)
+    done, ends = [entry for entry in entries if entry.done], list[float]()
+    for number, entry in enumerate(done):
         rounds = list(zip(*(row.rounds for row in entry.done), strict=False))
         means = [statistics.mean(one.metrics["map50"] for one in found) for found in rounds]
         spreads = [statistics.stdev([one.metrics["map50"] for one in f]) if len(f) > 1 else 0.0 for f in rounds]
         boxes = [statistics.mean(one.labelled_boxes for one in found) for found in rounds]
         style = {"color": colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
         places = range(1, len(means) + 1)
-        by_round.plot(places, means, label=entry.name, **style)
+        by_round.plot(places, means, **style)
         lows, highs = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
         by_round.fill_between(places, lows, highs, color=style["color"], alpha=0.12, linewidth=0)
-        by_labels.plot(boxes, means, label=entry.name, **style)
-    by_round.set(xlabel="round", ylabel="mAP50 on the test set", ylim=(0, 1))
-    by_labels.set(xlabel="labelled boxes", ylim=(0, 1))
-    by_labels.legend(frameon=False, fontsize=8)
-    by_round.xaxis.get_major_locator().set_params(integer=True)
-    return reports.figure(figure, "After each round, and by what has been labelled; means over the seeds.") + _tasks(
-        entries
-    )
+        by_labels.plot(boxes, means, **style)
+        ends += [*lows, *highs]
+    middle, half = (max(ends) + min(ends)) / 2, max(max(ends) - min(ends), LEAST_SPAN) * 0.55
+    for axes, label in ((by_round, "round"), (by_labels, "labelled boxes")):
+        axes.set(
+            xlabel=label, ylabel="mAP50 on the test set", ylim=(max(middle - half, -0.02), min(middle + half, 1.02))
+        )
+        axes.grid(alpha=0.25)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    captions = ("After each round; the band is one standard deviation.", "By what has been labelled; means.")
+    drawn = [reports.figure(*pair) for pair in zip(figures, captions, strict=True)]
+    return reports.legend([entry.name for entry in done]) + reports.side_by_side(drawn) + _tasks(entries)
 
 
 def _tasks(entries: Sequence[Entry]) -> Markup:
@@ -262,7 +278,8 @@ def _class_sections(entries: Sequence[Entry]) -> list[reports.Section]:
     caption = "Samples that were labelled without a class, and the champion's confident boxes of it."
     head = ["algorithm", "seed", "round", "samples without labels", "fill_unlabelled", "champion's boxes"]
     table = reports.table(head, lines, caption)
-    return [reports.Section("Classes that were not labelled", table)]
+    folded = reports.folded("What was not labelled and what the champion found of it, in each round", table)
+    return [reports.Section("Classes that were not labelled", folded)]
 
 
 def _failures(entries: Sequence[Entry]) -> list[reports.Section]:

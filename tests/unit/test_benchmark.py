@@ -290,11 +290,13 @@ def test_the_page_is_one_file_with_curves_tasks_failures_and_pseudo_labels(tmp_p
     path = tmp_path / "page.html"
     write_page(path, "Benchmark", sections(rank(ROWS, ["map50"])))
     page = path.read_text()
-    assert "0.600 ± 0.141" in page and "1 of 2" in page
+    assert "0.600 <small>± 0.141</small>" in page and "1 of 2" in page
+    assert page.index("2 of 6 cases failed") < page.index("<table>")
     assert "out of &lt;memory&gt;" in page
     assert "helmet 3" in page and "vest 7" in page and "+0.125" in page
-    assert "<td>0.200 ± 0.141</td>" in page.split("mAP50 on each task after the last round")[1]  # forgetting
-    assert page.count("<svg") == 1
+    assert "<td>0.200 <small>± 0.141</small></td>" in page.split("mAP50 on each task after the last round")[1]  # forgetting
+    assert page.count("<svg") == 2
+    assert page.count('class="swatch"') == 3  # one for each algorithm with a figure
     assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 

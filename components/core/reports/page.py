@@ -53,7 +53,7 @@ _PAGE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_
 :root { --ink: #22303a; --soft: #6b7a85; --line: #dfe5e9; --paper: #ffffff; --ground: #f4f6f8; --accent: #0b6e99; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }
+main { max-width: 1180px; margin: 0 auto; padding: 24px 20px 60px; }
 h1 { font-size: 26px; margin: 8px 0 20px; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 18px 22px; margin: 0 0 18px; }
 h2 { font-size: 18px; margin: 0 0 12px; }
@@ -61,14 +61,15 @@ h2 { font-size: 18px; margin: 0 0 12px; }
 .facts div { border: 1px solid var(--line); border-radius: 8px; padding: 8px 14px; min-width: 110px; }
 .facts dt { color: var(--soft); font-size: 12.5px; } .facts dd { margin: 0; font-size: 18px; font-weight: 600; overflow-wrap: anywhere; }
 .facts dd.long { font-size: 14px; font-weight: 500; }
-.scroll { overflow-x: auto; margin: 0 0 12px; }
+.scroll { overflow-x: auto; margin: 0 0 12px; } figure > .scroll { margin-bottom: 6px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--line); }
+th, td { text-align: right; padding: 5px 9px; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th.text, td.text { text-align: left; }
-caption, figcaption { color: var(--soft); font-size: 13px; text-align: left; }
-caption { caption-side: bottom; padding-top: 6px; }
+td:not(.text) { white-space: nowrap; } td small { color: var(--soft); font-size: 12px; }
+figcaption { color: var(--soft); font-size: 13px; }
 figure { margin: 0 0 12px; } figure svg { max-width: 100%; height: auto; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 0 20px; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 12px; }
 .images img { width: 100%; border-radius: 6px; display: block; }
 .note { border-left: 4px solid var(--accent); background: var(--ground); padding: 8px 14px; margin: 0 0 12px; }
@@ -144,10 +145,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str
         Markup("<tr>{}</tr>").format(Markup().join(_cell("td", *pair) for pair in zip(row, words, strict=True)))
         for row in shown
     )
-    foot = Markup("<caption>{}</caption>").format(caption) if caption else ""
-    return Markup('<div class="scroll"><table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>').format(
-        foot, head, body
-    )
+    whole = Markup('<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>')
+    shown_whole = whole.format(head, body)
+    if not caption:
+        return shown_whole
+    # Beside the table and not in it: there it would be as wide as the table, and cut off with it.
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(shown_whole, caption)
 
 
 def figure(fig: Figure, caption: str = "") -> Markup:
@@ -160,6 +163,11 @@ def figure(fig: Figure, caption: str = "") -> Markup:
         fig.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     svg = buffer.getvalue()
     return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(Markup(svg[svg.index("<svg") :]), caption)
+
+
+def side_by_side(figures: Sequence[Markup]) -> Markup:
+    """Figures in a row; below each other where the window is narrow."""
+    return Markup('<div class="figures">{}</div>').format(Markup().join(figures))
 
 
 def new_figure(width: float = 6.4, height: float = 3.4) -> Figure:
