@@ -13,16 +13,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from components.core import plugins
+from components.core.bundle import sha256_of
 from components.core.errors import InputError
 from components.core.estimators.base import check_training, estimators
-from components.core.miners.base import make_miner
+from components.core.miners.base import find_miner, make_miner
 from components.core.parameters import parse_image_size, shown, whole_numbers
 from components.core.parameters.check import unknown
 
 Baseline = Literal["frozen", "random", "full"]
 BASELINES: tuple[Baseline, ...] = ("frozen", "random", "full")
 GRIDS = ("estimator_options", "miner_parameters", "round_options")  # mappings whose values may be lists, too
-MAX_CASES = 2000
+MAX_CASES = 200  # of each, the leaderboard's step gets some 600 bytes on its command line, which may have 128 KiB
 MOST_TOLD = 5  # problems; the items of a list often share one
 LONGEST_NAME = 120
 
@@ -127,6 +129,8 @@ class Case(BaseModel):
         algorithm: the algorithm.
         seed: of splits, draws and training.
         digest: of all that its result depends on; a finished case with the same digest is not run again.
+        content: digests of files that its settings name: of the ``base_model``, and of the plug-ins that its
+            ``estimator`` and ``miner`` come from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -134,6 +138,7 @@ class Case(BaseModel):
     algorithm: Algorithm
     seed: int
     digest: str
+    content: dict[str, str] = {}
 
 
 def names_in(text: str) -> list[str]:
@@ -246,7 +251,7 @@ def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: M
         context: what every result depends on besides: data, stream, version.
 
     Raises:
-        InputError: there are too many.
+        InputError: there are too many, or an estimator or a miner is not known.
     """
     if len(algorithms) * len(seeds) > MAX_CASES:
         raise InputError(
@@ -254,10 +259,23 @@ def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: M
         )
     cases = []
     for algorithm in algorithms:
+        content = _content_of(algorithm)
         for seed in seeds:
-            key = json.dumps([algorithm.settings(), seed, dict(context)], sort_keys=True)
-            cases.append(Case(algorithm=algorithm, seed=seed, digest=hashlib.sha256(key.encode()).hexdigest()[:16]))
+            key = json.dumps([algorithm.settings() | content, seed, dict(context)], sort_keys=True)
+            digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+            cases.append(Case(algorithm=algorithm, seed=seed, digest=digest, content=content))
     return cases
+
+
+def _content_of(algorithm: Algorithm) -> dict[str, str]:
+    """Digests of what may change behind the names of its settings; the suite itself is told by its version."""
+    path, found = Path(algorithm.base_model), dict[str, str]()
+    if (file := path / "model.json" if path.is_dir() else path).is_file():  # that of a bundle has all digests
+        found["base_model"] = sha256_of(file)[:16]
+    for name, made in (("estimator", estimators.get(algorithm.estimator)), ("miner", find_miner(algorithm.miner))):
+        if not made.__module__.startswith("components."):
+            found[name] = f"{getattr(algorithm, name)} {plugins.digest_of(made.__module__)}"
+    return found
 
 
 def check_algorithms(algorithms: Iterable[Algorithm]) -> None:

@@ -113,7 +113,7 @@ def run_case(
         case: what to run.
         stream: the rounds and the test set, made with the seed of the case.
         steps: of other phases.
-        job_root: where the benchmark is kept; trainings that are interrupted resume from there.
+        job_root: where the benchmark is kept; a training of a first model that is interrupted resumes from there.
         device: what trains, as in ``TrainSettings``.
         workers: processes that load images.
         plugin_modules: modules of plug-ins.
@@ -121,18 +121,19 @@ def run_case(
     Raises:
         InputError: something that was given cannot be used; a training may raise anything.
     """
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
         runner = _Runner(case, stream, steps, Path(scratch), job_root, device, workers, plugin_modules)
         rounds = runner.rounds()
         figures = runner.figures(rounds)
-    figures |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": round(peak_memory_mb(), 1)}
+    seconds = sum(one.seconds for one in rounds)
+    figures |= {"seconds": round(seconds, 1), "peak_memory_mb": round(peak_memory_mb(), 1)}
     return Row(
         case=case.digest,
         algorithm=case.algorithm.name,
         baseline=case.algorithm.baseline,
         seed=case.seed,
         settings=case.algorithm.settings(),
+        content=case.content,
         figures=figures,
         rounds=rounds,
         **origin(),
@@ -155,7 +156,7 @@ class _Runner:
     ) -> None:
         self._algorithm: Algorithm = case.algorithm
         self._seed = case.seed
-        self._digest = case.digest
+        self._content = case.content
         self._stream = stream
         self._steps = steps
         self._scratch = scratch
@@ -171,7 +172,7 @@ class _Runner:
         for number, one in enumerate(self._stream.rounds):
             began = time.monotonic()
             row = self._round(number, one)
-            row.seconds = round(time.monotonic() - began, 1)
+            row.seconds = round(row.seconds + time.monotonic() - began, 1)
             rows.append(row)
             log.info(
                 "%s, seed %d, %s: mAP50 %.3f, %d images labelled",
@@ -214,7 +215,9 @@ class _Runner:
     def _begin(self, number: int, one: Round, row: RoundRow) -> None:
         """Make the first model: of the first round, or of the base model alone."""
         training = self._samples([one.train, one.val], number) if self._algorithm.initial_epochs else None
-        folder = self._first_model(training)
+        began = time.monotonic()
+        folder, took = self._first_model(training)
+        row.seconds = took - (time.monotonic() - began)  # whoever trained it, it costs each algorithm the same
         if training is not None:
             row.trained, row.accepted = len(one.train), True
             row.sample_epochs = len(one.train) * self._algorithm.initial_epochs
@@ -437,20 +440,28 @@ class _Runner:
             tasks=self._stream.tasks if samples is None else (),
         )
 
-    def _first_model(self, training: Manifest | None) -> Path:
-        """The bundle of the first model, which all algorithms that begin alike share on this machine."""
-        parts = [VERSION, self._algorithm.first_model(), self._seed, training and digest_of(training)]
+    def _first_model(self, training: Manifest | None) -> tuple[Path, float]:
+        """The bundle of the first model, which all algorithms that begin alike share on this machine.
+
+        Returns:
+            Its folder, and how many seconds its training took.
+        """
+        content = {name: digest for name, digest in self._content.items() if name != "miner"}
+        parts = [VERSION, self._algorithm.first_model() | content, self._seed, training and digest_of(training)]
         key = json.dumps(parts, sort_keys=True)
         folder = own_folder(self._job_root) / "benchmark" / hashlib.sha256(key.encode()).hexdigest()[:16]
         with _locked(folder.with_suffix(".lock")):
-            if not (folder / "model.json").is_file():
-                algorithm = self._algorithm
+            cost = folder.with_suffix(".seconds")
+            if not (folder / "model.json").is_file() or not cost.is_file():
+                algorithm, began = self._algorithm, time.monotonic()
+                shutil.rmtree(folder, ignore_errors=True)
                 samples = training if training is not None else self._samples([self._stream.rounds[0].val], 0)
                 self._train(
                     samples, folder, algorithm.base_model, algorithm.initial_epochs, algorithm.estimator_options
                 )
+                cost.write_text(str(time.monotonic() - began), encoding="utf-8")
         Bundle.read(folder)
-        return folder
+        return folder, float(cost.read_text(encoding="utf-8"))
 
     def _train(self, samples: Manifest, folder: Path, base_model: str, epochs: int, options: Mapping[str, Any]) -> None:
         algorithm = self._algorithm

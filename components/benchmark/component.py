@@ -261,6 +261,7 @@ def run_case(
             baseline=algorithm["baseline"],
             seed=wanted["seed"],
             settings={name: value for name, value in algorithm.items() if name != "name"},
+            content=wanted["content"],
             **told,
             **origin(),
         )

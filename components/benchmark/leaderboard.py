@@ -160,7 +160,8 @@ def _origin(entry: Entry) -> list[str]:
 
 def _origin_of(row: Row) -> list[str]:
     stream = ", ".join(f"{name}={value}" for name, value in row.stream.items())
-    return [stream, row.data, row.code, "; ".join(f"{name}: {value}" for name, value in row.hardware.items())]
+    code = ", ".join([row.code, *(f"{name} {digest}" for name, digest in row.content.items())])
+    return [stream, row.data, code, "; ".join(f"{name}: {value}" for name, value in row.hardware.items())]
 
 
 def _written(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
@@ -209,6 +210,8 @@ def _with_spread(entry: Entry, name: str) -> str:
 
 def _curves(entries: Sequence[Entry]) -> Markup:
     """mAP50 after each round and by labels, and by task; the band is one standard deviation on either side."""
+    from matplotlib.ticker import MaxNLocator
+
     figures = [reports.new_figure(5.4, 3.8) for _ in range(2)]
     by_round, by_labels = (figure.subplots() for figure in figures)
     done, ends = [entry for entry in entries if entry.done], list[float]()
@@ -217,7 +220,7 @@ def _curves(entries: Sequence[Entry]) -> Markup:
         means = [statistics.mean(one.metrics["map50"] for one in found) for found in rounds]
         spreads = [statistics.stdev([one.metrics["map50"] for one in f]) if len(f) > 1 else 0.0 for f in rounds]
         boxes = [statistics.mean(one.labelled_boxes for one in found) for found in rounds]
-        style = {"color": colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
+        style: dict[str, Any] = {"color": colour_of(number), "linestyle": DASHES[entry.rows[0].baseline], "marker": "."}
         places = range(1, len(means) + 1)
         by_round.plot(places, means, **style)
         lows, highs = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
@@ -230,7 +233,7 @@ def _curves(entries: Sequence[Entry]) -> Markup:
             xlabel=label, ylabel="mAP50 on the test set", ylim=(max(middle - half, -0.02), min(middle + half, 1.02))
         )
         axes.grid(alpha=0.25)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     captions = ("After each round; the band is one standard deviation.", "By what has been labelled; means.")
     drawn = [reports.figure(*pair) for pair in zip(figures, captions, strict=True)]
     return reports.legend([entry.name for entry in done]) + reports.side_by_side(drawn) + _tasks(entries)

@@ -80,6 +80,7 @@ class Row(BaseModel):
         stream: how the samples arrived.
         data: digest of the samples and labels.
         code: version of the suite, and a digest of its source.
+        content: digests of its base model and plug-ins, where they are files.
         hardware: processor, GPU, memory and libraries.
         created: when it was finished, UTC.
         error: why there are no figures; empty where there are.
@@ -97,6 +98,7 @@ class Row(BaseModel):
     stream: dict[str, Any] = {}
     data: str = ""
     code: str = ""
+    content: dict[str, str] = {}
     hardware: dict[str, str] = {}
     created: str = ""
     error: str = ""

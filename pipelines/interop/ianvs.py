@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from components.benchmark.algorithms import check_algorithms, read_algorithms
 from components.benchmark.row import FIGURES
 from components.core import plugins
 from components.core.errors import InputError, NotFoundError
@@ -108,6 +109,10 @@ def read(path: Path, pairs: Sequence[str] = (), *, strict: bool = False) -> Plan
     plan.parameters |= given
     if wrong := problems(face, plan.parameters):
         raise InputError(f"{path}: {all_wrong(wrong)}")
+    try:
+        check_algorithms(read_algorithms(plan.parameters["algorithms"]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if strict and plan.losses:
         raise InputError("\n       ".join(["not everything can be carried over:", *plan.lost()]))
     return plan

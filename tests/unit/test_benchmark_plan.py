@@ -11,6 +11,8 @@ from components.benchmark.algorithms import (
     read_algorithms,
 )
 from components.benchmark.stream import digest_of, make_stream
+from components.core import plugins
+from components.core.bundle import sha256_of
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.parameters import BenchmarkSettings, problems
@@ -59,7 +61,7 @@ def test_numbers_may_come_as_kfp_hands_them_over():
         ({"epochs": True}, "epochs=True: give a number or a text"),
         ({"miner": []}, "miner is an empty list: give at least one value, or leave it out"),
         ({"estimator_options": {"lr": []}}, "estimator_options.lr is an empty list"),
-        ({"round_options": {f"option{n}": list(range(100)) for n in range(9)}}, "more than 2000 algorithms"),
+        ({"round_options": {f"option{n}": list(range(100)) for n in range(9)}}, "more than 200 algorithms"),
         ({"image_size": 300}, "the nearest is 288"),
         ({"label_budget": -2}, "label_budget=-2"),
         ({"fill_unlabelled": "yes"}, "fill_unlabelled='yes'"),
@@ -136,6 +138,30 @@ def test_a_case_is_another_when_anything_its_result_depends_on_is():
 
     assert digest(one) == digest(renamed)
     assert len({digest(one), digest(other), digest(one, seed=1), digest(one, data="b")}) == 4
+
+
+def test_base_models_and_plug_ins_count_by_their_content(tmp_path, monkeypatch):
+    plugins.load("tests.site_estimator")
+    weights = tmp_path / "start.pt"
+    weights.write_bytes(b"one")
+    (one,) = read_algorithms([{"estimator": "brightness", "base_model": str(weights)}])
+
+    def case(algorithm=one):
+        return plan_cases([algorithm], [0], {})[0]
+
+    first = case()
+    assert first.content == {"base_model": sha256_of(weights)[:16], "estimator": first.content["estimator"]}
+    moved = weights.rename(tmp_path / "moved.pt")
+    assert case(one.model_copy(update={"base_model": str(moved)})).digest == first.digest
+    weights.write_bytes(b"two")
+    second = case()
+    assert second.digest != first.digest
+    monkeypatch.setattr(plugins, "digest_of", lambda module: "changed")
+    assert case().content["estimator"] == "brightness changed" and case().digest != second.digest
+
+
+def test_a_case_of_the_suites_own_parts_depends_on_no_file():
+    assert plan_cases(read_algorithms([TINY]), [0], {})[0].content == {}
 
 
 def samples(count=60, classes=("red", "blue", "green")):

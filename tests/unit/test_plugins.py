@@ -65,3 +65,14 @@ def test_packages_are_searched_once_since_a_worker_asks_at_every_frame(monkeypat
     assert searched == ["edge_learning.things"]
     things.register("two")(int)
     assert things.names() == ["one", "two"]
+
+
+def test_a_changed_file_of_a_plug_in_has_another_digest(tmp_path, monkeypatch):
+    file = tmp_path / "my_plugin_to_change.py"
+    file.write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load("my_plugin_to_change")
+    first = plugins.digest_of("my_plugin_to_change")
+    assert first == plugins.digest_of("my_plugin_to_change")
+    file.write_text("changed = True")
+    assert plugins.digest_of("my_plugin_to_change") != first
