@@ -150,7 +150,8 @@ def plan_cases(
         arrival = chosen.model_dump(include={"stream", "rounds", "stream_pattern", "stream_order"}) | dict(splits)
         data = digest_of(manifest) + (f"+{digest_of(held_out)}" if len(held_out) else "")
         planned = plan_cases([*listed, *baselines], seeds, {"stream": arrival, "data": data, "version": VERSION})
-        logging.info("%d algorithms and %d baselines, %d seeds", len(listed), len(baselines), len(seeds))
+        counts = len(planned), len(listed), len(baselines), len(seeds)
+        logging.info("%d cases: %d algorithms and %d baselines, %d seeds", *counts)
         made = {
             "stream": arrival,
             "data": data,

@@ -92,7 +92,7 @@ def test_what_is_printed_is_a_file_for_run(job):
         ("algorithm", '"IBT"', '"Other"', "algorithm.yaml:20: unknown miner 'Other'"),
         ("benchmarkingjob", "ianvs/testenv.yaml", "ianvs/no.yaml", "benchmarkingjob.yaml:5: no file ./ianvs/no.yaml"),
         ("algorithm", "- 0.1", "- abc", "lr='abc'"),
-        ("testenv", "0.01", "5", "min_gain=5.0"),
+        ("testenv", "0.01", "5", "min_gain=5: Input should be less"),
         ("algorithm", "algorithm:", "algorithms:", "must have the one key algorithm, not algorithms"),
     ],
 )
