@@ -20,21 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import polars as pl
-
 from components.core.colours import PALETTE
 from components.core.errors import InputError
 from components.core.job.hard_examples import image_key, read_sidecars
 from components.core.job.job import Job
-from components.core.manifest import Manifest
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
-from components.evaluate.evaluate import evaluate
-from components.evaluate.predictor import open_predictor
-from components.ingest.ingest import ingest
 from pipelines import local
 from pipelines.arguments import face_of
+from pipelines.demo.held_out import HeldOut
 from pipelines.demo.pair import play_pair, refused, section
 from pipelines.demo.stage import Camera, Feed, Scenery, Worker, edge_worker, label
 from pipelines.hard_example_mining import hard_example_mining
@@ -46,7 +40,6 @@ HAZE = Scenery("two other sites, in haze", ("hall", "warehouse"), ("haze",))
 SCENERIES = (DAY, NIGHT, HAZE)
 
 NODE = "gate-camera"
-IMAGE_QUALITY = 90
 MARK = ".demo"  # lies in a folder that a demo may throw away
 
 
@@ -171,7 +164,7 @@ class _Story:
         self._root = folder / "job"
         self._job = Job.open(str(self._root))
         self._feed = Feed(folder / "feed")
-        self._tests = {scenery.name: self._test_set(number, scenery) for number, scenery in enumerate(SCENERIES)}
+        self._tests = HeldOut(folder / "tests", {scenery.name: scenery for scenery in SCENERIES}, size.tests, seed)
         self._rounds: list[Round] = []
         self._watches: list[Watch] = []
         self._cameras: list[Camera] = []
@@ -179,8 +172,7 @@ class _Story:
 
     def begin(self, scenery: Scenery) -> None:
         """Let labelled scenes arrive, and train the first model on them."""
-        for number, (image, boxes) in enumerate(scenery.draw(self._size.scenes, self._seed)):
-            self._feed.add(f"images/{number:04d}.jpg", _jpeg(image), boxes)
+        self._feed.add_scenes(scenery, self._size.scenes, self._seed)
         self._turn("first model, by day", self._size.scenes, epochs=self._size.first_epochs)
 
     def hurry(self) -> None:
@@ -214,8 +206,7 @@ class _Story:
         scenes, sizes = Feed(folder / "feed"), (size.pair_image_size, size.image_size)
         each = -(-size.pair_scenes // len(SCENERIES))
         for number, scenery in enumerate(SCENERIES):
-            for index, (image, boxes) in enumerate(scenery.draw(each, self._seed + 2000 + number)):
-                scenes.add(f"images/{number}-{index:04d}.jpg", _jpeg(image), boxes)
+            scenes.add_scenes(scenery, each, self._seed + 2000 + number, prefix=f"{number}-")
         bundle = self._root / "bundles" / self._champion()
         try:
             joint = play_pair(folder, bundle, scenes, self._cameras[-1], sizes=sizes, confidence=size.pair_confidence)
@@ -243,7 +234,7 @@ class _Story:
         if state.round == before.round or state.candidate is None:
             raise InputError(f"no round ran for {title!r}: see the trigger's log lines above")
         promoted = state.champion != before.champion
-        figures = {name: self._score(state.candidate, manifest) for name, manifest in self._tests.items()}
+        figures = self._tests.map50(self._root / "bundles" / state.candidate)
         made = Round(title, state.candidate, promoted, labels, figures, time.monotonic() - began)
         self._rounds.append(made)
         told = ", ".join(f"{name} {score:.3f}" for name, score in figures.items())
@@ -278,21 +269,6 @@ class _Story:
         champion = self._job.read()[0].champion
         assert champion is not None
         return champion
-
-    def _test_set(self, number: int, scenery: Scenery) -> Manifest:
-        """Held-out scenes, in a store of their own."""
-        feed = Feed(self._folder / "tests" / f"feed-{number}")
-        for index, (image, boxes) in enumerate(scenery.draw(self._size.tests, self._seed + 1000 + number)):
-            feed.add(f"images/{index:04d}.jpg", _jpeg(image), boxes)
-        manifest = ingest(str(feed.index), str(self._folder / "tests" / "job"), classes="helmet,head").manifest
-        return Manifest(manifest.table.with_columns(split=pl.lit("test")), manifest.classes)
-
-    def _score(self, version: str, manifest: Manifest) -> float:
-        bundle = self._root / "bundles" / version
-        cache = self._folder / "tests" / "cache"
-        predictor = open_predictor(bundle, nms_threshold=0.7)
-        found = evaluate(manifest, predictor, confidence_threshold=0.25, cache_folder=cache)
-        return found.measured.flat["map50"]
 
     def _curve(self) -> reports.Section:
         figure = reports.new_figure(9.2, 3.8)
@@ -364,11 +340,6 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
-
-
-def _jpeg(image: Any) -> bytes:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY])
-    return data.tobytes()
 
 
 def _say(text: str) -> None:

@@ -25,6 +25,7 @@ from pipelines.demo.scenes import CLASSES, Box, draw_scene
 
 FRAME_SIZE = (240, 320)  # height and width, pixels
 FRAMES_PER_SECOND = 12
+IMAGE_QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class Feed:
         labels = [f"{x1},{y1},{x2},{y2},{CLASSES.index(label)}" for label, x1, y1, x2, y2 in boxes]
         with self.index.open("a") as file:
             file.write(" ".join([name, *labels]) + "\n")
+
+    def add_scenes(self, scenery: Scenery, count: int, seed: int, prefix: str = "") -> None:
+        """Let drawn scenes arrive with their labels."""
+        for number, (image, boxes) in enumerate(scenery.draw(count, seed)):
+            _, data = cv2.imencode(
+                ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, IMAGE_QUALITY]
+            )
+            self.add(f"images/{prefix}{number:04d}.jpg", data.tobytes(), boxes)
 
 
 class Camera:

@@ -1,7 +1,9 @@
 """The parts of the demo: what stands in for a camera, a feed, a person who labels, and where it may write."""
 
 import hashlib
+import io
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import cv2
 import pytest
@@ -12,7 +14,7 @@ from components.core.job.label_requests import LabelRequest, LabelRequests, writ
 from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
 from pipelines.demo.label_studio import Server
-from pipelines.demo.labelling import Size, Story
+from pipelines.demo.labelling import Size, Story, play
 from pipelines.demo.loop import MARK, SCENERIES, clear
 from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
 
@@ -92,6 +94,7 @@ def story(tmp_path, monkeypatch):
 def test_the_demo_of_labelling_asks_for_more_while_the_trigger_waits(story, monkeypatch):
     asked = []
     monkeypatch.setattr("builtins.input", asked.append)
+    monkeypatch.setattr(Story, "_project", lambda _: None)
     story.learn(by_api=False)
     assert len(asked) == 2 and "label more images" in asked[0]
 
@@ -101,10 +104,22 @@ def test_without_a_person_the_demo_of_labelling_says_that_no_round_ran(story):
         story.learn(by_api=True)
 
 
-def test_without_a_terminal_the_demo_of_labelling_says_what_to_do(story, monkeypatch):
-    def closed(_):
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", closed)
-    with pytest.raises(InputError, match="--by-api"):
+@pytest.mark.parametrize("key", [EOFError, KeyboardInterrupt])
+def test_ctrl_d_ends_the_demo_of_labelling_as_ctrl_c_does(story, monkeypatch, capsys, key):
+    monkeypatch.setattr("builtins.input", Mock(side_effect=key))
+    with pytest.raises(KeyboardInterrupt):
         story.learn(by_api=False)
+    assert capsys.readouterr().out == "\n"  # the message is a line of its own
+
+
+def test_a_server_that_ends_while_the_demo_of_labelling_waits_is_told(story, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: "")
+    with pytest.raises(InputError, match="Label Studio does not answer"):
+        story.learn(by_api=False)
+
+
+def test_without_a_terminal_the_demo_of_labelling_says_at_once_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(InputError, match="--by-api"):
+        play(tmp_path / "demo", tmp_path / "label-studio", seed=0, port=0, by_api=False)
+    assert not (tmp_path / "demo").exists()
