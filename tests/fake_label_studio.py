@@ -34,6 +34,7 @@ class FakeLabelStudio:
         requests: method and path of each.
         drops: how many imports are done without an answer.
         trouble: HTTP status and detail with which it refuses everything.
+        limits: how many requests it refuses as too many, and asks to wait 7 seconds.
         down: whether it answers 503 to everything.
         wall: whether a proxy with a login page stands before it.
     """
@@ -42,7 +43,7 @@ class FakeLabelStudio:
         self.address, self.document_root, self.path = "", None, ""
         self.requests, self.projects, self.stored, self.storages = [], {}, {}, []
         self.trouble = None
-        self.drops, self.down, self.wall, self.legacy_disabled = 0, False, False, False
+        self.limits, self.drops, self.down, self.wall, self.legacy_disabled = 0, 0, False, False, False
         self.access = ""
         self._ticks = datetime(2026, 11, 28, tzinfo=UTC)
         self._numbers = 0
@@ -281,6 +282,8 @@ def fake_label_studio():
             is_page = isinstance(content, str)
             data = b"" if content is None else content.encode() if is_page else json.dumps(content).encode()
             self.send_response(status)
+            if status == 429:
+                self.send_header("Retry-After", "7")
             if status == 302:
                 self.send_header("Location", "/user/login/?next=/api/")
             self.send_header("Content-Type", "text/html" if is_page else "application/json")
@@ -291,6 +294,9 @@ def fake_label_studio():
         def _answer(self, path, query, body):
             if studio.down:
                 return 503, PAGE
+            if studio.limits:
+                studio.limits -= 1
+                return 429, PAGE
             if studio.wall:
                 return 302, ""
             if path == "/api/token/refresh":

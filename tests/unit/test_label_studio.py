@@ -27,6 +27,7 @@ from components.ingest.feed import take_new
 from components.ingest.label_agreement import label_agreement
 from components.label import send as label_send
 from components.label.component import send as send_step
+from components.label.formats.label_studio import config
 from components.label.send import check_predictions, send
 from components.mine.pool import gather
 from tests.fake_label_studio import LEGACY, PERSONAL
@@ -362,6 +363,22 @@ def test_a_server_in_trouble_costs_no_round(studio, root, feed, caplog, status, 
     assert list(arrived.manifest.table["id"]) == [ids[0]]
     assert re.search(f"{words}.*; the answers to 6 images that were fetched before count", caplog.text)
     with pytest.raises(InputError, match=words):
+        hand_over(studio, root)
+
+
+def test_a_server_that_limits_requests_is_asked_again_after_the_time_that_it_names(studio, root, monkeypatch):
+    request_labels(root)
+    pauses = []
+    monkeypatch.setattr("components.core.label_studio.client.time.sleep", pauses.append)
+    client = LabelStudio.from_environment(studio.address)
+    studio.limits = 1
+    assert client.get("/api/projects")["results"] == []
+    studio.limits = 1
+    made = {"title": "Once", "description": "", "label_config": config(CLASSES, "boxes").decode()}
+    client.send("POST", "/api/projects", made)  # refused, so not done twice
+    assert (len(studio.projects), pauses) == (1, [7.0, 7.0])
+    studio.limits = 2
+    with pytest.raises(OutOfReachError, match="HTTP 429.*: it, or a proxy before it, limits requests"):
         hand_over(studio, root)
 
 

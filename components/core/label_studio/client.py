@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -25,6 +27,7 @@ PAGE = 500  # tasks in one answer: with all their boxes some megabytes, which ta
 PAGE_OF_MASKS = 25  # a mask may have some hundred kilobytes
 _SECONDS = Timeout(connect=10.0, read=60.0)
 _TRIES = 2
+_LONGEST_PAUSE_SECONDS = 30.0  # that a server may ask for before the second try
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,8 @@ class LabelStudio:
         return self._ask("GET", f"{path}?{urlencode(words)}" if words else path, None, _TRIES)
 
     def send(self, method: str, path: str, body: object) -> Any:
-        """Change one thing, once: whether a request without an answer had an effect is not known.
+        """Change one thing, once: whether a request without an answer had an effect is not known. One that the server
+        refused because there were too many (429) had none, and is tried again.
 
         Args:
             method: ``POST`` or ``PATCH``.
@@ -170,7 +174,7 @@ class LabelStudio:
     def _once(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], tries: int
     ) -> BaseHTTPResponse:
-        for left in reversed(range(tries)):
+        for left in reversed(range(_TRIES)):
             try:
                 return self._pool.once(
                     method, f"{self.url}{path}", body=body, headers=dict(headers), redirect=False, timeout=_SECONDS
@@ -178,11 +182,17 @@ class LabelStudio:
             except HTTPError as error:
                 if trouble := tls_trouble(error, "SSL_CERT_FILE"):
                     raise InputError(f"{self.url}: {trouble}") from error
-                if not left:
-                    is_busy = isinstance(error, BusyError)
-                    what = str(error) if is_busy else reason_of(error)
-                    advice = "see its log: its disk may be full" if is_busy else "check that it runs and the address"
-                    raise OutOfReachError(f"{self.url}: Label Studio does not answer ({what}): {advice}") from error
+                busy = error if isinstance(error, BusyError) else None
+                is_limited = busy is not None and busy.status == HTTPStatus.TOO_MANY_REQUESTS  # nothing was done
+                if left and (tries > 1 or is_limited):
+                    time.sleep(min(busy.retry_after_s, _LONGEST_PAUSE_SECONDS) if busy else 0.0)
+                    continue
+                if is_limited:
+                    advice = "it, or a proxy before it, limits requests"
+                else:
+                    advice = "see its log: its disk may be full" if busy else "check that it runs and the address"
+                what = str(error) if busy else reason_of(error)
+                raise OutOfReachError(f"{self.url}: Label Studio does not answer ({what}): {advice}") from error
         raise AssertionError("at least one try is made")
 
     def _content(self, answer: BaseHTTPResponse, path: str) -> Any:
