@@ -8,6 +8,10 @@ import base64
 import hashlib
 import io
 import os
+import re
+import signal
+import subprocess
+import sys
 import urllib.request
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -22,8 +26,10 @@ from minio import Minio
 from components.core.job.job import Job
 from components.core.label_studio import brush
 from components.core.label_studio.addresses import EXPIRES
+from components.core.label_studio.answers import read_answers
 from components.core.label_studio.client import LabelStudio
 from components.core.masks import decode_mask
+from components.core.processes import module_environment
 from components.core.stores.open import open_store
 from components.ingest.answers import fetch_answers
 from components.ingest.feed import take_new
@@ -99,6 +105,80 @@ def test_images_go_out_once_and_labels_come_back(studio, server, root, tmp_path)
     found, states = fetched()
     assert (states[ids[0]], found.images[ids[0]].withdrawn) == ("open", True)
     assert fetched()[0] == found
+
+
+# A step that is killed a moment after it has asked the server for something.
+KILLED = """
+import os, signal, sys, threading
+from components.core.label_studio.client import LabelStudio
+from components.core.stores.open import open_store
+from components.ingest.answers import fetch_answers
+from components.label.send import send
+
+step, root, url, number, seconds = sys.argv[1:]
+asked, ask = [], LabelStudio._once
+
+def killed_soon(*arguments):
+    asked.append(arguments)
+    if len(asked) == int(number):
+        threading.Timer(float(seconds), os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return ask(*arguments)
+
+LabelStudio._once = killed_soon
+if step == "send":
+    send(root, label_studio_url=url, label_queue=4)
+else:
+    fetch_answers(open_store(root), label_studio_url=url)
+"""
+
+
+def is_killed(step, root, url, number, seconds):
+    """Whether a step was killed before its end; the server goes on with what it was asked for."""
+    command = [sys.executable, "-c", KILLED, step, root, url, str(number), str(seconds)]
+    code = subprocess.run(command, env=module_environment(), capture_output=True, check=False).returncode
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def test_a_hand_off_that_is_killed_anywhere_is_finished_by_the_next(studio, server, root):
+    moments = np.random.default_rng(0)
+    killed = 0
+    for number in range(1, 13):
+        job = str(Path(root).with_name(f"killed-{number}"))
+        ids = request_labels(job)
+        killed += is_killed("send", job, server.address, number, moments.uniform(0, 0.1))
+        place = {"label_studio_url": server.address, "label_queue": 4}
+        send(job, **place)
+        sent = send(job, **place)  # which removes what the server did late
+        assert [sent.counts[name] for name in ("images", "known", "waiting", "left_out")] == [0, 4, 4, 2]
+        projects = studio.get("/api/projects", title=f"Edge learning: {Path(job).name}")["results"]
+        tasks = [one for project in projects for one in studio.tasks(project["id"], include="id,data")]
+        assert [one["data"]["sample"] for one in tasks] == ids[:4]
+    assert killed >= 8
+
+
+def test_a_fetch_that_is_killed_anywhere_is_finished_by_the_next(studio, server, root, tmp_path):
+    ids = request_labels(root, range(1, 13))
+    place = {"label_studio_url": server.address}
+    project = int(send(root, **place).uri.split("/")[-2])
+    tasks = {one["data"]["sample"]: one["id"] for one in studio.tasks(project, include="id,data")}
+    store, states = open_store(root), dict.fromkeys(ids, "open")
+    moments = np.random.default_rng(0)
+    killed = 0
+    for number, id_ in enumerate(ids):
+        studio.send("POST", f"/api/tasks/{tasks[id_]}/annotations", {"result": [box("hat")]})
+        before, _ = read_answers(store)
+        killed += is_killed("fetch", root, server.address, 1 + number % 2, moments.uniform(0, 0.1))
+        states[id_] = "labelled"
+        there, _ = read_answers(store)
+        assert there == before or {key: one.state for key, one in there.images.items()} == states
+        found = fetch_answers(store, **place)
+        assert {key: one.state for key, one in found.images.items()} == states
+        assert read_answers(store)[0] == found
+    assert killed >= 6
+    (tmp_path / "feed").mkdir()
+    arrived = take_new(str(tmp_path / "feed"), root, answers=found)
+    assert sorted(row["id"] for row in arrived.manifest.rows()) == sorted(ids)
 
 
 def test_a_personal_access_token_is_taken(studio, server, root, monkeypatch):
@@ -224,16 +304,22 @@ def allow_browsers(buckets, bucket, origin):
     buckets._execute("PUT", bucket, body=body, headers={"Content-MD5": digest}, query_params={"cors": ""})
 
 
-def test_the_demo_learns_from_what_was_labelled(tmp_path, monkeypatch):
+def test_the_demo_learns_from_what_was_labelled(tmp_path, monkeypatch, capsys):
     from pipelines.demo.labelling import Size, play
 
     monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "")  # which the demo sets
     small = Size(
-        scenes=130, frames=40, examples=10, budget=8, first_epochs=1, epochs=1, image_size=64, min_map50=0.0
+        scenes=130, frames=40, examples=10, budget=8, first_epochs=1, epochs=1, image_size=64, min_map50=0.0,
+        tests=4,
     )  # fmt: skip
     report = play(tmp_path / "demo", SERVER, seed=0, port=0, by_api=True, size=small)
-    assert "Proposed boxes and what people made of them" in report.read_text(encoding="utf-8")
+    page = report.read_text(encoding="utf-8")
+    assert "What the labels are worth" in page and "Proposed boxes and what people made of them" in page
+    told = capsys.readouterr().out
+    assert re.search(
+        r"mAP50 by day: [01]\.\d+ before, [01]\.\d+ with the labels\nmAP50 by night: [01]\.\d+ before", told
+    )
     job = Job.open(str(tmp_path / "demo" / "job"))
     table = job.manifest(job.read()[0], tmp_path / "cache").table
     assert table.filter(table["round"] == 2)["group"].n_unique() == 8  # in one group, chance would decide on a round
