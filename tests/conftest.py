@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +16,10 @@ import pytest
 from minio import Minio
 
 from components.core.processors import share_processors
+
+# What nohup started ignores SIGHUP, and so would the programs that tests end with it.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before anything loads torch.
 share_processors(among=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))

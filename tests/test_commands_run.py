@@ -299,8 +299,8 @@ def test_the_benchmark_of_the_page_runs(here):
     (algorithm,) = given["algorithms"]
     del algorithm["estimator_options"]
     algorithm |= BRIGHTNESS
-    arrive_in_groups(here / "DeepPCB", "group0", "group1")
-    (here / "benchmark.yaml").write_text(yaml.safe_dump(given | SMALL_BENCHMARK))
+    arrive_in_groups(here / "images", "site-a", "site-b")
+    (here / "benchmark.yaml").write_text(yaml.safe_dump(given | SMALL_BENCHMARK | {"data_url": "images"}))
     (command,) = [one for one in of("run") if one.words[-1] == "benchmark.yaml"]
     assert "report: " in run(list(command.words[3:]))
 
