@@ -215,6 +215,31 @@ def test_a_resnet_trains_too(job, tmp_path):
     assert open_detector("onnx", tmp_path / "m").bundle.head == BoxesHead()
 
 
+def test_mixed_precision_learns_as_full_precision_does(job, tmp_path):
+    _, full = fit(job, tmp_path / "full", epochs=1)
+    model, mixed = fit(job, tmp_path / "mixed", epochs=1, options={**OPTIONS, "amp": True})
+    for name in ("train/objectness", "train/classifier"):  # the others depend on which proposals are drawn
+        assert mixed[0].values[name] == pytest.approx(full[0].values[name], rel=0.2), name
+    assert mixed[0].values != full[0].values
+    assert {weight.dtype for weight in contents(mixed[0].last)["weights"].values()} == {torch.float32, torch.int64}
+    model.save(tmp_path / "m", image_size=(64, 96), confidence_threshold=0.3, nms_threshold=0.5, lineage={})
+    assert open_detector("onnx", tmp_path / "m").bundle.head == BoxesHead()
+
+
+def test_mixed_precision_does_not_round_places():
+    from components.core.estimators.faster_rcnn import FasterRcnn
+
+    torch.manual_seed(0)
+    network = FasterRcnn("fasterrcnn_resnet18_fpn", 2, (8, 16, 32, 64, 128)).eval()
+    canvas = torch.rand(1, 3, 320, 320)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        boxes, scores, _ = network(canvas)
+    assert boxes.dtype == scores.dtype == torch.float32
+    inside = boxes[(boxes > 256) & (boxes < 320)]  # where bfloat16 knows every second number
+    assert len(inside) > 100
+    assert (inside % 2 != 0).float().mean() > 0.9
+
+
 def test_a_mirrored_image_has_mirrored_boxes(job):
     from components.core.estimators.canvases import Canvases
 

@@ -49,7 +49,7 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
         scales = len(self.parts.rpn.anchor_generator.sizes)
         sizes = [tuple(anchor_sizes)] * scales if "mobilenet" in architecture else [(size,) for size in anchor_sizes]
         self.parts.rpn.anchor_generator = AnchorGenerator(tuple(sizes), (ASPECT_RATIOS,) * scales)
-        self.parts.rpn.head = RPNHead(self.parts.backbone.out_channels, len(sizes[0]) * len(ASPECT_RATIOS))
+        self.parts.rpn.head = FullPrecisionRPNHead(self.parts.backbone.out_channels, len(sizes[0]) * len(ASPECT_RATIOS))
         self.register_buffer("_mean", torch.tensor(self.parts.transform.image_mean)[:, None, None], persistent=False)
         self.register_buffer("_spread", torch.tensor(self.parts.transform.image_std)[:, None, None], persistent=False)
 
@@ -66,9 +66,8 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
         size = (int(canvas.shape[-2]), int(canvas.shape[-1]))
         images, features = self._look(canvas, size)
         proposals, _ = self.parts.rpn(images, features)
-        heads = self.parts.roi_heads
-        logits, shifts = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, [size])))
-        boxes = clip_boxes_to_image(heads.box_coder.decode(shifts, proposals), size)[:, 1:]
+        logits, shifts = self._second_stage(features, proposals, [size])
+        boxes = clip_boxes_to_image(self.parts.roi_heads.box_coder.decode(shifts, proposals), size)[:, 1:]
         scores = torch.softmax(logits, -1)[:, 1:]
         labels = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
         return boxes.reshape(-1, 4), scores.reshape(-1), labels.reshape(-1)
@@ -84,9 +83,8 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
         size = (int(canvases.shape[-2]), int(canvases.shape[-1]))
         images, features = self._look(canvases, size)
         proposals, of_proposals = self.parts.rpn(images, features, truths)
-        heads = self.parts.roi_heads
-        proposals, _, labels, shifts = heads.select_training_samples(proposals, truths)
-        logits, found = heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, images.image_sizes)))
+        proposals, _, labels, shifts = self.parts.roi_heads.select_training_samples(proposals, truths)
+        logits, found = self._second_stage(features, proposals, images.image_sizes)
         _, of_boxes = fastrcnn_loss(logits, found, labels, shifts)
         unlabelled = torch.zeros_like(logits, dtype=torch.bool)
         for rows, truth in zip(unlabelled.split([len(one) for one in labels]), truths, strict=True):
@@ -124,6 +122,23 @@ class FasterRcnn(torch.nn.Module):  # type: ignore[misc]  # torch is not type-ch
     def _look(self, canvases: torch.Tensor, size: tuple[int, int]) -> tuple[ImageList, Any]:
         pixels = (canvases - self._mean) / self._spread
         return ImageList(pixels, [size] * len(canvases)), self.parts.backbone(pixels)
+
+    def _second_stage(
+        self, features: Any, proposals: list[torch.Tensor], sizes: list[tuple[int, int]]
+    ) -> list[torch.Tensor]:
+        """Logits (N, classes + 1) and shifts (N, 4 * (classes + 1)) of the proposals, float32."""
+        heads = self.parts.roi_heads
+        pooled = heads.box_roi_pool(features, proposals, sizes)
+        return [output.float() for output in heads.box_predictor(heads.box_head(pooled))]
+
+
+class FullPrecisionRPNHead(RPNHead):  # type: ignore[misc]  # torch is not type-checked here
+    """Torchvision's, whose outputs are float32 in mixed precision, too: bfloat16 rounds a place to two pixels."""
+
+    def forward(self, features: list[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """See torchvision."""
+        objectness, shifts = super().forward(features)
+        return [level.float() for level in objectness], [level.float() for level in shifts]
 
 
 def _resnet18(*, weights: None, weights_backbone: None, num_classes: int, **settings: Any) -> FasterRCNN:

@@ -76,6 +76,8 @@ class Options:
             those of torchvision, as much smaller as the canvas is.
         samples_per_image: proposals of the first stage that the second learns from, in each image; most of the time
             goes there.
+        amp: train in mixed precision, bfloat16 and float32; about twice as fast on a processor with AMX or a GPU with
+            bfloat16, slower on others.
     """
 
     lr: Annotated[float, Field(gt=0)] = 0.01
@@ -86,6 +88,7 @@ class Options:
     flip: Annotated[float, Field(ge=0, le=1)] = 0.5
     anchor_sizes: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
     samples_per_image: Annotated[int, Field(ge=1)] = 128
+    amp: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,8 @@ class Fpn(Estimator[Detections]):
         network = self._ready().to(target)
         network.freeze(chosen.freeze)
         network.learn_from(chosen.samples_per_image)
+        if chosen.amp:
+            network.to(memory_format=torch.channels_last)  # the layout that convolutions in bfloat16 are fast in
         optimizer = torch.optim.SGD(
             [weight for weight in network.parameters() if weight.requires_grad],
             lr=chosen.lr, momentum=chosen.momentum, weight_decay=chosen.weight_decay,
@@ -212,7 +217,8 @@ class Fpn(Estimator[Detections]):
                 losses = self._fit(train, optimizer, chosen, number, epochs, batch, workers, seed)
                 finished = number == epochs
                 if peers.rank() == 0:
-                    metrics = self._measured(val)
+                    with _mixed_precision(target, chosen.amp):
+                        metrics = self._measured(val)
                     state = state.after(number, metrics["map50_95"], optimizer.state_dict())
                     finished = finished or 0 < patience <= number - state.best
                     last, best = self._write_checkpoints(folder, state)
@@ -353,7 +359,7 @@ class Fpn(Estimator[Detections]):
             rate = learning_rate((number - 1) + (index + 1) / len(loader), epochs, chosen.warmup_epochs)
             for group in optimizer.param_groups:
                 group["lr"] = chosen.lr * rate
-            for name, value in _step(network, optimizer, canvases, truths).items():
+            for name, value in _step(network, optimizer, canvases, truths, chosen.amp).items():
                 totals[name] = totals.get(name, 0.0) + value / len(loader)
             if not math.isfinite(sum(totals.values())):
                 raise InputError(
@@ -457,13 +463,23 @@ def learning_rate(epoch: float, epochs: int, warmup: float) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
-def _step(network: FasterRcnn, optimizer: Any, canvases: Any, truths: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def _mixed_precision(device: Any, amp: bool) -> Any:
+    """A context in which convolutions and linear layers take bfloat16; its range is float32's, so no loss is scaled."""
+    import torch
+
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=amp)
+
+
+def _step(
+    network: FasterRcnn, optimizer: Any, canvases: Any, truths: Iterable[Mapping[str, Any]], amp: bool
+) -> dict[str, float]:
     """Make the losses of one batch smaller, and tell what they were."""
     import torch
 
     weight = next(network.parameters())
     here = [{name: tensor.to(weight.device) for name, tensor in truth.items()} for truth in truths]
-    losses = network.losses(canvases.to(weight) / 255, here)
+    with _mixed_precision(weight.device, amp):
+        losses = network.losses(canvases.to(weight) / 255, here)
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     peers.average_gradients(network)
