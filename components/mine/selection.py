@@ -104,7 +104,8 @@ def choose(
     hardest = [seen for seen in ranked if not seen.is_empty]
     empty = [seen for seen in ranked if seen.is_empty]
     by_chance = sorted(pool, key=lambda seen: draw(seen.candidate.id, "random share"))
-    random, empties = round(budget * random_fraction), round(budget * empty_fraction)
+    random = _part(budget * random_fraction, by_chance, "size of the random share")
+    empties = _part(budget * empty_fraction, by_chance, "size of the empty share")
 
     choice = _Choice(budget, in_boxes, shortlist, worth, vectors)
     choice.take(by_chance, "random", until=random)
@@ -146,6 +147,14 @@ def _value(seen: Inference, in_boxes: bool, class_weights: Sequence[float]) -> f
     if class_weights and len(seen.detections):
         value *= float(np.mean([class_weights[class_id] for class_id in seen.detections.classes]))
     return value / math.sqrt(boxes_to_draw(seen)) if in_boxes else value
+
+
+def _part(room: float, by_chance: Sequence[Inference], purpose: str) -> int:
+    """Whole images or boxes of a share; a remainder of 0.3 becomes one more in three rounds of ten.
+
+    Rounded down, a small budget would never have a random image to compare the ranking with.
+    """
+    return math.floor(room + draw(by_chance[0].candidate.id, purpose)) if by_chance else 0
 
 
 class _Choice:

@@ -63,6 +63,14 @@ def test_no_budget_is_exceeded_and_none_is_left_while_there_are_images(budget):
         assert len(selection.picks) == len(set(names(selection))) == min(budget, 20)
 
 
+def test_a_small_budget_has_a_random_image_in_some_rounds():
+    pools = [[seen(f"{round_}/{n}", n / 10) for n in range(8)] for round_ in range(300)]
+    drawn = [choose(pool, 3, random_fraction=0.1, empty_fraction=0).count("random") for pool in pools]
+    assert set(drawn) == {0, 1}
+    assert 70 <= sum(drawn) <= 110  # 0.1 of 3 images in each of 300 rounds
+    assert {choose(pool, 3, random_fraction=0, empty_fraction=0).count("random") for pool in pools} == {0}
+
+
 def test_an_empty_pool_gives_nothing():
     assert choose([], 10, random_fraction=0.1, empty_fraction=0.2).picks == ()
 
