@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def docker_runner(pipeline: Any, arguments: Mapping[str, Any], folder: Path) -> 
     written = _outermost({*_here(arguments["job_root"]), cache})
     for path in (folder, *written):
         path.mkdir(parents=True, exist_ok=True)  # what is not there the engine would make, as root
-    named = [path for name in FOLDERS for path in _here(str(arguments.get(name, ""))) if path.exists()]
+    named = [path for address in _addresses(arguments) for path in _here(address) if path.exists()]
     read = {path if path.is_dir() else path.parent for path in named} - written
     # Here, because the module reads what `compile` puts into the environment.
     from pipelines.cluster import CREDENTIALS
@@ -102,6 +102,16 @@ def _bring_images(pipeline: Any) -> None:
             except APIError as error:
                 reason = f"{image} is not available locally and cannot be pulled"
                 raise InputError(f"--runner docker: {reason}: build it with images/build.sh") from error
+
+
+def _addresses(arguments: Mapping[str, Any]) -> Iterator[str]:
+    """What the parameters, and the algorithms of a benchmark among them, name as folders or files."""
+    for name in FOLDERS:
+        yield str(arguments.get(name, ""))
+    algorithms = arguments.get("algorithms")
+    for algorithm in algorithms if isinstance(algorithms, list) else []:
+        base_models = algorithm.get("base_model", "") if isinstance(algorithm, Mapping) else ""
+        yield from map(str, base_models if isinstance(base_models, list) else [base_models])
 
 
 def _here(address: str) -> list[Path]:

@@ -22,7 +22,7 @@ def runner_for(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
-    def made(**arguments: str) -> dict:
+    def made(**arguments: object) -> dict:
         return containers.docker_runner(PIPELINES["helmet-detection"], arguments, tmp_path / "runs").container_run_args
 
     return made
@@ -47,6 +47,21 @@ def test_the_job_can_be_written_and_the_data_only_read(runner_for, tmp_path):
         f"{tmp_path}/models": False,
     }
     assert given["environment"]["EDGE_CACHE_DIR"] == f"{tmp_path}/job/cache"
+
+
+def test_the_base_models_of_a_benchmark_can_be_read(runner_for, tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.pt").write_bytes(b"")
+    algorithms = [
+        {"base_model": f"{tmp_path}/a/base.pt"},
+        {"base_model": [f"{tmp_path}/b/base.pt", f"{tmp_path}/c/base.pt", "yolo11n.yaml"]},
+        {"estimator": "fpn"},
+    ]
+    given = runner_for(job_root=str(tmp_path / "job"), algorithms=algorithms)
+    assert seen(given["mounts"]) == {
+        f"{tmp_path}/job": True, f"{tmp_path}/a": False, f"{tmp_path}/b": False, f"{tmp_path}/c": False,
+    }  # fmt: skip
 
 
 def test_a_job_elsewhere_has_its_cache_here(runner_for, tmp_path, s3):
