@@ -143,10 +143,13 @@ def plan_cases(
             held_out = bring_in(chosen.test_url, job_root, **dict(read(DataSettings, settings))).manifest
         held_out.write(test.path)
         seeds = parse_seeds(chosen.seeds)
-        for seed in seeds:
-            open_stream(
-                manifest, held_out, chosen, splits, seed
-            )  # what does not fit is told once, and not by each case
+        # What does not fit is told once, and not by each case.
+        streams = [open_stream(manifest, held_out, chosen, splits, seed) for seed in seeds]
+        if left_out := len(manifest) - len(streams[0].everything):
+            logging.warning(
+                "%d of %d samples are in no round: unlabelled, in the test set, or stream_pattern does not match their "
+                "paths", left_out, len(manifest),
+            )  # fmt: skip
         arrival = chosen.model_dump(include={"stream", "rounds", "stream_pattern", "stream_order"}) | dict(splits)
         data = digest_of(manifest) + (f"+{digest_of(held_out)}" if len(held_out) else "")
         planned = plan_cases([*listed, *baselines], seeds, {"stream": arrival, "data": data, "version": VERSION})

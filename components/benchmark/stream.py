@@ -6,7 +6,8 @@ stream     a round is                                                  a task, w
 ``order``  the next part of the samples in the order of their paths    the test samples of a round
 ``random`` a part drawn at random                                      the test samples of a round
 ``pattern`` all samples in whose path a pattern finds the same text    the test samples of a round
-``class``  the samples of some classes, with labels of these alone     those classes, on all test samples
+``class``  the samples of some classes, with labels of these alone,    those classes, on all test samples
+           and a part of those that show nothing
 ========== =========================================================== ==========================================
 
 Within each round a hash of the group and the seed decides what is for training, validation and testing. Where there is
@@ -224,7 +225,10 @@ def _parts_by_pattern(
 def _parts_by_class(
     samples: Manifest, rounds: int, wanted: Sequence[str], seed: int
 ) -> list[tuple[str, list[str], frozenset[int] | None]]:
-    """Classes in as many parts as there are rounds, and each image in one of the rounds whose classes it shows."""
+    """Classes in as many parts as there are rounds, and each image in one of the rounds whose classes it shows.
+
+    What shows nothing fits all rounds.
+    """
     unknown = [name for name in wanted if name not in samples.classes]
     if unknown:
         raise InputError(f"stream_order: no class {', '.join(unknown)}: choose from {', '.join(samples.classes)}")
@@ -236,10 +240,9 @@ def _parts_by_class(
     ids: list[list[str]] = [[] for _ in parts]
     for row in samples.table.sort("id").iter_rows(named=True):
         shown = {box["class_id"] for box in row["annotations"]}
-        fitting = [number for number, part in enumerate(parts) if shown & set(part)]
-        if fitting:
-            place = int.from_bytes(hashlib.sha256(f"{seed}:{row['group']}".encode()).digest()[8:12], "big")
-            ids[fitting[place % len(fitting)]].append(row["id"])
+        fitting = [number for number, part in enumerate(parts) if not shown or shown & set(part)]
+        place = int.from_bytes(hashlib.sha256(f"{seed}:{row['group']}".encode()).digest()[8:12], "big")
+        ids[fitting[place % len(fitting)]].append(row["id"])
     titles = ["+".join(samples.classes[number] for number in part) for part in parts]
     return [(title, own, frozenset(part)) for title, own, part in zip(titles, ids, parts, strict=True)]
 

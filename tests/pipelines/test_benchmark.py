@@ -33,9 +33,11 @@ def run(tmp_path, **changes):
 def test_a_benchmark_makes_a_leaderboard_and_resumes(tmp_path):
     sites.arrive(tmp_path / "data", "day", 20, seed=1)
     sites.arrive(tmp_path / "data", "night", 20, seed=2)
+    sites.arrive(tmp_path / "data", "fog", 3, seed=3)
     failing = {**ALGORITHM, "name": "failing", "base_model": "nowhere.pt"}
     done = run(tmp_path, algorithms=[ALGORITHM, failing])
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "3 of 43 samples are in no round" in done.stdout
     job = tmp_path / "job"
     with (job / "benchmark" / "leaderboard.csv").open() as file:
         rows = {row["algorithm"]: row for row in csv.DictReader(file)}

@@ -240,6 +240,15 @@ def test_a_round_of_classes_has_labels_of_these_alone_and_the_test_set_all():
     assert [task.classes for task in made.tasks] == [{2}, {0, 1}]
 
 
+def test_images_that_show_nothing_are_spread_over_the_rounds_of_classes():
+    rows = [{**row, "annotations": []} if n % 5 == 1 else row for n, row in enumerate(samples().rows())]
+    made = stream(Manifest.of(rows, samples().classes), stream="class")
+    assert len(made.everything) == 60
+    nothing = [sum(not len(truth) for truth in one.train.truths()) for one in made.rounds]
+    assert sum(nothing) >= 3 and sum(map(bool, nothing)) >= 2
+    assert not all(map(len, made.test.truths()))
+
+
 def test_a_test_set_of_its_own_is_tested_on_and_never_trained_on():
     everything = samples()
     own = everything.where(pl.col("source").str.ends_with("7.png"))
