@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from components.core.miners.chance import draw
 from components.core.pseudo_labels import Filled, fill, lacking_samples
 from components.core.runtimes.base import Detector, open_detector
 from components.core.runtimes.letterbox import read_image
+from components.core.stores.transfer import landing
 from components.core.tasks.base import open_task
 from components.core.version import VERSION
 
@@ -104,8 +104,28 @@ class _Known:
         self.boxes += samples.boxes().height
 
 
+@contextmanager
+def work_folder(job_root: str, case: Case) -> Iterator[Path]:
+    """The folder of a case on this machine, for one process at a time; others wait.
+
+    It is removed when the body ends well. What a killed or failed case left there, the same case finds.
+    """
+    folder = own_folder(job_root) / "benchmark" / "unfinished" / case.digest
+    with _locked(folder.with_suffix(".lock")):
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def run_case(
-    case: Case, stream: Stream, steps: Steps, *, job_root: str, device: str, workers: int, plugin_modules: str = ""
+    case: Case,
+    stream: Stream,
+    steps: Steps,
+    *,
+    folder: Path,
+    job_root: str,
+    device: str,
+    workers: int,
+    plugin_modules: str = "",
 ) -> Row:
     """Run one case to its end.
 
@@ -113,7 +133,8 @@ def run_case(
         case: what to run.
         stream: the rounds and the test set, made with the seed of the case.
         steps: of other phases.
-        job_root: where the benchmark is kept; a training of a first model that is interrupted resumes from there.
+        folder: for the candidates of its rounds; those that an earlier run of this case left are not trained again.
+        job_root: where the benchmark is kept; a training that is interrupted resumes from there.
         device: what trains, as in ``TrainSettings``.
         workers: processes that load images.
         plugin_modules: modules of plug-ins.
@@ -121,10 +142,9 @@ def run_case(
     Raises:
         InputError: something that was given cannot be used; a training may raise anything.
     """
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
-        runner = _Runner(case, stream, steps, Path(scratch), job_root, device, workers, plugin_modules)
-        rounds = runner.rounds()
-        figures = runner.figures(rounds)
+    runner = _Runner(case, stream, steps, folder, job_root, device, workers, plugin_modules)
+    rounds = runner.rounds()
+    figures = runner.figures(rounds)
     seconds = sum(one.seconds for one in rounds)
     figures |= {"seconds": round(seconds, 1), "peak_memory_mb": round(peak_memory_mb(), 1)}
     return Row(
@@ -148,7 +168,7 @@ class _Runner:
         case: Case,
         stream: Stream,
         steps: Steps,
-        scratch: Path,
+        folder: Path,
         job_root: str,
         device: str,
         workers: int,
@@ -159,7 +179,7 @@ class _Runner:
         self._content = case.content
         self._stream = stream
         self._steps = steps
-        self._scratch = scratch
+        self._folder = folder
         self._job_root = job_root
         self._blobs = cache_folder(job_root) / "blobs"
         self._training = {"device": device, "workers": workers, "plugin_modules": plugin_modules}
@@ -248,18 +268,17 @@ class _Runner:
         row.trained = len(training.split("train"))
         row.sample_epochs = row.trained * algorithm.epochs
         self._learned(chosen, one.val)
-        folder = self._scratch / f"round-{number}"
+        folder = self._folder / f"round-{number}"
         base = algorithm.base_model if full else str(self._model.folder)
         options = algorithm.estimator_options | ({} if full else algorithm.round_options)
-        self._train(training, folder, base, algorithm.epochs, options)
+        began = time.monotonic()
+        took = self._trained(training, folder, base, algorithm.epochs, options)
+        row.seconds = took - (time.monotonic() - began)  # it costs as much if an earlier run of this case trained it
         candidate = open_detector("onnx", folder)
         row.gain = self._gain(candidate)
         row.accepted = row.gain is None or row.gain >= algorithm.min_gain
-        old = self._model.folder if row.accepted else folder
         if row.accepted:
             self._champion = _Model(folder, candidate, self._measured(candidate))
-        if old.is_relative_to(self._scratch):
-            shutil.rmtree(old)
 
     def _replayed(self, size: int, number: int) -> list[Manifest]:
         """A draw of what is known, in a list; nothing where nothing is."""
@@ -450,18 +469,32 @@ class _Runner:
         parts = [VERSION, self._algorithm.first_model() | content, self._seed, training and digest_of(training)]
         key = json.dumps(parts, sort_keys=True)
         folder = own_folder(self._job_root) / "benchmark" / hashlib.sha256(key.encode()).hexdigest()[:16]
+        algorithm = self._algorithm
+        samples = training if training is not None else self._samples([self._stream.rounds[0].val], 0)
         with _locked(folder.with_suffix(".lock")):
-            cost = folder.with_suffix(".seconds")
-            if not (folder / "model.json").is_file() or not cost.is_file():
-                algorithm, began = self._algorithm, time.monotonic()
-                shutil.rmtree(folder, ignore_errors=True)
-                samples = training if training is not None else self._samples([self._stream.rounds[0].val], 0)
-                self._train(
-                    samples, folder, algorithm.base_model, algorithm.initial_epochs, algorithm.estimator_options
-                )
-                cost.write_text(str(time.monotonic() - began), encoding="utf-8")
+            took = self._trained(
+                samples, folder, algorithm.base_model, algorithm.initial_epochs, algorithm.estimator_options
+            )
         Bundle.read(folder)
-        return folder, float(cost.read_text(encoding="utf-8"))
+        return folder, took
+
+    def _trained(
+        self, samples: Manifest, folder: Path, base_model: str, epochs: int, options: Mapping[str, Any]
+    ) -> float:
+        """Train into a folder, unless that was done before.
+
+        Returns:
+            How many seconds it took.
+        """
+        cost = folder.with_suffix(".seconds")
+        if not (folder / "model.json").is_file() or not cost.is_file():
+            began = time.monotonic()
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._train(samples, folder, base_model, epochs, options)
+            with landing(cost) as file:
+                file.write(str(time.monotonic() - began).encode())
+        return float(cost.read_text(encoding="utf-8"))
 
     def _train(self, samples: Manifest, folder: Path, base_model: str, epochs: int, options: Mapping[str, Any]) -> None:
         algorithm = self._algorithm

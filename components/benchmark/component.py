@@ -207,7 +207,7 @@ def run_case(
 
         def work() -> Row:
             from components.benchmark.algorithms import Case
-            from components.benchmark.case import Steps, run_case
+            from components.benchmark.case import Steps, run_case, work_folder
             from components.benchmark.results import keep, kept
             from components.benchmark.stream import open_stream
             from components.core import plugins
@@ -236,26 +236,29 @@ def run_case(
                 return [pick.seen.candidate.id for pick in picks]
 
             one = Case.model_validate(wanted)
-            if (finished := kept(job_root, one)) is not None:
-                logging.info("%s, seed %d: finished by an earlier run", one.algorithm.name, one.seed)
-                return finished
-            modules = read(CommonSettings, settings).plugins
-            plugins.load(modules)
-            done = run_case(
-                one,
-                open_stream(
+            with work_folder(job_root, one) as folder:
+                if (finished := kept(job_root, one)) is not None:
+                    logging.info("%s, seed %d: finished by an earlier run", one.algorithm.name, one.seed)
+                    return finished
+                modules = read(CommonSettings, settings).plugins
+                plugins.load(modules)
+                stream = open_stream(
                     Manifest.read(samples.path),
                     Manifest.read(test.path),
                     read(BenchmarkSettings, settings),
                     read(SplitSettings, settings),
                     one.seed,
-                ),
-                Steps(train, draw, Candidate, score_pool, chosen_ids),
-                job_root=job_root,
-                plugin_modules=modules,
-                **dict(read(DeviceSettings, settings)),
-            ).model_copy(update=told)
-            keep(job_root, done)
+                )
+                done = run_case(
+                    one,
+                    stream,
+                    Steps(train, draw, Candidate, score_pool, chosen_ids),
+                    folder=folder,
+                    job_root=job_root,
+                    plugin_modules=modules,
+                    **dict(read(DeviceSettings, settings)),
+                ).model_copy(update=told)
+                keep(job_root, done)
             return done
 
         algorithm = wanted["algorithm"]

@@ -5,12 +5,13 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from components.benchmark.algorithms import Case, baselines_of, plan_cases, read_algorithms
-from components.benchmark.case import Steps, run_case
+from components.benchmark.case import Steps, run_case, work_folder
 from components.benchmark.isolation import run_isolated
 from components.benchmark.leaderboard import as_csv, cases_csv, check_sort, rank, sections
 from components.benchmark.results import keep, kept
@@ -54,7 +55,8 @@ def work(tmp_path_factory):
 
 def run(work, stream, algorithm, seed=0):
     (case,) = plan_cases([algorithm], [seed], {})
-    return run_case(case, stream, STEPS, job_root=work[0], device="cpu", workers=0)
+    with work_folder(work[0], case) as folder:
+        return run_case(case, stream, STEPS, folder=folder, job_root=work[0], device="cpu", workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,40 @@ def test_what_is_forgotten_shows_in_the_figures(work):
     assert night[0] > 0.9 > 0.1 > night[1]
     assert row.figures["forgetting"] == pytest.approx(night[0] - night[1], abs=1e-6)
     assert row.figures["backward_transfer"] == pytest.approx(night[1] - night[0], abs=1e-6)
+
+
+def test_a_case_that_was_killed_goes_on_with_the_round_it_was_in(work):
+    stream = make_stream(work[1], None, stream="random", rounds=3, stream_pattern="", stream_order="", **SPLITS)
+    (case,) = plan_cases(read_algorithms([{**SITES, "label_budget": 5}]), [0], {})
+    whole = run(work, stream, case.algorithm)
+    trained = []
+
+    def until(name):
+        def one(samples, folder, **settings):
+            trained.append(folder.name)
+            if folder.name == name:
+                raise KeyboardInterrupt
+            return train(samples, folder, **settings)
+
+        return replace(STEPS, train=one)
+
+    def once(steps):
+        with work_folder(work[0], case) as folder:
+            row = run_case(case, stream, steps, folder=folder, job_root=work[0], device="cpu", workers=0)
+        assert not folder.exists()
+        return row
+
+    with pytest.raises(KeyboardInterrupt):
+        once(until("round-2"))
+    assert trained == ["round-1", "round-2"]
+    trained.clear()
+    resumed = once(until("none"))
+    assert trained == ["round-2"]
+    costs = {"seconds", "peak_memory_mb"}
+    assert {k: v for k, v in resumed.figures.items() if k not in costs} == {
+        k: v for k, v in whole.figures.items() if k not in costs
+    }
+    assert all(one.seconds > 0 for one in resumed.rounds)
 
 
 def test_a_first_model_costs_every_algorithm_the_same_whoever_trained_it(work, by_site, rows):

@@ -46,7 +46,8 @@ def test_it_goes_through_the_rounds_of_a_benchmark(tmp_path, monkeypatch):
     )  # fmt: skip
     (case,) = plan_cases(read_algorithms([PORTED]), [0], {})
     steps = Steps(train, draw, Candidate, score_pool, lambda *_, **__: [])
-    row = run_case(case, stream, steps, job_root=str(tmp_path / "job"), device="cpu", workers=0)
+    places = {"folder": tmp_path / "case", "job_root": str(tmp_path / "job")}
+    row = run_case(case, stream, steps, **places, device="cpu", workers=0)
     first, second = row.rounds
     assert first.trained == 4 and first.accepted
     # Five steps at this rate teach it nothing, and IBT sees no sure box: every image is hard.
