@@ -12,6 +12,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -153,10 +154,11 @@ def take_in(
         while waiting:
             yield from _finished(waiting)
     except BrokenProcessPool as error:
-        raise InputError(
-            "a process that checks images was killed, probably out of memory: "
-            f"give the step more memory (it runs {count} such processes)"
-        ) from error
+        advice = f"give the step more memory (it runs {count} such processes)"
+        main = sys.modules["__main__"]
+        if hasattr(main, "__file__") and main.__spec__ is None:  # a script, which each process imports once more
+            advice += '; a script of your own must call ingest under if __name__ == "__main__":'
+        raise InputError(f"a process that checks images was killed, probably out of memory: {advice}") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

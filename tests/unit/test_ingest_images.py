@@ -6,6 +6,9 @@ import itertools
 import math
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +19,7 @@ from components.core.errors import InputError
 from components.core.stores.open import open_store
 from components.ingest.dataset import Label, LabelError, Record
 from components.ingest.images import CHUNK, ImageError, boxes_in_pixels, inspect, take_in
+from tests import sites
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8))
@@ -223,6 +227,21 @@ def test_a_killed_process_is_one_clear_line(records, tmp_path):
 
     with pytest.raises(InputError, match="was killed.*give the step more memory"):
         list(take_in(killing(), open_store(str(tmp_path / "job")), processes=2))
+
+
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path):
+    sites.arrive(tmp_path / "data", "day", CHUNK, seed=1)
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from components.ingest.ingest import ingest\n"
+        f"ingest({str(tmp_path / 'data')!r}, {str(tmp_path / 'job')!r}, classes='red,blue')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script)], check=False, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1
+    assert 'call ingest under if __name__ == "__main__":' in done.stderr.splitlines()[-1]
 
 
 def test_images_go_to_s3(records, tmp_path, s3):
