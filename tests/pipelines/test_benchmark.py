@@ -58,6 +58,16 @@ def test_a_benchmark_makes_a_leaderboard_and_resumes(tmp_path):
     assert again.stdout.count("finished by an earlier run") == 2
     assert {path: path.read_text() for path in kept} == kept
 
+    more = run(tmp_path, seeds="0,1", baselines="frozen,random")
+    assert more.returncode == 0, more.stderr[-2000:]
+    assert more.stdout.count("finished by an earlier run") == 2
+    assert len(list((job / "benchmark" / "cases").glob("*.json"))) == 6
+    assert {path: path.read_text() for path in kept} == kept
+    with (job / "benchmark" / "leaderboard.csv").open() as file:
+        assert {row["algorithm"]: row["seeds"] for row in csv.DictReader(file)} == {
+            "brightness IBT": "0 1", "frozen brightness": "0 1", "random brightness": "0 1",
+        }  # fmt: skip
+
 
 @pytest.mark.slow
 def test_a_wrong_file_is_refused_before_anything_runs(tmp_path):
