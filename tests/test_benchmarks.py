@@ -132,6 +132,13 @@ def test_edge_in_small(run):
 
 
 @pytest.mark.slow
+def test_mixed_precision_in_small(run):
+    small = "--repeats", 1, "--steps", 1, "--image-size", 64, "--batch", 2
+    found = run("mixed_precision", "--architecture", "fasterrcnn_mobilenet_v3_large_320_fpn", *small)
+    assert "float32: " in found and "mixed precision: " in found
+    assert float(found.split("ratio: ")[1]) > 0
+
+
 def test_threads_in_small(run):
     found = run("threads", "--repeats", 1, "--steps", 1, "--image-size", 64, "--batch", 2)
     assert "shared: alone" in found

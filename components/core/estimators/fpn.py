@@ -359,7 +359,7 @@ class Fpn(Estimator[Detections]):
             rate = learning_rate((number - 1) + (index + 1) / len(loader), epochs, chosen.warmup_epochs)
             for group in optimizer.param_groups:
                 group["lr"] = chosen.lr * rate
-            for name, value in _step(network, optimizer, canvases, truths, chosen.amp).items():
+            for name, value in take_step(network, optimizer, canvases, truths, chosen.amp).items():
                 totals[name] = totals.get(name, 0.0) + value / len(loader)
             if not math.isfinite(sum(totals.values())):
                 raise InputError(
@@ -463,17 +463,21 @@ def learning_rate(epoch: float, epochs: int, warmup: float) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
-def _mixed_precision(device: Any, amp: bool) -> Any:
-    """A context in which convolutions and linear layers take bfloat16; its range is float32's, so no loss is scaled."""
-    import torch
-
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=amp)
-
-
-def _step(
+def take_step(
     network: FasterRcnn, optimizer: Any, canvases: Any, truths: Iterable[Mapping[str, Any]], amp: bool
 ) -> dict[str, float]:
-    """Make the losses of one batch smaller, and tell what they were."""
+    """Make the losses of one batch smaller.
+
+    Args:
+        network: in training mode.
+        optimizer: of its weights.
+        canvases: (B, 3, height, width) RGB in 0..255.
+        truths: as :meth:`FasterRcnn.losses` takes them.
+        amp: in mixed precision.
+
+    Returns:
+        What each loss was, by name.
+    """
     import torch
 
     weight = next(network.parameters())
@@ -486,6 +490,13 @@ def _step(
     torch.nn.utils.clip_grad_norm_(network.parameters(), MOST_GRADIENT)
     optimizer.step()
     return {name.removeprefix("loss_"): float(value.detach()) for name, value in losses.items()}
+
+
+def _mixed_precision(device: Any, amp: bool) -> Any:
+    """A context in which convolutions and linear layers take bfloat16; its range is float32's, so no loss is scaled."""
+    import torch
+
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=amp)
 
 
 def _check_base(base_model: str) -> None:
