@@ -261,7 +261,7 @@ class HotUpdate:
             self._cache.forget(model.cached)
             desired = self._request_for(model)
             self._cache.reject(desired, event.error)
-            if self._slot.current is None and not self.start_from_disk():
+            if self._slot.coming is None and not self.start_from_disk():
                 log.error("no working model left; waiting for another")
             self._fail(desired, event.error)
 

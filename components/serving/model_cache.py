@@ -185,22 +185,29 @@ class ModelCache:
         self._save(trying=entry, lives=lives)
 
     def accept(self, model: CachedModel) -> None:
-        """The model has proven itself; those that are no longer needed are removed."""
+        """The model has proven itself; those that are no longer needed are removed.
+
+        One that is being tried stays, and so does the count of its lives: it may have been fetched while the model
+        before it was proving itself.
+        """
         entry = _Entry(version=model.version, digest=model.digest)
         good = [known for known in self._state.good if known != entry]
-        self._save(good=[*good, entry][-GOOD_KEPT:], trying=None, lives=0)
+        ended = {"trying": None, "lives": 0} if self._state.trying == entry else {}
+        self._save(good=[*good, entry][-GOOD_KEPT:], **ended)
         kept = self._kept()
         for path in self._folder.iterdir():
             if path not in kept and path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-        digests = {part.digest for known in self.good() for part in known.parts.values()}
+        digests = {part.digest for known in self._wanted() for part in known.parts.values()}
         if self._state.memory.keys() - digests:
             self._save(memory={digest: size for digest, size in self._state.memory.items() if digest in digests})
 
     def reject(self, desired: DesiredModel, reason: str) -> None:
         """A model cannot be used; it is tried again when the pointer asks for it anew."""
         failures = {**self._state.failures, _name(desired): reason}
-        self._save(failures=dict(list(failures.items())[-FAILURES_KEPT:]), trying=None, lives=0)
+        trying = self._state.trying
+        ended = {"trying": None, "lives": 0} if trying and trying.version == desired.bundle_version else {}
+        self._save(failures=dict(list(failures.items())[-FAILURES_KEPT:]), **ended)
         kept = self._kept()
         own = self._folder.glob(f"{desired.bundle_version}-*")
         for path in (*self._brought, *(one for one in own if one.name.rpartition("-")[0] == desired.bundle_version)):
@@ -237,10 +244,14 @@ class ModelCache:
             raise UnfitModelError(f"it has no {self._own_file}, which the runtime {self._runtime!r} needs")
         return [self._own_file, *(name for name in files if name == self._golden)]
 
+    def _wanted(self) -> list[CachedModel]:
+        """The models that have proven themselves, and the one that is being tried."""
+        return [*self.good(), *([self._cached(self._state.trying)] if self._state.trying else [])]
+
     def _kept(self) -> set[Path]:
-        """The folders of the models that have proven themselves."""
-        good = self.good()
-        return {model.folder for model in good} | {part.folder for model in good for part in model.members.values()}
+        """The folders of these."""
+        wanted = self._wanted()
+        return {model.folder for model in wanted} | {part.folder for model in wanted for part in model.members.values()}
 
     def _folder_of(self, entry: _Entry) -> Path:
         return self._folder / f"{entry.version}-{entry.digest[:16]}"

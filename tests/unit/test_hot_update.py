@@ -237,6 +237,21 @@ def test_a_model_that_kills_the_worker_itself_is_given_up(job, tmp_path):
         shelf.begin(shelf.bring(order))
 
 
+def test_a_model_that_kills_the_worker_is_given_up_though_the_one_before_proves_itself_each_time(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    for _ in range(LIVES):
+        life = Site(job, tmp_path)
+        life.updater.start_from_disk()
+        life.slot.next()
+        life.updater._look(threading.Event())
+        life.use()
+        assert life.slot.next().version == "v2"  # which ends this life
+    last = Site(job, tmp_path)
+    last.updater.start_from_disk()
+    last.slot.next()
+    assert "crashed" in refused(last, job)
+
+
 def test_a_worker_that_ends_as_it_should_does_not_count_against_its_model(job, tmp_path):
     deploy(job, "v1", tmp_path / "v1")
     order = JobPointer(job.store, "edge-1").read()
@@ -302,6 +317,32 @@ def test_two_good_models_are_kept_on_disk(site, job, tmp_path):
         site.use()
     folders = sorted(path.name.partition("-")[0] for path in (tmp_path / "models").iterdir() if path.is_dir())
     assert folders == ["v3", "v4"]
+
+
+def test_a_model_that_proves_itself_while_the_next_one_is_fetched_leaves_that_on_disk(job, tmp_path):
+    deploy(job, "v1", tmp_path / "v1")
+    site = Site(job, tmp_path)
+    site.turn()
+    deploy(job, "v2", tmp_path / "v2")
+    site.updater._look(threading.Event())
+    site.use()
+    site.slot.next()
+    site.use()
+    again = Site(job, tmp_path)
+    assert again.updater.start_from_disk()
+    assert again.slot.next().version == "v2"
+
+
+def test_a_model_that_fails_while_the_next_one_waits_gives_way_to_that(site, job, tmp_path):
+    deploy(job, "v2", tmp_path / "v2")
+    site.updater._look(threading.Event())
+    site.slot.go_back(site.slot.current, "the device does not answer")
+    site.updater._follow_loop()
+    assert site.slot.next().version == "v2"
+    site.use()
+    again = Site(job, tmp_path)
+    assert again.updater.start_from_disk()
+    assert again.slot.next().version == "v2"
 
 
 def test_the_model_before_stays_until_the_new_one_has_proven_itself(site, job, tmp_path):
