@@ -41,6 +41,7 @@ from components.serving.cloud_app import Rules, make_app
 from components.serving.cloud_metrics import CloudMetrics
 from components.serving.cloud_model import LANES, CloudModel
 from components.serving.hot_update import HotUpdate, Loader
+from components.serving.job_folder import job_folder, models_folder
 from components.serving.model_cache import ModelCache
 from components.serving.pointers import JobPointer
 from components.serving.status import StatusReport
@@ -160,7 +161,7 @@ class CloudServer:
         store = open_store(options.job_root)
         self._updater = HotUpdate(
             JobPointer(store, options.node, options.member),
-            ModelCache(options.folder / "models", options.runtime),
+            ModelCache(models_folder(job_folder(options.folder, store.uri), options.member), options.runtime),
             Loader(options.runtime, options.threads, options.plugins),
             self.active,
             StatusReport(store, options.node, lambda: self.active.frames),

@@ -121,15 +121,18 @@ class HotUpdate:
         self._handled: tuple[str, str] | None = None  # version and move of the last one that came to its end
         self._complaint = ""
 
-    def start_from_disk(self) -> bool:
+    def start_from_disk(self, version: str = "") -> bool:
         """Offer the last good model on this disk; False if there is none. Needs no network.
+
+        Args:
+            version: of the only one that will do; empty for any.
 
         Raises:
             NoRuntimeError: none would work on this machine; they stay on the disk.
         """
         running = self._slot.current
         for model in self._cache.good():
-            if running is not None and model == running.cached:
+            if (running is not None and model == running.cached) or version not in ("", model.version):
                 continue
             try:
                 self._slot.offer(self._loader.load(model, None))

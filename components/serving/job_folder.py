@@ -7,11 +7,12 @@ import json
 import logging
 import re
 import shutil
+import uuid
 from pathlib import Path
 
 from components.core.errors import InputError
 from components.core.job.fleet import POINTER
-from components.core.stores.open import Store
+from components.core.stores.open import RESERVED, Store
 from components.core.stores.transfer import landing, os_errors
 
 JOB = "job.json"
@@ -40,21 +41,51 @@ def job_folder(folder: Path, job_root: str) -> Path:
     return own
 
 
-def take_over_models(folder: Path, own: Path, store: Store) -> None:
+def models_folder(own: Path, member: str = "") -> Path:
+    """Where the models of a job lie, or of one member of its releases: none stands in for another member.
+
+    Args:
+        own: the folder of the job.
+        member: role of the member; empty for releases as a whole.
+    """
+    return own / (f"models-{_NOT_IN_A_NAME.sub('-', member)}" if member else "models")
+
+
+def take_over_models(folder: Path, models: Path, store: Store) -> None:
     """Begin with the models of a job of the same name, where this job has none here and its store is out of reach.
 
     A job that has moved to another address keeps its model so. Where the store answers, its pointer decides.
+
+    Args:
+        folder: of the worker.
+        models: of this job.
+        store: of this job.
     """
-    name = own.name.rpartition("-")[0]
-    others = [path for path in sorted(folder.glob(f"{name}-*/models")) if path.parent != own]
-    if (own / "models").exists() or len(others) != 1:
+    name = models.parent.name.rpartition("-")[0]
+    others = [
+        path
+        for path in sorted(folder.glob(f"{name}-*/{models.name}"))
+        if path != models and path.parent.name.rpartition("-")[0] == name
+    ]
+    if models.exists() or len(others) != 1:
         return
     try:
         store.stat(POINTER)
     except InputError as error:
         root = _root_of(others[0].parent / JOB)
         log.warning("no cached model of this job, and %s: starting with the model of %s", error, root)
-        shutil.copytree(others[0], own / "models")
+        _copy(others[0], models)
+
+
+def _copy(models: Path, target: Path) -> None:
+    """Copy a folder as a whole or not at all; the next start removes what a killed one left half-copied."""
+    partial = target.with_name(f"{RESERVED}{uuid.uuid4().hex}")
+    try:
+        shutil.copytree(models, partial)
+        partial.rename(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        log.warning("%s: cannot be copied (%s); waiting for the store", models, error)
 
 
 def warn_of_other_jobs(folder: Path, own: Path) -> None:

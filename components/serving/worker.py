@@ -30,7 +30,7 @@ from components.serving.cloud_client import CloudClient
 from components.serving.frame_queue import FrameQueue
 from components.serving.health import served
 from components.serving.hot_update import HotUpdate, Loader
-from components.serving.job_folder import job_folder, take_over_models, warn_of_other_jobs
+from components.serving.job_folder import job_folder, models_folder, take_over_models, warn_of_other_jobs
 from components.serving.loaded_models import LoadedModels
 from components.serving.loop import EdgeLoop
 from components.serving.memory import free_bytes
@@ -146,8 +146,9 @@ class Worker:
         )
         self.folder = job_folder(options.folder, self._store.uri)
         self._spool = Spool(self.folder / "examples", options.spool_bytes, self.metrics.count)
-        _clear_away(self.folder, self.folder / "models")  # no other process uses them, since the spool is ours
-        take_over_models(options.folder, self.folder, self._store)
+        self._models = models_folder(self.folder, options.member)
+        _clear_away(self.folder, self._models)  # no other process uses them, since the spool is ours
+        take_over_models(options.folder, self._models, self._store)
         self._duplicates = Duplicates(options.duplicate_bits, kept=self._spool.fingerprints())
         self._uploader = Uploader(
             self._spool,
@@ -214,7 +215,7 @@ class Worker:
 
     def _work(self, stop: threading.Event) -> None:
         """Run the loop over the source, again and again with ``loop``."""
-        self._updater.start_from_disk()
+        self._updater.start_from_disk(self._pointer.read().version if isinstance(self._pointer, BundlePointer) else "")
         position = None
         if not self._source.live:
             position = Position(self.folder / "position.json", self._source.identity)
@@ -271,7 +272,7 @@ class Worker:
 
     def _make_updater(self) -> HotUpdate:
         options = self._options
-        cache = ModelCache(self.folder / "models", options.runtime, golden=options.board_check)
+        cache = ModelCache(self._models, options.runtime, golden=options.board_check)
         memory = LoadedModels(options.model_memory or free_bytes() // 2, cache.bytes_of, self.metrics.count)
         self.metrics.show("loaded_models", "Models of a knowledge base in memory", lambda: len(memory))
         self.metrics.show("loaded_model_bytes", "Bytes of memory that these models take", lambda: memory.bytes)

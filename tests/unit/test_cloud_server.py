@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.runtimes.onnx import open_onnx
 from components.core.wire import Answer, Limits, decode_image, encode_image
+from components.serving.active_model import PROVEN_AFTER
 from components.serving.cloud_model import LANES
 from components.serving.cloud_server import CloudServer
 from tests.cloud import ask, options, serving
 from tests.edge import deploy, images, status
+from tests.models import BUNDLE
 
 PREDICT = "/v1/models/model:predict"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -251,6 +254,21 @@ def test_without_a_model_it_lives_but_is_not_ready(tmp_path):
         assert ask(server.port, "/readyz")[0] == 503
         code, headers, body = ask(server.port, PREDICT, DATA)
         assert (code, headers["Retry-After"], body) == (503, "5", {"error": "no model is loaded yet"})
+
+
+def test_a_server_that_is_moved_to_another_job_begins_without_the_model_of_the_one_before(job, tmp_path):
+    with serving(options(tmp_path)) as server:
+        for _ in range(PROVEN_AFTER):
+            assert ask(server.port, PREDICT, DATA)[0] == 200
+    other = Job.open(str(tmp_path / "forklifts"))
+    with serving(options(tmp_path, job_root=str(tmp_path / "forklifts")), ready=False) as moved:
+        assert ask(moved.port, "/readyz")[0] == 503
+        deploy(other, "w1", tmp_path / "bundles" / "w1", bundle=replace(BUNDLE, classes=("forklift", "pallet")))
+        end = time.monotonic() + 60
+        while ask(moved.port, "/readyz")[0] != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert ask(moved.port, PREDICT, DATA)[2]["predictions"][0]["model"] == "w1"
 
 
 def test_an_image_that_the_model_fails_at_costs_one_answer(server):

@@ -139,6 +139,15 @@ def test_one_member_of_a_knowledge_base_can_be_run_alone(job, tmp_path):
     assert [(line["model"], "task" in line) for line in lines] == [("a1", False)] * 2
 
 
+def test_another_member_is_run_from_the_first_frame_on_whatever_its_classes(job, tmp_path):
+    for version, classes in (("s1", BUNDLE.classes), ("a1", ("gate", "fence"))):
+        publish_member(job, tmp_path, version, bundle=replace(BUNDLE, classes=classes))
+    release(job, tmp_path, "first", {"shared": "s1", "a": "a1"})
+    for number, (member, model) in enumerate((("a", "a1"), ("shared", "s1"))):
+        lines, _ = run(tmp_path, sites(tmp_path / f"images-{number}", a=12), member=member)
+        assert [line["model"] for line in lines] == [model] * 12
+
+
 # Memory
 
 

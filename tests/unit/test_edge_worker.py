@@ -24,11 +24,13 @@ from typer.testing import CliRunner
 from components.core.errors import InputError, NoRuntimeError
 from components.core.job.hard_examples import Sidecar, image_key, read_sidecars
 from components.core.job.job import Job
+from components.core.stores.open import open_store
 from components.serving import edge_worker, health, mining
 from components.serving import metrics as metrics_module
 from components.serving import status as status_module
 from components.serving import worker as worker_module
 from components.serving.clock import dated
+from components.serving.job_folder import JOB, job_folder, models_folder, take_over_models
 from components.serving.metrics import COUNTERS, Metrics
 from components.serving.uploader import Uploader
 from components.serving.worker import Worker
@@ -224,6 +226,30 @@ def test_a_job_whose_new_address_is_out_of_reach_goes_on_with_its_model(job, tmp
     assert f"starting with the model of {job.store.uri}" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["job-at-night", "job"])
+def test_a_job_out_of_reach_takes_over_the_model_of_a_job_of_its_name_alone(tmp_path, name, monkeypatch):
+    store = open_store(str(tmp_path / "new" / "job"))
+    models = models_folder(job_folder(tmp_path, store.uri))
+    there = models_folder(job_folder(tmp_path, str(tmp_path / "old" / name)))
+    there.mkdir()
+    (there / "shelf.json").write_text("{}")
+    monkeypatch.setattr(type(store), "stat", lambda *_: (_ for _ in ()).throw(InputError("away")))
+    take_over_models(tmp_path, models, store)
+    assert models.exists() == (name == "job")
+
+
+def test_models_that_cannot_be_copied_whole_are_not_taken_over(tmp_path, monkeypatch, caplog):
+    store = open_store(str(tmp_path / "new" / "job"))
+    models = models_folder(job_folder(tmp_path, store.uri))
+    there = models_folder(job_folder(tmp_path, str(tmp_path / "old" / "job")))
+    (there / "v1").mkdir(parents=True)
+    (there / "v1" / "model.onnx").symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(type(store), "stat", lambda *_: (_ for _ in ()).throw(InputError("away")))
+    take_over_models(tmp_path, models, store)
+    assert [path.name for path in models.parent.iterdir()] == [JOB]
+    assert "cannot be copied" in caplog.text
+
+
 def test_a_mistyped_job_root_is_told(tmp_path, caplog):
     with running(options(tmp_path, video(tmp_path / "v.avi", 6), job_root=str(tmp_path / "jbo"))) as worker:
         until(lambda: "no job at" in caplog.text)
@@ -308,6 +334,19 @@ def test_a_bundle_can_be_run_without_a_job_and_is_followed_when_it_changes(tmp_p
         write_bundle(bundle, colour_model(), replace(BUNDLE, confidence_threshold=0.6))
         until(lambda: worker.slot.current.version != first)
     assert not (tmp_path / "job" / "state.json").exists()
+
+
+def test_another_bundle_is_run_from_the_first_image_on_whatever_its_classes(tmp_path):
+    written, seen = tmp_path / "found.jsonl", {}
+    for number, classes in enumerate((BUNDLE.classes, ("forklift", "pallet"), BUNDLE.classes)):
+        bundle = write_bundle(tmp_path / str(number), colour_model(), replace(BUNDLE, classes=classes))
+        images = folder_of_images(tmp_path / f"images-{number}", 12, seed=number)
+        work(options(tmp_path, images, bundle=str(bundle), sinks=(f"jsonl:{written}",)))
+        lines = [json.loads(line) for line in written.read_text().splitlines()]
+        seen[number] = {line["model"] for line in lines[12 * number :]}
+        assert len(lines) == 12 * (number + 1)
+    assert seen[0] == seen[2] != seen[1]
+    assert all(len(models) == 1 for models in seen.values())
 
 
 def waits_for(chosen, caplog, text: str) -> list[str]:
