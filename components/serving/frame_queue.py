@@ -65,9 +65,9 @@ class FrameQueue:
             return self._ended and not self._waiting
 
     @property
-    def retries(self) -> int:
-        """Times the source was reopened."""
-        return self._source.retries
+    def progress(self) -> int:
+        """Grows with every image that the source reads, also one that it passes over, and whenever it is reopened."""
+        return self._source.read + self._source.retries
 
     def close(self, timeout_s: float = 3.0) -> bool:
         """End the thread; whether it ended in that time. One inside a driver can take its read deadline."""

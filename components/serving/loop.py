@@ -60,7 +60,7 @@ class EdgeLoop:
         self._slot, self._metrics, self._outlets, self._joint = slot, metrics, outlets, joint
         self._pause = 1 / max_fps if max_fps else 0.0
         self._runner = ModelRunner(slot, metrics.inference)
-        self._retries = 0
+        self._progress = 0
         self._lines = RateLimit(_SAY_AGAIN_SECONDS)
         self._version = ""
         self._unseen: deque[bool] = deque(maxlen=_FRAMES_WATCHED)
@@ -81,6 +81,7 @@ class EdgeLoop:
                 started = time.monotonic()
                 shots = self._next(feed, stop)
                 for inference in self._infer(shots) if shots else []:
+                    self._metrics.alive()
                     self._count_objects(inference)
                     keeper.take(inference)
                     if self._outlets is not None:
@@ -88,7 +89,7 @@ class EdgeLoop:
                     if self._again is not None:
                         self._again.put(inference)
                 if shots and self._pause:
-                    stop.wait(max(0.0, started + self._pause * len(shots) - time.monotonic()))
+                    self._rest(started + self._pause * len(shots), stop)
                 elif not shots and feed.ended:
                     return True
         return False
@@ -97,6 +98,11 @@ class EdgeLoop:
         """Change models as they come, without a source, until ``stop`` is set."""
         while not stop.wait(_TURN_SECONDS):
             self._change_model()
+            self._metrics.alive()
+
+    def _rest(self, until: float, stop: threading.Event) -> None:
+        """Wait for a moment on the clock of ``time.monotonic``, or until ``stop`` is set."""
+        while (left := until - time.monotonic()) > 0 and not stop.wait(min(left, _TURN_SECONDS)):
             self._metrics.alive()
 
     def _next(self, feed: FrameQueue, stop: threading.Event) -> list[Shot]:
@@ -109,8 +115,8 @@ class EdgeLoop:
             stop.wait(_TURN_SECONDS)
             return []
         shots = feed.take(_TURN_SECONDS, 1 if model.base is None else FRAMES_AT_ONCE)
-        if shots or feed.retries != self._retries:
-            self._retries = feed.retries
+        if shots or feed.progress != self._progress:
+            self._progress = feed.progress
             self._metrics.alive()
         return shots
 

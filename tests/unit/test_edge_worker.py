@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import multiprocessing
 import os
 import random
@@ -12,9 +13,11 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -26,11 +29,14 @@ from components.core.job.hard_examples import Sidecar, image_key, read_sidecars
 from components.core.job.job import Job
 from components.core.stores.open import open_store
 from components.serving import edge_worker, health, mining
+from components.serving import loop as loop_module
 from components.serving import metrics as metrics_module
 from components.serving import status as status_module
 from components.serving import worker as worker_module
+from components.serving.active_model import ActiveModel
 from components.serving.clock import dated
 from components.serving.job_folder import JOB, job_folder, models_folder, take_over_models
+from components.serving.loop import FRAMES_AT_ONCE, EdgeLoop
 from components.serving.metrics import COUNTERS, Metrics
 from components.serving.uploader import Uploader
 from components.serving.worker import Worker
@@ -495,6 +501,53 @@ def test_a_loop_that_is_stuck_is_not_healthy(monkeypatch):
         metrics.alive()
         assert ask(port, "/healthz")[0] == 200
         assert ask(port, "/secret")[0] == 404
+
+
+class Stop:
+    """An event that is set at some time of a clock, which waiting for it moves on."""
+
+    def __init__(self, end):
+        self.now, self.end = 0.0, end
+
+    def is_set(self):
+        return self.now >= self.end
+
+    def wait(self, seconds):
+        self.now += seconds
+        return self.is_set()
+
+
+def longest_silence(monkeypatch, stop, **options):
+    """A loop without a model, its metrics, and a list that gets how long it was silent before each sign of life."""
+    metrics, silences = Metrics(lambda: stop.now), []
+    monkeypatch.setattr(loop_module.time, "monotonic", lambda: stop.now)
+    alive = metrics.alive
+    monkeypatch.setattr(metrics, "alive", lambda: silences.append(metrics.silence) or alive())
+    return EdgeLoop(ActiveModel(), metrics, **options), metrics, silences
+
+
+@pytest.mark.parametrize("at_once", [1, FRAMES_AT_ONCE])
+def test_a_loop_that_takes_a_frame_now_and_then_is_healthy(monkeypatch, at_once):
+    stop = Stop(1000.0)
+    loop, metrics, silences = longest_silence(monkeypatch, stop, max_fps=0.01)
+    monkeypatch.setattr(loop, "_next", lambda *_: metrics.alive() or [None] * at_once)
+    monkeypatch.setattr(loop, "_infer", lambda _: [])
+    assert not loop.run(None, nullcontext(), stop)
+    assert max([*silences, metrics.silence]) < health.SILENT_SECONDS
+
+
+def test_a_loop_whose_source_passes_over_images_is_healthy_as_long_as_it_does(monkeypatch):
+    stop = Stop(math.inf)
+    loop, metrics, silences = longest_silence(monkeypatch, stop)
+    monkeypatch.setattr(loop, "_change_model", lambda: SimpleNamespace(base=None))
+    feed = SimpleNamespace(progress=0, take=lambda seconds, _: stop.wait(seconds) or [])
+    for _ in range(1000):
+        feed.progress += 25
+        loop._next(feed, stop)
+    assert max(silences) < health.SILENT_SECONDS
+    for _ in range(1000):
+        loop._next(feed, stop)
+    assert metrics.silence > health.SILENT_SECONDS
 
 
 def connections(port, count, host="127.0.0.1"):

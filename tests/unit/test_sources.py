@@ -275,7 +275,7 @@ class Numbers:
     """A source of numbered images that come as fast as they are taken."""
 
     name = identity = "numbers"
-    retries = 0
+    retries = read = 0
 
     def __init__(self, count, live, error=None):
         self.count, self.live, self.error = count, live, error
@@ -317,6 +317,26 @@ def test_what_goes_wrong_in_the_source_is_raised_behind_its_last_image():
     assert [shot.number for _ in range(3) for shot in feed.take(1)] == [0, 1, 2]
     with pytest.raises(InputError, match="the disk is gone"):
         feed.take(1)
+
+
+@pytest.mark.parametrize("after_all", [False, True])
+@pytest.mark.parametrize("kind", ["folder", "video"])
+def test_images_that_are_passed_over_are_progress_too(tmp_path, kind, after_all):
+    address = folder_of_images(tmp_path / "images", 12) if kind == "folder" else video(tmp_path / "v.avi", 12)
+    last = "0011.jpg" if kind == "folder" else "11"
+    feed = FrameQueue(open_source(str(address)), after=last if after_all else "", every=1000)
+    assert list(drained(feed)) == ([] if after_all else [0])
+    assert feed.progress == 12
+
+
+def test_frames_of_a_camera_that_are_passed_over_are_progress_too():
+    with Camera(GREYS, fps=100) as camera:
+        feed = FrameQueue(open_source(camera.url), every=10**6)
+        end = time.monotonic() + 20
+        while feed.progress < 20:
+            assert time.monotonic() < end
+            feed.take(0.05)
+        assert feed.close()
 
 
 def test_a_feed_that_nobody_takes_from_can_be_closed():

@@ -40,12 +40,14 @@ class Source(Protocol):
         identity: changes when the content is another, so that an old place does not count for it.
         live: it cannot be read again, and its newest image is the one that matters.
         retries: how often it was opened again.
+        read: how many images it has read, those that it passed over among them.
     """
 
     name: str
     identity: str
     live: bool
     retries: int
+    read: int
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The images in their order.

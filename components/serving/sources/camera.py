@@ -37,6 +37,7 @@ class CameraSource:
 
     Attributes:
         retries: how often it was opened again.
+        read: how many images it has read.
     """
 
     live = True
@@ -55,7 +56,7 @@ class CameraSource:
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(open_s * 1000), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(read_s * 1000),
         ]  # fmt: skip
         self.name = self.identity = f"camera {address}" if isinstance(address, int) else shown(address)
-        self.retries = 0
+        self.retries = self.read = 0
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The frames as they come, until ``stop`` is set; there is no going back ``after`` one."""
@@ -64,6 +65,7 @@ class CameraSource:
             reason = "the stream has ended"
             try:
                 for frame in self._frames(stop):
+                    self.read += 1
                     if number % every == 0:
                         yield Shot(rgb(frame), number, str(number))
                     number += 1

@@ -31,7 +31,7 @@ class FolderSource:
     retries = 0
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self.read = folder, 0
         self.name = self.identity = str(folder)
         if not self._names():
             raise InputError(f"source {folder}: no image in it; supported are {', '.join(sorted(SUFFIXES))}")
@@ -41,6 +41,7 @@ class FolderSource:
         for number, name in enumerate(self._names()):
             if stop.is_set():
                 return
+            self.read += 1
             if name <= after or number % every:
                 continue
             path = self._folder / name

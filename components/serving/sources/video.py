@@ -32,7 +32,7 @@ class VideoSource:
     retries = 0
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self.read = path, 0
         self.name = str(path)
         status = path.stat()
         self.identity = f"{path} {status.st_size} {status.st_mtime_ns}"
@@ -55,6 +55,7 @@ class VideoSource:
             while capture.grab():
                 if stop.is_set():
                     return
+                self.read += 1
                 frame = None
                 if number > done and number % every == 0:
                     found, frame = capture.retrieve()
