@@ -219,11 +219,12 @@ def test_a_job_in_a_bucket(s3, tmp_path, label_format):
     check_same(taken_in(handed.uri, tmp_path / "other", label_format), wanted)
 
 
-def test_coco_keeps_the_scores(job, wanted):
+def test_coco_keeps_the_scores_and_numbers_every_box(job, wanted):
     with zipfile.ZipFile(label(str(job), label_format="coco").uri.removeprefix("file://")) as archive:
         content = json.loads(archive.read("annotations/instances_default.json"))
     scores = [score for image in wanted.images for score in image.scores]
     assert [annotation["score"] for annotation in content["annotations"]] == scores
+    assert [annotation["id"] for annotation in content["annotations"]] == list(range(1, len(scores) + 1))
     assert [entry["file_name"] for entry in content["images"]] == [f"{p.id}.jpg" for p in wanted.images]
 
 

@@ -23,18 +23,18 @@ class Coco:
             {"id": number, "file_name": file_name(image), "width": image.width, "height": image.height}
             for number, image in enumerate(wanted.images, 1)
         ]
-        boxes = [(number, box) for number, image in enumerate(wanted.images, 1) for box in prelabels(image)]
+        boxes = [(image_id, box) for image_id, image in enumerate(wanted.images, 1) for box in prelabels(image)]
         annotations = [
             {
                 "id": number,
-                "image_id": number,
+                "image_id": image_id,
                 "category_id": box.class_id + 1,
                 "bbox": [box.x1, box.y1, round(box.x2 - box.x1, 2), round(box.y2 - box.y1, 2)],
                 "area": round((box.x2 - box.x1) * (box.y2 - box.y1), 2),
                 "iscrowd": 0,
                 "score": box.score,
             }
-            for number, (number, box) in enumerate(boxes, 1)
+            for number, (image_id, box) in enumerate(boxes, 1)
         ]
         categories = [{"id": number, "name": name} for number, name in enumerate(wanted.classes, 1)]
         content = {"images": images, "annotations": annotations, "categories": categories}
