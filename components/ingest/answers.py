@@ -249,7 +249,7 @@ class AnswerNews:
 
     Attributes:
         records: labels that the job does not have, without the paths of their images.
-        images: id and answer by the records' source.
+        images: answers by the records' ``sample``.
         groups: by id, what samples that the job has already share a split with.
         withdrawn: ids of samples whose labels have been removed.
         values: what the values of their masks mean.
@@ -257,15 +257,11 @@ class AnswerNews:
     """
 
     records: list[Record] = field(default_factory=list)
-    images: dict[str, tuple[str, Answer]] = field(default_factory=dict)
+    images: dict[str, Answer] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     withdrawn: list[str] = field(default_factory=list)
     values: Values | None = None
     order: tuple[str, ...] = ()
-
-    def ids(self) -> set[str]:
-        """Of the images."""
-        return {id_ for id_, _ in self.images.values()}
 
     def classes(self) -> set[str]:
         """Names of the boxes' classes, which are those of the job and need no renaming."""
@@ -273,24 +269,24 @@ class AnswerNews:
 
     def named(self, record: Record, outcome: Outcome) -> Outcome:
         """An outcome whose reason names the task, by which people find the image in Label Studio."""
-        if record.source not in self.images:
+        if not record.sample:
             return outcome
-        task = f"Label Studio task {self.images[record.source][1].task}"
+        task = f"Label Studio task {self.images[record.sample].task}"
         is_named = not outcome.reason or task in outcome.reason
         return outcome if is_named else outcome._replace(reason=f"{outcome.reason} ({task})")
 
     def is_left_to_people(self, record: Record) -> bool:
         """Whether it is people who have to agree on an answer, or to correct it, before it can be used."""
-        return record.source in self.images and bool(self.images[record.source][1].unusable)
+        return bool(record.sample and self.images[record.sample].unusable)
 
     def brought(self, record: Record, store: Store, folder: Path) -> Record:
         """A record with the paths of its image and mask on this machine, or with the reason why there is none."""
-        id_, answer = self.images[record.source]
+        answer = self.images[record.sample]
         try:
             mask = str(_bring_mask(answer.mask, store, folder)) if answer.mask else ""
-            return record._replace(path=bring_image(answer, id_, store, folder), mask=mask)
+            return record._replace(path=bring_image(answer, record.sample, store, folder), mask=mask)
         except LabelError as error:
-            return Record(record.source, reason=str(error))
+            return Record(record.source, reason=str(error), sample=record.sample)
 
 
 def news_of(
@@ -332,8 +328,8 @@ def news_of(
         elif not same:
             source = answer.key if row is None else row["source"]
             left_out = len(given[id_].boxes) - len(answer.boxes)
-            news.records.append(_record(source, answer, names)._replace(left_out=left_out))
-            news.images[source] = (id_, answer)
+            news.records.append(_record(source, answer, names)._replace(left_out=left_out, sample=id_))
+            news.images[id_] = answer
             if row is not None:
                 news.groups[id_] = row["group"]
     return news

@@ -77,6 +77,8 @@ class Record(NamedTuple):
         mask: the file of its mask; empty where there is none. A file that is not there is none, too.
         regions: what makes its mask where that is no file, in the order in which it was drawn.
         reason: why the image cannot be used, ``kind: details``; empty if it can.
+        sample: SHA-256 of the image that people have answered for in Label Studio; empty of all other records. A feed
+            may have had several images under one ``source``, one after another.
     """
 
     source: str
@@ -89,6 +91,7 @@ class Record(NamedTuple):
     reason: str = ""
     mask: str = ""
     regions: tuple[Region, ...] = ()
+    sample: str = ""
 
     @property
     def has_mask(self) -> bool:

@@ -193,7 +193,7 @@ def take_new(
     counts = count_up(outcomes, fresh_pairs, quarantined)
     counts |= changes | {"quarantined_before": _bad(outcomes) - len(fresh_bad)}
     if answers is not None:
-        answered = sum(outcome.image is not None and outcome.image.id in news.ids() for _, outcome in fresh_pairs)
+        answered = sum(bool(record.sample) for record, _ in fresh_pairs)
         counts |= {"answered": answered, "withdrawn": len(news.withdrawn)}
     logger.info("%s", ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items()))
     fresh = Manifest(manifest.table.filter(pl.Series(new, dtype=pl.Boolean)), names)
@@ -253,7 +253,7 @@ def _outcomes(
         labelled = [record if record.reason else news.brought(record, store, Path(folder)) for record in answered]
         taken = itertools.chain(take_in(there, store, values=values), take_in(labelled, store, values=news.values))
         outcomes += watched(taken, len(there) + len(labelled))
-    outcomes = [(record, news.named(record, outcome)) for record, outcome in _answers_first(outcomes, news)]
+    outcomes = [(record, news.named(record, outcome)) for record, outcome in _answers_first(outcomes)]
     outcomes = joined(sorted(outcomes, key=lambda pair: pair[0].source))
     good = {
         entries.mark(record): found for record, outcome in outcomes if (found := outcome.image) and not record.has_mask
@@ -262,13 +262,13 @@ def _outcomes(
     return outcomes
 
 
-def _answers_first(outcomes: list[Pair], news: AnswerNews) -> list[Pair]:
-    """Without what the feed says of images that people have answered for."""
-    answered = news.ids()
+def _answers_first(outcomes: list[Pair]) -> list[Pair]:
+    """Without what the feed says of images for which people have an answer that can be used."""
+    answered = {outcome.image.id for record, outcome in outcomes if record.sample and outcome.image}
     return [
         (record, outcome)
         for record, outcome in outcomes
-        if outcome.image is None or outcome.image.id not in answered or record.source in news.images
+        if record.sample or outcome.image is None or outcome.image.id not in answered
     ]
 
 

@@ -73,7 +73,7 @@ class NewEntries:
 
     def mark(self, record: Record, *more: object) -> int:
         """A hash that stands for a record in the state in which it is."""
-        return hash_of(repr((record.source, self.stamps.get(record.source, 0), *more)))
+        return hash_of(repr((record.source, record.sample or self.stamps.get(record.source, 0), *more)))
 
     def name(self, record: Record) -> str:
         """The file of a record's image, as a path inside the feed."""
@@ -93,7 +93,8 @@ class NewEntries:
         """What is to be remembered as seen."""
         if not self.files and not self.lines:
             return file_rows({}), self.seen.notes
-        failed = {record.source for record, outcome in outcomes if outcome.reason or _waits_for_mask(record)}
+        own = [(record, outcome) for record, outcome in outcomes if not record.sample]
+        failed = {record.source for record, outcome in own if outcome.reason or _waits_for_mask(record)}
         lines = {name: version for name, version in self.lines.items() if name not in failed}
         landmarks = dict(self.seen.notes.landmarks)
         if self.data_format in FORMATS_BY_FILE:

@@ -1,11 +1,13 @@
 """The hand-off to Label Studio and back, against a server that answers as the real one did."""
 
+import hashlib
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import polars as pl
 import pytest
 import urllib3
@@ -14,7 +16,7 @@ from kfp import dsl
 from components.core.cache import cache_folder
 from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.job.job import Job
-from components.core.job.label_requests import Found, LabelRequests, write_list
+from components.core.job.label_requests import Found, LabelRequest, LabelRequests, write_list
 from components.core.label_studio.addresses import EXPIRES, LIFETIME
 from components.core.label_studio.answers import ANSWERS, read_answers, write_answers
 from components.core.label_studio.client import LabelStudio
@@ -31,6 +33,7 @@ from components.label.formats.label_studio import config
 from components.label.send import check_predictions, send
 from components.mine.pool import gather
 from tests.fake_label_studio import LEGACY, PERSONAL
+from tests.images import jpeg, squares
 from tests.unit.test_label import CLASSES, asked
 
 
@@ -750,6 +753,75 @@ def test_an_answer_counts_before_what_the_feed_says_of_the_image(studio, root, f
     rows = {row["id"]: row["annotations"] for row in arrived.manifest.rows()}
     assert set(rows) == {ids[0], ids[1]}
     assert (len(rows[ids[0]]), rows[ids[1]]) == (1, None)
+
+
+def ask_for_samples(studio, root, samples):
+    """Ask for the labels of samples that came in by a feed."""
+    names = ("id", "uri", "width", "height", "source")
+    images = tuple(
+        LabelRequest(**{name: row[name] for name in names}, share="random", score=0.5, reason="")
+        for row in samples.rows()
+    )
+    write_list(open_store(root), LabelRequests(round=1, model=None, miner="entropy", classes=CLASSES, images=images))
+    hand_over(studio, root)
+
+
+def overwritten(feed, seed):
+    """Put another image into the same file of a feed; its id."""
+    data = jpeg(squares(np.random.default_rng(seed), 96)[0][:64])
+    (Path(feed) / "latest.jpg").write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def starts(arrived):
+    """Where the boxes of each image begin, by its id."""
+    return {
+        row["id"]: [pytest.approx(one["x1"]) for one in row["annotations"] or ()] for row in arrived.manifest.rows()
+    }
+
+
+def test_labels_of_images_that_came_under_one_name_are_those_of_each(studio, root, feed):
+    first = overwritten(feed, 1)
+    commit(root, arrive(studio, root, feed))
+    second = overwritten(feed, 2)
+    known = commit(root, arrive(studio, root, feed))
+    assert set(known.table["source"]) == {"latest.jpg"}
+    ask_for_samples(studio, root, known)
+    studio.annotate(first, [box(x=25.0)])
+    studio.annotate(second, [box(x=50.0)])
+    for _ in range(2):  # of a poll, and of the round that it starts
+        assert starts(arrive(studio, root, feed)) == {first: [24.0], second: [48.0]}
+
+
+def test_a_new_image_under_the_name_of_a_labelled_one_is_not_lost(studio, root, feed):
+    first = overwritten(feed, 1)
+    ask_for_samples(studio, root, commit(root, arrive(studio, root, feed)))
+    studio.annotate(first, [box(x=25.0)])
+    second = overwritten(feed, 2)
+    for _ in range(2):
+        assert starts(arrive(studio, root, feed)) == {first: [24.0], second: []}
+
+
+def test_an_answer_counts_before_a_label_file_under_the_name_that_the_image_has_in_the_job(studio, root, feed):
+    image = overwritten(feed, 1)
+    ask_for_samples(studio, root, commit(root, arrive(studio, root, feed)))
+    studio.annotate(image, [box("hat", x=25.0)])
+    (Path(feed) / "classes.txt").write_text("hat\n")
+    (Path(feed) / "latest.txt").write_text("0 0.75 0.5 0.5 0.5\n")
+    assert starts(arrive(studio, root, feed)) == {image: [24.0]}
+
+
+def test_an_answer_that_cannot_be_used_hides_no_label_of_the_feed(studio, root, feed):
+    (id_, *_) = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(id_, [box(x=25.0)])
+    studio.annotate(id_, [box(x=26.0)])
+    (Path(feed) / "a.jpg").write_bytes(open_store(root).read(f"blobs/{id_[:2]}/{id_}.jpg"))
+    (Path(feed) / "classes.txt").write_text("hat\n")
+    (Path(feed) / "a.txt").write_text("0 0.75 0.5 0.5 0.5\n")
+    arrived = arrive(studio, root, feed)
+    assert starts(arrived) == {id_: [48.0]}
+    assert [one.reason.partition(":")[0] for one in arrived.quarantine] == ["ambiguous"]
 
 
 def test_an_image_that_is_not_the_one_it_is_called_is_refused(studio, root, feed):
