@@ -57,6 +57,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "mask": pl.String,
     "unlabelled_classes": pl.List(pl.Int32),
 }
+_WITHDRAWN = "withdrawn"
 _ADDED = ("mask", "unlabelled_classes")  # columns that manifests did not always have
 LABELLED = pl.col("annotations").is_not_null() | pl.col("mask").is_not_null()  # with boxes, or none to draw; or a mask
 
@@ -104,10 +105,19 @@ class Manifest:
             raise InputError(f"manifest {path}: class {worst} has no name; the classes are {list(manifest.classes)}")
         return manifest
 
-    def write(self, path: str | Path) -> None:
-        """Write the manifest as Parquet; a reader never sees half a file."""
+    def write(self, path: str | Path, withdrawn: Collection[str] = ()) -> None:
+        """Write the manifest as Parquet; a reader never sees half a file.
+
+        Args:
+            path: of the file.
+            withdrawn: ids of other samples whose labels people have removed, see :func:`read_withdrawn`. They are in
+                the file, since a step gets the metadata of its artifacts on a command line, which may have 128 KiB.
+        """
         content = io.BytesIO()
-        self.table.write_parquet(content, metadata={"classes": json.dumps(self.classes)})
+        metadata = {"classes": json.dumps(self.classes)}
+        if withdrawn:
+            metadata[_WITHDRAWN] = json.dumps(list(withdrawn))
+        self.table.write_parquet(content, metadata=metadata)
         with os_errors(f"manifest {path}"), landing(Path(path)) as file:
             file.write(content.getbuffer())
 
@@ -189,6 +199,12 @@ class Manifest:
     def truths(self) -> list[Detections]:
         """The labelled boxes of each sample, in table order; none for an unlabelled sample."""
         return [truth(annotations) for annotations in self.table["annotations"].to_list()]
+
+
+def read_withdrawn(path: str | Path) -> list[str]:
+    """The ids of samples whose labels people have removed, as the manifest of arrivals names them."""
+    ids: list[str] = json.loads(pl.read_parquet_metadata(path).get(_WITHDRAWN, "[]"))
+    return ids
 
 
 def with_added_columns(table: pl.DataFrame) -> pl.DataFrame:

@@ -108,9 +108,8 @@ def collect(
             boxes = answered.where(pl.col("annotations").is_not_null())
             shown = label_agreement.section(label_agreement.label_agreement(lists, boxes))
             shown += label_agreement.mask_section(label_agreement.mask_agreement(lists, answered, job.store))
-        arrivals.manifest.write(manifest.path)
+        arrivals.manifest.write(manifest.path, arrivals.withdrawn)
         manifest.metadata["cursor"] = arrivals.cursor
-        manifest.metadata["withdrawn"] = list(arrivals.withdrawn)
         manifest.metadata["round"] = number
         Path(quarantine.path).write_text(as_csv(arrivals.quarantine), encoding="utf-8")
         write_page(report.path, "Collect", [*sections(arrivals), *shown])

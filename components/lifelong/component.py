@@ -136,7 +136,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
         from components.core.errors import NothingToMeasureError
         from components.core.job.job import Job
         from components.core.lifelong.plug_points import make, parameters_of, task_definitions, task_updates
-        from components.core.manifest import Manifest
+        from components.core.manifest import Manifest, read_withdrawn
         from components.core.parameters import (
             CommonSettings,
             EvaluateSettings,
@@ -167,7 +167,7 @@ def define_tasks(  # noqa: PLR0915 - half of the statements are imports
         arrived = Manifest.read(arrivals.path)
         before = job.manifest(state, cache)
         data = round_manifest(
-            before and before.without_labels(arrivals.metadata.get("withdrawn", [])),
+            before and before.without_labels(read_withdrawn(arrivals.path)),
             arrived,
             round_number=number,
             seed=common.seed,

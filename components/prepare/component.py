@@ -82,7 +82,7 @@ def plan(
 
         from components.core.cache import cache_folder
         from components.core.job.job import Job
-        from components.core.manifest import Manifest
+        from components.core.manifest import Manifest, read_withdrawn
         from components.core.parameters import (
             CommonSettings,
             GateSettings,
@@ -105,7 +105,7 @@ def plan(
         state, _ = job.read()
         known = job.manifest(state, cache_folder(job_root))
         data = round_manifest(
-            known and known.without_labels(arrivals.metadata.get("withdrawn", [])),
+            known and known.without_labels(read_withdrawn(arrivals.path)),
             Manifest.read(arrivals.path),
             round_number=int(arrivals.metadata["round"]),
             seed=read(CommonSettings, settings).seed,

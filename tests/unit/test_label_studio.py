@@ -1,6 +1,7 @@
 """The hand-off to Label Studio and back, against a server that answers as the real one did."""
 
 import hashlib
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from components.label.component import send as send_step
 from components.label.formats.label_studio import config
 from components.label.send import check_predictions, send
 from components.mine.pool import gather
+from components.prepare.component import plan
 from tests.fake_label_studio import LEGACY, PERSONAL
 from tests.images import jpeg, squares
 from tests.unit.test_label import CLASSES, asked
@@ -896,10 +898,31 @@ def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path
     for id_ in ids[:5]:
         studio.annotate(id_, None)
     kinds = {"manifest": dsl.Dataset, "quarantine": dsl.Dataset, "report": dsl.HTML}
-    _, outputs = step(collect, tmp_path, kinds, feed, root, settings=settings)
+    step(collect, tmp_path, kinds, feed, root, settings=settings)
     assert set(Manifest.read(tmp_path / "manifest").labelled().table["id"]) == set(ids[:5])
-    assert outputs["manifest"].metadata["withdrawn"] == []
     assert "Proposed boxes and what people made of them" in (tmp_path / "report").read_text()
+
+
+def test_removed_labels_reach_the_round_however_many_they_are(studio, root, feed, tmp_path):
+    ids = request_labels(root, range(1, 41))
+    hand_over(studio, root)
+    for id_ in ids[:10]:
+        studio.annotate(id_, [box()])
+    commit(root, arrive(studio, root, feed))
+    for id_ in ids[:4]:
+        studio.delete_annotations(id_)
+    for id_ in ids[10:]:
+        studio.annotate(id_, [box()])
+    settings = {"label_studio_url": studio.address}
+    kinds = {"manifest": dsl.Dataset, "quarantine": dsl.Dataset, "report": dsl.HTML}
+    _, collected = step(collect, tmp_path, kinds, feed, root, settings=settings)
+    assert not any(id_ in json.dumps(collected["manifest"].metadata) for id_ in ids)  # a command line has it
+    kinds = dict.fromkeys(("training", "everything", "core", "recent"), dsl.Dataset) | {"report": dsl.HTML}
+    outputs = {name: kind(name=name, uri=str(tmp_path / f"plan-{name}"), metadata={}) for name, kind in kinds.items()}
+    plan.python_func(
+        collected["manifest"], root, **outputs, settings={"force_deploy": True, "train_ratio": 0.5, "val_ratio": 0.25}
+    )
+    assert set(Manifest.read(outputs["everything"].path).labelled().table["id"]) == set(ids[4:])
 
 
 def test_a_step_that_cannot_send_says_what_becomes_of_the_round(studio, root, capfd):
