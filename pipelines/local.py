@@ -31,7 +31,8 @@ from pipelines.containers import docker_runner, end_containers
 from pipelines.run_folder import run_folder
 
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
-KEPT_POLLS = 20
+POLLING = ("incremental-learning", "lifelong-learning")  # pipelines that look at a feed again and again
+KEPT_POLLS = 20  # of each
 SIDE_BY_SIDE = 2  # tasks of a loop, for KFP's runner
 
 _LINE = re.compile(rf"\s*([\w.-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
@@ -142,9 +143,10 @@ def _appended(log_path: Path) -> TextIO:
 
 def _remove_old_polls(folder: Path) -> None:
     """Remove the artifacts of old polls, and of the rounds that these ran: the job has what came of them."""
-    polls = sorted(folder.glob("incremental-learning-*"), key=lambda path: path.stat().st_mtime)
-    for path in polls[:-KEPT_POLLS]:
-        shutil.rmtree(path, ignore_errors=True)
+    for pipeline in POLLING:
+        polls = sorted(folder.glob(f"{pipeline}-*"), key=lambda path: path.stat().st_mtime)
+        for path in polls[:-KEPT_POLLS]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def figures(report_uri: str) -> dict[str, float]:

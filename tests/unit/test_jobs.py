@@ -153,11 +153,12 @@ def test_the_log_of_earlier_polls_stays_and_does_not_grow_for_ever(tmp_path, mon
 
 def test_of_the_polls_the_latest_ones_stay_and_of_other_runs_all(tmp_path):
     for number in range(local.KEPT_POLLS + 5):
-        for pipeline in ("incremental-learning", "helmet-detection"):
+        for pipeline in ("incremental-learning", "lifelong-learning", "helmet-detection"):
             folder = tmp_path / f"{pipeline}-{number:03d}"
             folder.mkdir()
             os.utime(folder, (number, number))
     local._remove_old_polls(tmp_path)
-    left = sorted(path.name for path in tmp_path.glob("incremental-learning-*"))
-    assert (len(left), left[0]) == (local.KEPT_POLLS, "incremental-learning-005")
+    for pipeline in ("incremental-learning", "lifelong-learning"):
+        left = sorted(path.name for path in tmp_path.glob(f"{pipeline}-*"))
+        assert (len(left), left[0]) == (local.KEPT_POLLS, f"{pipeline}-005")
     assert len(list(tmp_path.glob("helmet-detection-*"))) == local.KEPT_POLLS + 5
