@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from components.core import parameters
 from components.core.documents import read_yaml_documents
 from components.core.errors import InputError
 from components.core.stores.transfer import landing
@@ -21,7 +22,7 @@ ROUND_OF = {"incremental-learning": "incremental-round", "lifelong-learning": "l
 IN_CLUSTER = "http://ml-pipeline.kubeflow:8888"  # where the distribution and the standalone installation have the API
 _FOLDER = "/etc/edge-learning/poller"
 _TOKENS = "/var/run/secrets/kubeflow/pipelines"
-_LONGEST_NAME = 50
+_LONGEST_NAME = 38  # of what names the Deployment and the ConfigMap
 
 
 def write_manifest(
@@ -61,11 +62,15 @@ def write_manifest(
     if package.name not in ROUND_OF:
         raise InputError(f"--poller: {package.name} does not poll a feed: choose from {', '.join(ROUND_OF)}")
     name = name or package.name
-    label = f"edge-poller-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
-    if len(label) > _LONGEST_NAME:
-        raise InputError(f"name {name!r}: a poller's name has at most {_LONGEST_NAME - len('edge-poller-')} characters")
+    word = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not 0 < len(word) <= _LONGEST_NAME:
+        raise InputError(
+            f"name {name!r}: a poller's name has at most {_LONGEST_NAME} characters, among them a letter a-z or a digit"
+        )
+    label = f"edge-poller-{word}"
     of_round = read_package(ROUND_OF[package.name], package.path.parent.parent)
     check_arguments(package, arguments)
+    parameters.check_repeated(arguments)
     given = sort_into_place(package.face, arguments)
     spec = read_yaml_documents(package.path.read_text(encoding="utf-8"), str(package.path))[0]
     container = spec["deploymentSpec"]["executors"]["exec-trigger"]["container"]

@@ -38,6 +38,7 @@ LOOK_SECONDS = 2 * 3600.0  # of one look at the feed, at most; as for the step i
 _FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 _PAGE = 200  # runs, the most that a server lists at once
 _MOST_PAGES = 100
+_TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 _SAID = re.compile(r"trigger (\||error:) ")
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Poller:
             raise InputError(f"{path} is not the order of a poller: {one_line(error)}") from error
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        self._own = re.compile(rf"{re.escape(self.order.name)} {_TIME}")  # not those of a poller "gate 2" beside "gate"
         self._step = folder / "trigger.py"
         self._runs = f"{self.order.api.rstrip('/')}/apis/v2beta1/runs"
         self._pool = open_pool(self.order.api)
@@ -131,11 +133,8 @@ class Poller:
         }  # fmt: skip
         for _ in range(_MOST_PAGES):
             listed = self._ask("GET", f"{self._runs}?{urlencode(query)}")
-            own = [
-                one for one in listed.get("runs", []) if one.get("display_name", "").startswith(f"{self.order.name} ")
-            ]
-            for one in own:
-                if one.get("state", "") not in _FINISHED:
+            for one in listed.get("runs", []):
+                if self._own.fullmatch(one.get("display_name", "")) and one.get("state", "") not in _FINISHED:
                     return str(one["run_id"])
             if not (token := listed.get("next_page_token")):
                 return ""

@@ -98,6 +98,8 @@ def test_a_run_in_progress_is_found_among_many_others(api, order):
     assert api.requests == ["GET /apis/v2beta1/runs"] * 2, "those that have finished are not listed"
     own["state"] = "SUCCEEDED"
     assert poller.in_progress() == ""
+    add_runs(api, poller, ["gate 1 b 2026-11-28 09:00:00", "gate 1 by hand"], "RUNNING")
+    assert poller.in_progress() == "", "those of another poller are not its own"
 
 
 def test_an_old_run_that_was_retried_is_in_progress(api, order):
@@ -221,6 +223,11 @@ def test_a_manifest_of_several_users_is_for_the_namespace(given, tmp_path):
         (["helmet-detection", "--every", "1m", "-p", "data_url=s3://b/a.zip"], "helmet-detection does not poll a feed"),
         (["incremental-learning", "--cron", "0 0 * * * *", "-p", "feed_url=s3://f"], "--poller polls at an interval"),
         (["incremental-learning", "--every", "1m", "-p", "feed_url=s3://f", "--name", "n" * 60], "at most 38 char"),
+        (["incremental-learning", "--every", "1m", "-p", "feed_url=s3://f", "--name", "工地"], "a letter a-z or"),
+        (
+            ["incremental-learning", "--every", "1m", "-p", "feed_url=s3://f", "-p", "force_train=true"],
+            "force_train would run a round at every poll",
+        ),
         (["incremental-learning", "--every", "1m"], "feed_url"),
     ],
 )
