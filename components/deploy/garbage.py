@@ -58,7 +58,12 @@ def collect_garbage(job: Job, keep: int, state: State | None = None) -> list[str
         log.warning("old candidates are not removed, because a release cannot be read: %s", error)
         return []
     rounds = {version: int(found[1]) for version in keys if (found := _OF_A_ROUND.fullmatch(version))}
-    ended = sorted((number, version) for version, number in rounds.items() if number <= state.round)
+    ended = sorted(
+        # The last round's candidate counts as the newest, also beside what an earlier try of its round has left: the
+        # next round looks for its members there, and may judge it again.
+        ((number, version) for version, number in rounds.items() if number <= state.round),
+        key=lambda one: (one[1] == state.candidate, one),
+    )
     parts = set().union(*members.values())
     candidates = [version for _, version in ended if version not in needed and version not in parts]
     kept = needed | set(candidates[max(0, len(candidates) - keep) :])

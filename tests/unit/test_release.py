@@ -201,6 +201,14 @@ def test_garbage_leaves_every_member_of_what_may_be_rolled_back_to(job, end_roun
     assert set(removed) == {ends[2].version, *versions_of(("l3", "b3"), 3)}
 
 
+def test_garbage_leaves_the_last_candidate_and_not_what_an_earlier_try_of_its_round_left(job, end_round):
+    end_round(1, little="l1", big="b1")
+    last = end_round(2, little="l1", big="b2", outcome="rejected")
+    job.store.write("bundles/r0002-ffffffff/release.json", job.store.read(f"bundles/{last.version}/release.json"))
+    assert collect_garbage(job, keep=1) == ["r0002-ffffffff"]
+    end_round(3, little="l1", big="b3", outcome="rejected")
+
+
 def versions_of(contents: tuple[str, ...], number: int) -> set[str]:
     return {f"r{number:04d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}" for content in contents}
 
