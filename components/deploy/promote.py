@@ -80,7 +80,12 @@ def already(state: State, run_id: str) -> Verdict | None:
     """The verdict of an earlier try of the same run, which was committed; None where there was none."""
     if state.run_of(state.round) != run_id:
         return None
-    outcome: Outcome = "promoted" if state.champion == state.candidate else "rejected"
+    canary = state.canary.version if state.canary else None
+    outcome: Outcome = "rejected"
+    if state.candidate == state.pending:
+        outcome = "pending"
+    elif state.candidate in (state.champion, canary):
+        outcome = "promoted"
     return Verdict(outcome, "committed by an earlier try of this run", state.round)
 
 

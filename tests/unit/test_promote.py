@@ -8,6 +8,7 @@ import pytest
 from components.core.bundle import ONNX, Bundle
 from components.core.errors import LostRaceError
 from components.core.job.job import Job
+from components.core.job.state import Canary
 from components.core.manifest import Manifest
 from components.core.parameters import GateSettings, PromoteSettings, read
 from components.deploy.promote import Verdict, already, commit_run, first, not_asked, same_as
@@ -67,6 +68,15 @@ def test_a_run_that_is_tried_again_changes_nothing(job, tmp_path, samples):
     assert committed(job, tmp_path, samples, verdict).champion == before.champion
     assert job.read()[0] == before
     assert already(before, "run-2") is None
+
+
+@pytest.mark.parametrize(("waits", "outcome"), [("pending", "pending"), ("canary", "promoted"), ("", "rejected")])
+def test_a_run_that_is_tried_again_says_of_a_model_that_waits_that_it_does(job, tmp_path, samples, waits, outcome):
+    committed(job, tmp_path, samples, first("mAP50", 0.5, GATE))
+    state = job.read()[0].model_copy(update={"champion": "r0000-00000000"})
+    canary = Canary(version=state.candidate, nodes=("n",), frames=1, until=datetime.now(UTC), why="better")
+    values = {"pending": state.candidate, "canary": canary}
+    assert already(state.model_copy(update={waits: values[waits]} if waits else {}), "run-1").outcome == outcome
 
 
 def test_who_loses_the_race_is_told(job, tmp_path, samples):
