@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -71,6 +72,20 @@ def test_a_file_of_json_lines_does_not_grow_for_ever(tmp_path):
               (tmp_path / f"{name}.jsonl").read_text().splitlines()]  # fmt: skip
     assert frames == list(range(frames[0], 50))
     assert all(path.stat().st_size < 1500 for path in tmp_path.iterdir())
+
+
+def test_a_file_of_json_lines_that_could_not_be_begun_anew_is_begun_when_it_can(tmp_path):
+    folder = tmp_path / "found"
+    sink = JsonLines(str(folder / "found.jsonl"), max_bytes=10)
+    sink.write(result(1))
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    for _ in range(2):
+        with pytest.raises((OSError, InputError), match="found"):
+            sink.write(result(2))
+    folder.unlink()
+    sink.write(result(3))
+    assert json.loads((folder / "found.jsonl").read_text())["frame"] == 3
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])

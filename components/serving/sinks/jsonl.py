@@ -35,9 +35,10 @@ class JsonLines:
 
     def write(self, result: Result) -> None:
         """Append one line, which a reader sees at once."""
-        if self._path is not None and self._file.tell() >= self._max_bytes:
+        if self._path is not None and not self._file.closed and self._file.tell() >= self._max_bytes:
             self._file.close()
             make_room(self._path)
+        if self._file.closed:
             self._file = self._open()
         self._file.write(json.dumps(result.record(), ensure_ascii=False) + "\n")
         self._file.flush()
