@@ -395,13 +395,22 @@ def _run(name: str, given: Mapping[str, Any], runner: Runner) -> None:
 
 
 def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, seconds: int) -> None:
-    """Run a pipeline at an interval until somebody ends it; a failed run is reported, and the next one tries again."""
+    """Run a pipeline at an interval until somebody ends it; a failed run is reported, and the next one tries again.
+
+    What is wrong before the first run has begun, such as an address, ends it; later that is a store out of reach.
+    """
+    had_begun = False
     while True:
         began = time.monotonic()
         try:
             _run(name, given, runner)
+        except InputError as error:
+            if not had_begun:
+                raise
+            print(f"error: {error}", file=sys.stderr, flush=True)
         except RunError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        had_begun = True
         time.sleep(max(0.0, seconds - (time.monotonic() - began)))
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.job.failures import note_failure
 from components.core.job.fleet import POINTER, WorkerStatus, status_key
 from components.core.job.job import Job
@@ -18,6 +18,7 @@ from components.deploy.candidate import Candidate
 from components.deploy.deploy import deploy
 from components.deploy.garbage import collect_garbage
 from components.report.report import keep
+from pipelines import __main__ as command_line
 from pipelines import local
 from pipelines.__main__ import app
 from pipelines.jobs import Overview
@@ -149,6 +150,23 @@ def test_the_log_of_earlier_polls_stays_and_does_not_grow_for_ever(tmp_path, mon
             file.write(text)
     assert path.read_text() == "the third poll\n"
     assert (tmp_path / "run.log.1").read_text() == "the first poll\nthe second poll\n"
+
+
+def test_a_store_that_is_out_of_reach_ends_no_repeated_run_that_has_begun(monkeypatch, capsys):
+    comes = [None, OutOfReachError("s3://jobs/a: no answer"), local.RunError("step train failed"), KeyboardInterrupt()]
+
+    def run(*_):
+        if error := comes.pop(0):
+            raise error
+
+    monkeypatch.setattr(command_line, "_run", run)
+    monkeypatch.setattr(command_line.time, "sleep", lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        command_line._again_and_again("incremental-learning", {}, local.Runner.SUBPROCESS, 60)
+    assert capsys.readouterr().err == "error: s3://jobs/a: no answer\nerror: step train failed\n"
+    comes += [InputError("no such folder")]
+    with pytest.raises(InputError, match="no such folder"):
+        command_line._again_and_again("incremental-learning", {}, local.Runner.SUBPROCESS, 60)
 
 
 def test_of_the_polls_the_latest_ones_stay_and_of_other_runs_all(tmp_path):
