@@ -13,12 +13,6 @@ score steps            no score output has coarser steps than 1/255, as it has w
 All are asked, because each sees what the others miss: noise as calibration costs a point of mAP50 and caps every score
 at 0.5; and how alike the outputs are (their cosine) says nothing, a dead detector has the best one.
 
-mean IoU               it fell by at most ``max_map_drop``
-correct pixels         their share fell by at most ``max_map_drop``
-enough images        the change in mean IoU is known to within ``max_map_drop``, with 95 % confidence
-IoU of a class         it fell by at most ``max_f1_drop``, if the class is in enough images to tell
-====================== ==========================================================================================
-=======
 Another kind of task has other figures in their place. Of a segmentation these are mIoU, correct pixels, and the
 IoU of each class that is in enough images to tell; its results have no scores, so the last two are not asked.
 """

@@ -57,7 +57,8 @@ def learn(
         InputError: no training sample belongs to a task.
     """
     looked = _of_tasks(everything, plan, blobs)
-    train = looked.with_ids([id_ for id_ in looked.columns["id"] if id_ in set(everything.split("train").table["id"])])
+    in_train = set(everything.split("train").table["id"])
+    train = looked.with_ids([id_ for id_ in looked.columns["id"] if id_ in in_train])
     if not len(train):
         raise InputError("no training sample belongs to a task: change task_definition or task_parameters")
     tasks = [plan.tasks[id_] for id_ in train.columns["id"]]
