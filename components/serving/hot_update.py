@@ -233,10 +233,10 @@ class HotUpdate:
 
     def _check_classes(self, new: CachedModel) -> None:
         """Refuse a model that lacks a class of the running one, unless it is one to go back to."""
-        current = self._slot.current
-        if current is None or new.digest in {model.digest for model in self._cache.good()}:
+        running = self._slot.coming
+        if running is None or new.digest in {model.digest for model in self._cache.good()}:
             return
-        wrong = _class_problem(current.detector.bundle, bundle_of(new))
+        wrong = _class_problem(running.detector.bundle, bundle_of(new))
         if wrong:
             raise UnfitModelError(wrong)
 

@@ -199,6 +199,7 @@ class Worker:
                 stack.enter_context(served(self._options.host, self._options.port, self.metrics, ready))
             stack.enter_context(self._outlets)
             uploads = stack.enter_context(_running(self._uploader.run, "uploads"))
+            self._start_from_disk()
             updates = stack.enter_context(_running(self._updater.run, "updates"))
             if self._again is not None:
                 stack.enter_context(_running(self._again.run, "resubmission"))
@@ -210,12 +211,16 @@ class Worker:
                 self._loop.idle(stop)
         return self._feed_ended and not uploads.is_alive() and not updates.is_alive()
 
+    def _start_from_disk(self) -> None:
+        """Begin with the last good model; of bundles, with the one that was asked for alone."""
+        bundle = self._pointer.read() if isinstance(self._pointer, BundlePointer) else None
+        self._updater.start_from_disk(bundle.version if bundle else "")
+
     def _has_model(self) -> bool:
         return self.slot.current is not None
 
     def _work(self, stop: threading.Event) -> None:
         """Run the loop over the source, again and again with ``loop``."""
-        self._updater.start_from_disk(self._pointer.read().version if isinstance(self._pointer, BundlePointer) else "")
         position = None
         if not self._source.live:
             position = Position(self.folder / "position.json", self._source.identity)

@@ -404,6 +404,16 @@ def test_a_miner_that_fails_does_not_end_the_worker(job, tmp_path, caplog):
     assert caplog.text.count("mining with broken: ZeroDivisionError") == 1
 
 
+def test_a_champion_with_other_classes_is_refused_by_a_worker_that_starts_again_too(job, tmp_path):
+    assert work(options(tmp_path, folder_of_images(tmp_path / "p1", 12)))["frames"] == 12
+    deploy(job, "v2", tmp_path / "bundles" / "v2", bundle=replace(BUNDLE, classes=("forklift", "pallet")))
+    chosen = options(tmp_path, folder_of_images(tmp_path / "p2", 3), idle_at_end=True)
+    with running(chosen) as worker:
+        until(lambda: worker.metrics.value("frames") == 3 and status(job).version == "v2")
+    assert "its classes are ['forklift', 'pallet']" in status(job).error
+    assert {sidecar.model for sidecar in read_sidecars(job.store)} == {"v1"}
+
+
 def test_without_a_model_the_source_waits(tmp_path):
     job = Job.open(str(tmp_path / "job"))
     with running(options(tmp_path, video(tmp_path / "v.avi", 6), port=free_port())) as worker:
