@@ -224,6 +224,12 @@ class Worker:
         position = None
         if not self._source.live:
             position = Position(self.folder / "position.json", self._source.identity)
+            if position.place:
+                log.info(
+                    "source %s: continuing after %s, which an earlier run in this folder has processed; "
+                    "give another --spool to begin at the first image",
+                    self._source.name, position.place,
+                )  # fmt: skip
         while True:
             self._feed = FrameQueue(self._source, after=position.place if position else "", every=self._options.every)
             keeper = Keeper(self._mining, self._spool, self._duplicates, self.metrics, position)

@@ -135,10 +135,13 @@ def test_frames_of_a_video_are_kept_as_good_jpegs_with_nothing_drawn(job, tmp_pa
         assert np.abs(kept - frame).mean() < 4
 
 
-def test_what_was_looked_at_is_not_looked_at_again(job, tmp_path):
+def test_what_was_looked_at_is_not_looked_at_again_and_that_is_said(job, tmp_path, caplog):
+    caplog.set_level("INFO")
     path = video(tmp_path / "v.avi", 10)
     assert work(options(tmp_path, path))["frames"] == 10
+    assert "continuing" not in caplog.text
     assert work(options(tmp_path, path))["frames"] == 0
+    assert f"source {path}: continuing after 9, which an earlier run in this folder has processed" in caplog.text
     assert work(options(tmp_path, video(tmp_path / "w.avi", 6, seed=1)))["frames"] == 6
     assert sum(uploaded(job).values()) == 16
 
