@@ -6,10 +6,13 @@ import threading
 
 
 class Broker:
-    """Listens until it is closed; ``messages`` are the topics and payloads that came, ``logins`` who connected."""
+    """Listens until it is closed; ``messages`` are the topics and payloads that came, ``logins`` who connected.
 
-    def __init__(self, port=0, confirm=True):
-        self.messages, self.logins, self.confirm = [], [], confirm
+    With ``refusal`` a connection is answered with that code, such as 5 for a wrong password, and closed.
+    """
+
+    def __init__(self, port=0, confirm=True, refusal=0):
+        self.messages, self.logins, self.confirm, self.refusal = [], [], confirm, refusal
         self._server = _Server(("127.0.0.1", port), _Session)
         self._server.broker = self
         self.port = self._server.server_address[1]
@@ -36,7 +39,9 @@ class _Session(socketserver.StreamRequestHandler):
             kind = head[0] >> 4
             if kind == 1:  # CONNECT: name, level, flags, keep-alive, then texts
                 broker.logins.append([text.decode() for text in _texts(body[10:])][1:])
-                self.wfile.write(b"\x20\x02\x00\x00")
+                self.wfile.write(bytes([0x20, 2, 0, broker.refusal]))
+                if broker.refusal:
+                    return
             elif kind == 3:  # PUBLISH
                 (size,) = struct.unpack("!H", body[:2])
                 topic, number = body[2 : 2 + size].decode(), body[2 + size : 4 + size]

@@ -169,6 +169,19 @@ def test_a_message_is_published_to_the_topic_and_confirmed(monkeypatch):
         sink.close()
 
 
+def test_a_broker_that_refuses_the_login_is_told_until_it_is_put_right(monkeypatch):
+    monkeypatch.setattr(mqtt, "SECONDS", 0.3)
+    with Broker(refusal=5) as broker:
+        sink = open_sink(f"mqtt://me:secret@127.0.0.1:{broker.port}/t")
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"^mqtt://127.0.0.1:\d+/t: the broker refuses .*check EDGE_MQTT_USER"):
+                sink.write(result())
+        broker.refusal = 0
+        until(lambda: len(broker.messages) == 1)  # the one that waits for a connection
+        sink.write(result())
+        sink.close()
+
+
 def test_a_broker_that_is_gone_or_silent_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(mqtt, "SECONDS", 0.3)
     with Broker(confirm=False) as broker:

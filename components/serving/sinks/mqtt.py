@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as paho
@@ -50,26 +51,36 @@ class Mqtt:
             self._client.username_pw_set(user, unquote(parts.password or "") or os.environ.get("EDGE_MQTT_PASSWORD"))
         if parts.scheme == "mqtts":
             self._client.tls_set()
-        self._started = False
+        self._started, self._refusal = False, ""  # why the broker refused the last connection
+        self._client.on_connect = self._connected
 
     def write(self, result: Result) -> None:
         """Publish one result and wait for the broker's answer.
 
         Raises:
-            InputError: the broker cannot be reached, or does not answer.
+            InputError: the broker cannot be reached, refuses the connection, or does not answer.
         """
         self._connect()
         message = self._client.publish(self._topic, json.dumps(result.record()), qos=1)
         if message.rc != paho.MQTT_ERR_SUCCESS:
-            raise InputError(f"{self._name}: {paho.error_string(message.rc)}")
+            raise self._error(paho.error_string(message.rc))
         message.wait_for_publish(SECONDS)
         if not message.is_published():
-            raise InputError(f"{self._name}: the broker did not confirm a message within {SECONDS:g} s")
+            raise self._error(f"the broker did not confirm a message within {SECONDS:g} s")
 
     def close(self) -> None:
         """End the connection."""
         self._client.disconnect()
         self._client.loop_stop()
+
+    def _error(self, what: str) -> InputError:
+        """What came of a message, or why no connection is there to send it by."""
+        if self._refusal:
+            what = f"the broker refuses the connection ({self._refusal}): check EDGE_MQTT_USER and EDGE_MQTT_PASSWORD"
+        return InputError(f"{self._name}: {what}")
+
+    def _connected(self, _client: object, _data: object, _flags: object, reason: Any, _properties: object) -> None:
+        self._refusal = str(reason) if reason.is_failure else ""
 
     def _connect(self) -> None:
         if self._started:
