@@ -1,7 +1,8 @@
-"""Command lines whose options are taken once: of an option that is given twice the last value would count, silently."""
+"""Command lines whose options are taken once, since of two values the last would count silently; numbers are finite."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from components.core.errors import InputError
 
 
 class Command(TyperCommand):
-    """A command that refuses an option given more than once, but for those that can be repeated."""
+    """A command that refuses infinite numbers, and an option given more than once unless it can be repeated."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look for such options before anything else is made of the words."""
@@ -21,7 +22,12 @@ class Command(TyperCommand):
         for param, count in Counter(given).items():
             if count > 1 and param.param_type_name == "option" and not param.multiple:
                 raise typer.BadParameter(f"given {count} times, give it once", ctx=ctx, param_hint=param.opts[0])
-        return list(super().parse_args(ctx, args))
+        left = list(super().parse_args(ctx, args))
+        for param in self.params:  # also what an environment variable gives
+            value = ctx.params.get(param.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"{value} is not a finite number", ctx=ctx, param_hint=param.opts[0])
+        return left
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -155,6 +155,7 @@ class CloudServer:
     def __init__(self, options: Options) -> None:
         plugins.load(options.plugins)
         runtimes.get(options.runtime)
+        rules = Rules(options.name, _token(options), Limits(options.max_bytes, options.max_pixels), options.deadline_s)
         self.metrics = CloudMetrics()
         self.active = ActiveModel()
         self.model = CloudModel(self.active, self.metrics, options.queue, LANES.get(options.runtime, 1))
@@ -168,7 +169,6 @@ class CloudServer:
             poll_s=options.poll_s,
             count=self.metrics.count_change,
         )
-        rules = Rules(options.name, _token(options), Limits(options.max_bytes, options.max_pixels), options.deadline_s)
         self._socket = _listening(options.host, options.port)
         self.port: int = self._socket.getsockname()[1]
         self._http = uvicorn.Server(_config(options, make_app(self.model, self.metrics, rules)))

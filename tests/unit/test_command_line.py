@@ -1,4 +1,4 @@
-"""Of an option that is given twice no program takes the last value silently."""
+"""Of an option that is given twice no program takes the last value silently, and numbers are finite."""
 
 import json
 
@@ -35,6 +35,19 @@ def test_an_option_that_is_given_twice_is_refused(program, before, words):
     done = CliRunner().invoke(program, [*before, *words, *words], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert "given 2 times, give it once" in done.output and words[0] in done.output
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+@pytest.mark.parametrize(("program", "prefix"), [(edge_worker.app, "EDGE"), (cloud_server.app, "CLOUD")])
+def test_a_number_without_an_end_is_refused(program, prefix, by_variable):
+    needed = {"EDGE": ["--source", "nowhere"], "CLOUD": []}[prefix]
+    names = [one.opts[0] for one in typer.main.get_command(program).params if isinstance(one.default, float)]
+    assert len(names) > 1
+    for name in names:
+        words = [] if by_variable else [name, "inf"]
+        given = {f"{prefix}_{name[2:].replace('-', '_').upper()}": "inf"} if by_variable else {}
+        done = CliRunner().invoke(program, ["--job-root", "nowhere", *needed, *words], env=given | {"COLUMNS": "200"})
+        assert done.exit_code == 2 and name in done.output, done.output
 
 
 def test_an_option_that_can_be_repeated_is_taken_each_time(tmp_path):
