@@ -188,6 +188,8 @@ def _ending(
             return Deployed(end.outcome, version, state.champion, canary=end.reason)
         tried = end.reason if end else ""
         state, _ = job.read()
+        if state.champion != version:  # a poll has settled it meanwhile, or a newer candidate took its place
+            return Deployed("withdrawn", version, state.champion, canary=state.judged.get(version, tried))
     if rollout_timeout <= 0:
         return Deployed("deployed", version, state.champion, canary=tried)
     workers = await_workers(job, version, timeout_s=rollout_timeout, fraction=rollout_fraction, poll_s=poll_s)

@@ -8,6 +8,7 @@ import pytest
 
 from components.core.job.fleet import POINTER, Pointer, WorkerStatus, status_key
 from components.core.job.job import Job
+from components.deploy import deploy as deploy_module
 from components.deploy.canary import CanaryPlan, settle_canary
 from components.deploy.deploy import Deployed
 from components.deploy.garbage import collect_garbage
@@ -110,6 +111,22 @@ def test_the_deploy_step_waits_for_a_trial_as_long_as_it_may(root, end_round, tm
     assert (ended.outcome, ended.champion) == ("deployed", name(2))
     assert ended.workers.outcome == "confirmed"
     assert "4 of 4 workers" in ended.canary
+
+
+def test_the_deploy_step_tells_a_trial_that_a_poll_has_ended_meanwhile(root, end_round, monkeypatch):
+    end_round(root, 1)
+    job = Job.open(root)
+    for node in NODES:
+        say(job, node, name(2), "failed", error="no memory")
+
+    def polled(job, **_):
+        settle_canary(job, now())
+        return settle_canary(job, now())
+
+    monkeypatch.setattr(deploy_module, "await_canary", polled)
+    ended = end_round(root, 2, canary=CanaryPlan(fraction=1, frames=10, hours=1), rollout_timeout=60.0)
+    assert (ended.outcome, ended.champion, ended.workers) == ("withdrawn", name(1), None)
+    assert "no memory" in ended.canary
 
 
 def test_without_workers_or_without_a_champion_there_is_no_trial(root, end_round):
