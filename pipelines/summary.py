@@ -11,7 +11,7 @@ from components.core.job.job import Job
 from components.core.job.state import State
 from components.core.stores.addresses import shown
 
-DECIDING = ("promote", "judge")  # steps whose words say what becomes of a model
+DECIDING = ("promote", "judge", "calibrate", "evaluate_tasks")  # steps whose words say what becomes of a model
 _OF_CLASS = re.compile(r"(.+)\[(.+)\]")
 
 

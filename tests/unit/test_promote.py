@@ -155,9 +155,13 @@ def test_the_end_says_where_everything_is_and_why(job, tmp_path, samples):
     assert model == f"model: {tmp_path / 'job' / 'bundles' / version}"
     assert page == f"report: {tmp_path / 'my job' / 'reports' / 'a.html'}"
     assert champion == f"champion: {version}, before: none"
+
+
+@pytest.mark.parametrize("step", ["promote", "judge", "calibrate", "evaluate_tasks"])
+def test_the_outcome_is_what_the_step_that_decides_has_said(step):
     outcome = Outcome()
     for words in ("mAP50 0.5", "promoted: the first model of the job", "done in 0.3 s"):
-        outcome.hear("promote", words)
+        outcome.hear(step, words)
     outcome.hear("report", "rejected: no")
     assert outcome.line == "promoted: the first model of the job"
 
