@@ -17,7 +17,7 @@ from components.core.runtimes.onnx import open_onnx
 
 @runtimes.register("fragile")
 class Fragile:
-    """ONNX Runtime, and one fault: ``crash`` on loading, ``raise`` or ``nan`` once it has been warmed up."""
+    """ONNX Runtime, and one fault: ``crash`` or ``print`` on loading, ``raise`` or ``nan`` once it is warmed up."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
         if os.environ.get("FRAGILE_RUNTIME") == "missing":
@@ -26,6 +26,8 @@ class Fragile:
         self.bundle = self.detector.bundle
         self.fault, self.after = self.bundle.lineage.get("fault"), self.bundle.lineage.get("after", 0)
         self.seen = -1  # the first image is that of the warm-up
+        if self.fault == "print":
+            os.write(1, b"not \xff UTF-8\n" * 100_000)
         if self.fault == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
 

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _NICENESS = 10
 _MEMORY_FRACTION = 0.8  # of what is free; the rest is for the model that is in use
 _NO_RUNTIME = 3  # the exit code of a smoke test
 _TOOK = "memory: "
+_LONGEST_END = 1 << 16  # bytes of what it printed that are looked at
 _MEMORY_PRESSURE = {-signal.SIGKILL, 137}
 
 
@@ -76,16 +78,15 @@ def run_smoke_test(
     max_bytes = int(_MEMORY_FRACTION * free_bytes()) if max_bytes is None else max_bytes
     command = [*module_command(__name__), str(folder), runtime, str(threads), str(seconds), str(max_bytes)]
     command += ["on" if board_check else "off", modules]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=module_environment()
-    ) as process:
-        try:
-            code = _wait(process, stop, time.monotonic() + seconds, max_bytes)
-        finally:
-            process.kill()
-        assert process.stdout is not None
-        lines = process.stdout.read().strip().splitlines()
-        said = lines[-1] if lines else ""
+    with tempfile.TemporaryFile() as output:  # a pipe that nobody reads meanwhile would hold up one that prints much
+        with subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=module_environment()) as process:
+            try:
+                code = _wait(process, stop, time.monotonic() + seconds, max_bytes)
+            finally:
+                process.kill()
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _LONGEST_END))
+        lines = output.read().decode(errors="replace").strip().splitlines()
+    said = lines[-1] if lines else ""
     if code in _MEMORY_PRESSURE:
         raise InputError("the system killed the smoke test of the model, probably out of memory; trying again")
     if code < 0:
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _wait(process: subprocess.Popen[str], stop: threading.Event, end: float, max_bytes: int) -> int:
+def _wait(process: subprocess.Popen[bytes], stop: threading.Event, end: float, max_bytes: int) -> int:
     while (code := process.poll()) is None:
         if stop.wait(_TURN_SECONDS):
             raise InterruptedSmokeTestError

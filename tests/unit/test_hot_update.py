@@ -273,6 +273,12 @@ def test_a_trial_ends_at_its_time_limit_and_with_the_worker(site, tmp_path):
     assert time.monotonic() - started < 1
 
 
+def test_a_model_whose_runtime_prints_much_passes_its_trial(tmp_path):
+    folder = write_bundle(tmp_path / "v1", colour_model(), replace(BUNDLE, lineage={"fault": "print"}))
+    took = run_smoke_test(folder, "fragile", threads=1, modules="tests.fragile_runtime", stop=threading.Event())
+    assert took > 0
+
+
 def test_a_model_that_takes_too_much_memory_is_refused_in_one_line(site):
     folder = site.slot.current.cached.folder
     with pytest.raises(UnfitModelError, match="^it needs more memory than is free on this machine, 20 MiB$"):
