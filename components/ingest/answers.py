@@ -107,7 +107,16 @@ def _without_open(before: Answers | None) -> Answers | None:
     """The answers of a project that is gone: what waited there may be asked for again."""
     if before is None:
         return None
-    return before.model_copy(update={"images": {k: one for k, one in before.images.items() if not _only_waits(one)}})
+    return before.model_copy(update={"images": _without_tasks(before.images)})
+
+
+def _without_tasks(images: Mapping[str, Answer]) -> dict[str, Answer]:
+    """What counts of answers whose tasks are gone: nobody will answer any more."""
+    return {
+        id_: one.model_copy(update={"task": 0}) if one.state == "open" else one
+        for id_, one in images.items()
+        if one.state != "open" or one.withdrawn
+    }
 
 
 def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annotators: bool, store: Store) -> Answers:
@@ -127,14 +136,15 @@ def _fetched(studio: LabelStudio, project: Project, before: Answers, keep_annota
             continue  # somebody else's task
         last = before.images.get(sample)
         is_same_task = last is not None and last.task == int(item["id"])
-        answer = _answer(item, project, last if is_same_task else None, keep_annotators, masks)
+        before_it = last if is_same_task or (last is not None and last.withdrawn) else None
+        answer = _answer(item, project, before_it, keep_annotators, masks)
         rival = found.get(sample) or (None if is_same_task else last)
         if rival is None or _counts_before(answer, rival):
             found[sample] = answer
         if full and answer.state == "open":
             waiting.append({name: item.get(name) for name in ("id", "data", "meta")})
     renew(studio, store, project, waiting)
-    kept = {id_: one for id_, one in before.images.items() if not full or id_ in found or not _only_waits(one)}
+    kept = _without_tasks(before.images) if full else before.images
     listed = now if full else before.listed
     return before.model_copy(
         update={"images": {**kept, **found}, "seen": seen, "listed": listed, "names": tuple(masks.numbers)}
@@ -178,11 +188,6 @@ class _Masks:
         if self._store.stat(key) is None:
             self._store.write(key, content)
         return key
-
-
-def _only_waits(answer: Answer) -> bool:
-    """Whether nobody has ever answered; when its task is removed, nobody will."""
-    return answer.state == "open" and not answer.withdrawn
 
 
 def _answer(
@@ -231,9 +236,12 @@ def _mask(task: Task, project: Project, masks: _Masks) -> dict[str, str]:
 
 
 def _counts_before(one: Answer, other: Answer) -> bool:
-    """Whether of two tasks of the same image the first counts: the labelled one, of these the one changed last."""
+    """Whether of two tasks of the same image the first counts: the labelled one, of these the one changed last.
+
+    Of equals it is the one that is there, as when the server has another address: what becomes of it is followed.
+    """
     rank = {"open": 0, "skipped": 1, "labelled": 2}
-    return (rank[one.state], one.changed) > (rank[other.state], other.changed)
+    return (rank[one.state], one.changed, one.task > 0) > (rank[other.state], other.changed, other.task > 0)
 
 
 def _is_digest(text: str) -> bool:

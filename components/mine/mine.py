@@ -44,7 +44,7 @@ class Mined:
         picks: the same with all that is known of each image.
         counts: images by what became of them: ``asked``, which are ``hardest``, ``empty`` and ``random``; the
             ``pool`` they were chosen from, its ``near_duplicates``, those ``unreadable``, hard examples that are
-            ``labelled`` already, and what is ``beyond_limit``.
+            ``labelled`` already, those ``with_people``, and what is ``beyond_limit``.
         proposals: with the masks that the list names, to be written before it.
         sections: the report.
     """
@@ -122,7 +122,7 @@ def mine(
         runtime: plug-in that runs the champion.
         prelabel_job: root of another job whose champion finds the boxes or masks that people correct; empty for this
             job's.
-        answers: of people in Label Studio: what waits for an answer there or was skipped is not asked for again.
+        answers: of people in Label Studio: what waits for an answer there or has one is not asked for again.
 
     Raises:
         InputError: no such miner or runtime, a champion is damaged, the other job has none or one that knows none of
@@ -134,7 +134,7 @@ def mine(
     state, _ = job.read()
     known = job.manifest(state, cache)
     with_people = answers.with_people() if answers else set()
-    pool = gather(job.store, known, pool_limit, with_people) if label_budget else Pool((), 0, 0)
+    pool = gather(job.store, known, pool_limit, with_people) if label_budget else Pool((), 0, 0, 0)
     folder = _fetched(job, state.champion) if state.champion and pool.candidates else None
     model = open_model(runtime, folder) if folder else None
     champion = ranker_of(model) if model else None
@@ -282,6 +282,7 @@ def _counts(pool: Pool, view: View, selection: Selection) -> dict[str, int]:
         "near_duplicates": selection.duplicates,
         "unreadable": view.unreadable,
         "labelled": pool.labelled,
+        "with_people": pool.with_people,
         "beyond_limit": pool.beyond,
     }
 
@@ -292,8 +293,8 @@ def _told(counts: Mapping[str, int], budget: int, miner: str, no_ranking: str) -
         return "label_budget=0: no images are requested"
     if not counts["pool"]:
         return (
-            f"no unlabelled images: {counts['labelled']} hard examples are already labelled, "
-            f"{counts['unreadable']} images are unreadable"
+            f"no unlabelled images: {counts['labelled']} hard examples are already labelled, {counts['with_people']} "
+            f"images are with people, {counts['unreadable']} are unreadable"
         )
     if no_ranking:
         chosen = f"drawn at random because {no_ranking}"

@@ -37,11 +37,13 @@ class Pool:
     Attributes:
         candidates: each image once, the oldest first.
         labelled: how many hard examples were left out since they have their labels.
+        with_people: how many images were left out since people have been asked for them, or have answered.
         beyond: how many older images were left out since the limit was reached.
     """
 
     candidates: tuple[Candidate, ...]
     labelled: int
+    with_people: int
     beyond: int
 
 
@@ -55,7 +57,7 @@ def gather(store: Store, known: Manifest | None, limit: int, with_people: Collec
         store: the job's root.
         known: every sample taken in so far.
         limit: how many images at most.
-        with_people: ids of images that people have been asked for and have not labelled, which are left out.
+        with_people: ids of images that people have been asked for, whether they have answered or not; left out.
 
     Raises:
         InputError: the store cannot be read.
@@ -70,7 +72,7 @@ def gather(store: Store, known: Manifest | None, limit: int, with_people: Collec
     taken = samples[-room:] if room > 0 else []
     beyond = max(0, len(waiting) - limit) + len(samples) - len(taken)
     labelled = sum(PurePosixPath(key).stem in done for key in keys)
-    return Pool((*taken, *examples.values()), labelled, beyond)
+    return Pool((*taken, *examples.values()), labelled, len(set(with_people) - done), beyond)
 
 
 def _examples(store: Store, keys: list[str], done: Container[str]) -> dict[str, Candidate]:

@@ -397,12 +397,12 @@ def test_a_project_that_is_deleted_takes_no_answer_with_it_and_what_waited_is_as
     studio.stored.clear()
     studio._numbers = 1  # numbers come again, but for that of the project
     found = answers(studio, root)
-    assert (found.labelled(), found.with_people()) == ({ids[0]}, {ids[1]})
+    assert (found.labelled(), found.with_people()) == ({ids[0]}, set(ids[:2]))
     sent = hand_over(studio, root)
     assert (sent.counts["images"], sent.counts["known"]) == (4, 2)
     found = answers(studio, root)
     assert (found.project, found.labelled()) == (max(studio.projects), {ids[0]})
-    assert found.with_people() == set(ids[1:])
+    assert found.with_people() == set(ids)
     assert list(arrive(studio, root, feed).manifest.table["id"]) == [ids[0]]
 
 
@@ -613,29 +613,66 @@ def test_a_deleted_task_or_project_takes_nothing_back(studio, root, feed):
     assert arrive(studio, root, feed).withdrawn == ()
 
 
+def list_all_again(root):
+    """Let the next fetch list all tasks, as an hour later."""
+    store = open_store(root)
+    found, etag = read_answers(store)
+    write_answers(store, found.model_copy(update={"listed": datetime.now(UTC) - timedelta(hours=2)}), etag)
+
+
 def test_waiting_tasks_that_were_removed_may_be_asked_for_again(studio, root):
     ids = request_labels(root)
     hand_over(studio, root)
     answers(studio, root)
     studio.annotate(ids[0], None)
     del studio.stored[studio.task(ids[1])["id"]]
-    store = open_store(root)
-    found, etag = read_answers(store)
-    write_answers(store, found.model_copy(update={"listed": datetime.now(UTC) - timedelta(hours=2)}), etag)
+    list_all_again(root)
     assert ids[1] not in answers(studio, root).images
 
 
-def test_what_was_skipped_or_waits_is_not_asked_for_again(studio, root):
+def test_what_was_labelled_or_skipped_or_waits_is_not_asked_for_again(studio, root):
     ids = request_labels(root)
     hand_over(studio, root, label_queue=3)
     studio.annotate(ids[0], None)
     studio.skip(ids[1])
     found = answers(studio, root)
-    assert found.with_people() == {ids[1], ids[2]}
+    assert found.with_people() == set(ids[:3])
     rows = [{"id": id_, "uri": "", "width": 1, "height": 1, "split": "", "group": id_, "source": id_, "round": 1,
              "annotations": None} for id_ in ids]  # fmt: skip
     pool = gather(open_store(root), Manifest.of(rows, CLASSES), 100, found.with_people())
-    assert {one.id for one in pool.candidates} == set(ids) - {ids[1], ids[2]}
+    assert ({one.id for one in pool.candidates}, pool.with_people) == (set(ids[3:]), 3)
+
+
+@pytest.mark.parametrize("gone", ["the task", "the project"])
+def test_an_image_whose_label_and_task_were_removed_may_be_asked_for_again(studio, root, feed, gone):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box()])
+    commit(root, arrive(studio, root, feed))
+    studio.delete_annotations(ids[0])
+    assert ids[0] in answers(studio, root).with_people()
+    if gone == "the project":
+        studio.projects.clear()
+        studio.stored.clear()
+    else:
+        del studio.stored[studio.task(ids[0])["id"]]
+        list_all_again(root)
+    assert ids[0] not in answers(studio, root).with_people()
+    assert arrive(studio, root, feed).withdrawn == (ids[0],)
+    hand_over(studio, root)
+    assert ids[0] in answers(studio, root).with_people()
+    assert arrive(studio, root, feed).withdrawn == (ids[0],)
+
+
+def test_a_server_that_gets_another_address_is_followed(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box()])
+    commit(root, arrive(studio, root, feed))
+    studio.address = studio.address.replace("127.0.0.1", "localhost")
+    assert answers(studio, root).with_people() == set(ids)
+    studio.delete_annotations(ids[0])
+    assert arrive(studio, root, feed).withdrawn == (ids[0],)
 
 
 def test_who_labelled_stays_out_unless_asked_for(studio, root):

@@ -128,7 +128,7 @@ def test_hard_examples_and_unlabelled_samples_are_ranked_together(any_root, tmp_
     assert sure not in chosen(mined)
     assert mined.counts == {
         "asked": 3, "hardest": 2, "empty": 1, "random": 0, "pool": 4, "near_duplicates": 0,
-        "unreadable": 0, "labelled": 0, "beyond_limit": 0,
+        "unreadable": 0, "labelled": 0, "with_people": 0, "beyond_limit": 0,
     }  # fmt: skip
     image = next(one for one in mined.wanted.images if one.id == unsure)
     assert (image.boxes, image.class_ids) == (((8, 8, 16, 16),), (0,))
@@ -240,7 +240,7 @@ def test_nothing_to_ask_for_is_an_empty_list_and_one_line(root, tmp_path, caplog
     mined = mine(root, label_budget=budget)
     assert chosen(mined) == []
     assert [record.message for record in caplog.records] == [
-        "no unlabelled images: 0 hard examples are already labelled, 0 images are unreadable"
+        "no unlabelled images: 0 hard examples are already labelled, 0 images are with people, 0 are unreadable"
         if budget
         else "label_budget=0: no images are requested"
     ]

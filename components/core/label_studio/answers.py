@@ -27,7 +27,7 @@ class Answer(BaseModel):
     """What became of one image.
 
     Attributes:
-        task: its number in Label Studio; 0: it was in a project that is gone.
+        task: its number in Label Studio; 0: it was in a project that is gone, or waited and is gone.
         key: of the image in the job's root.
         state: ``open``: nobody has answered; ``labelled``; ``skipped``: somebody has passed it over.
         withdrawn: it was labelled, and the label has been removed since.
@@ -85,8 +85,8 @@ class Answers(BaseModel):
         return {image for image, answer in self.images.items() if answer.state != "open"}
 
     def with_people(self) -> set[str]:
-        """The images that need not be asked for: they wait for an answer, or somebody has skipped them."""
-        return {image for image, answer in self.images.items() if answer.state != "labelled"}
+        """The images that need not be asked for: they wait for an answer, or somebody has labelled or skipped them."""
+        return {image for image, answer in self.images.items() if answer.state != "open" or answer.task}
 
 
 def read_answers(store: Store) -> tuple[Answers | None, str | None]:
