@@ -69,7 +69,7 @@ def send(
 
         from components.core.errors import InputError
         from components.core.job.label_requests import read_lists
-        from components.core.parameters import LabelStudioSettings, read
+        from components.core.parameters import LabelSettings, LabelStudioSettings, read
         from components.core.stores.open import open_store
         from components.label.send import send as send_list
 
@@ -77,7 +77,8 @@ def send(
         if not studio.label_studio_url or next(read_lists(open_store(job_root)), None) is None:
             return ""
         try:
-            return send_list(job_root, **studio.model_dump(exclude={"keep_annotators"})).uri
+            place = studio.model_dump(exclude={"keep_annotators"})
+            return send_list(job_root, classes=read(LabelSettings, settings).classes, **place).uri
         except InputError:
             logging.warning(
                 "the round before is committed all the same; the next round, or the pipeline hard-example-mining, "

@@ -744,6 +744,14 @@ def test_a_outline_among_boxes_is_no_label_and_takes_nothing_for_background(stud
     assert sorted(one.reason for one in arrived.quarantine) == [f"no box: Label Studio task {n}: {said}" for n in tasks]
 
 
+def test_a_size_that_cannot_be_keeps_no_other_answer_out(studio, root, feed):
+    ids = request_labels(root)
+    hand_over(studio, root)
+    studio.annotate(ids[0], [box() | {"original_width": -96}])
+    studio.annotate(ids[1], [box()])
+    assert set(arrive(studio, root, feed).manifest.table["id"]) == set(ids[:2])
+
+
 def test_what_is_wrong_with_a_box_names_the_task(studio, root, feed):
     ids = request_labels(root)
     hand_over(studio, root)
@@ -938,6 +946,13 @@ def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path
     step(collect, tmp_path, kinds, feed, root, settings=settings)
     assert set(Manifest.read(tmp_path / "manifest").labelled().table["id"]) == set(ids[:5])
     assert "Proposed boxes and what people made of them" in (tmp_path / "report").read_text()
+
+
+def test_a_round_offers_the_classes_that_its_champion_does_not_know_yet(studio, root):
+    request_labels(root)
+    send_step.python_func(root, {"classes": "hat,vest", "label_studio_url": studio.address})
+    place = Place.of(studio.address, "", open_store(root).uri)
+    assert find_project(LabelStudio.from_environment(studio.address), place).labels == (*CLASSES, "vest")
 
 
 def test_removed_labels_reach_the_round_however_many_they_are(studio, root, feed, tmp_path):

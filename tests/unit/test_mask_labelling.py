@@ -326,6 +326,7 @@ def test_classes_keep_the_numbers_that_they_have_in_the_job(studio, root, feed):
         ([brushed("car", np.zeros((HEIGHT, WIDTH), bool))], "empty mask: .*: no pixel is marked"),
         ([brushed("car", np.ones((4, 4), bool))], "mask unreadable: brush of car: 64 values instead of"),
         ([result("brushlabels", {"format": "rle", "rle": [1, 300], "brushlabels": ["car"]})], "annotation unreadable"),
+        ([result("brushlabels", {"format": "rle", "rle": 1000, "brushlabels": ["car"]})], "annotation unreadable"),
         ([result("brushlabels", {"format": "png", "rle": [1], "brushlabels": ["car"]})], "annotation unreadable"),
         ([polygon("car", (1, 1), (5, 5))], "annotation unreadable: .*: not a polygon in percent with one label"),
         ([polygon("car", (1, 1), (5, 5), (float("nan"), 2))], "NaN or infinite"),

@@ -246,7 +246,7 @@ def _size(where: str, result: dict[str, Any]) -> tuple[int, int] | None:
         size = int(result.get("original_width") or 0), int(result.get("original_height") or 0)
     except (TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"annotation unreadable: {where}: the size of the image is no number") from error
-    return size if all(size) else None
+    return size if min(size) > 0 else None
 
 
 def _box(where: str, name: str, value: dict[str, Any], _: dict[str, Any]) -> Label:
@@ -263,7 +263,7 @@ def _brush(where: str, name: str, value: dict[str, Any], result: dict[str, Any])
     size = _size(where, result)
     if value.get("format") != "rle" or size is None or size[0] * size[1] > MAX_PIXELS:
         raise ValueError("not in Label Studio's run-length code")
-    return Region(name, _is_drawn(result), code=bytes(value["rle"]))
+    return Region(name, _is_drawn(result), code=bytes(list(value["rle"])))  # of a number it would be so many zeros
 
 
 def _polygon(where: str, name: str, value: dict[str, Any], result: dict[str, Any]) -> Region:
