@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from components.core.cache import MAX_BLOB_BYTES
 from components.core.detections import Detections
@@ -28,6 +30,7 @@ from components.core.stores.transfer import os_errors
 from components.mine.pool import Candidate
 from components.mine.ranker import Ranker, ranker_of
 
+_MAX_PIXELS = 100_000_000  # as of the images that come in with a label; a larger one might fill the memory
 _READERS = 8
 _AHEAD = 4 * _READERS  # images that are decoded before the model gets to them
 
@@ -137,11 +140,22 @@ def read_candidate(
     except TooLargeError as error:
         log.warning("skipped: %s", error)
         return None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    image = _decoded(data)
     if image is None:
-        log.warning("skipped %s: damaged or not an image", candidate.uri)
+        log.warning("skipped %s: damaged, too large or not an image", candidate.uri)
+    return image
+
+
+def _decoded(data: bytes) -> ImageArray | None:
+    """The image of a file; None where it is damaged, too large, or none."""
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            if header.width * header.height > _MAX_PIXELS:
+                return None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except Exception:  # a decoder may raise anything at all on a hostile file
         return None
-    return np.asarray(image, dtype=np.uint8)
+    return None if image is None else np.asarray(image, dtype=np.uint8)
 
 
 def read_images(candidates: Sequence[Candidate], cache_folder: Path) -> Iterator[tuple[Candidate, ImageArray | None]]:

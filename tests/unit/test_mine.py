@@ -1,6 +1,8 @@
 import hashlib
 import json
 import logging
+import struct
+import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,7 @@ from components.core.tasks.base import tasks
 from components.core.tasks.detection import Detection
 from components.mine import score_pool as look
 from components.mine.component import mine as component
+from components.mine.label_feedback import label_feedback
 from components.mine.mine import make_rule, mine
 from tests.classification import ScoresHead
 from tests.hard_examples import example
@@ -159,6 +162,27 @@ def test_the_list_lies_in_the_job_and_its_images_can_be_fetched(any_root, tmp_pa
     assert [file.stat().st_size > 0 for file in cache.fetch_blobs(manifest, tmp_path / "fetched")] == [True, True]
 
 
+def test_what_earlier_lists_of_a_round_asked_for_is_remembered(any_root, tmp_path):
+    job = Job.open(any_root)
+    ids = [hard(job, number) for number in range(4)]
+    commit(job, tmp_path)
+    first = mine(any_root, label_budget=3, random_fraction=0, empty_fraction=0).wanted
+    by_id = {image.id: image for image in first.images}
+    write_list(job.store, first)
+    for kept in (1, 1, 0):  # the second asks for nothing else, and the last one has the middle image again
+        images = first.images[kept : kept + 1]
+        write_list(job.store, first.model_copy(update={"images": images}))
+    lists = list(read_lists(job.store))
+    assert lists[-1].images == first.images[:1]
+    assert [[image.id for image in one.images] for one in lists[:-1]] == [
+        [first.images[0].id, first.images[2].id],
+        [first.images[1].id],
+    ]
+    rows = [sample(job, number, labelled=id_ in by_id) for number, id_ in enumerate(ids)]
+    (tally,) = label_feedback(lists, Manifest.of(rows, ("red", "blue")))
+    assert (tally.asked, tally.labelled) == (3, 3)
+
+
 def test_of_the_empty_images_those_with_faint_boxes_go_first(root, tmp_path):
     job = Job.open(root)
     for number in range(20):
@@ -226,8 +250,23 @@ def test_images_that_cannot_be_read_are_passed_over_and_counted(any_root, tmp_pa
     assert chosen(mined) == [good]
     assert mined.counts["unreadable"] == 3
     lines = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert sum("damaged or not an image" in line for line in lines) == 2
+    assert sum("damaged, too large or not an image" in line for line in lines) == 2
     assert sum(f"{image_key(missing)}: not found" in line for line in lines) == 1
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(40_000, 40_000), (12_000, 12_000)])
+def test_an_image_that_would_fill_the_memory_is_passed_over(root, tmp_path, size):
+    job = Job.open(root)
+    good = hard(job, 1)
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((size[0] // 8 + 1) * size[1]))
+    chunks = [header, b"IDAT" + rows, b"IEND"]
+    parts = [struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks]
+    hard(job, 2, data=b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    commit(job, tmp_path)
+    mined = mine(root)
+    assert (chosen(mined), mined.counts["unreadable"]) == ([good], 1)
 
 
 @pytest.mark.parametrize("budget", [0, 5])

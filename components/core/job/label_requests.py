@@ -1,14 +1,17 @@
 """What people are asked to label next: one short list for each round, in the job's root.
 
 ``to-label/r0003.json`` names the images that were asked for after round 3, the most wanted first, with the boxes or the
-mask that a model found, so that they need only be corrected. Masks lie beside the lists, each under the SHA-256 of its
-file, ``to-label/masks/<digest>.png``. Whoever labels them brings the images and their labels into the
-job's feed. An image is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
+mask that a model found, so that they need only be corrected. Where several lists follow one round, it is the last; what
+only an earlier one asked for stays in ``to-label/r0003-20261128T080000.000000Z.json``, by the time at which it was
+replaced, so that its labels still say how good the ranking and the proposals were. Masks lie beside the lists, each
+under the SHA-256 of its file, ``to-label/masks/<digest>.png``. Whoever labels them brings the images and their labels
+into the job's feed. An image is known by the SHA-256 of its bytes, so its file may be renamed but not written anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -162,14 +165,34 @@ def list_key(round_number: int) -> str:
 
 
 def write_list(store: Store, wanted: LabelRequests) -> str:
-    """Put a list into the job's root, in place of an earlier one of the same round; returns its address."""
+    """Put a list into the job's root as the last one of its round; returns its address.
+
+    What an earlier one of the round asked for, and this one does not, is kept in a list of its own.
+    """
     key = list_key(wanted.round)
+    found = store.read_versioned(key)
+    if found is not None:
+        _keep_rest(store, found[0], wanted)
     store.write(key, wanted.model_dump_json(indent=1).encode())
     return store.uri_of(key)
 
 
+def _keep_rest(store: Store, earlier: bytes, wanted: LabelRequests) -> None:
+    """Keep what an earlier list of the same round asked for and a new one does not."""
+    try:
+        before = LabelRequests.model_validate_json(earlier)
+    except ValidationError:
+        return
+    asked = {image.id for image in wanted.images}
+    rest = tuple(image for image in before.images if image.id not in asked)
+    if rest:
+        content = before.model_copy(update={"images": rest}).model_dump_json(indent=1)
+        stem = list_key(wanted.round).removesuffix(".json")  # with a "-" behind it, it sorts before the round's last
+        store.write(f"{stem}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}.json", content.encode())
+
+
 def read_lists(store: Store) -> Iterator[LabelRequests]:
-    """The lists in a job's root, the oldest round first.
+    """The lists in a job's root, the oldest round first, and of each round the last list last.
 
     Raises:
         InputError: one of them is not such a list.
