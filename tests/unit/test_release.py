@@ -277,6 +277,13 @@ def test_a_worker_is_told_which_members_there_are(job, end_round):
         JobPointer(job.store, "n1").read()
 
 
+def test_what_needs_one_model_is_told_which_members_there_are(job, end_round, tmp_path):
+    version = end_round(1, little="l1", big="b1").version
+    said = f"version {version} is a release of several models .big, little., but one model is needed here"
+    with pytest.raises(InputError, match=said):
+        job.fetch_bundle(version, tmp_path / "fetched")
+
+
 def test_a_description_of_a_release_is_read_back_and_equal_ones_have_equal_digests():
     members = {"b": Member(version="v2", sha256="1" * 64), "a": Member(version="v1", sha256="0" * 64)}
     release = Release(members=members, routing={"y": 1, "x": [1, {"z": None}]})

@@ -96,11 +96,15 @@ class Registry:
 
         Raises:
             NotFoundError: there is no such bundle; the message names the versions there are.
-            InputError: it is not the one that the job committed.
+            InputError: it is not the one that the job committed, or a release of several models.
         """
         names = self._names(version)
         if DESCRIPTION not in names:
-            raise self.no_version(version)
+            members = self._release(version, sha256, names).members
+            raise InputError(
+                f"{self.store.uri}: version {version} is a release of several models ({', '.join(members)}), but one "
+                "model is needed here"
+            )
         data = self._read(version, DESCRIPTION, sha256)
         for name in Bundle.parse(data, self.store.uri_of(f"{FOLDER}{version}/{DESCRIPTION}")).files:
             self.store.download(f"{FOLDER}{version}/{name}", folder / name)
