@@ -20,7 +20,7 @@ from PIL import Image
 from components.core.cache import MAX_BLOB_BYTES
 from components.core.detections import Detections
 from components.core.duplicates import fingerprint
-from components.core.errors import NotFoundError, TooLargeError
+from components.core.errors import InputError, NotFoundError, TooLargeError
 from components.core.miners.base import Frame, Judgement, Miner
 from components.core.progress import Progress
 from components.core.runtimes.base import Model
@@ -112,6 +112,8 @@ def _score(candidate: Candidate, image: ImageArray, ranker: Ranker | None, miner
         found, judgement = Detections.none(), miner.judge(Frame(Detections.none(), image, candidate.id))
     else:
         found, judgement = ranker.judge(image, candidate.id, miner, min_score)
+    if not 0 <= judgement.score <= 1:
+        raise InputError(f"miner {miner.name!r} gave {candidate.uri} the score {judgement.score}: return 0 to 1")
     height, width = image.shape[:2]
     has_mask = ranker is not None and ranker.labels == "masks"
     return Inference(candidate, width, height, found, judgement, fingerprint(image), has_mask)

@@ -25,7 +25,7 @@ from components.core.job.job import Job
 from components.core.job.label_requests import list_key, read_lists, write_list
 from components.core.job.state import Change
 from components.core.manifest import Manifest
-from components.core.miners.base import Frame
+from components.core.miners.base import Frame, Judgement
 from components.core.parameters import MineSettings, problems
 from components.core.reports.page import write_page
 from components.core.runtimes.base import decoders
@@ -36,6 +36,8 @@ from components.mine import score_pool as look
 from components.mine.component import mine as component
 from components.mine.label_feedback import label_feedback
 from components.mine.mine import make_rule, mine
+from components.mine.pool import gather
+from components.mine.score_pool import score_pool
 from tests.classification import ScoresHead
 from tests.hard_examples import example
 from tests.models import BUNDLE, colour_model, model, port, write_bundle
@@ -474,6 +476,21 @@ def test_the_boxes_to_correct_are_those_of_the_deployed_model_whatever_the_miner
     for min_score in (0.05, 0.5, 0.9):
         (image,) = mine(root, min_score=min_score).wanted.images
         assert sorted(image.boxes) == [(8, 8, 16, 16), (32, 8, 40, 16)], min_score
+
+
+@pytest.mark.parametrize("score", [3.0, float("nan")])
+def test_a_miner_whose_scores_cannot_be_ranked_is_named(root, tmp_path, score):
+    class Own:
+        name = "own"
+
+        def judge(self, frame):
+            return Judgement(True, score, "as it likes")
+
+    job = Job.open(root)
+    hard(job, 1)
+    (candidate,) = gather(job.store, None, 10).candidates
+    with pytest.raises(InputError, match=f"miner 'own' gave .*png the score {score}: return 0 to 1"):
+        score_pool([candidate], None, Own(), 0.05, tmp_path / "cache")
 
 
 def test_a_pool_is_ranked_by_images_with_boxes_unless_told_otherwise():
