@@ -255,6 +255,11 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def has_clutter(key: str) -> bool:
+    """Whether a part of an object's name is clutter."""
+    return any(is_clutter(part) for part in key.split("/") if part not in (".", ".."))
+
+
 def few(names: Iterable[str], most: int = 5) -> str:
     """The first few of many names, for a message."""
     listed = list(names)

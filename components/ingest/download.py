@@ -12,7 +12,7 @@ from pathlib import Path
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, Store, open_store, shown
 from components.ingest.archive import Limits, Meter, is_plain, unpack
-from components.ingest.dataset import Folder
+from components.ingest.dataset import Folder, has_clutter
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +89,12 @@ def _bring_s3(url: str, data_path: str, folder: Path, limits: Limits) -> tuple[s
 
 
 def _bring_prefix(store: Store, folder: Path, meter: Meter) -> tuple[str, ...]:
-    """Bring all objects; return the names of those that no file can have."""
+    """Bring all objects but clutter; return the names of those that no file can have."""
     keys: list[str] = []
     unusable: list[str] = []
     for found in store.list():
+        if has_clutter(found.key):
+            continue
         meter.add_file()
         meter.add_bytes(found.size)
         (keys if is_plain(found.key) else unusable).append(found.key)

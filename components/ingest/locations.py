@@ -16,7 +16,7 @@ from typing_extensions import override
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, ObjectInfo, Store, open_store
 from components.ingest.archive import checked_name
-from components.ingest.dataset import is_clutter
+from components.ingest.dataset import has_clutter, is_clutter
 from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, local_path, only_index
 from components.ingest.fingerprints import Hashes, hash_of, hashes_of
 from components.ingest.pairs import IMAGE_FOLDERS, LABEL_FOLDERS
@@ -207,7 +207,7 @@ class BucketLocation(FeedLocation):
             names: list[str] = []
             versions: list[str] = []
             for found in self._store.list(branch, start_after=start_after):
-                if any(is_clutter(part) for part in found.key.split("/") if part not in (".", "..")):
+                if has_clutter(found.key):
                     continue
                 names.append(found.key)
                 versions.append(_version_text(found))

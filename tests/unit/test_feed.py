@@ -28,6 +28,7 @@ from components.core.masks import VOID, read_mask
 from components.core.stores.open import open_store
 from components.ingest import feed as feed_module
 from components.ingest.feed import FEW_BAD, take_new
+from components.ingest.ingest import ingest
 from components.ingest.locations import branch_of, latest
 from components.ingest.poll_memory import MEMORY
 from components.prepare.splits import assign
@@ -689,6 +690,14 @@ def test_an_object_whose_name_no_file_can_have_is_listed_and_stops_nothing(s3, j
     }
     again = take_new(url, str(job), data_format="yolo")
     assert (again.counts["found"], again.quarantine) == (0, []), "they are told once"
+
+
+def test_locks_and_other_clutter_that_came_along_into_a_bucket_are_no_part_of_a_data_set(s3, job):
+    url = f"{s3}/copied"
+    upload(url, {**pair(0), **pair(1)})
+    put_object(url, "images/.edge-lock", b"")
+    put_object(url, ".git/config", b"[core]")
+    assert names(ingest(url, str(job), max_files=4)) == names(take_new(url, str(job))) == ["000.jpg", "001.jpg"]
 
 
 def test_late_and_changed_keys_are_found_by_the_full_listing(s3, job):
