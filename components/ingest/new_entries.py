@@ -72,8 +72,9 @@ class NewEntries:
     complete: bool = True
 
     def mark(self, record: Record, *more: object) -> int:
-        """A hash that stands for a record in the state in which it is."""
-        return hash_of(repr((record.source, record.sample or self.stamps.get(record.source, 0), *more)))
+        """A hash that stands for a record in the state in which it is; those of another feed have others."""
+        state = record.sample or (self.seen.notes.reading, self.stamps.get(record.source, 0))
+        return hash_of(repr((record.source, state, *more)))
 
     def name(self, record: Record) -> str:
         """The file of a record's image, as a path inside the feed."""

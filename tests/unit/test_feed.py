@@ -509,6 +509,18 @@ def test_a_list_of_images_that_gets_labels(feed, job):
     assert (arrivals.counts["newly_labelled"], arrivals.counts["negatives"]) == (2, 1)
 
 
+def test_images_of_another_feed_are_not_taken_for_those_of_the_same_name(tmp_path, job):
+    gates = [tmp_path / "gate-1", tmp_path / "gate-2"]
+    for place, gate in enumerate(gates):
+        put(gate, "0.jpg", jpeg(place))
+        lines(gate, "0.jpg", "1.jpg")  # of which one is not there
+    first = take_and_commit(gates[0] / "index.txt", job)
+    second = take_new(str(gates[1] / "index.txt"), str(job))
+    assert (names(first), names(second)) == (["0.jpg"], ["0.jpg"])
+    assert first.manifest.table["id"][0] != second.manifest.table["id"][0]
+    assert second.counts["quarantined_before"] == 0 and second.quarantine_uri
+
+
 def test_lines_one_per_poll(feed, job, tmp_path):
     texts = index_of(feed, 30)
     for count in range(1, 31):
