@@ -116,7 +116,7 @@ class Classes:
             absent = self._renamed.keys() - self._met.keys() - set(self._declared or ())
             if absent:
                 logger.warning("classes contains %s, which the data set does not have", ", ".join(sorted(absent)))
-        return self._order(found)
+        return self.order(found)
 
     def values(self, named: Mapping[int, str], known: Iterable[str] = ()) -> Values:
         """What the values of masks mean. Ignored classes become void; what a mask holds of unknown ones makes it bad.
@@ -137,7 +137,7 @@ class Classes:
             named = dict(enumerate(self._renamed))
             self._declared = tuple(self._renamed)
         named = {value: composed(name) for value, name in named.items()}
-        order = list(dict.fromkeys((*known, *self._order(()))))
+        order = list(dict.fromkeys((*known, *self.order(()))))
         if len(order) > VOID:
             raise InputError(f"{len(order)} classes: a mask has numbers for {VOID}")
         places = {VOID: VOID}
@@ -150,7 +150,8 @@ class Classes:
                 places[value] = VOID
         return Values(named, places)
 
-    def _order(self, found: Iterable[str]) -> tuple[str, ...]:
+    def order(self, found: Iterable[str]) -> tuple[str, ...]:
+        """What :meth:`names` gives, without a word about names that the data set does not have."""
         if self._renamed:
             return tuple(dict.fromkeys(self._renamed.values()))
         if self._declared is not None:

@@ -166,7 +166,7 @@ def take_new(
         records = [wanted.apply(_unlabelled(record)) for record in entries.records]
         known_classes = () if entries.values is None else Known.of(store, state, cache, []).classes
         values = None if entries.values is None else wanted.values(entries.values, known_classes)
-        declared = () if values is None else entries.classes or ()
+        declared = () if values is None else wanted.order(())
         news = news_of(answers, store, state, cache, parse_classes(classes).values(), declared, wanted.ignores)
         outcomes = _outcomes(entries, records, store, values, news)
         cursor = entries.seen.extended(store, *entries.remembered(outcomes))

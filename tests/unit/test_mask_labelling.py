@@ -30,6 +30,7 @@ from components.label.label import label
 from components.label.send import check_predictions, send
 from components.mine.label_feedback import label_feedback, worth_of_mining
 from components.mine.report import worth_in_words
+from tests.images import jpeg
 from tests.unit.test_label import asked
 
 CLASSES = ("road", "car", "sky")
@@ -317,6 +318,31 @@ def test_classes_keep_the_numbers_that_they_have_in_the_job(studio, root, feed):
     assert set(np.unique(mask_of(void))) == {0, 1, VOID}
     other = arrive(studio, root, feed, classes="sky,road")
     assert [entry.reason.partition(" (")[0] for entry in other.quarantine] == ["unknown class: car"]
+
+
+@pytest.mark.parametrize(
+    ("options", "classes", "numbers"),
+    [
+        ({"ignore_classes": "pole"}, ("sign", "road", "car", "sky"), {0, 1, VOID}),
+        ({"classes": "sign:board,road", "ignore_classes": "*"}, ("board", "road"), {0, 1, VOID}),
+    ],
+)
+def test_masks_of_the_feed_and_of_people_have_the_same_numbers(studio, root, feed, options, classes, numbers):
+    (id_,) = request_masks(root, [street()])
+    hand_over(studio, root)
+    studio.annotate(id_, None)
+    for folder in ("images", "masks"):
+        (Path(feed) / folder).mkdir()
+    (Path(feed) / "classes.txt").write_text("sign\npole\nroad\n")
+    (Path(feed) / "images" / "1.jpg").write_bytes(jpeg(np.full((HEIGHT, WIDTH, 3), 90, np.uint8)))
+    columns = np.arange(WIDTH) // (WIDTH // 3)  # a sign, a pole and a road
+    (Path(feed) / "masks" / "1.png").write_bytes(encode_mask(np.tile(columns.astype(np.uint8), (HEIGHT, 1))))
+    arrived = arrive(studio, root, feed, **options)
+    assert arrived.manifest.classes == classes
+    found = {row["source"]: mask_of(row) for row in arrived.manifest.rows()}
+    ours = found.pop("images/1.jpg")
+    (theirs,) = found.values()
+    assert set(np.unique(ours)) == numbers and ours[0, -1] == theirs[-1, 0] == classes.index("road")
 
 
 @pytest.mark.parametrize(
