@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.bundle import sha256_of
 from components.core.documents import read_json
-from components.core.errors import InputError, NotFoundError, one_line
+from components.core.errors import InputError, NotFoundError, OutOfReachError, one_line
 from components.core.estimators.base import Epoch
 from components.core.release import Digest
 from components.core.stores.open import Store
@@ -80,7 +80,11 @@ class Checkpoints:
         self._kept = set(digests.values())
 
     def restore(self, folder: Path) -> Checkpoint | None:
-        """Fetch the latest checkpoint into a folder; None when there is none that can be trusted."""
+        """Fetch the latest checkpoint into a folder; None when there is none that can be trusted.
+
+        Raises:
+            InputError: it cannot be fetched now, for want of the store or of space; it is not to be trained over.
+        """
         key = f"{self._prefix}/checkpoint.json"
         try:
             text = self._store.read(key)
@@ -91,6 +95,8 @@ class Checkpoints:
             for name, digest in (("last", record.last), ("best", record.best)):
                 self._store.download(self._weights(digest), folder / f"{name}.pt", sha256=digest)
         except (InputError, ValidationError) as error:
+            if isinstance(error, OutOfReachError) or isinstance(error.__cause__, OSError):
+                raise
             wrong = f"{self._store.uri_of(key)}: {one_line(error)}" if isinstance(error, ValidationError) else error
             logger.warning("cannot use the checkpoint of an earlier run, starting from epoch 1: %s", wrong)
             return None

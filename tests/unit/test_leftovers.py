@@ -1,5 +1,6 @@
 """What runs that were killed leave behind is bounded, and what is damaged by hand is named."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from components.core.cache import fetch_blobs, own_folder, version_folder
-from components.core.errors import InputError, LostRaceError
+from components.core.errors import InputError, LostRaceError, OutOfReachError
+from components.core.estimators.base import Epoch
 from components.core.job.job import Job
 from components.core.job.state import State
 from components.core.manifest import Manifest
@@ -102,6 +104,23 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_from_scratch(job, tmp
     assert Checkpoints(job.store, "r0001-aa").restore(tmp_path) is None
     assert "checkpoints/r0001-aa/checkpoint.json" in caplog.text
     assert "starting from epoch 1" in caplog.text
+
+
+@pytest.mark.parametrize("error", [OutOfReachError("the store cannot be reached"), OSError(errno.ENOSPC, "full")])
+def test_a_checkpoint_that_cannot_be_fetched_now_is_not_trained_over(job, tmp_path, monkeypatch, error):
+    weights = tmp_path / "epoch.pt"
+    weights.write_bytes(b"95 epochs")
+    Checkpoints(job.store, "r0001-aa").save(Epoch(95, {}, weights, weights, False), [{"epoch": 95.0}])
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as change:
+        change.setattr("components.core.stores.files.copy", fails)
+        with pytest.raises(InputError, match="cannot be reached|no space left"):
+            Checkpoints(job.store, "r0001-aa").restore(tmp_path / "again")
+    found = Checkpoints(job.store, "r0001-aa").restore(tmp_path / "again")
+    assert found is not None and found.last.read_bytes() == b"95 epochs"
 
 
 def test_a_blob_that_was_changed_on_this_disk_is_not_trained_on(tmp_path):
