@@ -251,7 +251,9 @@ def _tar_members(path: Path, compression: bytes, meter: Meter) -> Iterator[Membe
                     raise _no_file(meter.shown, member.name)
                 content = archive.extractfile(member) if member.isreg() else None
                 if content is not None:
-                    yield member.name, _pieces(content), member.name.isprintable()
+                    # The holes of a sparse file are in no byte of the stream.
+                    pieces = _metered_pieces(content, meter) if member.issparse() else _pieces(content)
+                    yield member.name, pieces, member.name.isprintable()
                 archive.members.clear()  # type: ignore[attr-defined] # tarfile remembers each member; a million of them is a gigabyte
         if source.last.strip(b"\0") or len(source.last) < tarfile.BLOCKSIZE:
             raise tarfile.ReadError("the end mark is missing")  # tarfile takes a bad header for the end

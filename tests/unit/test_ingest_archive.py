@@ -2,6 +2,7 @@
 
 import io
 import stat
+import subprocess
 import tarfile
 import zipfile
 
@@ -135,6 +136,17 @@ def test_a_bomb_is_stopped_by_its_ratio(tmp_path, target, make, options):
 def test_too_many_bytes_are_refused(tmp_path, target, make):
     with pytest.raises(InputError, match="more than 0.001 GB: raise max_unpacked_gb"):
         unpacked(make(tmp_path / "x", {"a": NOISE, "b": bytes(1_000_000)}), target, Limits(10, 0.001, 1000))
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+@pytest.mark.parametrize("limits", [Limits(10, 0.001, 1e6), Limits(10, 1, 100)])
+def test_the_holes_of_a_sparse_file_count(tmp_path, target, form, limits):
+    with (tmp_path / "hole.jpg").open("wb") as file:
+        file.truncate(3_000_000)
+    subprocess.run(["tar", "--sparse", f"--format={form}", "-cf", "a.tar", "hole.jpg"], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").stat().st_size < 20_000
+    with pytest.raises(InputError, match="unpacks to more than"):
+        unpacked(tmp_path / "a.tar", target, limits)
 
 
 def test_a_tar_header_that_claims_gigabytes_is_not_read_into_memory(tmp_path, target):
