@@ -57,6 +57,10 @@ class Prepared:
         Raises:
             InputError: a split is empty.
         """
+        if self.counts["unlabelled"] == len(self.manifest):
+            raise InputError(
+                f"none of the {len(self.manifest)} images has a label: give a data set with labels, or label them first"
+            )
         empty = [split for split in SPLITS if not self.counts[split]]
         if empty:
             labelled = self.manifest.labelled().table
@@ -122,7 +126,7 @@ def prepare(
 def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     """What the report shows of the data: counts, class balance, box sizes, and some labelled images.
 
-    Where there are masks and no boxes, nothing is said of boxes.
+    Where there are masks and no boxes, or no classes, nothing is said of boxes.
     """
     manifest = prepared.manifest
     rows = [
@@ -132,7 +136,7 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
     body = reports.facts(prepared.counts)
     for warning in prepared.warnings:
         body += reports.note(warning, "warn")
-    if not has_only_masks(manifest):
+    if manifest.classes and not has_only_masks(manifest):
         body += reports.table(["class", *(f"{split} boxes" for split in SPLITS), "total"], rows)
         body += reports.figure(
             _box_sizes(manifest), "Box sizes; dashed lines: COCO's limits of small, medium and large."
@@ -141,10 +145,12 @@ def sections(prepared: Prepared, cache_folder: Path) -> list[reports.Section]:
 
 
 def _regroup(table: pl.DataFrame, group_pattern: str) -> pl.DataFrame:
-    if parse_group_pattern(group_pattern) is None:
+    """The samples with the groups that a pattern finds, by Python's rules: those of Polars lack some of its forms."""
+    pattern = parse_group_pattern(group_pattern)
+    if pattern is None:
         return table
-    match = pl.col("source").str.extract(group_pattern, 1)
-    return table.with_columns(pl.coalesce(match, pl.col("group")).alias("group"))
+    found = [match[1] if (match := pattern.search(source)) else None for source in table["source"]]
+    return table.with_columns(pl.coalesce(pl.Series(found, dtype=pl.String), pl.col("group")).alias("group"))
 
 
 def _shares(counts: dict[str, int]) -> str:

@@ -57,6 +57,12 @@ def test_a_group_is_never_divided():
     assert all(len(found) == 1 for found in by_group.values())
 
 
+def test_a_group_pattern_is_read_as_python_reads_it():
+    samples = Manifest.of([sample(n, source=f"site-{n % 40}/frame{n}.jpg") for n in range(200)], CLASSES)
+    prepared = prepare(samples, group_pattern=r"(?<=site-)(\d+)(?=/)\S*\Z").manifest
+    assert set(prepared.table["group"]) == {str(n) for n in range(40)}
+
+
 def test_the_data_sets_own_splits_can_be_kept():
     own = ["train", "val", "test", ""]
     samples = Manifest.of([sample(n, split=own[n % 4]) for n in range(400)], CLASSES)
@@ -87,6 +93,13 @@ def test_negatives_stay_and_the_unlabelled_get_no_split():
 def test_too_few_samples_are_an_error_that_says_so():
     with pytest.raises(InputError, match=r"no samples for .*: 2 labelled samples in 2 groups"):
         prepare(Manifest.of([sample(n) for n in range(2)], CLASSES)).check()
+
+
+def test_images_without_any_label_are_an_error_that_says_so(tmp_path):
+    prepared = prepare(Manifest.of([sample(n, boxes=None) for n in range(10)], ()))
+    assert [section.title for section in sections(prepared, tmp_path)] == ["Data", "Labelled images"]
+    with pytest.raises(InputError, match="none of the 10 images has a label"):
+        prepared.check()
 
 
 def test_a_class_that_is_rare_or_missing_is_warned_of():
