@@ -160,6 +160,11 @@ def test_a_router_of_one_task_or_none_has_nothing_to_choose():
     assert router.allocate(given, [None] * 20, router.fit(given, [None] * 20)) == [None] * 20
 
 
+def test_without_tasks_the_nearest_of_none_is_the_shared_model():
+    nearest, features = make(unseen_allocations, "nearest", {}), np.zeros((2, 3))
+    assert nearest.allocate(features, nearest.fit(features, [None] * 2)) == [None] * 2
+
+
 def test_the_covariance_of_few_samples_is_shrunk_and_that_of_many_is_not():
     rng = np.random.default_rng(0)
     true = np.array([[2.0, 0.5], [0.5, 1.0]])
@@ -244,6 +249,7 @@ def test_a_threshold_is_the_rank_that_the_fraction_asks_for():
         (task_definitions, "ByWeather", {}, "unknown task definition 'ByWeather': choose from TaskDefinitionByCluster"),
         (task_definitions, "TaskDefinitionByDataAttr", {"attribute": "x"}, "its parameters are column, pattern"),
         (task_definitions, "TaskDefinitionByDataAttr", {"pattern": "day|night"}, "exactly one group"),
+        (task_definitions, "TaskDefinitionByDataAttr", {"pattern": "(day|night"}, "not a regular expression"),
         (task_definitions, "TaskDefinitionByDataAttr", {"column": "weather"}, "'source' or 'group'"),
         (task_updates, "always", {}, "unknown task update 'always': choose from finetune, gain, "),
         (task_relations, "transfer", {"min_gain": 2}, "its parameters are min_gain"),

@@ -27,7 +27,10 @@ def task_name(*values: object) -> str:
 
 
 def _groups(pattern: str) -> str:
-    compiled = re.compile(pattern)
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression: {error}") from error
     if compiled.groups != max(len(compiled.groupindex), 1):
         raise ValueError("must have exactly one group, in parentheses, or named groups alone, (?P<name>...)")
     return pattern

@@ -42,6 +42,8 @@ class ToNearest(UnseenAllocation):
     def allocate(self, features: Floats, state: State) -> list[Task]:
         """See the base class."""
         names = list(state["centres"])
+        if not names:
+            return [None] * len(features)
         nearest = distances(features, np.array(list(state["centres"].values()))).argmin(axis=1)
         return [names[one] for one in nearest]
 
