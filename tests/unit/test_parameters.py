@@ -54,6 +54,10 @@ def test_a_wrong_value_is_reported_by_name(name, value, words):
     assert words in problem
 
 
+def test_a_checksum_may_be_in_capital_letters():
+    assert not parameters.problems({**GOOD, "base_model": f"https://example.com/a.pt#sha256={'AB' * 32}"}, PHASES)
+
+
 def test_names_of_the_old_pipelines_lead_to_ours():
     assert "did you mean confidence_threshold?" in parameters.problems({**GOOD, "obj_threshold": 0.3}, PHASES)[0]
     assert "did you mean data_path?" in parameters.problems({**GOOD, "datapath": "x"}, PHASES)[0]

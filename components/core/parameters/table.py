@@ -108,7 +108,7 @@ def _matching(pattern: str, what: str) -> AfterValidator:
 
 
 def _model_reference(text: str) -> str:
-    if re.match(r"^(https?|s3)://", text) and not re.search(r"#sha256=[0-9a-f]{64}$", text):
+    if re.match(r"^(https?|s3)://", text) and not re.search(r"#sha256=[0-9a-fA-F]{64}$", text):
         raise ValueError("a remote model needs a checksum: append #sha256=<64 hex digits>")
     return text
 
