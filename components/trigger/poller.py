@@ -152,8 +152,9 @@ class Poller:
             words += ["--function_to_execute", "trigger", "--executor_input", _executor_input(self.order, scratch)]
             environment = os.environ | {"_KFP_RUNTIME": "true"}
             with subprocess.Popen(
-                words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            ) as self._look:
+                words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                encoding="utf-8", errors="replace",  # names of files may be anything
+            ) as self._look:  # fmt: skip
                 timer = threading.Timer(LOOK_SECONDS, self._look.kill)
                 timer.start()
                 last = ""

@@ -116,6 +116,17 @@ def test_an_idle_look_asks_kubeflow_for_its_runs_and_nothing_else(api, order):
     assert api.requests == ["GET /apis/v2beta1/runs"]
 
 
+def test_a_look_may_say_what_is_no_utf_8(order, caplog):
+    caplog.set_level(logging.INFO)
+    (order / "trigger.py").write_text(
+        "import os\nfrom kfp import dsl\n\n"
+        "def trigger(feed_url: str, job_root: str, settings: dict, report: dsl.Output[dsl.HTML]) -> str:\n"
+        "    os.write(1, b'trigger | skipped caf\\xe9.jpg\\n')\n    return 'WAIT'\n"
+    )
+    assert Poller(order).look() == "WAIT"
+    assert "skipped caf\ufffd.jpg" in caplog.text
+
+
 def test_a_look_that_fails_is_told_and_the_next_one_goes_on(api, order, tmp_path, caplog):
     poller = Poller(order)
     found = Order.model_validate_json((order / "poller.json").read_bytes())
