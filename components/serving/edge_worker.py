@@ -215,6 +215,13 @@ def main(
             raise InputError("no model to run: give --job-root, or --bundle with the folder of a model")
         if privacy_parameter and not privacy:
             raise InputError("--privacy-parameter is given, but no --privacy: without a filter images stay as they are")
+        for_a_cloud = {
+            "--keep-miner": keep_miner, "--send": send is not Send.FULL, "--cloud-bandwidth": cloud_bandwidth,
+            "--unchanged-bits": unchanged_bits >= 0, "--resubmit": resubmit, "--cloud-ca": cloud_ca,
+            "--cloud-cert": cloud_cert, "--cloud-key": cloud_key,
+        }  # fmt: skip
+        if unused := [name for name, given in for_a_cloud.items() if given and not cloud_url]:
+            raise InputError(f"{', '.join(unused)}: without --cloud-url there is no joint inference that could use it")
         options = Options(
             job_root=job_root or str(spool / "job"), bundle=bundle,
             source=source, node=node or socket.gethostname(), folder=spool,

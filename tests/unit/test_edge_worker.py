@@ -386,6 +386,16 @@ def test_a_worker_with_a_bundle_says_that_it_is_tested_and_that_it_cannot_be_use
     waits_for(chosen, caplog, "no model yet: bundle-[0-9a-f]{12} cannot be used; waiting for another")
 
 
+def test_an_option_of_joint_inference_without_a_cloud_is_refused(tmp_path):
+    words = ["--source", "nowhere", "--bundle", "nowhere", "--spool", str(tmp_path / "w")]
+    given = ["--keep-miner", "disagreement", "--send", "crop", "--resubmit", "64"]
+    done = CliRunner().invoke(edge_worker.app, [*words, *given])
+    assert done.exit_code == 1
+    assert "error: --keep-miner, --send, --resubmit: without --cloud-url" in done.output
+    done = CliRunner().invoke(edge_worker.app, [*words, *given, "--cloud-url", "http://127.0.0.1:1"])
+    assert "without --cloud-url" not in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [([], "give --job-root, or --bundle"), (["--bundle", "nowhere"], "nowhere: no model.json in it; give the folder")],
