@@ -434,9 +434,9 @@ def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     made = dict(given)
     for name in ("job_root", *FOLDERS):
         value = str(made.get(name, ""))
-        is_path = value and "://" not in value and (not name.endswith("_model") or Path(value).exists())
-        if is_path:
-            made[name] = str(Path(value).expanduser().resolve())
+        path = Path(value).expanduser()
+        if value and "://" not in value and (not name.endswith("_model") or path.exists()):
+            made[name] = str(path.resolve())
     return made
 
 

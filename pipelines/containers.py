@@ -14,7 +14,7 @@ from components.core.errors import InputError
 from components.core.stores.addresses import folder_at
 
 # Parameters that may be paths.
-FOLDERS = ("data_url", "test_url", "feed_url", "base_model", "initial_model", "prelabel_job")
+FOLDERS = ("data_url", "test_url", "feed_url", "base_model", "initial_model", "big_model", "prelabel_job")
 _PREFIXES = ("AWS_", "EDGE_")  # of variables that steps get, beside those of the cluster's secret
 _FILES = ("AWS_CA_BUNDLE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "SSL_CERT_FILE")
 _LABEL = "edge-learning-run"  # by which the containers of a run are found

@@ -8,6 +8,7 @@ from docker.errors import NotFound
 from docker.types import Mount
 
 from components.core.errors import InputError
+from pipelines import __main__ as command_line
 from pipelines import containers
 from pipelines.cluster import CREDENTIALS
 from pipelines.registry import PIPELINES
@@ -47,6 +48,21 @@ def test_the_job_can_be_written_and_the_data_only_read(runner_for, tmp_path):
         f"{tmp_path}/models": False,
     }
     assert given["environment"]["EDGE_CACHE_DIR"] == f"{tmp_path}/job/cache"
+
+
+def test_every_model_to_train_on_is_found_from_its_place_and_can_be_read(runner_for, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ("base_model", "initial_model", "big_model")
+    for name in names:
+        (tmp_path / "home" / name).mkdir(parents=True)
+        (tmp_path / "home" / name / "best.pt").write_bytes(b"")
+    beside = {name: f"home/{name}/best.pt" for name in names}
+    at_home = {name: f"~/{name}/best.pt" for name in names}
+    given = command_line._absolute({"job_root": "job", **beside})
+    assert given == command_line._absolute({"job_root": "job", **at_home})
+    mounts = seen(runner_for(**given)["mounts"])
+    assert mounts == {f"{tmp_path}/job": True, **{f"{tmp_path}/home/{name}": False for name in names}}
+    assert command_line._absolute(dict.fromkeys(names, "yolo11n.yaml")) == dict.fromkeys(names, "yolo11n.yaml")
 
 
 def test_the_base_models_of_a_benchmark_can_be_read(runner_for, tmp_path):
