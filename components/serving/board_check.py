@@ -23,6 +23,7 @@ import typer
 
 from components.core.command_line import App
 from components.core.errors import InputError
+from components.core.release import MODEL
 from components.core.runtimes.base import Network
 from components.core.runtimes.golden import golden_file
 from components.core.runtimes.rknn import open_on_board, this_board
@@ -41,6 +42,9 @@ def main(
     node: Annotated[
         str, typer.Option(help="Name of this worker, to check a canary it should run.", show_default="host name")
     ] = "",
+    member: Annotated[
+        str, typer.Option(help="Member of the release to check, if the job releases several models together.")
+    ] = MODEL,
     runs: Annotated[int, typer.Option(min=1, help="Number of runs for measuring the inference time.")] = 50,
 ) -> None:
     """Compare this board's NPU outputs with the toolkit's simulator, and measure the inference time."""
@@ -49,7 +53,7 @@ def main(
         if bundle is None and not job_root:
             raise InputError("nothing to check: give --bundle FOLDER, or --job-root for the job's champion")
         with tempfile.TemporaryDirectory() as folder:
-            passed = run(bundle or _champion(job_root, node or socket.gethostname(), Path(folder)), runs)
+            passed = run(bundle or _champion(job_root, node or socket.gethostname(), member, Path(folder)), runs)
     except (InputError, RuntimeError) as error:  # the second where the NPU gives nothing
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -86,8 +90,8 @@ def run(folder: Path, runs: int) -> bool:
     return checked.passed
 
 
-def _champion(job_root: str, node: str, folder: Path) -> Path:
-    order = JobPointer(open_store(job_root), node).read()
+def _champion(job_root: str, node: str, member: str, folder: Path) -> Path:
+    order = JobPointer(open_store(job_root), node, member).read()
     if order is None:
         raise InputError(f"job_root {job_root}: the job has no champion yet")
     return ModelCache(folder, "rknn").bring(order).folder

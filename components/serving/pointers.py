@@ -169,7 +169,7 @@ class JobPointer:
             lacks = f"no member {member!r}" if member else "several models that are no knowledge base"
             raise InputError(
                 f"{self._store.uri_of(POINTER)}: the release {target.version} has {lacks}; "
-                f"choose {'' if member else '--member '}from {', '.join(bundles)}"
+                f"choose --member from {', '.join(bundles)}"
             )
         bundle = bundles[member]
         return DesiredModel(target.version, generation, bundle.uri, bundle.files, bundle.version, target.routing)

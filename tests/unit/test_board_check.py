@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from components.convert.golden import choose
-from components.core.bundle import Bundle
+from components.core.bundle import Bundle, sha256_of
 from components.core.errors import InputError
 from components.core.heads import SemanticHead
 from components.core.job.job import Job
+from components.core.release import Member
 from components.core.runtimes import rknn
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.golden import Golden, golden_file
@@ -27,6 +28,7 @@ from components.serving.smoke_test import run_smoke_test
 from components.serving.status import StatusReport
 from tests.edge import point_at, status
 from tests.fake_board import Lite, modules, scenes, write_board_bundle
+from tests.knowledge_base import release
 from tests.models import BUNDLE
 
 
@@ -257,6 +259,17 @@ def test_the_champion_of_a_job_is_checked_by_the_workers_own_variables(board, tm
     result = program(environment={"EDGE_JOB_ROOT": str(tmp_path / "job"), "EDGE_RUNS": "2"})
     assert result.exit_code == 1
     assert "verdict: FAILED: alive: every output" in result.output
+
+
+def test_of_several_models_that_are_released_together_one_is_checked(board, tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    folder = write_board_bundle(tmp_path / "model")
+    job.registry.publish(folder, "v1")
+    release(job, tmp_path, "first", {"shared": Member(version="v1", sha256=sha256_of(folder / "model.json"))})
+    result = program("--job-root", tmp_path / "job", "--runs", 1)
+    assert result.exit_code == 1 and "has no member 'model'; choose --member from shared" in result.output
+    result = program("--job-root", tmp_path / "job", "--runs", 1, "--member", "shared")
+    assert result.exit_code == 0 and "verdict: passed" in result.output
 
 
 def test_nothing_to_check_is_told(board, tmp_path):

@@ -273,7 +273,7 @@ def test_a_worker_fetches_only_the_members_that_changed(job, end_round, tmp_path
 
 def test_a_worker_is_told_which_members_there_are(job, end_round):
     end_round(1, little="l1", big="b1")
-    with pytest.raises(InputError, match="has no member 'model'; choose from big, little"):
+    with pytest.raises(InputError, match="has no member 'model'; choose --member from big, little"):
         JobPointer(job.store, "n1").read()
 
 
