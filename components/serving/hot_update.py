@@ -138,7 +138,7 @@ class HotUpdate:
                 self._slot.offer(self._loader.load(model, None))
             except UnfitModelError as error:
                 log.warning("cached model %s can no longer be used: %s", model.version, error)
-                self._cache.forget(model)
+                self._note_on_disk(self._cache.forget, model)
                 continue
             log.info("using cached model %s", model.version)
             return True
@@ -205,7 +205,7 @@ class HotUpdate:
             self._cache.begin(model)
             loaded = self._loader.load(model, desired)
         except UnfitModelError as error:
-            self._cache.reject(desired, str(error))
+            self._note_on_disk(self._cache.reject, desired, str(error))
             self._fail(desired, str(error))
             return
         self._handled = desired.version, desired.generation
@@ -257,16 +257,23 @@ class HotUpdate:
             if model.desired is not None:
                 self._status.say(model.desired.version, "loaded")
         elif event.kind == "proven":
-            self._cache.accept(model.cached)
+            self._note_on_disk(self._cache.accept, model.cached)
             if self._loader.memory is not None:
                 self._loader.memory.keep({part.digest for part in model.cached.members.values()})
         else:
-            self._cache.forget(model.cached)
+            self._note_on_disk(self._cache.forget, model.cached)
             desired = self._request_for(model)
-            self._cache.reject(desired, event.error)
+            self._note_on_disk(self._cache.reject, desired, event.error)
             if self._slot.coming is None and not self.start_from_disk():
                 log.error("no working model left; waiting for another")
             self._fail(desired, event.error)
+
+    def _note_on_disk(self, note: Callable[..., None], *what: object) -> None:
+        """Write down what became of a model; a full disk must not keep the worker from acting on it."""
+        try:
+            note(*what)
+        except InputError as error:
+            self._complain(str(error))
 
     def _request_for(self, model: LoadedModel) -> DesiredModel:
         """What asked for a model last; one from disk may be in use before the pointer was ever read."""

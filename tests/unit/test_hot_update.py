@@ -1,3 +1,4 @@
+import errno
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ from components.core.job.fleet import POINTER, SEDNA_POINTER, Pointer
 from components.core.job.job import Job
 from components.core.release import Member, Release
 from components.deploy.pointer import publish_pointer
-from components.serving import memory
+from components.serving import memory, model_cache
 from components.serving.active_model import ActiveModel
 from components.serving.hot_update import HotUpdate, Loader
 from components.serving.model_cache import LIVES, ModelCache, UnfitModelError
@@ -387,6 +388,27 @@ def test_a_proven_model_that_fails_gives_way_to_the_one_on_disk(site, job, tmp_p
     assert site.slot.next().version == "v1"
     site.updater._follow_loop()
     assert "does not answer" in refused(site, job)
+
+
+def test_on_a_full_disk_too_a_model_that_fails_gives_way_and_is_reported(site, job, tmp_path, monkeypatch, caplog):
+    deploy(job, "v2", tmp_path / "v2")
+    site.turn()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(model_cache, "landing", full)
+        site.use()
+        site.slot.go_back(site.slot.current, "the device does not answer")
+        site.updater._follow_loop()
+        assert "No space left on device" in caplog.text
+        assert site.slot.next().version == "v1"
+        assert "does not answer" in refused(site, job)
+    deploy(job, "v3", tmp_path / "v3")
+    site.turn()
+    site.use()
+    assert [model.version for model in Site(job, tmp_path).shelf.good()] == ["v3", "v1"]
 
 
 def test_a_model_from_disk_that_fails_before_the_pointer_was_read_is_not_fetched_again(site, job, tmp_path):
