@@ -177,6 +177,9 @@ class EdgeLoop:
         except Exception as error:  # of a miner that somebody added, most likely; the worker must not end
             self._tell("joint inference", one_line(error))
             return here[0] if here else self._infer_here([shot])[0]
+        used = here[0].model if here else None
+        if used is not None and used.detector is not model.detector:
+            return here[0]  # the model before had to answer, and the cloud was asked for classes that it may not know
         if not here:
             self._metrics.count("frames")
         return replace(here[0] if here else Inference(shot, model), joint=result)

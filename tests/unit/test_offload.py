@@ -3,6 +3,9 @@ import re
 import threading
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,15 +16,21 @@ from components.core.errors import InputError
 from components.core.job.hard_examples import read_sidecars
 from components.core.job.job import Job
 from components.core.miners.base import make_miner
-from components.core.wire import encode_image, image_size
+from components.core.wire import Answer, encode_image, image_size
+from components.serving.active_model import ActiveModel, LoadedModel
 from components.serving.cloud_client import CircuitBreaker, CloudClient, CloudError
+from components.serving.loop import EdgeLoop
+from components.serving.metrics import Metrics
+from components.serving.model_cache import CachedModel
 from components.serving.offload import JointInference, Mode, OffloadRules
 from components.serving.parcel import Send
+from components.serving.sources.base import Shot
 from components.serving.worker import Cloud, Worker
 from tests import cloud
 from tests.cloud import FakeClock, fake_cloud
 from tests.edge import deploy, folder_of_images, options
 from tests.images import jpeg
+from tests.models import BUNDLE
 
 CLASSES = ("red", "blue")
 HARD = make_miner("CloudOnly", {})
@@ -370,6 +379,20 @@ def test_a_worker_whose_cloud_is_gone_loses_no_frame(job, tmp_path, caplog):
     assert value("joint_failed") + value("joint_circuit_open") == 8
     assert caplog.text.count("Connection refused; using the edge's result") == 1
     assert {sidecar.model for sidecar in read_sidecars(job.store)} == {"v1"}
+
+
+def test_where_the_model_before_has_to_answer_its_result_counts_in_its_own_classes(fake):
+    grown = replace(BUNDLE, classes=("red", "blue", "green"))
+    found = Detections.of([[2, 2, 8, 8]], [2], [0.8])
+    fake.body = Answer.of(found, IMAGE, "big-1", "0" * 64, grown.classes).encode()
+    slot = ActiveModel()
+    for bundle, answer in ((BUNDLE, lambda *_, **__: [EDGE]), (grown, None)):  # the new one cannot be run
+        slot.offer(LoadedModel(SimpleNamespace(bundle=bundle, predict=answer), CachedModel("v", Path(), "")))
+        slot.next()
+    loop = EdgeLoop(slot, Metrics(), joint=joint(fake.url)[0])
+    (seen,) = loop._infer([Shot(IMAGE, 0, "0")])
+    loop._count_objects(seen)
+    assert (seen.model.detector.bundle, seen.final) == (BUNDLE, EDGE)
 
 
 def test_a_second_start_overwrites_no_output(job, tmp_path):
