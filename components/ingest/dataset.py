@@ -167,13 +167,14 @@ class Folder:
         object.__setattr__(self, "_known", frozenset(self.files))
 
     @classmethod
-    def scan(cls, root: Path, data_path: str = "", unusable: tuple[str, ...] = ()) -> Folder:
+    def scan(cls, root: Path, data_path: str = "", unusable: tuple[str, ...] = (), job: Path | None = None) -> Folder:
         """List a folder, or what ``data_path`` names inside it: a sub-folder, or an index file of the data set.
 
         Args:
             root: the folder.
             data_path: path inside it; empty: all of it.
             unusable: see ``Folder``.
+            job: folder of the job, which is no part of the data where it lies in it; None: it is elsewhere.
 
         Raises:
             InputError: ``data_path`` leads out of the folder.
@@ -185,11 +186,11 @@ class Folder:
         target = root / inside
         if target.is_file():
             top = root if _points_up(target) else target.parent
-            return cls(top, tuple(_walk(top)), target.relative_to(top).as_posix(), unusable)
+            return cls(top, tuple(_walk(top, job)), target.relative_to(top).as_posix(), unusable)
         if not target.is_dir():
             there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
             raise NotFoundError(f"data_path {data_path!r} is not in the data: its top level has {few(there)}")
-        return cls(target, tuple(_walk(target)), unusable=unusable)
+        return cls(target, tuple(_walk(target, job)), unusable=unusable)
 
     @cached_property
     def images(self) -> tuple[str, ...]:
@@ -279,9 +280,17 @@ def _size_text(size: int) -> str:
     return f"{size >> 20} MiB" if size >= 2**20 else f"{size >> 10} KiB"
 
 
-def _walk(root: Path) -> list[str]:
+def job_inside(root: Path, job: Path | None) -> set[tuple[int, int]]:
+    """The folder of a job, by device and number, for a walk below another folder to pass over it; empty for none."""
+    if job is None or not job.exists():
+        return set()
+    own, here = job.stat(), root.stat()
+    return {(own.st_dev, own.st_ino)} - {(here.st_dev, here.st_ino)}
+
+
+def _walk(root: Path, job: Path | None) -> list[str]:
     try:
-        return sorted(_files(f"{root}/", "", set()))
+        return sorted(_files(f"{root}/", "", job_inside(root, job)))
     except OSError as error:
         raise InputError(f"folder {root} cannot be read ({error.strerror}: {error.filename})") from error
 

@@ -160,7 +160,8 @@ def take_new(
     seen = Fingerprints.read(store, state.cursor, cache)
     seen = seen if seen.notes.reading == reading else no_fingerprints(reading)
     limits = Limits(max_files, max_unpacked_gb, max_compression_ratio)
-    with new_entries(feed_url, data_path, seen, data_format, full or memory.listing_is_due(), limits, cache) as entries:
+    full = full or memory.listing_is_due()
+    with new_entries(feed_url, data_path, seen, data_format, full, limits, cache, store) as entries:
         # Few of the wanted classes are in a single poll, so what the user names counts as declared.
         wanted.declare(tuple(parse_classes(classes)) or entries.classes)
         records = [wanted.apply(_unlabelled(record)) for record in entries.records]

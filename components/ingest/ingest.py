@@ -114,7 +114,7 @@ def ingest(
     wanted = Classes(classes, ignore_classes)
     store = open_store(job_root)
     with open_dataset(
-        data_url, data_path, workspace_of(store), Limits(max_files, max_unpacked_gb, max_compression_ratio)
+        data_url, data_path, workspace_of(store), Limits(max_files, max_unpacked_gb, max_compression_ratio), store
     ) as data:
         name = choose(data, data_format)
         found = formats.get(name).read(data)

@@ -16,8 +16,8 @@ from typing_extensions import override
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, ObjectInfo, Store, open_store
 from components.ingest.archive import checked_name
-from components.ingest.dataset import has_clutter, is_clutter
-from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, local_path, only_index
+from components.ingest.dataset import has_clutter, is_clutter, job_inside
+from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, folder_of, keys_of, local_path, only_index
 from components.ingest.fingerprints import Hashes, hash_of, hashes_of
 from components.ingest.pairs import IMAGE_FOLDERS, LABEL_FOLDERS
 
@@ -99,7 +99,7 @@ def latest(last: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 
 @contextmanager
 def location_of(
-    feed_url: str, data_path: str, cache: Path, *, is_prefix: bool = False
+    feed_url: str, data_path: str, cache: Path, job: Store | None = None, *, is_prefix: bool = False
 ) -> Iterator[FeedLocation | None]:
     """The files of a feed; None if it is an archive.
 
@@ -107,6 +107,7 @@ def location_of(
         feed_url: folder, prefix or index file; see :func:`components.ingest.download.opened`.
         data_path: sub-folder or index file inside it.
         cache: where copies of objects may be kept.
+        job: root of the job, which is no part of a feed that it lies in; None where it cannot.
         is_prefix: whether an address in a bucket is known to be no object.
 
     Raises:
@@ -120,38 +121,40 @@ def location_of(
         yield None
     elif feed_url.startswith("s3://"):
         with tempfile.TemporaryDirectory(prefix="edge-feed-") as view:
-            yield _bucket(feed_url.rstrip("/"), data_path, Path(view), cache, is_prefix)
+            yield _bucket(feed_url.rstrip("/"), data_path, Path(view), cache, job, is_prefix)
     else:
-        yield _folder(feed_url, data_path)
+        yield _folder(feed_url, data_path, folder_of(job))
 
 
-def _folder(feed_url: str, data_path: str) -> FeedLocation | None:
+def _folder(feed_url: str, data_path: str, job: Path | None) -> FeedLocation | None:
     path = local_path(feed_url)
     if path.is_dir():
         path /= data_path
         if not path.exists():
             raise NotFoundError(f"data_path {data_path!r} is not in the data {feed_url}")
-        return FolderLocation(path) if path.is_dir() else FolderLocation(path.parent, path.name)
+        return FolderLocation(path, job=job) if path.is_dir() else FolderLocation(path.parent, path.name, job)
     if path.suffix.lower() not in INDEX_SUFFIXES:
         return None
-    return FolderLocation(path.parent, only_index(path.name, data_path))
+    return FolderLocation(path.parent, only_index(path.name, data_path), job)
 
 
-def _bucket(url: str, data_path: str, view: Path, cache: Path, is_prefix: bool) -> FeedLocation | None:
+def _bucket(
+    url: str, data_path: str, view: Path, cache: Path, job: Store | None, is_prefix: bool
+) -> FeedLocation | None:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     named = key.lower().endswith(INDEX_SUFFIXES)
     if key and (named or not is_prefix) and open_store(f"s3://{bucket}").stat(key) is not None:
         if not named:
             return None
         url, _, index = url.rpartition("/")
-        return BucketLocation(open_store(url), view, cache, only_index(index, data_path))
+        return BucketLocation(open_store(url), view, cache, only_index(index, data_path), job)
     if named:
         raise NotFoundError(f"{url}: no such object")
     url = f"{url}/{data_path}".rstrip("/")
     if data_path.lower().endswith(INDEX_SUFFIXES):
         url, _, index = url.rpartition("/")
-        return BucketLocation(open_store(url), view, cache, index)
-    return BucketLocation(open_store(url), view, cache)
+        return BucketLocation(open_store(url), view, cache, index, job)
+    return BucketLocation(open_store(url), view, cache, job=job)
 
 
 class FolderLocation(FeedLocation):
@@ -159,14 +162,15 @@ class FolderLocation(FeedLocation):
 
     always_whole = True
 
-    def __init__(self, root: Path, index: str = "") -> None:
+    def __init__(self, root: Path, index: str = "", job: Path | None = None) -> None:
         self.root = root
         self.index = index
+        self._job = job
 
     @override
     def listing(self, last: Mapping[str, str]) -> Iterator[Batch]:
         try:
-            yield from _batches(_files(f"{self.root}/", "", set()))
+            yield from _batches(_files(f"{self.root}/", "", job_inside(self.root, self._job)))
         except OSError as error:
             raise InputError(f"folder {self.root} cannot be read ({error.strerror}: {error.filename})") from error
 
@@ -194,9 +198,10 @@ class BucketLocation(FeedLocation):
 
     always_whole = False
 
-    def __init__(self, store: Store, view: Path, cache: Path, index: str = "") -> None:
+    def __init__(self, store: Store, view: Path, cache: Path, index: str = "", job: Store | None = None) -> None:
         self.root = view
         self.index = index
+        self._own = keys_of(job, store.uri)
         self._store = store
         self._cache = cache
         self._used: set[str] = set()
@@ -207,7 +212,7 @@ class BucketLocation(FeedLocation):
             names: list[str] = []
             versions: list[str] = []
             for found in self._store.list(branch, start_after=start_after):
-                if has_clutter(found.key):
+                if has_clutter(found.key) or (self._own and found.key.startswith(self._own)):
                     continue
                 names.append(found.key)
                 versions.append(_version_text(found))

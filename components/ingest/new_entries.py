@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import polars as pl
 
-from components.core.stores.open import open_store, split
+from components.core.stores.open import Store, open_store, split
 from components.ingest.accounting import UNLABELLED_FORMAT, UNUSABLE, Accounting
 from components.ingest.archive import Limits, is_plain
 from components.ingest.copies import Pair
@@ -114,12 +114,19 @@ class NewEntries:
 
 @contextmanager
 def new_entries(
-    feed_url: str, data_path: str, seen: Fingerprints, data_format: str, full: bool, limits: Limits, cache: Path
+    feed_url: str,
+    data_path: str,
+    seen: Fingerprints,
+    data_format: str,
+    full: bool,
+    limits: Limits,
+    cache: Path,
+    job: Store,
 ) -> Iterator[NewEntries]:
     """What is new in a feed; its files can be read while this is open."""
     data_format = seen.notes.data_format or data_format
     objects = cache / "objects" / seen.notes.reading
-    with location_of(feed_url, data_path, objects, is_prefix=bool(seen.notes.last) and not full) as place:
+    with location_of(feed_url, data_path, objects, job, is_prefix=bool(seen.notes.last) and not full) as place:
         if place is None:
             with _archive(feed_url, data_path, seen, data_format, limits) as entries:
                 yield entries

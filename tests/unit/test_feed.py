@@ -115,6 +115,21 @@ def job(tmp_path):
     return tmp_path / "job"
 
 
+@pytest.mark.parametrize("place", ["file", "s3"])
+def test_a_job_that_lies_in_its_own_data_is_no_part_of_them(tmp_path, feed, place, request):
+    url = request.getfixturevalue("s3") if place == "s3" else str(feed)
+    yolo(feed, 0)
+    into(place, feed, url)
+    job = f"{url}/jobs/helmet"
+    for _ in range(2):  # the second time there are blobs, and what edge workers have sent
+        for arrivals in (ingest(url, job), take_new(url, job, full=True)):
+            assert (names(arrivals), arrivals.counts["found"], arrivals.quarantine) == (["000.jpg"], 1, [])
+        for name, data in {"x.jpg": jpeg(9), "x.txt": b"0 0.5 0.5 0.2 0.2"}.items():
+            open_store(job).write(f"hard-examples/2026/{name}", data)
+    assert names(ingest(url, job, data_path="jobs/helmet/hard-examples")) == ["x.jpg"]
+    assert names(take_new(url, job, data_path="jobs/helmet/hard-examples")) == ["x.jpg"]
+
+
 # --- folders ---
 
 
