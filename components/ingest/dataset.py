@@ -186,7 +186,11 @@ class Folder:
         target = root / inside
         if target.is_file():
             top = root if _points_up(target) else target.parent
-            return cls(top, tuple(_walk(top, job)), target.relative_to(top).as_posix(), unusable)
+            files = _walk(top, job)
+            # As of COCO's index, whose images lie beside its folder.
+            if top != root and not any(suffix_of(name) in IMAGE_SUFFIXES for name in files):
+                top, files = root, _walk(root, job)
+            return cls(top, tuple(files), target.relative_to(top).as_posix(), unusable)
         if not target.is_dir():
             there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
             raise NotFoundError(f"data_path {data_path!r} is not in the data: its top level has {few(there)}")

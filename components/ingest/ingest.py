@@ -128,6 +128,7 @@ def ingest(
         bare = {record.source for record, outcome in outcomes if not record.label_file and not outcome.boxes}
         unread = unread_masks(data, bare)
         left_out = accounting.left_out()
+        misplaced = _misplaced(data, data_url, data_path)
     kept, quarantined = without_duplicates(outcomes)
     quarantined = sorted([*quarantined, *left_out], key=lambda entry: entry.source)
     quarantine_uri = lists.write(quarantined, store)
@@ -138,7 +139,7 @@ def ingest(
     warnings += (f"{unread}; they came in as images",) if unread else ()
     for warning in warnings:
         logger.warning("%s", warning)
-    _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted)
+    _check_share(quarantined, len(outcomes), len(kept), max_bad_fraction, quarantine_uri, seen, wanted, misplaced)
     if not ignore_classes:  # whose pixels are void, too
         _check_masks(pixels)
     groups = scenes(store, {outcome.image.id for _, outcome in kept if outcome.image})
@@ -244,6 +245,14 @@ def _left_labels(left_out: list[Quarantined]) -> list[str]:
     return [f"{len(labels)} files with labels are ignored ({names}); {labels[0].source}: {labels[0].reason}"]
 
 
+def _misplaced(data: Folder, data_url: str, data_path: str) -> str:
+    """What to do about an index as the address, in whose folder there is no image; empty where that is not so."""
+    if not data.index or data.images or data_path:
+        return ""
+    inside = f"{PurePosixPath(data_url).parent.name}/{data.index}"
+    return f"no image lies in the folder of the index: give the folder above as data_url, and data_path={inside}; "
+
+
 def _check_share(
     quarantined: list[Quarantined],
     found: int,
@@ -252,6 +261,7 @@ def _check_share(
     quarantine_uri: str,
     seen: Review,
     wanted: Classes,
+    misplaced: str,
 ) -> None:
     bad = sum(entry.kind == BAD for entry in quarantined)
     if not found:
@@ -260,7 +270,7 @@ def _check_share(
     listed = [lists.most_frequent(quarantined), f"full list: {quarantine_uri}"] if bad else []
     faults = "; ".join([*hints, *listed])
     if not kept:
-        raise InputError(f"no usable image, {bad} of {found} files are bad: {faults}")
+        raise InputError(f"no usable image, {bad} of {found} files are bad: {misplaced}{faults}")
     if bad + seen.unlabelled > max_bad_fraction * found:
         raise InputError(
             f"{bad + seen.unlabelled} of {found} files are bad, max_bad_fraction allows {max_bad_fraction:g}: {faults}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing_extensions import override
 from components.core.errors import InputError, NotFoundError
 from components.core.stores.open import RESERVED, ObjectInfo, Store, open_store
 from components.ingest.archive import checked_name
-from components.ingest.dataset import has_clutter, is_clutter, job_inside
+from components.ingest.dataset import IMAGE_SUFFIXES, has_clutter, is_clutter, job_inside, suffix_of
 from components.ingest.download import DOWNLOADS, INDEX_SUFFIXES, folder_of, keys_of, local_path, only_index
 from components.ingest.fingerprints import Hashes, hash_of, hashes_of
 from components.ingest.pairs import IMAGE_FOLDERS, LABEL_FOLDERS
@@ -105,7 +106,8 @@ def location_of(
 
     Args:
         feed_url: folder, prefix or index file; see :func:`components.ingest.download.opened`.
-        data_path: sub-folder or index file inside it.
+        data_path: sub-folder or index file inside it. Of an index its folder is read, or the whole feed where no image
+            is there, as in COCO's ``annotations``.
         cache: where copies of objects may be kept.
         job: root of the job, which is no part of a feed that it lies in; None where it cannot.
         is_prefix: whether an address in a bucket is known to be no object.
@@ -127,12 +129,18 @@ def location_of(
 
 
 def _folder(feed_url: str, data_path: str, job: Path | None) -> FeedLocation | None:
-    path = local_path(feed_url)
+    root = path = local_path(feed_url)
     if path.is_dir():
         path /= data_path
         if not path.exists():
             raise NotFoundError(f"data_path {data_path!r} is not in the data {feed_url}")
-        return FolderLocation(path, job=job) if path.is_dir() else FolderLocation(path.parent, path.name, job)
+        if path.is_dir():
+            return FolderLocation(path, job=job)
+        top = path.parent
+        names = itertools.chain.from_iterable(batch.names for batch in FolderLocation(top, job=job).listing({}))
+        if top != root and not any(suffix_of(name) in IMAGE_SUFFIXES for name in names):
+            top = root
+        return FolderLocation(top, path.relative_to(top).as_posix(), job)
     if path.suffix.lower() not in INDEX_SUFFIXES:
         return None
     return FolderLocation(path.parent, only_index(path.name, data_path), job)
@@ -150,11 +158,13 @@ def _bucket(
         return BucketLocation(open_store(url), view, cache, only_index(index, data_path), job)
     if named:
         raise NotFoundError(f"{url}: no such object")
-    url = f"{url}/{data_path}".rstrip("/")
-    if data_path.lower().endswith(INDEX_SUFFIXES):
-        url, _, index = url.rpartition("/")
-        return BucketLocation(open_store(url), view, cache, index, job)
-    return BucketLocation(open_store(url), view, cache, job=job)
+    path = f"{url}/{data_path}".rstrip("/")
+    if not data_path.lower().endswith(INDEX_SUFFIXES):
+        return BucketLocation(open_store(path), view, cache, job=job)
+    top = path.rpartition("/")[0]
+    if top != url and not any(suffix_of(found.key) in IMAGE_SUFFIXES for found in open_store(top).list()):
+        top = url
+    return BucketLocation(open_store(top), view, cache, path.removeprefix(f"{top}/"), job)
 
 
 class FolderLocation(FeedLocation):

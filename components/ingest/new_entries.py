@@ -268,7 +268,7 @@ def _by_entry(place: FeedLocation, seen: Fingerprints, data_format: str, fresh: 
 
 def _by_line(place: FeedLocation, seen: Fingerprints, data_format: str) -> NewEntries:
     """The lines of a text file. Which images are there is asked only for new lines."""
-    files = place.versions([place.index, LINES_NAMES])
+    files = place.versions([place.index, PurePosixPath(place.index).with_name(LINES_NAMES).as_posix()])
     unchanged = not seen.lacks(hashes_of(files), np.fromiter(files.values(), np.uint64)).any()
     if unchanged and not seen.notes.pending:
         return NewEntries(place, seen, data_format)

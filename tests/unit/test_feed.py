@@ -353,6 +353,34 @@ def test_folders_of_data_yaml_without_news_are_no_fault(feed, job):
     assert len(take_and_commit(feed, job).manifest) == 0
 
 
+@pytest.mark.parametrize("place", ["file", "s3"])
+def test_an_index_as_data_path_in_a_folder_beside_that_of_the_images(tmp_path, feed, place, request):
+    url = request.getfixturevalue("s3") if place == "s3" else str(feed)
+    root = f"{url}/data" if place == "s3" else url
+    for number in (1, 2):
+        put(feed, f"val2017/{number}.jpg", jpeg(number))
+        put(feed, f"lists/images/{number}.txt", "no image")
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10, 10]}
+    content = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [box]}
+    put(feed, "annotations/instances_val2017.json", json.dumps({**content, "categories": [{"id": 1, "name": "hat"}]}))
+    put(feed, "lists/index.txt", "../val2017/1.jpg 1,2,11,12,0\n../val2017/2.jpg 1,2,11,12,0")
+    put(feed, "lists/classes.txt", "hat")
+    into(place, feed, root)
+    for index, expected in {
+        "annotations/instances_val2017.json": ["1.jpg"],
+        "lists/index.txt": ["1.jpg", "2.jpg"],
+    }.items():
+        job = str(tmp_path / index.replace("/", "-"))
+        assert names(ingest(root, f"{job}-once", data_path=index)) == expected
+        arrivals = take_and_commit(root, job, data_path=index)
+        assert (names(arrivals), arrivals.manifest.classes) == (expected, ("hat",))
+        assert take_new(root, job, data_path=index).counts["found"] == 0
+    with pytest.raises(
+        InputError, match="the folder above as data_url, and data_path=annotations/instances_val2017.json"
+    ):
+        ingest(f"{root}/annotations/instances_val2017.json", str(tmp_path / "job"))
+
+
 @pytest.mark.parametrize("where", ["data.yaml as the feed", "data.yaml as data_path", "a folder as data_path"])
 def test_a_part_of_a_folder(feed, job, where):
     put(feed, "part/data.yaml", "train: images\nnames: [hat]")
