@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import entry_points
@@ -29,7 +30,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: the field's word for one entry, such as ``estimator``; used in messages. Installed packages add entries
-            through the entry-point group ``edge_learning.<kind>s``.
+            through the entry-point group ``edge_learning.<plural>``, such as ``edge_learning.estimators``.
         built_in: modules of this suite that register entries; imported when the first name is asked for, so that a
             step loads only what it uses.
     """
@@ -37,7 +38,9 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, built_in: Sequence[str] = ()) -> None:
         self.kind = kind
         self._built_in = list(built_in)
-        self.group = f"edge_learning.{kind.replace(' ', '_')}s"
+        # The name of a group may hold letters, digits and underscores alone.
+        plural = re.sub(r"y$", "ie", re.sub(r"\W", "_", kind)) + "s"
+        self.group = f"edge_learning.{plural}"
         self._entries: dict[str, T] = {}
         self._complete = False
 

@@ -1,9 +1,12 @@
+import re
 import sys
 
 import pytest
 
 from components.core import plugins
 from components.core.errors import InputError
+from components.core.lifelong.plug_points import PLUG_POINTS
+from pipelines.plugged import registries
 
 
 def test_a_duplicate_name_is_an_error_that_lists_the_known():
@@ -53,6 +56,14 @@ def test_an_entry_point_adds_a_name(monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: [Point()] if group == "edge_learning.things" else [])
     registry = plugins.Registry("thing")
     assert registry.names() == ["from-package"]
+
+
+def test_groups_of_entry_points_are_such_as_setuptools_takes_and_are_called_as_the_page_says():
+    for registry in registries():
+        assert re.fullmatch(r"edge_learning\.\w+", registry.group)
+    assert {point.group for point in PLUG_POINTS.values()} >= {
+        "edge_learning.task_definitions", "edge_learning.unseen_policies", "edge_learning.re_recognitions",
+    }  # fmt: skip
 
 
 def test_packages_are_searched_once_since_a_worker_asks_at_every_frame(monkeypatch):
