@@ -129,6 +129,7 @@ def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
         ({"estimator": "yollo"}, "unknown estimator 'yollo': choose from .*yolo"),
         ({"device": "7"}, "device=7: this machine has 0 GPUs: use auto or cpu"),
         ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is not a training setting.*epochs is set by epochs"),
+        ({"estimator_options": {"single_cls": True}}, "single_cls is set by classes, as in classes=hat:object,person:"),
     ],
 )
 def test_what_cannot_be_trained_is_told(job, tmp_path, changed, words):

@@ -52,6 +52,7 @@ _OWNED = {
     "device": "device",
     "workers": "workers",
     "seed": "seed",
+    "single_cls": "classes, as in classes=hat:object,person:object",  # which it would call "item"
     **dict.fromkeys(("project", "name", "save_dir", "exist_ok", "resume", "save", "val", "plots", "mode", "task"), ""),
 }
 
