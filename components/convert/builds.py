@@ -1,15 +1,19 @@
 """Builds of one model, each made once: what was built from the same inputs before is taken from the cache.
 
-Two builds of the same inputs differ in some bytes, so a build is known by its inputs, not by its file.
+Two builds of the same inputs differ in some bytes, so a build is known by its inputs, not by its file. One that nobody
+asked for in a week is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
+import os
 import shutil
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from components.core.cache import fetch_blobs
 from components.core.manifest import Manifest
 from components.core.tasks.base import LocalSamples, open_task
 
+_KEPT_SECONDS = 7 * 86400.0
 _FORMAT = 3  # of a cached build; another number makes the old ones unknown
 
 
@@ -70,7 +75,11 @@ class Builds:
             ToolkitError: the toolkit could not; this is not kept.
         """
         kept = self._cache / self._key(target, precision, algorithm)
-        if not _is_whole(kept):
+        is_there = _is_whole(kept)
+        if is_there:
+            os.utime(kept)
+        _remove_old(self._cache)
+        if not is_there:
             self._cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._cache) as work:
                 self._build(target, precision, algorithm, Path(work))
@@ -142,6 +151,14 @@ def _is_whole(folder: Path) -> bool:
         )
     except (FileNotFoundError, KeyError, ValueError):
         return False
+
+
+def _remove_old(cache: Path) -> None:
+    """Remove builds that were not asked for lately, and what killed ones left half-made."""
+    for path in cache.glob("*"):
+        with contextlib.suppress(OSError):  # another run removes it, too
+            if path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _keep(work: Path, kept: Path) -> None:

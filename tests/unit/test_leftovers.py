@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.convert import builds
 from components.core.cache import fetch_blobs, own_folder, version_folder
 from components.core.errors import InputError, LostRaceError, OutOfReachError
 from components.core.estimators.base import Epoch
@@ -26,6 +27,7 @@ from components.ingest.poll_memory import MEMORY
 from components.train.checkpoint import Checkpoints
 from components.train.train import _only_one
 from tests.images import jpeg
+from tests.models import colour_model, write_bundle
 
 
 @pytest.fixture
@@ -82,6 +84,33 @@ def test_of_a_jobs_models_the_machine_keeps_the_one_asked_for_and_the_latest_bef
         age(folder, 100 - number)
     assert {path.name for path in (own_folder(root) / "champion").iterdir()} == {"v3", "v4"}
     assert version_folder(root, "prelabels", "v1") != version_folder(root, "champion", "v1")
+
+
+def test_of_a_models_conversions_the_machine_keeps_those_of_the_last_week(tmp_path, monkeypatch):
+    made = []
+
+    def build(request, _):
+        made.append(request.target)
+        for name in (builds.MODEL, builds.GOLDEN):
+            (Path(request.output) / name).write_bytes(b"x")
+        digest = hashlib.sha256(b"x").hexdigest()
+        facts = json.dumps({"sha256": digest, "golden_sha256": digest})
+        (Path(request.output) / builds.FACTS).write_text(facts)
+
+    monkeypatch.setattr(builds, "build", build)
+    monkeypatch.setattr(builds, "read_build", lambda folder, _: folder)
+    nothing = Manifest.of([], ())
+    of_model = builds.Builds(
+        write_bundle(tmp_path / "model", colour_model()), nothing, nothing, blobs=tmp_path / "blobs",
+        cache=tmp_path / "conversions", toolkit="2.5.0", time_limit=1,
+    )  # fmt: skip
+    asked, other = (of_model.get(target, "fp16", "") for target in ("rk3588", "rk3566"))
+    (tmp_path / "conversions" / "killed").mkdir()
+    for path in (asked, other, tmp_path / "conversions" / "killed"):
+        age(path, 8 * 86400)
+    assert of_model.get("rk3588", "fp16", "") == asked
+    assert list((tmp_path / "conversions").iterdir()) == [asked]
+    assert made == ["rk3588", "rk3566"]
 
 
 def test_a_training_removes_what_killed_ones_left_beside_it_and_nothing_that_is_in_use(tmp_path):
