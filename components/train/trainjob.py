@@ -151,9 +151,11 @@ def _resources(container: Object, place: TrainerSettings) -> Object:
 
 
 def _devices(resources: Object) -> int:
-    """How many GPUs or the like there are in a node."""
+    """How many GPUs or the like there are in a node; beside GPUs what else is asked for, such as RDMA, is none."""
     limits = resources.get("limits", {})
-    return sum(int(Decimal(str(limits[name]))) for name in limits if not _NO_DEVICE.fullmatch(name))
+    devices = [name for name in limits if not _NO_DEVICE.fullmatch(name)]
+    gpus = [name for name in devices if "gpu" in name]
+    return sum(int(Decimal(str(limits[name]))) for name in gpus or devices)
 
 
 def _is_asked_for(volume: Object) -> bool:

@@ -137,6 +137,18 @@ def test_several_nodes_train_one_model_with_a_process_for_each_gpu():
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    ("resources", "processes"),
+    [
+        ({"nvidia.com/gpu": "8", "rdma/hca_shared_devices_a": "1"}, 8),
+        ({"amd.com/gpu": "4", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "5Gi"}, 4),
+        ({"huawei.com/Ascend910": "2"}, 2),
+    ],
+)
+def test_what_a_node_has_beside_gpus_gets_no_process(resources, processes):
+    assert asked(node_resources=resources, nodes=2)["spec"]["trainer"]["numProcPerNode"] == processes
+
+
 def test_nodes_may_have_other_resources_than_the_step():
     trainer = asked(node_resources={"cpu": 8, "nvidia.com/gpu": "1"}, nodes=2)["spec"]["trainer"]
     wanted = {"cpu": "8", "nvidia.com/gpu": "1"}
