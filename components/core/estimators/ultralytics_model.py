@@ -140,6 +140,7 @@ class UltralyticsModel(Estimator[Found]):
     ) -> None:
         """Train with ultralytics; see the contract. Images are trained square, with the longer side."""
         check_options(options)
+        gpu = None if device == "auto" else _one_device(device)
         self._image_size = image_size
         data = self._lay_out(folder, train, val)
         if resume:
@@ -154,7 +155,7 @@ class UltralyticsModel(Estimator[Found]):
             "imgsz": max(image_size),
             "batch": batch,
             "patience": patience,
-            "device": None if device == "auto" else checked_device(device),
+            "device": gpu,
             "workers": workers,
             "seed": seed,
             "project": str(folder),
@@ -307,6 +308,20 @@ def export_onnx(
         raise RuntimeError(
             f"the exported ONNX differs from the trained model by {error:g} (tolerance {ONNX_TOLERANCE:g})"
         )
+
+
+def _one_device(name: str) -> str:
+    """A device to train on, as :func:`components.core.estimators.device.checked_device` gives it.
+
+    Raises:
+        InputError: several GPUs, or one that is not here.
+    """
+    if "," in name:
+        raise InputError(
+            f"device={name}: on several GPUs ultralytics trains in processes of its own, from which no checkpoint "
+            "comes back: give one of them"
+        )
+    return checked_device(name)
 
 
 def _bring_best(best: Path, target: Path) -> None:

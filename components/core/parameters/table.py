@@ -451,7 +451,10 @@ class DeviceSettings(Parameters):
         str,
         _matching(r"auto|cpu|mps|(cuda:)?[0-9]+(,[0-9]+)*", "must be auto, cpu, mps or GPU numbers such as 0 or 0,1"),
     ] = Field(
-        "auto", description="`auto`, `cpu`, `mps`, or GPU numbers such as `0` or `0,1`.", json_schema_extra=_LISTED
+        "auto",
+        description="`auto`, `cpu`, `mps`, or the number of a GPU, such as `0`; several, `0,1`, for an estimator of a "
+        "plug-in that trains on them.",
+        json_schema_extra=_LISTED,
     )
     workers: Annotated[int, Field(ge=0, le=256)] = Field(2, description="Processes that load images.")
 
