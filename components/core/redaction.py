@@ -62,7 +62,8 @@ _PATTERNS = tuple(
 
 
 def redacted(text: str) -> str:
-    """A text without the credentials that are in it."""
+    """A text without the credentials that are in it; what UTF-8 has no bytes for, as in odd file names, is escaped."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     secrets = _secrets_of(tuple(sorted(_secret_values())))
     text = secrets.sub(HIDDEN, text) if secrets else text
     if not any(mark in text for mark in ("://", "=", ":", "eyJ", "earer", "PRIVATE KEY")):

@@ -60,7 +60,15 @@ from components.ingest.copies import Pair, joined
 from components.ingest.dataset import LabelError, Record, formats
 from components.ingest.fingerprints import Fingerprints, hash_of, no_fingerprints
 from components.ingest.images import IngestedImage, Outcome, boxes_in_pixels, take_in
-from components.ingest.ingest import count_up, pixels_of, row_of, watched, without_duplicates, workspace_of
+from components.ingest.ingest import (
+    count_up,
+    pixels_of,
+    printable,
+    row_of,
+    watched,
+    without_duplicates,
+    workspace_of,
+)
 from components.ingest.known import Known
 from components.ingest.masks import Values
 from components.ingest.new_entries import NewEntries, new_entries
@@ -326,5 +334,5 @@ def _check_bad(
 
 def _faults(pairs: list[Pair]) -> str:
     return lists.most_frequent(
-        Quarantined(record.source, outcome.reason) for record, outcome in pairs if outcome.reason
+        Quarantined(printable(record.source), printable(outcome.reason)) for record, outcome in pairs if outcome.reason
     )

@@ -451,6 +451,15 @@ def test_many_bad_files_fail_one_poll_and_not_the_next(feed, job):
         take_new(str(feed), str(job), data_format="yolo")
 
 
+def test_bad_files_with_names_of_another_encoding_are_told_as_the_list_has_them(tmp_path):
+    (tmp_path / "feed").mkdir()
+    for number in range(FEW_BAD):
+        (Path(os.fsdecode(os.fsencode(tmp_path / "feed") + b"/stra\xdfe%d.jpg" % number))).write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"for example stra\\udcdfe0\.jpg: ") as refused:
+        take_new(str(tmp_path / "feed"), str(tmp_path / "job"))
+    assert str(refused.value).isprintable()
+
+
 def test_a_single_bad_file_does_not_fail_a_poll(feed, job):
     yolo(feed, 0, "not a label")
     arrivals = take_and_commit(feed, job, data_format="yolo")

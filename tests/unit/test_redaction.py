@@ -1,12 +1,15 @@
 import base64
 import json
+import os
 import subprocess
 import sys
 from urllib.parse import quote
 
 import pytest
 
+from components.core.job.failures import read_failures
 from components.core.redaction import redacted
+from components.core.stores.open import open_store
 
 SECRET = "wJalrX/UtnFEMI+K7MDENG bPxRfi"
 
@@ -112,6 +115,20 @@ with redacted_output():
 assert sys.stdout is before
 raise ValueError("Invalid header value " + repr(os.environ["AWS_SESSION_TOKEN"].encode()))
 """
+
+
+def test_a_file_name_of_another_encoding_can_be_printed(tmp_path):
+    program = (
+        "from components.core.errors import InputError\n"
+        "from components.core.steps import step\n"
+        f"with step('collect', {str(tmp_path)!r}, 1):\n"
+        "    raise InputError(b'stra\\xdfe.jpg'.decode('utf-8', 'surrogateescape'))\n"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("collect error: stra\\udcdfe.jpg\n", "", 1)
+    failures = read_failures(open_store(str(tmp_path)))
+    assert failures is not None and failures.error == "stra\\udcdfe.jpg"
 
 
 def test_nothing_that_a_process_prints_holds_a_secret():
