@@ -60,8 +60,14 @@ class FrameQueue:
 
     @property
     def ended(self) -> bool:
-        """Whether the last image has been taken."""
+        """Whether the last image has been taken.
+
+        Raises:
+            InputError: it has, and the source cannot be read any further.
+        """
         with self._changed:
+            if self._ended and not self._waiting and self._error is not None:
+                raise self._error
             return self._ended and not self._waiting
 
     @property

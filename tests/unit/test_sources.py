@@ -4,14 +4,17 @@ import re
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 import cv2
 import numpy as np
 import pytest
 
 from components.core.errors import InputError
+from components.serving.active_model import ActiveModel
 from components.serving.frame_queue import FrameQueue
+from components.serving.loop import EdgeLoop
+from components.serving.metrics import Metrics
 from components.serving.position import Position
 from components.serving.sources import folder as folder_source
 from components.serving.sources.base import Shot
@@ -337,6 +340,12 @@ def test_frames_of_a_camera_that_are_passed_over_are_progress_too():
             assert time.monotonic() < end
             feed.take(0.05)
         assert feed.close()
+
+
+def test_what_goes_wrong_in_the_source_is_raised_while_there_is_no_model_too():
+    feed = FrameQueue(Numbers(0, live=False, error=InputError("the disk is gone")))
+    with pytest.raises(InputError, match="the disk is gone"):
+        EdgeLoop(ActiveModel(), Metrics()).run(feed, nullcontext(), threading.Event())
 
 
 def test_a_feed_that_nobody_takes_from_can_be_closed():
