@@ -44,7 +44,7 @@ def test_boxes_are_clipped_to_the_image():
     np.testing.assert_array_equal(clipped, [[0, 0, 200, 100]])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_images_are_read_as_they_are_displayed(suffix, tmp_path):
     pixels = np.full((20, 40, 3), 10, np.uint8)
     pixels[:10, :20] = (250, 120, 0)

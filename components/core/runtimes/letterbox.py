@@ -73,7 +73,12 @@ def read_image(path: Path) -> ImageArray:
     Raises:
         InputError: no such file, or not an image that OpenCV can decode.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError:
+        content = np.empty(0, dtype=np.uint8)
+    # From memory, since OpenCV's imread fails on a TIFF that is to be turned.
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) if content.size else None
     if image is None:
         raise InputError(f"image {path}: cannot be read: it is missing, damaged or of an unknown format")
     return np.asarray(image, dtype=np.uint8)
