@@ -35,6 +35,7 @@ from components.ingest.regions import paint
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
+UNCOMMON = ("lzma", "zstd", "webp")  # compressions of TIFF that Pillow knows and OpenCV, which training reads with, not
 MAX_PIXELS = 100_000_000
 MAX_IMAGE_BYTES = 500_000_000
 MIN_HIGHEST = 1 << 12  # of 16 bits; what has no more is below 16 of 255 in 8 bits
@@ -191,6 +192,9 @@ def inspect(data: bytes) -> IngestedImage:
                     f"too large: {opened_image.width}x{opened_image.height}, over {MAX_PIXELS // 10**6} megapixels"
                 )
             suffix = SUFFIXES[opened_image.format or ""]
+            compression = opened_image.info.get("compression") if suffix == ".tif" else None
+            if compression in UNCOMMON:
+                raise ImageError(f"undecodable: a TIFF with {compression} compression: save it with LZW, or as PNG")
             if suffix != ".jpg" or not _is_whole_jpeg(data):
                 opened_image.load()
             if opened_image.mode in ("I", "F"):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from components.core.errors import InputError
+from components.core.runtimes.letterbox import read_image
 from components.core.stores.open import open_store
 from components.ingest.dataset import Label, LabelError, Record
 from components.ingest.images import CHUNK, ImageError, boxes_in_pixels, inspect, take_in
@@ -51,6 +52,20 @@ def test_the_size_is_that_of_the_image_as_the_trainer_decodes_it(kind, orientati
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert (image.height, image.width) == decoded.shape[:2]
     assert (image.width, image.height) == ((120, 200) if orientation in (6, 8) else (200, 120))
+
+
+@pytest.mark.parametrize(
+    "compression", ["zstd", "lzma", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "group4"]
+)
+def test_a_tiff_that_is_taken_can_be_read_by_the_trainer(tmp_path, compression):
+    path = tmp_path / "one.tif"
+    path.write_bytes(encoded(NOISE.convert("1" if compression == "group4" else "RGB"), "TIFF", compression=compression))
+    if compression in ("zstd", "lzma"):
+        with pytest.raises(ImageError, match=f"^undecodable: a TIFF with {compression} compression: save it with LZW"):
+            inspect(path.read_bytes())
+        return
+    image = inspect(path.read_bytes())
+    assert read_image(path).shape == (image.height, image.width, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "YCbCr"])
