@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -195,6 +196,22 @@ def test_a_loop_begins_again_and_brings_nothing_twice(job, tmp_path):
         until(lambda: worker.metrics.value("frames") >= 23 and worker.metrics.value("uploaded") == 5)
         assert worker.metrics.value("known") >= 10
     assert set(uploaded(job).values()) == {1}
+
+
+def test_a_loop_over_a_folder_that_was_emptied_ends_with_the_reason(job, tmp_path):
+    folder = folder_of_images(tmp_path / "images", 3)
+    worker = Worker(options(tmp_path, folder, loop=True))
+    count = worker.metrics.count
+
+    def emptied(name, amount=1):
+        count(name, amount)
+        if name == "frames" and worker.metrics.value("frames") == 3:
+            shutil.rmtree(folder)
+            folder.mkdir()
+
+    worker.metrics.count = emptied
+    with pytest.raises(InputError, match="no image in it"):
+        worker.run(threading.Event())
 
 
 def test_what_a_killed_life_left_half_written_is_cleared_away(job, tmp_path):

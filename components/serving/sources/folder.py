@@ -33,8 +33,7 @@ class FolderSource:
     def __init__(self, folder: Path) -> None:
         self._folder, self.read = folder, 0
         self.name = self.identity = str(folder)
-        if not self._names():
-            raise InputError(f"source {folder}: no image in it; supported are {', '.join(sorted(SUFFIXES))}")
+        self._names()
 
     def shots(self, stop: threading.Event, after: str = "", every: int = 1) -> Iterator[Shot]:
         """The images in their order; see :class:`Source`. One that cannot be read is passed over and said."""
@@ -57,7 +56,10 @@ class FolderSource:
 
     def _names(self) -> list[str]:
         found = (path for path in self._folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        return sorted(path.relative_to(self._folder).as_posix() for path in found)
+        names = sorted(path.relative_to(self._folder).as_posix() for path in found)
+        if not names:
+            raise InputError(f"source {self._folder}: no image in it; supported are {', '.join(sorted(SUFFIXES))}")
+        return names
 
 
 def _decode(data: bytes) -> ImageArray | None:
