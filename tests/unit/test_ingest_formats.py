@@ -423,6 +423,7 @@ def test_yolo_labels_and_images_that_do_not_match(data):
         ("names: []\ntrain: images", "'names' must be a list of class names"),
         ("names: {hat: 0}\ntrain: images", "'names' must be text by number"),
         ("names: {0: hat, '00': head}\ntrain: images", "'names' has two names for class 0"),
+        (f"names: [hat]\nkpt_shape: [{'9' * 5000}, 3]\ntrain: images", "'kpt_shape' must be two numbers"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *b]\ntrain: images", "'names' must be text by number"),
     ],
 )
@@ -531,12 +532,20 @@ def test_coco_faults_of_single_images_are_reasons(data):
         '{"images": [',
         '{"images": []',
         '{"images": [], "categories": [{"id": "x", "name": "y"}]}',
+        '{"images": [], "categories": [{"id": 1e999, "name": "y"}]}',
         '{"images": [1], "categories": 1}',
     ],
 )
 def test_coco_that_cannot_be_read_at_all(data, text):
     with pytest.raises(InputError, match="COCO file x.json"):
         read(data({"x.json": text}), "coco")
+
+
+def test_coco_numbers_that_are_too_long_keep_single_images_out(data):
+    box = {"image_id": 1, "category_id": "9" * 5000, "bbox": [1, 2, 3, 4]}
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [box], "categories": []}
+    _, records = read(data({"x.json": json.dumps(content), "a.jpg": ""}), "coco")
+    assert reasons(records)["a.jpg"].startswith("annotation unreadable: annotation ? has no category_id")
 
 
 # --- Sedna ---

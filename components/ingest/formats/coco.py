@@ -43,6 +43,7 @@ _OTHERS = re.compile(rb'"(info|licenses|categories|annotations)"\s*:')
 _OBJECT = re.compile(rb"(\xef\xbb\xbf)?\s*\{")  # a list with such keys is Label Studio's
 PIECE_BYTES = 2**20
 AREA = 1e-3  # to which two areas are the same
+LONGEST_ID = 100  # characters; Python makes no number of some thousand digits
 XYWH_ABS = 1  # Detectron2's number for boxes as COCO has them
 
 
@@ -112,7 +113,7 @@ class _Index:
             raise InputError(f"COCO file: {error}") from error
         except KeyError as error:
             raise InputError(f"COCO file {name}: the key {error} is missing") from error
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"COCO file {name} cannot be read: {' '.join(str(error).split())[:200]}") from error
         return index
 
@@ -165,7 +166,7 @@ def _check_boxes(name: str, annotations: list[Any]) -> None:
 
 def _id(value: object) -> object:
     """An id to compare with; converters write the same number as text, or with a point."""
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) <= LONGEST_ID:
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)

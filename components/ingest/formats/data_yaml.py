@@ -15,6 +15,7 @@ from components.core.errors import InputError
 from components.ingest.dataset import Folder, LabelError, few
 
 MAX_YAML_BYTES = 2**18
+MOST_DIGITS = 9  # of a number in it
 NAMES_FILES = ("classes.txt", "obj.names", "_darknet.labels", "_classes.txt")  # the latter two of Roboflow
 USUAL_STEMS = ("data", "dataset")  # of a description
 _NUMBERED = re.compile(r"([0-9]{1,6})[\s:.,;)]+(.*\S)")  # ``0 hat`` or ``0: hat`` in a list of names
@@ -80,7 +81,7 @@ def numbered_names(name: str, content: dict[str, Any]) -> dict[int, str]:
             raise InputError(f"{name}: 'names' has two names for class {int(key)}")
         names[int(key)] = value.strip()
     count = content.get("nc", "")
-    if isinstance(given, list) and isinstance(count, str) and count.isdecimal() and int(count) != len(names):
+    if isinstance(given, list) and _is_number(count) and int(count) != len(names):
         raise InputError(f"{name}: nc says {count} classes, but names has {len(names)}: they must agree")
     return names
 
@@ -94,9 +95,13 @@ def key_point_columns(name: str, content: dict[str, Any]) -> int:
     shape = content.get("kpt_shape")
     if shape is None:
         return 0
-    if not (isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, str) and n.isdecimal() for n in shape)):
+    if not (isinstance(shape, list) and len(shape) == 2 and all(map(_is_number, shape))):
         raise InputError(f"{name}: 'kpt_shape' must be two numbers, of the key points and of the values of each")
     return int(shape[0]) * int(shape[1])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isdecimal() and len(value) <= MOST_DIGITS
 
 
 class ListedNames:
