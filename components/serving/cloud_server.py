@@ -160,12 +160,13 @@ class CloudServer:
         self.active = ActiveModel()
         self.model = CloudModel(self.active, self.metrics, options.queue, LANES.get(options.runtime, 1))
         store = open_store(options.job_root)
+        self._status = StatusReport(store, options.node, lambda: self.active.frames)
         self._updater = HotUpdate(
             JobPointer(store, options.node, options.member),
             ModelCache(models_folder(job_folder(options.folder, store.uri), options.member), options.runtime),
             Loader(options.runtime, options.threads, options.plugins),
             self.active,
-            StatusReport(store, options.node, lambda: self.active.frames),
+            self._status,
             poll_s=options.poll_s,
             count=self.metrics.count_change,
         )
@@ -186,6 +187,7 @@ class CloudServer:
             self.model.close()
             stop.set()
             updates.join(_STOP_SECONDS)
+            self._status.remove()
 
     def stop(self) -> None:
         """End :meth:`run` after the requests under way."""

@@ -82,6 +82,17 @@ class StatusReport:
         self._silenced, self._due = "", self._clock() + BEAT_SECONDS
         return True
 
+    def remove(self) -> None:
+        """Take the status away, as whoever does not come back under this name should: a pod of several, for example.
+
+        It would count as a worker that has said nothing of the next model, for as long as a worker may be away.
+        """
+        try:
+            if self._etag:
+                self._store.delete(status_key(self._node))
+        except InputError as problem:
+            log.warning("the status cannot be removed: %s", problem)
+
     def _look_for_another(self, key: str) -> None:
         """Say so if another worker has written this worker's status since it did itself."""
         there = self._store.read_versioned(key) if self._etag else None

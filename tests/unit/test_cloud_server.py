@@ -19,6 +19,7 @@ from components.core.errors import InputError
 from components.core.job.job import Job
 from components.core.runtimes.onnx import open_onnx
 from components.core.wire import Answer, Limits, decode_image, encode_image
+from components.deploy.workers import read_reports
 from components.serving.active_model import PROVEN_AFTER
 from components.serving.cloud_model import LANES
 from components.serving.cloud_server import CloudServer
@@ -245,7 +246,9 @@ def test_it_follows_the_job_and_says_so(job, tmp_path):
             assert time.monotonic() < end
             time.sleep(0.1)
         assert said.state == "loaded"
+        assert set(read_reports(job)) == {"cloud-1"}
         assert 'cloud_model_info{digest="' in ask(server.port, "/metrics")[2]
+    assert not read_reports(job), "a pod that has ended is no worker that others wait for"
 
 
 def test_without_a_model_it_lives_but_is_not_ready(tmp_path):
