@@ -196,6 +196,14 @@ def test_a_project_of_ones_own_is_used_by_its_address_with_its_names(studio, roo
     assert len(studio.projects) == 1
 
 
+def test_a_project_of_ones_own_shows_the_image_whatever_it_calls_it(studio, root):
+    (id_,) = request_labels(root, range(1, 2), classes=("hat", "head", "vest"))
+    address = own_project(studio, '<Label value="vest"/>')
+    studio.projects[1]["label_config"] = studio.projects[1]["label_config"].replace("$picture", "$source")
+    send(root, label_studio_url=address)
+    assert studio.task(id_)["data"]["source"].endswith(f"{id_}.jpg")
+
+
 def test_a_project_of_ones_own_is_not_changed(studio, root):
     request_labels(root, classes=("hat", "head", "vest"))
     with pytest.raises(InputError, match="project 1 has no label vest; it has hat, head: add it"):

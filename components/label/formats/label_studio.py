@@ -95,12 +95,12 @@ def task(
         key: under which the task has its address.
     """
     data = {
-        key: address,
         "reason": image.reason,
         "share": image.share,
         "score": image.score,
         "source": image.source,
         "round": wanted.round,
+        key: address,  # last, since a project may show the image by one of these names
     }
     results = _boxes(image, wanted.classes) if mask is None else _brushes(image, mask, wanted.classes)
     if not results:
