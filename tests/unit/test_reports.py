@@ -60,6 +60,10 @@ def test_drawing_marks_boxes_and_truth_enlarges_what_is_small_and_leaves_the_ori
     assert reports.draw(np.zeros((700, 900, 3), np.uint8), Detections.none(), []).shape == (700, 900, 3)
 
 
+def test_an_image_of_a_line_scan_camera_has_a_height_left_on_a_page():
+    assert "data:image/jpeg;base64," in reports.images([(np.zeros((10, 12_000, 3), np.uint8), "a line")])
+
+
 def test_another_file_is_an_error(tmp_path: Path):
     (tmp_path / "other.html").write_text("<html></html>")
     with pytest.raises(InputError, match="no sections"):

@@ -278,7 +278,8 @@ def _jpeg(image: ImageArray, longest: int = SHOWN_PIXELS) -> str:
     height, width = image.shape[:2]
     scale = min(1.0, longest / max(height, width))
     if scale < 1:
-        image = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
     if not done:
         raise ValueError(f"an image of shape {image.shape} cannot be written as JPEG")
