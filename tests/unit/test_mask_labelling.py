@@ -356,6 +356,7 @@ def test_masks_of_the_feed_and_of_people_have_the_same_numbers(studio, root, fee
         ([result("brushlabels", {"format": "png", "rle": [1], "brushlabels": ["car"]})], "annotation unreadable"),
         ([polygon("car", (1, 1), (5, 5))], "annotation unreadable: .*: not a polygon in percent with one label"),
         ([polygon("car", (1, 1), (5, 5), (float("nan"), 2))], "NaN or infinite"),
+        ([polygon("car", (1e300, 1e300), (-1e300, -1e300), (5, 5))], "annotation unreadable: .*: not a polygon"),
     ],
 )
 def test_masks_that_cannot_be_used_are_quarantined(studio, root, feed, results, reason):

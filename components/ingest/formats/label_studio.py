@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 RECTANGLE, BRUSH, POLYGON = "rectanglelabels", "brushlabels", "polygonlabels"
 MAX_PIXELS, MAX_POINTS = 100_000_000, 100_000  # of an image with a brush; of a polygon
+FARTHEST = 1e6  # of a polygon's corner, in widths or heights of the image
 # What is said of the image as a whole, or beside a box, and marks nothing in it.
 REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
 
@@ -272,6 +273,8 @@ def _polygon(where: str, name: str, value: dict[str, Any], result: dict[str, Any
         raise ValueError("too few points or too many")
     if not all(math.isfinite(side) for point in points for side in point):
         raise LabelError(f"NaN or infinite: {where}: {name}")
+    if any(abs(side) > FARTHEST for point in points for side in point):
+        raise ValueError("far outside the image")
     return Region(name, _is_drawn(result), points=points)
 
 
