@@ -121,8 +121,12 @@ def train_in_trainjob(
 
 
 def _clear(namespace: Namespace, name: str, area: WorkArea) -> None:
-    namespace.delete("TrainJob", name)
-    area.clear()
+    """Remove what is not needed any more; a step with its model here does not fail for what is out of reach now."""
+    try:
+        namespace.delete("TrainJob", name)
+        area.clear()
+    except OutOfReachError as error:
+        log.warning("TrainJob %s or its work area is left behind: %s", name, error)
 
 
 class _Waiting:

@@ -187,6 +187,17 @@ def test_nothing_is_left_behind(run, tmp_path, namespace):
     assert keys(tmp_path) == []
 
 
+def test_a_store_that_goes_away_when_the_model_is_there_costs_no_training(run, namespace, monkeypatch, caplog):
+    def away(*_):
+        raise OutOfReachError("the store cannot be reached")
+
+    monkeypatch.setattr("components.core.stores.files.FileStore.list", away)
+    _, output = run()
+    assert (output / "model.pt").is_file()
+    assert "checkpoints are left behind: the store" in caplog.text
+    assert "or its work area is left behind: the store" in caplog.text
+
+
 def test_a_step_that_is_tried_again_finds_the_trainjob_that_runs(run, namespace, caplog):
     def lost(_seconds):
         raise KeyboardInterrupt
