@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.reports.page import Section, note, write_page
 from components.core.reports.parts import KEPT, keep_part, read_pages, read_part, remove_old_parts
 from components.core.stores.open import open_store
@@ -45,6 +45,23 @@ def test_a_step_without_a_page_is_named_in_the_report(store_address, page):
     assert missing == Section("train", note("The step train has kept no page for this run."))
     with pytest.raises(NotFoundError, match=r"figures\.json"):
         read_part(store_address, "run-1", "figures.json")
+
+
+def test_a_page_that_does_not_reach_the_store_costs_no_step_and_what_other_steps_read_does(
+    tmp_path, page, monkeypatch, caplog
+):
+    def away(*_):
+        raise OutOfReachError("the store cannot be reached")
+
+    job = str(tmp_path / "job")
+    with monkeypatch.context() as change:
+        change.setattr("components.core.stores.files.FileStore.upload", away)
+        keep_part(job, "run-1", "train.html", page("train"))
+        assert "the report of this run lacks train.html: the store cannot be reached" in caplog.text
+        with pytest.raises(OutOfReachError):
+            keep_part(job, "run-1", "figures.json", page("figures"))
+    (told,) = read_pages(job, "run-1", ["train"])
+    assert "The step train has kept no page for this run." in told.body
 
 
 def test_a_step_that_is_used_by_itself_keeps_nothing(store_address, page):

@@ -6,15 +6,18 @@ so that a step that is tried again finds it, and so that what a run that failed 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from components.core.errors import InputError, NotFoundError
+from components.core.errors import InputError, NotFoundError, OutOfReachError
 from components.core.reports.page import Section, note, sections_in
 from components.core.stores.base import Store
 from components.core.stores.open import open_store
+
+log = logging.getLogger(__name__)
 
 PARTS = "steps/"
 KEPT = timedelta(days=7)
@@ -32,10 +35,17 @@ def keep_part(job_root: str, run_id: str, name: str, path: str) -> None:
         path: the file.
 
     Raises:
-        InputError: the store cannot be written, or the run's name cannot be part of a key.
+        InputError: the store cannot be written, or the run's name cannot be part of a key. A page is not worth the
+            step, which may have trained for hours: where the store is out of reach, the report has none of this step.
     """
-    if run_id:
+    if not run_id:
+        return
+    try:
         open_store(job_root).upload(Path(path), _key(run_id, name))
+    except OutOfReachError as error:
+        if not name.endswith(".html"):
+            raise
+        log.warning("the report of this run lacks %s: %s", name, error)
 
 
 def read_pages(job_root: str, run_id: str, steps: Sequence[str]) -> list[Section]:
