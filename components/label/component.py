@@ -33,6 +33,8 @@ def label(
     with step("label", job_root):
         from components.core import plugins
         from components.core.parameters import CommonSettings, LabelSettings, LabelStudioSettings, read
+        from components.core.stores.open import open_store
+        from components.ingest.answers import fetch_answers
         from components.label.label import label as hand_over
         from components.label.send import send
 
@@ -41,6 +43,8 @@ def label(
         if studio.label_studio_url:
             place = studio.model_dump(exclude={"keep_annotators"})
             handed = send(job_root, round_number=int(round_number), classes=chosen.classes, **place)
+            # What waits is known from here on, also where no poll fetches it, so that the next list is of others.
+            fetch_answers(open_store(job_root), **studio.model_dump(exclude={"label_queue"}))
         else:
             handed = hand_over(job_root, round_number=int(round_number), **dict(chosen))
         for name, count in handed.counts.items():
@@ -71,17 +75,22 @@ def send(
         from components.core.job.label_requests import read_lists
         from components.core.parameters import LabelSettings, LabelStudioSettings, read
         from components.core.stores.open import open_store
+        from components.ingest.answers import fetch_answers
         from components.label.send import send as send_list
 
         studio = read(LabelStudioSettings, settings)
-        if not studio.label_studio_url or next(read_lists(open_store(job_root)), None) is None:
+        store = open_store(job_root)
+        if not studio.label_studio_url or next(read_lists(store), None) is None:
             return ""
         try:
             place = studio.model_dump(exclude={"keep_annotators"})
-            return send_list(job_root, classes=read(LabelSettings, settings).classes, **place).uri
+            uri = send_list(job_root, classes=read(LabelSettings, settings).classes, **place).uri
         except InputError:
             logging.warning(
                 "the round before is committed all the same; the next round, or the pipeline hard-example-mining, "
                 "sends what is missing"
             )
             raise
+        # So that mine asks for others, also before the next poll.
+        fetch_answers(store, **studio.model_dump(exclude={"label_queue"}))
+        return uri

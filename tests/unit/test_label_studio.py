@@ -29,6 +29,7 @@ from components.ingest.component import collect
 from components.ingest.feed import take_new
 from components.ingest.label_agreement import label_agreement
 from components.label import send as label_send
+from components.label.component import label as label_step
 from components.label.component import send as send_step
 from components.label.formats.label_studio import config
 from components.label.send import check_predictions, send
@@ -954,6 +955,15 @@ def test_the_steps_send_and_count_what_was_answered(studio, root, feed, tmp_path
     step(collect, tmp_path, kinds, feed, root, settings=settings)
     assert set(Manifest.read(tmp_path / "manifest").labelled().table["id"]) == set(ids[:5])
     assert "Proposed boxes and what people made of them" in (tmp_path / "report").read_text()
+
+
+def test_what_was_sent_is_known_to_wait_also_where_nothing_polls(studio, root, tmp_path):
+    ids = request_labels(root)
+    settings = {"label_studio_url": studio.address, "label_queue": 4}
+    step(label_step, tmp_path, {"counts": dsl.Metrics}, root, settings=settings)
+    assert read_answers(open_store(root))[0].with_people() == set(ids[:4])
+    send_step.python_func(root, {"label_studio_url": studio.address})
+    assert read_answers(open_store(root))[0].with_people() == set(ids)
 
 
 def test_a_round_offers_the_classes_that_its_champion_does_not_know_yet(studio, root):
