@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,9 +136,11 @@ def _targets(sources: Sequence[str], output: Path) -> dict[str, Path]:
     if not sources:
         raise InputError("no source: give images, folders of images or videos")
     targets: dict[str, Path] = {}
-    for source in sources:
+    for source in dict.fromkeys(sources):
         if source.isdigit() or source.lower().startswith(("rtsp:", "rtsps:")):
             raise InputError(f"source {source}: cameras are not supported here: use the edge worker for cameras")
+        if "://" in source and not source.startswith("file://"):
+            raise InputError(f"source {source}: only files on this machine can be given: download it first")
         path = folder_at(source)
         if not path.exists():
             raise InputError(f"source {source}: no such file or folder: give an image, a folder of images or a video")
@@ -151,7 +153,21 @@ def _targets(sources: Sequence[str], output: Path) -> dict[str, Path]:
             number += 1
             target = output / f"{Path(name).stem}-{number}{Path(name).suffix}"
         targets[source] = target
+    _check_untouched(targets, output)
     return targets
+
+
+def _check_untouched(targets: Mapping[str, Path], output: Path) -> None:
+    """Refuse to draw over a source, or into a folder of sources: what a folder's images are called is not known yet.
+
+    Raises:
+        InputError: it would be.
+    """
+    for source in targets:
+        path = folder_at(source).resolve()
+        for target in (target.resolve() for target in targets.values()):
+            if target.is_relative_to(path) or path.is_relative_to(target):
+                raise InputError(f"--output {output}: this would overwrite {source}: give another folder")
 
 
 def _folder(model: Model[Any], folder: Path, seen: Seen, confidence: float | None) -> None:

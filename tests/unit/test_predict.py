@@ -138,6 +138,8 @@ def test_what_is_no_model_is_told(look, tmp_path, model, words):
         ("0", "cameras are not supported here"),
         ("rtsp://gate/stream", "cameras are not supported here"),
         ("no.png", "no such file or folder"),
+        ("s3://images/a.png", "only files on this machine"),
+        ("https://example.com/a.png", "only files on this machine"),
     ],
 )
 def test_what_is_no_source_is_told(look, source, words):
@@ -148,10 +150,22 @@ def test_what_is_no_source_is_told(look, source, words):
 def test_a_source_is_never_drawn_upon(look, tmp_path):
     path = write(tmp_path / "images" / "a.png", image_with())
     before = path.read_bytes()
-    for source, output in ((path, tmp_path / "images"), (tmp_path / "images", tmp_path / "images" / "drawn")):
+    other = write(tmp_path / "elsewhere" / "images" / "a.png", image_with())
+    for sources, output in (
+        ([path], tmp_path / "images"),
+        ([tmp_path / "images"], tmp_path / "images" / "drawn"),
+        ([tmp_path / "images"], tmp_path),  # the folder is drawn under its own name
+        ([other.parent, path], tmp_path),
+        ([other, tmp_path / "images"], tmp_path / "images" / "." / "drawn" / ".."),
+    ):
         with pytest.raises(InputError, match="give another"):
-            look(source, output=output)
+            look(*sources, output=output)
     assert path.read_bytes() == before
+
+
+def test_a_source_that_is_given_twice_is_drawn_once_under_its_name(look, tmp_path):
+    path = write(tmp_path / "a.png", image_with())
+    assert [seen.drawn for seen in look(path, path)] == [tmp_path / "out" / "a.png"]
 
 
 def test_the_verb_prints_the_counts_and_where_the_images_are(bundle, tmp_path):
