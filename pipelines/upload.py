@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.core.errors import InputError
 from pipelines.client import COMPILED, Cluster, read_package
 
 
@@ -20,9 +21,11 @@ def upload(cluster: Cluster, pipelines: list[str], folder: Path = COMPILED) -> I
         A line for each pipeline.
 
     Raises:
-        InputError: there is no such pipeline, or the server forbids it.
+        InputError: there is no such pipeline, or none at all, or the server forbids it.
     """
     names = pipelines or sorted(path.stem for path in (folder / "pipelines").glob("*.yaml"))
+    if not names:
+        raise InputError(f"{folder}: no compiled pipelines in it: give the folder that `compile --output` wrote")
     for package in [read_package(name, folder) for name in names]:
         with cluster.explained():
             version = cluster.version(package)

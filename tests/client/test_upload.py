@@ -28,6 +28,15 @@ def test_every_pipeline_is_uploaded_once_with_its_description_and_version(api, c
     assert len(api.versions) == len(names)
 
 
+@pytest.mark.parametrize("folder", ["nothing", "pipelines"])
+def test_a_folder_without_compiled_pipelines_is_told(api, cluster, tmp_path, folder):
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "helmet-detection.yaml").touch()
+    with pytest.raises(InputError, match="no compiled pipelines in it: give the folder that `compile --output` wrote"):
+        list(upload(cluster, [], tmp_path / folder))
+    assert not api.pipelines
+
+
 def test_other_container_images_make_another_version(api, cluster, tmp_path):
     compiled = (COMPILED / "pipelines" / "helmet-detection.yaml").read_text()
     for name in ("one", "two"):
