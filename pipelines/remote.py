@@ -277,7 +277,7 @@ def schedule_plans(plans: Sequence[Plan], server: Reach) -> None:
             timing = schedules.Timing.of(plan.every, "", "", "")
             schedules.schedule(cluster, plan.pipeline, plan.parameters, timing, name=plan.job.name)
         else:
-            client.submit(cluster, plan.pipeline, plan.parameters)
+            client.submit(cluster, plan.pipeline, plan.parameters, name=plan.job.name)
 
 
 def _written(path: Path, api: str, pipeline: str, given: dict[str, Any], timing: Any, server: Reach, **how: Any) -> str:

@@ -350,6 +350,10 @@ SPECS: dict[str, type[Fields]] = {
     "JointInferenceService": JointSpec,
     "LifelongLearningJob": LifelongSpec,
 }
+# Sedna's other kinds.
+NOT_HERE = _names(
+    "FeatureExtractionService FederatedLearningJob ObjectSearchService ObjectTrackingService ReidJob VideoAnalyticsJob"
+)
 
 
 @dataclass(frozen=True)
@@ -407,6 +411,8 @@ def _resources(document: Any, place: str) -> Iterator[Resource]:
         for number, item in enumerate(document["items"], 1):
             yield from _resources(item, f"{place}, item {number}")
         return
+    if isinstance(kind, str) and kind in NOT_HERE:
+        raise InputError(f"{place}: {kind} of Sedna has no counterpart here: choose from {', '.join(sorted(SPECS))}")
     if not isinstance(kind, str) or kind not in SPECS:
         raise InputError(f"{place}: {unknown('kind', kind, list(SPECS))}")
     if not str(version).startswith(GROUP):

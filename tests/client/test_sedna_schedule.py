@@ -22,13 +22,13 @@ def test_a_job_of_incremental_learning_is_a_schedule_of_its_name(api, cluster):
     assert one.parameters["trigger_conditions"] == ["num_of_samples > 50"]
 
 
-def test_a_service_of_joint_inference_is_one_run(api, cluster):
+def test_a_service_of_joint_inference_is_one_run_of_its_name(api, cluster):
     words = ["-p", "data_url=s3://images/helmets.zip", "-p", "job_root=s3://jobs/two"]
     path = str(FILES / "helmet_joint.yaml")
     done = CliRunner().invoke(app, ["sedna", path, "--schedule", "--host", api.url, *words])
     assert done.exit_code == 0, done.stderr
     assert not status(cluster)
-    assert len(api.runs) == 1
+    assert [run["display_name"] for run in api.runs.values()] == ["helmets-of-two"]
 
 
 def test_nothing_is_sent_where_a_path_means_nothing(api):

@@ -268,6 +268,8 @@ WRONG = {
     "pod": (("        nodeName: edge-1", "        nodename: edge-1"),
             "unknown field 'nodename': did you mean nodeName"),
     "kind": (("kind: IncrementalLearningJob", "kind: IncrementalJob"), "unknown kind 'IncrementalJob': did you mean"),
+    "other": (("kind: IncrementalLearningJob", "kind: FederatedLearningJob"),
+              "FederatedLearningJob of Sedna has no counterpart here: choose from Dataset, Incr"),
     "version": (("sedna.io/v1alpha1\nkind: Dataset", "v1\nkind: Dataset"), "apiVersion 'v1' must be sedna.io/v1alpha1"),
     "operator": (('operator: ">="', 'operator: "=>"'), "unknown operator '=>'"),
     "metric": (("metric: precision[2] ", "metric: precision[ "), "spec.deploySpec.trigger.condition"),
