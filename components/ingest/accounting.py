@@ -70,7 +70,7 @@ class Accounting:
         for image in self._data.images:
             by_stem.setdefault(_stem(image), []).append(image)
         suffix = LABEL_SUFFIX.get(self._format, "")
-        places = {loose_key(name).rpartition("/")[0] for name in self._used} if suffix else set()
+        places = {loose_key(name).rpartition("/")[0] for name in self._used if name} if suffix else set()
         for name in left:
             images = by_stem.get(_stem(name), [])
             by_place = suffix_of(name) == suffix and (images or loose_key(name).rpartition("/")[0] in places)

@@ -126,6 +126,14 @@ def test_a_data_set_in_order_has_nothing_left_over(tmp_path, data_format):
     assert found.counts["unlabelled"] == found.counts["negatives"] == 0
 
 
+def test_a_list_of_images_at_the_top_is_no_label_where_an_image_has_none(tmp_path):
+    listed = {"images.txt": "".join(f"data/{stem}.jpg\n" for stem in STEMS), "obj.names": "hat\n"}
+    pictures = {f"data/{stem}.jpg": encoded(n) for n, stem in enumerate(STEMS)}
+    write(tmp_path / "data", listed | pictures | {f"data/{stem}.txt": YOLO for stem in STEMS[1:]})
+    found = ingest(str(tmp_path / "data"), str(tmp_path / "job"))
+    assert (found.quarantine, found.counts["negatives"]) == ([], 1)
+
+
 @pytest.mark.parametrize(
     "kind", ["voc", "yolo", "coco", "label-studio", "csv", "jsonl", "sedna", "labelme", "cvat", "matlab"]
 )
