@@ -177,7 +177,10 @@ def _folder(model: Model[Any], folder: Path, seen: Seen, confidence: float | Non
 
 def _video(model: Model[Any], path: Path, seen: Seen, confidence: float | None) -> None:
     shots = VideoSource(path).shots(threading.Event())
-    first = _looked(model, next(shots).image, seen, confidence)
+    shot = next(shots, None)
+    if shot is None:
+        raise InputError(f"{path}: no frame of this video can be decoded; convert it with ffmpeg")
+    first = _looked(model, shot.image, seen, confidence)
     with _writer(seen.drawn, first.shape[1::-1], _fps(path)) as writer:
         writer.write(first[:, :, ::-1])
         for shot in shots:

@@ -84,6 +84,16 @@ def test_a_video_becomes_a_video_with_as_many_frames_at_the_same_rate(look, tmp_
     assert sum(capture.read()[0] for _ in range(9)) == 5
 
 
+def test_a_video_whose_frames_cannot_be_decoded_is_told_in_one_line(look, tmp_path, monkeypatch):
+    path = tmp_path / "camera.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (96, 64))
+    writer.write(image_with()[:, :, ::-1])
+    writer.release()
+    monkeypatch.setattr("pipelines.predict.VideoSource.shots", lambda *_: iter(()))
+    with pytest.raises(InputError, match="camera.avi: no frame of this video can be decoded"):
+        look(path)
+
+
 def test_sources_of_one_name_do_not_replace_each_other(look, tmp_path):
     paths = [write(tmp_path / side / "gate.png", image_with((255, 0, 0))) for side in ("north", "south")]
     first, second = look(*paths)
