@@ -17,9 +17,11 @@ from minio import Minio
 
 from components.core.processors import share_processors
 
-# What nohup started ignores SIGHUP, and so would the programs that tests end with it.
+# What nohup started ignores SIGHUP, and what a shell started with & SIGINT; so would the programs that tests end.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything loads torch.
 share_processors(among=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
