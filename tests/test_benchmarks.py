@@ -128,7 +128,7 @@ def test_spool_in_small(run):
 
 @pytest.mark.slow
 def test_edge_in_small(run):
-    assert "frames/s" in run("edge", "--repeats", 1, "--frames", 400)
+    assert "frames/s" in run("edge", "--repeats", 1, "--frames", 1000)
 
 
 @pytest.mark.slow
