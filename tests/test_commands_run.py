@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from components.core.estimators.base import estimators
 from components.core.job.job import Job
 from components.report.report import keep
+from components.rollout.processes import running_in
 from pipelines import __main__ as command_line
 from pipelines.__main__ import app
 from pipelines.cluster import CREDENTIALS
@@ -79,7 +80,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # of the steps, for the plug-ins of the tests
-    return tmp_path
+    yield tmp_path
+    for folder in tmp_path.rglob("programs"):  # those of `serving` outlive their run
+        if running := running_in(folder):
+            running.stop()
 
 
 def voc(path: Path, names: tuple[str, str], count: int = 40) -> None:

@@ -142,7 +142,8 @@ def run_case(
     Raises:
         InputError: something that was given cannot be used; a training may raise anything.
     """
-    runner = _Runner(case, stream, steps, folder, job_root, device, workers, plugin_modules)
+    training = {"device": device, "workers": workers, "plugin_modules": plugin_modules}
+    runner = _Runner(case, stream, steps, folder, job_root, training)
     rounds = runner.rounds()
     figures = runner.figures(rounds)
     seconds = sum(one.seconds for one in rounds)
@@ -170,9 +171,7 @@ class _Runner:
         steps: Steps,
         folder: Path,
         job_root: str,
-        device: str,
-        workers: int,
-        plugin_modules: str,
+        training: Mapping[str, Any],
     ) -> None:
         self._algorithm: Algorithm = case.algorithm
         self._seed = case.seed
@@ -182,7 +181,7 @@ class _Runner:
         self._folder = folder
         self._job_root = job_root
         self._blobs = cache_folder(job_root) / "blobs"
-        self._training = {"device": device, "workers": workers, "plugin_modules": plugin_modules}
+        self._training = training
         self._known = _Known()
         self._champion: _Model | None = None
 

@@ -24,6 +24,7 @@ from components.core.stores.open import RESERVED, Store, open_store, split
 log = logging.getLogger(__name__)
 
 MAX_BLOB_BYTES = 1 << 30  # an image or a mask
+MAX_PIXELS = 100_000_000  # of one; more might fill the memory
 PROGRESS_SECONDS = 5.0
 _DIGEST_IN_NAME = re.compile(r"[-/]([0-9a-f]{8,64})\.[a-z]+$")
 

@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 
 from components.core.bundle import sha256_of
-from components.core.cache import MAX_BLOB_BYTES, local_file
+from components.core.cache import MAX_BLOB_BYTES, MAX_PIXELS, local_file
 from components.core.errors import ConflictError, InputError, NotFoundError, OutOfReachError, TooLargeError
 from components.core.job.state import State
 from components.core.label_studio.addresses import renew
@@ -35,7 +35,7 @@ from components.core.manifest import Manifest
 from components.core.masks import VOID, encode_mask, read_mask
 from components.core.stores.open import Store, open_store, split
 from components.ingest.dataset import Label, LabelError, Record, few
-from components.ingest.formats.label_studio import MAX_PIXELS, Task, read_task
+from components.ingest.formats.label_studio import Task, read_task
 from components.ingest.images import Outcome, boxes_in_pixels
 from components.ingest.masks import Values
 from components.ingest.regions import paint

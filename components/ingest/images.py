@@ -24,6 +24,7 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, UnidentifiedImageError
 
+from components.core.cache import MAX_PIXELS
 from components.core.errors import InputError
 from components.core.masks import VOID, encode_mask
 from components.core.processes import end_with_parent
@@ -36,7 +37,6 @@ from components.ingest.regions import paint
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp", "TIFF": ".tif"}
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # MPO is a JPEG with more images behind the first
 UNCOMMON = ("lzma", "zstd", "webp")  # compressions of TIFF that Pillow knows and OpenCV, which training reads with, not
-MAX_PIXELS = 100_000_000
 MAX_IMAGE_BYTES = 500_000_000
 MIN_HIGHEST = 1 << 12  # of 16 bits; what has no more is below 16 of 255 in 8 bits
 _PNG_BITS_AT = 24

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from components.core.cache import MAX_BLOB_BYTES
+from components.core.cache import MAX_BLOB_BYTES, MAX_PIXELS
 from components.core.detections import Detections
 from components.core.duplicates import fingerprint
 from components.core.errors import InputError, NotFoundError, TooLargeError
@@ -30,7 +30,6 @@ from components.core.stores.transfer import os_errors
 from components.mine.pool import Candidate
 from components.mine.ranker import Ranker, ranker_of
 
-_MAX_PIXELS = 100_000_000  # as of the images that come in with a label; a larger one might fill the memory
 _READERS = 8
 _AHEAD = 4 * _READERS  # images that are decoded before the model gets to them
 
@@ -152,7 +151,7 @@ def _decoded(data: bytes) -> ImageArray | None:
     """The image of a file; None where it is damaged, too large, or none."""
     try:
         with Image.open(io.BytesIO(data)) as header:
-            if header.width * header.height > _MAX_PIXELS:
+            if header.width * header.height > MAX_PIXELS:
                 return None
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except Exception:  # a decoder may raise anything at all on a hostile file

@@ -82,6 +82,12 @@ def put(job, version, name, change):
     job.store.write(key, change(job.store.read(key)))
 
 
+def from_disk(site):
+    """The version that a worker begins with that has been started again."""
+    assert site.updater.start_from_disk()
+    return site.slot.next().version
+
+
 def refused(site, job, version="v2"):
     """One turn in which a model is refused; why."""
     assert site.turn().version == "v1"
@@ -311,8 +317,7 @@ def test_of_two_good_models_the_one_before_is_taken_where_the_last_is_damaged(si
     site.use()
     last.write_bytes(last.read_bytes()[:-5])
     again = Site(job, tmp_path)
-    assert again.updater.start_from_disk()
-    assert again.slot.next().version == "v1"
+    assert from_disk(again) == "v1"
     assert "cached model v2 can no longer be used" in caplog.text
     assert again.turn().version == "v2", "and the damaged one is fetched anew"
 
@@ -335,9 +340,7 @@ def test_a_model_that_proves_itself_while_the_next_one_is_fetched_leaves_that_on
     site.use()
     site.slot.next()
     site.use()
-    again = Site(job, tmp_path)
-    assert again.updater.start_from_disk()
-    assert again.slot.next().version == "v2"
+    assert from_disk(Site(job, tmp_path)) == "v2"
 
 
 def test_a_model_that_fails_while_the_next_one_waits_gives_way_to_that(site, job, tmp_path):
@@ -347,9 +350,7 @@ def test_a_model_that_fails_while_the_next_one_waits_gives_way_to_that(site, job
     site.updater._follow_loop()
     assert site.slot.next().version == "v2"
     site.use()
-    again = Site(job, tmp_path)
-    assert again.updater.start_from_disk()
-    assert again.slot.next().version == "v2"
+    assert from_disk(Site(job, tmp_path)) == "v2"
 
 
 def test_the_model_before_stays_until_the_new_one_has_proven_itself(site, job, tmp_path):
@@ -457,9 +458,7 @@ def test_a_machine_that_lost_its_runtime_keeps_its_models(job, tmp_path, monkeyp
         patched.setenv("FRAGILE_RUNTIME", "missing")
         with pytest.raises(NoRuntimeError):
             Site(job, tmp_path, "fragile").updater.start_from_disk()
-    again = Site(job, tmp_path, "fragile")
-    assert again.updater.start_from_disk()
-    assert again.slot.next().version == "v1"
+    assert from_disk(Site(job, tmp_path, "fragile")) == "v1"
 
 
 def test_a_stale_copy_of_the_pointer_is_not_followed(site, job, tmp_path):

@@ -26,6 +26,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from components.core.cache import MAX_PIXELS
 from components.core.errors import InputError
 from components.ingest.dataset import (
     IMAGE_SUFFIXES,
@@ -45,7 +46,7 @@ from components.ingest.references import Images, only, path_in
 logger = logging.getLogger(__name__)
 
 RECTANGLE, BRUSH, POLYGON = "rectanglelabels", "brushlabels", "polygonlabels"
-MAX_PIXELS, MAX_POINTS = 100_000_000, 100_000  # of an image with a brush; of a polygon
+MAX_POINTS = 100_000  # of a polygon
 FARTHEST = 1e6  # of a polygon's corner, in widths or heights of the image
 # What is said of the image as a whole, or beside a box, and marks nothing in it.
 REMARKS = frozenset({"choices", "datetime", "number", "rating", "relation", "taxonomy", "textarea"})
