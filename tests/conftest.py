@@ -1,4 +1,4 @@
-"""An S3 server for the tests that need one."""
+"""What all tests share: signals as they were, and an S3 server for those that need one."""
 
 import os
 import shutil
@@ -29,6 +29,15 @@ share_processors(among=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 ACCESS_KEY = "AKIATESTTESTTESTTEST"
 SECRET_KEY = "a-secret-that-no-message-may-show"
 BUCKET = "edge-tests"
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A handler that a test leaves behind would end the test process at a signal of a later test."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -251,10 +253,17 @@ def run(options: Options) -> None:
         InputError: an option that cannot be, or a source that cannot be read.
     """
     stop = threading.Event()
-    _end_on_signals(stop)
-    worker = Worker(options)
-    ended = worker.run(stop)
-    count = worker.metrics.value
+    with _ended_by_signals(stop):
+        worker = Worker(options)
+        ended = worker.run(stop)
+        _sum_up(worker.metrics.value)
+        if not ended:
+            # What outlasts us sits in native code, which must not meet an interpreter that is being taken apart.
+            logging.shutdown()
+            os._exit(0)
+
+
+def _sum_up(count: Callable[[str], float]) -> None:
     logging.info(
         "%d frames, of which %d hard and %d for auditing; %d of these kept, %d near-duplicates, %d withheld by the "
         "privacy filter, %d failed; %d uploaded",
@@ -270,13 +279,10 @@ def run(options: Options) -> None:
             "joint inference: %d frames, of which %d hard; %d of these sent, %d answered, %d answered late; %d bytes",
             *(count(f"joint_{name}") for name in ("frames", "hard", "sent", "answered", "late_answered", "bytes_sent")),
         )
-    if not ended:
-        # What outlasts us sits in native code, which must not meet an interpreter that is being taken apart.
-        logging.shutdown()
-        os._exit(0)
 
 
-def _end_on_signals(stop: threading.Event) -> None:
+@contextmanager
+def _ended_by_signals(stop: threading.Event) -> Iterator[None]:
     """The first signal stops the worker in an orderly way; the second one at once.
 
     A handler runs between any two instructions of the main thread, perhaps while that holds the event's own lock, and
@@ -284,17 +290,24 @@ def _end_on_signals(stop: threading.Event) -> None:
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in ending_signals():
-        signal.signal(number, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in ending_signals()}
     threading.Thread(target=_take_signals, args=(reader, stop), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)  # which ends the thread
 
 
 def _take_signals(reader: int, stop: threading.Event) -> None:
-    while number := os.read(reader, 1):
-        if stop.is_set():
-            os._exit(128 + number[0])
-        stop.set()
+    with open(reader, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            if stop.is_set():
+                os._exit(128 + number[0])
+            stop.set()
 
 
 def _cloud(url: str, model: str, timeout_s: float, tls: Tls, rules: OffloadRules) -> Cloud | None:

@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 from components.core.errors import InputError, NoRuntimeError
 from components.core.job.hard_examples import Sidecar, image_key, read_sidecars
 from components.core.job.job import Job
+from components.core.processes import ending_signals
 from components.core.stores.open import open_store
 from components.serving import edge_worker, health, mining
 from components.serving import loop as loop_module
@@ -769,18 +770,30 @@ def test_a_signal_ends_it_soon_and_the_next_one_goes_on_where_it_was(job, tmp_pa
 def test_a_signal_that_comes_while_the_main_thread_looks_at_the_event_is_not_lost():
     program = """
 import os, signal, threading, time
-from components.serving.edge_worker import _end_on_signals
+from components.serving.edge_worker import _ended_by_signals
 stop = threading.Event()
-_end_on_signals(stop)
-with stop._cond:  # as inside of Event.wait
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(0.2)
-print(stop.wait(5))
+with _ended_by_signals(stop):
+    with stop._cond:  # as inside of Event.wait
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+    print(stop.wait(5))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=REPOSITORY
     )
     assert done.stdout == "True\n"
+
+
+def test_a_worker_that_cannot_start_leaves_the_signals_of_its_process_alone(tmp_path):
+    before, threads = [signal.getsignal(number) for number in ending_signals()], threading.enumerate()
+    with pytest.raises(InputError):
+        edge_worker.run(options(tmp_path, tmp_path, miner="nothing-like-it"))
+    assert [signal.getsignal(number) for number in ending_signals()] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    end = time.monotonic() + 10
+    while set(threading.enumerate()) - set(threads):
+        assert time.monotonic() < end, "what reads the signals goes on"
+        time.sleep(0.01)
 
 
 def test_a_second_ctrl_c_ends_it_at_once(job, tmp_path):
