@@ -13,7 +13,7 @@ demo-labelling: install $(LABEL_STUDIO)/installed  ## hard examples go to Label 
 	$(RUN) -m pipelines demo-labelling --server $(LABEL_STUDIO)/bin/label-studio $(ARGS)
 
 test: lint  ## lint, type check and all tests
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile --maxfail 200
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --maxfail 200 --max-worker-restart 0
 
 test-docker: install  ## build every image and run pipelines in them; needs a Docker engine
 	tests/docker/run
