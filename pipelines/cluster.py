@@ -9,22 +9,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from kfp import dsl, kubernetes
+from pydantic import Field, TypeAdapter, ValidationError
 
+from components.core.errors import InputError
 from components.core.job.tries import POD_VARIABLE, RUN_VARIABLE
+from components.core.parameters.table import ObjectName, Quantity
+
+
+def _from_environment(variable: str, default: Any, kind: Any) -> Any:
+    """What a variable says; the default where it is absent or empty.
+
+    Raises:
+        InputError: Kubernetes would refuse the value, and only when a step is to start.
+    """
+    text = os.environ.get(variable)
+    try:
+        return TypeAdapter(kind).validate_python(text) if text else default
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"{variable}={text!r}: {said}") from error
+
 
 CACHE_FOLDER = "/cache"  # the images point EDGE_CACHE_DIR here
-CACHE_CLAIM = os.environ.get("EDGE_CACHE_PVC", "")  # of a volume; empty for a folder that ends with the step
-CACHE_SIZE = os.environ.get("EDGE_CACHE_SIZE", "20Gi")  # of that folder, at most
+CACHE_CLAIM = _from_environment("EDGE_CACHE_PVC", "", ObjectName)  # of a volume; else a folder that ends with the step
+CACHE_SIZE = _from_environment("EDGE_CACHE_SIZE", "20Gi", Quantity)  # of that folder, at most
 
-QUEUE = os.environ.get("EDGE_QUEUE", "")  # of Kueue, where the heavy steps wait for their turn; empty for none
+QUEUE = _from_environment("EDGE_QUEUE", "", ObjectName)  # of Kueue, where the heavy steps wait for their turn
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
-SHM_SIZE = os.environ.get("EDGE_SHM_SIZE", "2Gi")
+SHM_SIZE = _from_environment("EDGE_SHM_SIZE", "2Gi", Quantity)
 
-STEP_TIMEOUT = int(os.environ.get("EDGE_STEP_TIMEOUT", str(24 * 3600)))  # seconds, of one try
+STEP_TIMEOUT = _from_environment("EDGE_STEP_TIMEOUT", 24 * 3600, Annotated[int, Field(ge=1)])  # seconds, of one try
 QUICK_TIMEOUT = min(2 * 3600, STEP_TIMEOUT)  # a poll that hangs would block all later ones
 
 SMALL_CPU, SMALL_CPU_LIMIT = "100m", "1"

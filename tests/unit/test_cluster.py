@@ -1,12 +1,15 @@
 """What the pods of every step ask of a cluster, as the compiled pipelines say it."""
 
 import os
+import runpy
 import subprocess
 import sys
 
 import pytest
 import yaml
 
+from components.core.errors import InputError
+from pipelines import cluster
 from pipelines.client import COMPILED
 
 NAMES = sorted(path.stem for path in (COMPILED / "pipelines").glob("*.yaml"))
@@ -98,3 +101,25 @@ def test_heavy_steps_wait_in_a_queue_that_is_named_when_a_pipeline_is_compiled(t
 def test_no_step_waits_in_a_queue_by_default():
     asked = [one for name in NAMES for _, one in executors(COMPILED / "pipelines" / f"{name}.yaml").values()]
     assert not any("podMetadata" in one for one in asked)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("EDGE_STEP_TIMEOUT", "1h", "should be a valid integer"),
+        ("EDGE_STEP_TIMEOUT", "0", "should be greater than or equal to 1"),
+        ("EDGE_SHM_SIZE", "4 GB", "must be a Kubernetes quantity such as 500m, 2 or 8Gi"),
+        ("EDGE_CACHE_SIZE", "-1Gi", "must be a Kubernetes quantity such as 500m, 2 or 8Gi"),
+        ("EDGE_CACHE_PVC", "my_claim", "must be a Kubernetes object name"),
+        ("EDGE_QUEUE", "Team A", "must be a Kubernetes object name"),
+    ],
+)
+def test_what_kubernetes_would_refuse_is_told_when_a_pipeline_is_compiled(monkeypatch, variable, value, said):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"{variable}='{value}': .*{said}"):
+        runpy.run_path(cluster.__file__)
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch):
+    monkeypatch.setenv("EDGE_STEP_TIMEOUT", "")
+    assert runpy.run_path(cluster.__file__)["STEP_TIMEOUT"] == cluster.STEP_TIMEOUT
