@@ -37,7 +37,7 @@ if ! $docker info > /dev/null 2>&1; then
     echo "no Docker engine answers to $docker: start one, or name another client in DOCKER" >&2
     exit 1
 fi
-if ! DOCKER_BUILDKIT=1 $docker build --help 2> /dev/null | grep -q -e --secret; then
+if ! DOCKER_BUILDKIT=1 $docker build --help 2> /dev/null | grep -e --secret > /dev/null; then
     echo "$docker has no BuildKit: install its buildx plug-in, or name another client in DOCKER" >&2
     exit 1
 fi

@@ -197,6 +197,18 @@ def test_without_an_engine_or_buildkit_one_line_says_so(tmp_path, answers, words
     assert done.stderr.count("\n") == 1
 
 
+def test_a_client_that_goes_on_with_its_help_after_what_was_looked_for_has_buildkit(tmp_path):
+    client = tmp_path / "docker"
+    client.write_text('#!/bin/sh\n[ "$2" = --help ] && echo --secret && sleep 0.5\necho $1\n')
+    client.chmod(0o755)
+    done = subprocess.run(
+        [REPOSITORY / "images" / "build.sh", "trigger"],
+        capture_output=True, text=True, check=False, env={**os.environ, "DOCKER": str(client)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "build\n"
+
+
 def test_there_is_one_version():
     described = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     script = r"""sed -n 's/^VERSION = "\(.*\)"$/\1/p' components/core/version.py"""
