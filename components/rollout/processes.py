@@ -14,7 +14,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,6 +135,8 @@ def _start(
     options: tuple[Sequence[str], Sequence[str]],
 ) -> Pair:
     ports, token, end = _free_ports(2), secrets.token_urlsafe(32), time.monotonic() + timeout_s
+    # Everybody on this machine may read command lines, and the address of a camera may hold its password.
+    secret = {"CLOUD_TOKEN": token, "EDGE_CLOUD_TOKEN": token, "EDGE_SOURCE": source}
     cloud_url, edge_url = (f"http://127.0.0.1:{port}" for port in ports)
     running = Pair(folder, cloud_url, edge_url, wanted)
     commands = {
@@ -143,14 +145,14 @@ def _start(
             "--port", str(ports[0]), *options[0],
         ],
         EDGE: [
-            "components.serving.edge_worker", "--job-root", job_root, "--member", LITTLE, "--source", source,
+            "components.serving.edge_worker", "--job-root", job_root, "--member", LITTLE,
             "--spool", str(folder / EDGE), "--cloud-url", cloud_url, "--port", str(ports[1]), "--idle-at-end",
             *options[1],
         ],
     }  # fmt: skip
     try:
         for program, url in ((CLOUD, cloud_url), (EDGE, edge_url)):
-            process = _launch(folder, program, commands[program], token)
+            process = _launch(folder, program, commands[program], secret)
             _wait_until_ready(running.log(program), program, process, url, end, timeout_s)
         _write(running)
     except BaseException:
@@ -159,9 +161,9 @@ def _start(
     return running
 
 
-def _launch(folder: Path, program: str, command: Sequence[str], token: str) -> subprocess.Popen[bytes]:
+def _launch(folder: Path, program: str, command: Sequence[str], secret: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A program in a session of its own; a lock that it holds as long as it lives has its process id in it."""
-    environment = lasting_environment() | {"CLOUD_TOKEN": token, "EDGE_CLOUD_TOKEN": token}
+    environment = {**lasting_environment(), **secret}
     module, *arguments = command
     with _lock(folder, program).open("ab") as lock, (folder / f"{program}.log").open("ab") as log:
         if not _locked(lock):

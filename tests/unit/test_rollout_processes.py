@@ -102,6 +102,10 @@ def test_both_run_talk_to_each_other_and_end(job_root, source, tmp_path, monkeyp
         request.add_header("Authorization", "Bearer a-token-of-this-test")
         assert urllib.request.urlopen(request, timeout=10).status == 200
         assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"a-token-of" in path.read_bytes()]
+        # Nor do command lines, which everybody may read, tell a token or the address of a camera.
+        command = Path(f"/proc/{(tmp_path / 'edge-worker.lock').read_text()}/cmdline").read_bytes()
+        assert b"edge_worker" in command
+        assert source.encode() not in command
         # What runs as it is wanted is left alone; what runs otherwise is replaced.
         before = number(tmp_path)
         assert start(job_root, source, tmp_path, **QUICK) == running == running_in(tmp_path)
