@@ -206,6 +206,9 @@ ObjectName = Annotated[
         "must be a Kubernetes object name: use lower-case letters, digits, '-' and '.'",
     ),
 ]
+HttpAddress = Annotated[
+    str, _matching(r"|https?://[^\s@]+", "must be http://host:port or https://host, without a password")
+]
 ServingName = Annotated[  # with room for what is put behind it, within the 63 characters of a label
     str,
     _matching(
@@ -646,9 +649,7 @@ class DeploySettings(Parameters):
     keep_versions: Annotated[int, Field(ge=1)] = Field(
         10, description="Number of candidates to keep that were never deployed."
     )
-    model_registry: Annotated[
-        str, _matching(r"|https?://[^\s@]+", "must be http://host:port or https://host, without a password")
-    ] = Field(
+    model_registry: HttpAddress = Field(
         "",
         description="Address of Kubeflow Hub (Model Registry), where each champion is registered; empty for none.",
     )
@@ -734,7 +735,7 @@ class ServingSettings(Parameters):
     cloud_secret: ObjectName = Field(
         "edge-learning-cloud", description="Cluster: Kubernetes secret with `CLOUD_TOKEN`, for server and workers."
     )
-    cloud_url: str = Field(
+    cloud_url: HttpAddress = Field(
         "",
         description="Cluster: address at which edge workers reach the cloud server, `https://...` of an ingress; empty "
         "for its Service.",
