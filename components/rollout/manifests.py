@@ -26,7 +26,7 @@ NAME, INSTANCE, MANAGED_BY, PART_OF = (
     f"app.kubernetes.io/{label}" for label in ("name", "instance", "managed-by", "part-of")
 )
 JOB = "edge-learning/job-root"  # the annotation that says which job an object belongs to
-REVISION = "edge-learning/revision"  # the label that a new pod of an InferenceService is known by
+REVISION = "edge-learning/revision"  # the label that a new pod is known by where a status does not count new ones
 
 _IMAGES = Path(components.__path__[0]).resolve().parent / "images"
 _LONGEST = 40  # of a name, with room for what is put behind it within the 63 characters of a label
@@ -130,7 +130,6 @@ def _inference_service(
     template = deepcopy(deployment["spec"]["template"])
     template["spec"]["containers"][0]["name"] = "kserve-container"
     (metric,) = autoscaler["spec"]["metrics"]
-    revision = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
     made: Object = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -142,7 +141,7 @@ def _inference_service(
                 "scaleMetric": metric["resource"]["name"],
                 "scaleTarget": metric["resource"]["target"]["averageUtilization"],
                 "deploymentStrategy": deployment["spec"]["strategy"],
-                "labels": template["metadata"]["labels"] | {REVISION: revision},
+                "labels": _with_revision(template),
                 "annotations": template["metadata"]["annotations"],
             }
         },
@@ -164,7 +163,16 @@ def _edge(name: str, job_root: str, chosen: ServingSettings, image: str, url: st
     )  # fmt: skip
     pod = daemons["spec"]["template"]["spec"]
     pod |= {"nodeSelector": chosen.edge_node_selector, "tolerations": chosen.edge_tolerations}
-    return _own(daemons, f"{name}-edge", "edge-worker", name, job_root)
+    _own(daemons, f"{name}-edge", "edge-worker", name, job_root)
+    template = daemons["spec"]["template"]
+    template["metadata"]["labels"] = _with_revision(template)
+    return daemons
+
+
+def _with_revision(template: Object) -> dict[str, str]:
+    """The labels of a pod, with one that is another whenever anything of the pod is."""
+    revision = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+    return {**template["metadata"]["labels"], REVISION: revision}
 
 
 def _manifests(path: str) -> list[Object]:

@@ -6,8 +6,8 @@ https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from components.core.kubernetes_objects import Object
@@ -47,22 +47,26 @@ def of_deployment(deployment: Object) -> Progress:
     return Progress(_with_refusal(said, status), done=updated >= wanted and available >= wanted)
 
 
-def of_daemon_set(daemons: Object, fraction: float) -> Progress:
+def of_daemon_set(daemons: Object, new_pods: Callable[[], Iterable[Object]], fraction: float) -> Progress:
     """The rollout of a DaemonSet; nodes at the edge are often away, so that a fraction of them is enough.
 
     Args:
         daemons: the DaemonSet.
+        new_pods: lists its new pods; asked where its status, which does not count those that are new and available,
+            leaves it open whether they are enough.
         fraction: of its nodes that have to run a new pod which is available.
     """
     status = daemons.get("status", {})
     if status.get("observedGeneration", 0) < daemons["metadata"]["generation"]:
         return Progress("not looked at by its controller yet")
     wanted, updated = status.get("desiredNumberScheduled", 0), status.get("updatedNumberScheduled", 0)
-    available = min(updated, status.get("numberAvailable", 0))
     if not wanted:
         labels = daemons["spec"]["template"]["spec"].get("nodeSelector", {})
         return Progress(f"no node that may be used has the labels {labels}, so that no edge worker runs yet", done=True)
     enough = math.ceil(fraction * wanted - 1e-9)
+    available = min(updated, status.get("numberAvailable", 0))
+    if available >= enough:
+        available = sum(map(_is_ready, new_pods()))
     return Progress(f"{available} of {wanted} nodes run a new pod", done=available >= enough)
 
 
@@ -80,7 +84,8 @@ def of_inference_service(service: Object, deployment: Object | None, revision: s
     labels = deployment["spec"]["template"]["metadata"].get("labels", {}) if deployment else {}
     if deployment is None or revision not in labels.values():
         return Progress(": ".join(filter(None, ("not taken up by KServe yet", failure))))
-    progress = of_deployment(deployment)
+    # Of the Deployment that KServe makes, Kubernetes chooses after how long it counts as failed.
+    progress = replace(of_deployment(deployment), failed=False)
     conditions = {one["type"]: one for one in service.get("status", {}).get("conditions", ())}
     ready = conditions.get("Ready", {})
     if progress.done and ready.get("status") != "True":
@@ -95,6 +100,11 @@ def reasons(pods: Iterable[Object]) -> str:
         if reason := _reason(pod):
             found.setdefault(reason, pod["metadata"]["name"])
     return "; ".join(f"pod {name}: {reason}" for reason, name in list(found.items())[:_SHOWN_PODS])
+
+
+def _is_ready(pod: Object) -> bool:
+    ready = [one["status"] for one in pod.get("status", {}).get("conditions", ()) if one["type"] == "Ready"]
+    return ready == ["True"] and "deletionTimestamp" not in pod["metadata"]
 
 
 def _reason(pod: Object) -> str:

@@ -146,10 +146,15 @@ class Rollout:
         found = self._namespace.read(kind, name)
         if found is None:
             return Progress("deleted by somebody else", failed=True)
+        if kind == "Deployment":
+            return of_deployment(found)
+        revision = _revision(manifest)
+        if _revision(found) != revision:
+            raise LostRaceError(f"{title(manifest)} was changed: another run rolls out at the same time")
         if kind == "InferenceService":
-            deployment = self._namespace.read("Deployment", f"{name}-predictor")
-            return of_inference_service(found, deployment, manifest["spec"]["predictor"]["labels"][REVISION])
-        return of_deployment(found) if kind == "Deployment" else of_daemon_set(found, self._fraction)
+            return of_inference_service(found, self._namespace.read("Deployment", f"{name}-predictor"), revision)
+        new = selector(manifest) | {REVISION: revision}
+        return of_daemon_set(found, lambda: self._namespace.pods(new), self._fraction)
 
     def _put_back(self, before: Sequence[Object], absent: Sequence[Object], record: Object | None) -> str:
         """Go back to what is on record, and say what came of it."""
@@ -170,6 +175,8 @@ class Rollout:
 
     def _keep(self, record: Object | None) -> None:
         try:
+            if record is None and self._read("ConfigMap", self._record_name) is not None:
+                raise ConflictError(f"{self._record_name} was not there before")  # which applying alone does not tell
             self._namespace.apply(self._record(self._manifests, record), owned=record is not None)
         except ConflictError as error:
             raise LostRaceError(f"another run has rolled out at the same time: run this one again ({error})") from error
@@ -198,6 +205,10 @@ def _recorded(record: Object | None) -> list[Object]:
         return [one for one in found if title(one)]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{title(record)} is damaged: delete it, and what runs now counts as nothing") from error
+
+
+def _revision(workload: Object) -> str:
+    return str(pod_of(workload)["metadata"]["labels"].get(REVISION, ""))
 
 
 def _version(thing: Object | None) -> str | None:

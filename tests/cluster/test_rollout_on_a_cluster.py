@@ -89,11 +89,25 @@ class Cluster:
             wanted = deployment["spec"]["replicas"]
             counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), wanted)
             self.status("Deployment", "pair-cloud", **counts, conditions=[])
-        if self.namespace.read("DaemonSet", "pair-edge"):
+        if daemons := self.namespace.read("DaemonSet", "pair-edge"):
             counts = dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), 2)
             self.status(
                 "DaemonSet", "pair-edge", **counts, currentNumberScheduled=2, numberMisscheduled=0, numberReady=2
             )
+            for number in range(2):
+                self.pod(f"pair-edge-{number}", daemons["spec"]["template"])
+
+    def pod(self, name, template):
+        """A pod of a template that is ready, in place of one of another template."""
+        api = client.CoreV1Api(self.admin)
+        labels = template["metadata"]["labels"]
+        with contextlib.suppress(client.ApiException):
+            if api.read_namespaced_pod(name, self.name).metadata.labels == labels:
+                return
+            api.delete_namespaced_pod(name, self.name, grace_period_seconds=0)
+        api.create_namespaced_pod(self.name, template | {"metadata": template["metadata"] | {"name": name}})
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        self.ask("PATCH", f"/api/v1/namespaces/{self.name}/pods/{name}/status", ready)
 
     def fail(self):
         """What they report of an image that is not there."""
@@ -346,6 +360,47 @@ def test_two_runs_at_once_do_not_both_count(cluster):
     with pytest.raises(InputError, match="another run has rolled out in the meantime, so that nothing was put back"):
         cluster.rollout(cloud_image="example.com/cloud:2").run()
     assert cluster.image() == "example.com/cloud:4"
+
+
+def test_of_two_first_runs_at_once_one_counts(cluster):
+    def overtake():
+        cluster.outcome = cluster.succeed
+        cluster.rollout(cloud_image="example.com/cloud:3").run()
+
+    cluster.outcome = overtake
+    with pytest.raises(LostRaceError, match="another run has rolled out at the same time"):
+        cluster.rollout(cloud_image="example.com/cloud:2").run()
+    record = cluster.namespace.read("ConfigMap", "pair-rollout")["data"]["manifests"]
+    assert "example.com/cloud:3" in record
+    assert cluster.image() == "example.com/cloud:3"
+
+
+def test_edge_workers_that_another_run_changes_are_not_waited_for(cluster):
+    cluster.rollout().run()
+
+    def overtake():
+        cluster.outcome = cluster.succeed
+        cluster.rollout(edge_image="example.com/edge:3").run()
+
+    cluster.outcome = overtake
+    with pytest.raises(LostRaceError, match="DaemonSet pair-edge was changed: another run rolls out at the same time"):
+        cluster.rollout(edge_image="example.com/edge:2", cloud_max_replicas=5).run()
+    assert cluster.image("DaemonSet", "pair-edge") == "example.com/edge:3"
+
+
+def test_an_edge_image_whose_new_pods_crash_is_put_back_although_old_ones_run(cluster):
+    cluster.rollout().run()
+
+    def first_of_two():
+        counts = {"desiredNumberScheduled": 2, "updatedNumberScheduled": 1, "numberAvailable": 1}
+        cluster.status(
+            "DaemonSet", "pair-edge", **counts, currentNumberScheduled=2, numberMisscheduled=0, numberReady=1
+        )
+
+    cluster.outcome = first_of_two
+    with pytest.raises(InputError, match="does not run: 0 of 2 nodes run a new pod after 1 s; what ran before was put"):
+        cluster.rollout(edge_image="example.com/edge:none", fraction=0.5, timeout_s=1).run()
+    assert cluster.image("DaemonSet", "pair-edge") == "example.com/edge:1"
 
 
 def test_a_missing_right_a_missing_kind_and_a_wrong_token_are_one_line_each(api_server, namespace):

@@ -171,6 +171,8 @@ def test_what_pods_could_not_use_is_refused():
         ({"edge_source": "rtsp://me:hunter2@camera/1"}, "edge_source holds a password"),
         ({"cloud_replicas": 5}, "cloud_max_replicas=4: must be at least cloud_replicas=5"),
         ({"serving": "helm"}, "serving='helm': must be one of none, deployment, kserve"),
+        ({"cloud_url": "cloud:8080"}, "must be http://host:port or https://host, without a password"),
+        ({"cloud_url": "https://me:hunter2@cloud"}, "must be http://host:port or https://host, without a password"),
         ({"serving_name": "Pair"}, "must be a Kubernetes name of at most 40 characters"),
         ({"edge_node_selector": {"a b": "c"}}, "must be a Kubernetes label"),
     ],
@@ -217,23 +219,58 @@ def test_the_progress_of_a_deployment(given, done, failed, said):
     assert said in progress.said
 
 
-@pytest.mark.parametrize(("available", "done"), [(18, False), (19, True), (20, True)])
-def test_nodes_that_are_away_do_not_hold_up_a_daemon_set(available, done):
-    daemons = {
+def daemon_set(wanted, updated, available):
+    return {
         "metadata": {"generation": 1},
         "status": {
-            "observedGeneration": 1, "desiredNumberScheduled": 20, "updatedNumberScheduled": 20,
+            "observedGeneration": 1, "desiredNumberScheduled": wanted, "updatedNumberScheduled": updated,
             "numberAvailable": available,
         },
     }  # fmt: skip
-    assert of_daemon_set(daemons, 0.95).done == done
+
+
+def of_ready(*statuses):
+    """Pods by whether they are ready, as a function lists them."""
+    conditions = [{"type": "Ready", "status": str(status)} for status in statuses]
+    return lambda: [{"metadata": {"name": "a"}, "status": {"conditions": [one]}} for one in conditions]
+
+
+@pytest.mark.parametrize(("available", "done"), [(18, False), (19, True), (20, True)])
+def test_nodes_that_are_away_do_not_hold_up_a_daemon_set(available, done):
+    pods = of_ready(*[True] * available, *[False] * (20 - available))
+    assert of_daemon_set(daemon_set(20, 20, available), pods, 0.95).done == done
+
+
+def test_an_old_pod_that_runs_does_not_count_for_a_new_one_that_crashes():
+    daemons = daemon_set(wanted=2, updated=1, available=1)
+    assert of_daemon_set(daemons, of_ready(False), 0.5).said == "0 of 2 nodes run a new pod"
+    assert not of_daemon_set(daemons, of_ready(False), 0.5).done
+    assert of_daemon_set(daemons, of_ready(True), 0.5).done
+
+
+def test_a_new_pod_that_is_being_deleted_does_not_count():
+    (pod,) = of_ready(True)()
+    pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert not of_daemon_set(daemon_set(1, 1, 1), lambda: [pod], 1).done
+
+
+def test_pods_are_not_listed_while_too_few_of_them_can_be_new():
+    assert not of_daemon_set(daemon_set(20, 1, 19), lambda: 1 / 0, 0.95).done
 
 
 def test_a_daemon_set_without_nodes_says_so():
     daemons = rendered()["DaemonSet"] | {"metadata": {"generation": 1}, "status": {"observedGeneration": 1}}
-    progress = of_daemon_set(daemons, 0.95)
+    progress = of_daemon_set(daemons, list, 0.95)
     assert progress.done
     assert "no node that may be used has the labels {'edge-learning/worker': 'true'}" in progress.said
+
+
+def test_pods_of_another_edge_image_are_known_by_a_label():
+    def labels(**settings):
+        return rendered(**settings)["DaemonSet"]["spec"]["template"]["metadata"]["labels"]
+
+    assert labels() == labels(cloud_image="other") != labels(edge_image="other")
+    assert labels().keys() == labels(edge_image="other").keys()
 
 
 def test_an_inference_service_runs_when_the_deployment_of_its_revision_does():
@@ -244,6 +281,8 @@ def test_an_inference_service_runs_when_the_deployment_of_its_revision_does():
     assert "no such runtime" in of_inference_service(failed, None, "now").said
     assert not of_inference_service(ready, of_now, "next").done
     assert of_inference_service(ready, of_now, "now").done
+    late = deployment(conditions=[LATE], updatedReplicas=1) | {"spec": of_now["spec"]}
+    assert not of_inference_service(ready, late, "now").failed, "its deadline is not serving_timeout"
     assert not of_inference_service(
         {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, of_now, "now"
     ).done
