@@ -141,7 +141,7 @@ class Cluster:
             InputError: what answers is not Kubeflow Pipelines.
         """
         try:
-            run = self.client.runs.run_service_get_run(run_id, _request_timeout=TIMEOUT)
+            run = self.client.runs.run_service_get_run(run_id)
         except (TypeError, AttributeError):
             run = None  # kfp's client takes what it can from any text
         if run is None or run.run_id != run_id:
@@ -182,7 +182,7 @@ class Cluster:
         """All that a request lists, page by page."""
         token: str | None = ""
         while token is not None:
-            page = request(page_token=token, page_size=_PAGE, _request_timeout=TIMEOUT, **query)
+            page = request(page_token=token, page_size=_PAGE, **query)
             yield from getattr(page, items) or []
             token = page.next_page_token or None
 
@@ -200,7 +200,7 @@ class Cluster:
             tags={"edge-learning": VERSION},
         )
         try:
-            made = self.client.pipelines.pipeline_service_create_pipeline(wanted, _request_timeout=TIMEOUT)
+            made = self.client.pipelines.pipeline_service_create_pipeline(wanted)
             return str(made.pipeline_id)
         except ApiException as error:
             if error.status != 409:
@@ -220,7 +220,7 @@ class Cluster:
     def _make_experiment(self, name: str) -> Any:
         wanted = V2beta1Experiment(display_name=name, namespace=self.namespace)
         try:
-            return self.client.experiments.experiment_service_create_experiment(wanted, _request_timeout=TIMEOUT)
+            return self.client.experiments.experiment_service_create_experiment(wanted)
         except ApiException as error:
             if error.status != 409:
                 raise
@@ -311,6 +311,20 @@ def connect(server: Server) -> Cluster:
     return Cluster(client, host, namespace, (server.ui_host or host).rstrip("/"))
 
 
+def compiled_in(folder: Path) -> dict[str, Path]:
+    """The compiled pipelines in a folder by name.
+
+    Args:
+        folder: as ``pipelines.compile`` writes it.
+
+    Raises:
+        InputError: there are none.
+    """
+    if found := {file.stem: file for file in sorted(folder.glob("pipelines/*.yaml"))}:
+        return found
+    raise InputError(f"{folder}: no compiled pipelines in it: give the folder that `compile --output` wrote")
+
+
 def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
     """Read a compiled pipeline.
 
@@ -321,9 +335,9 @@ def read_package(pipeline: str, folder: Path = COMPILED) -> Package:
     Raises:
         InputError: there is none, or a server would refuse it.
     """
-    known = {file.stem: file for file in sorted(folder.glob("pipelines/*.yaml"))}
-    path = Path(pipeline) if pipeline.endswith((".yaml", ".yml")) else known.get(pipeline)
-    if path is None or not path.is_file():
+    known = {} if (is_path := pipeline.endswith((".yaml", ".yml"))) else compiled_in(folder)
+    path = Path(pipeline) if is_path else known.get(pipeline)
+    if path is None:
         raise InputError(
             f"unknown pipeline {pipeline!r}: give the path of a compiled .yaml file, or choose from {', '.join(known)}"
         )
@@ -503,7 +517,7 @@ class _Health(dict[str, Any]):
 def _quick_client(server: Server, host: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # that version 2 of the server is needed
-        return _QuickClient(
+        client = _QuickClient(
             host=host,
             existing_token=_bare("token", server.token) or None,
             credentials=_TokenFile(server.token_file) if server.token_file else None,
@@ -514,6 +528,18 @@ def _quick_client(server: Server, host: str) -> Any:
             ui_host=server.ui_host or None,
             **({"namespace": server.namespace} if server.namespace else {}),
         )
+    rest = client.runs.api_client.rest_client  # what every request goes through
+    rest.request = _in_time(rest.request)
+    return client
+
+
+def _in_time(request: Callable[..., Any]) -> Callable[..., Any]:
+    """Requests that wait for an answer for some time, where kfp's wait for ever unless they are told otherwise."""
+
+    def ask(*words: Any, _request_timeout: Any = None, **options: Any) -> Any:
+        return request(*words, _request_timeout=_request_timeout or TIMEOUT, **options)
+
+    return ask
 
 
 class _TokenFile(TokenCredentialsBase):  # type: ignore[misc]  # kfp is untyped
@@ -546,15 +572,32 @@ def _bare(name: str, secret: str) -> str:
 def _checked_host(server: Server) -> str:
     if not server.host:
         raise InputError("no server given: set --host, such as --host http://localhost:8080")
-    parts = urlsplit(server.host)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"host {server.host!r} is not a valid address: write http://... or https://...")
-    if parts.username or parts.password:
-        raise InputError("the host must not contain a user name or password: give a token or cookies instead")
     for option, path in (("ca_cert", server.ca_cert), ("token_file", server.token_file)):
         if path and not os.access(path, os.R_OK):
             raise InputError(f"{option}={path!r}: no such file, or it cannot be read")
-    return server.host.rstrip("/")
+    return checked_address(server.host, "host")
+
+
+def checked_address(address: str, what: str) -> str:
+    """The address of a server, as requests begin with it.
+
+    Args:
+        address: ``http://...`` or ``https://...``.
+        what: it is called in messages.
+
+    Raises:
+        InputError: it is no such address, or holds a user name or password.
+    """
+    try:
+        parts = urlsplit(address)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half a bracket, or a port that is no number
+        valid = False
+    if not valid:
+        raise InputError(f"{what} {address!r} is not a valid address: write http://... or https://...")
+    if parts.username or parts.password:
+        raise InputError(f"the {what} must not contain a user name or password: give a token or cookies instead")
+    return address.rstrip("/")
 
 
 @contextmanager
@@ -622,7 +665,7 @@ def _lost_on_a_cluster(given: Mapping[str, Any]) -> list[str]:
     """A relative path means nothing in a pod: what is read is not there, what is written is lost with the pod."""
     return [
         f"{name}={value!r} is a local path: on a cluster use s3://bucket/prefix"
-        for name in ("data_url", "feed_url", "job_root", "prelabel_job")
+        for name in ("data_url", "test_url", "feed_url", "job_root", "prelabel_job")
         if isinstance(value := given.get(name), str) and value and "://" not in value and not value.startswith("/")
     ]
 

@@ -35,7 +35,6 @@ from components.core import parameters
 from components.core.errors import InputError
 from pipelines.arguments import sort_into_place
 from pipelines.client import (
-    TIMEOUT,
     Cluster,
     Package,
     Run,
@@ -95,8 +94,11 @@ class Timing:
         """
         if bool(every) == bool(cron):
             raise InputError("a schedule has either --every, such as 5m, or --cron, such as '0 */5 * * * *'")
-        timing = cls(_seconds(every) if every else 0, _frequent(cron) if cron else "", _utc(start), _utc(end))
-        timing._check_ever(_now())
+        try:
+            timing = cls(_seconds(every) if every else 0, _frequent(cron) if cron else "", _utc(start), _utc(end))
+            timing._check_ever(_now())
+        except OverflowError:
+            raise InputError("the interval, start or end is beyond the year 9999, or before the year 1") from None
         return timing
 
     def __str__(self) -> str:
@@ -104,19 +106,19 @@ class Timing:
         return often + (f" from {self.start}" if self.start else "") + (f" until {self.end}" if self.end else "")
 
     def _check_ever(self, now: datetime) -> None:
-        if not self.end:
-            return
-        end = datetime.fromisoformat(self.end)
         start = datetime.fromisoformat(self.start) if self.start else now
-        if self.start and end <= start:
+        end = datetime.fromisoformat(self.end) if self.end else None
+        if end and self.start and end <= start:
             raise InputError(f"the end {self.end} is not after the start {self.start}")
-        if end <= now:
+        if end and end <= now:
             raise InputError(f"the end {self.end} has passed")
+        first = start + timedelta(seconds=self.interval)
         if self.cron:
-            never = end + _ZONES < next(parse_cron(self.cron).after(max(start, now)))
-        else:
-            never = end < start + timedelta(seconds=self.interval)
-        if never:
+            fires = next(parse_cron(self.cron).after(max(start, now)), None)
+            if fires is None:
+                raise InputError(f"nothing would run {self}: the server looks no further than five years ahead")
+            first = fires - _ZONES
+        if end and end < first:
             raise InputError(f"nothing would run {self}: the first run would come after the end")
 
 
@@ -492,7 +494,7 @@ def _disable(cluster: Cluster, schedules: Iterable[Schedule]) -> bool:
 
 def _switch(cluster: Cluster, one: Schedule, way: str) -> None:
     request = getattr(cluster.client.recurring_runs, f"recurring_run_service_{way}_recurring_run")
-    request(one.id, _request_timeout=TIMEOUT)
+    request(one.id)
 
 
 def _delete(cluster: Cluster, one: Schedule) -> None:
@@ -500,7 +502,6 @@ def _delete(cluster: Cluster, one: Schedule) -> None:
         cluster.client.recurring_runs.recurring_run_service_delete_recurring_run(
             one.id,
             propagation_policy="ORPHAN",  # spares its runs, from version 2.16 of the server
-            _request_timeout=TIMEOUT,
         )
     except ApiException as error:
         if error.status != 404:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.core.errors import InputError
-from pipelines.client import COMPILED, Cluster, read_package
+from pipelines.client import COMPILED, Cluster, compiled_in, read_package
 
 
 def upload(cluster: Cluster, pipelines: list[str], folder: Path = COMPILED) -> Iterator[str]:
@@ -23,10 +22,7 @@ def upload(cluster: Cluster, pipelines: list[str], folder: Path = COMPILED) -> I
     Raises:
         InputError: there is no such pipeline, or none at all, or the server forbids it.
     """
-    names = pipelines or sorted(path.stem for path in (folder / "pipelines").glob("*.yaml"))
-    if not names:
-        raise InputError(f"{folder}: no compiled pipelines in it: give the folder that `compile --output` wrote")
-    for package in [read_package(name, folder) for name in names]:
+    for package in [read_package(name, folder) for name in pipelines or compiled_in(folder)]:
         with cluster.explained():
             version = cluster.version(package)
         change = "is uploaded" if version.is_new else "was there already"

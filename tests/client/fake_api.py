@@ -98,6 +98,8 @@ class FakeApi:
         self.requests, self.bodies, self.killed = [], [], set()
         self.most_enabled = self.most_running = 0
         self.refuse = None  # (method, pattern of the path, status, message)
+        self.silent = None  # (method, pattern of the path) of what gets no answer
+        self.ended = threading.Event()
         self._fail_at, self._fail_after, self._changes, self._dead = None, False, 0, False
         self._lock = threading.RLock()
 
@@ -110,6 +112,7 @@ class FakeApi:
         return self
 
     def __exit__(self, *_):
+        self.ended.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -504,6 +507,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         if self.api.login_page:
             return self._redirect_to_login(parts.path)
+        if self.api.silent and self.command == self.api.silent[0] and re.search(self.api.silent[1], parts.path):
+            self.api.ended.wait(10)
+            return self._break()
         before, after = self.api.changing(self.command)
         if before:
             return self._break()

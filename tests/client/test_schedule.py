@@ -175,6 +175,30 @@ def test_times_that_are_refused(given, complaint):
         Timing.of(every="1m", **given)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"every": "99999999999999d"},
+        {"every": "999999999d", "end": "2126-01-01T00:00:00Z"},
+        {"every": "1m", "start": "0001-01-01T00:00:00+14:00"},
+        {"every": "1m", "end": "9999-12-31T23:59:59-01:00"},
+        {"cron": "0 0 0 1 1 *", "start": "9999-12-30T00:00:00Z"},
+    ],
+)
+def test_times_that_no_calendar_has(given):
+    with pytest.raises(InputError, match="is beyond the year 9999, or before the year 1"):
+        Timing.of(**given)
+
+
+def test_a_cron_that_the_server_would_find_no_time_for():
+    with pytest.raises(InputError, match="nothing would run .*: the server looks no further than five years ahead"):
+        Timing.of(cron="0 0 0 29 2 *", start="2097-01-01T00:00:00Z")  # 2100 is no leap year
+
+
+def test_a_schedule_may_end_as_late_as_can_be():
+    assert Timing.of(cron="0 0 0 1 1 *", end="9999-12-31T23:59:59Z")
+
+
 def test_a_schedule_may_end_with_its_first_run():
     times = {"start": "2126-01-01T00:00:00Z", "end": "2126-01-02T00:00:00Z"}
     assert Timing.of(every="1d", **times)

@@ -33,6 +33,7 @@ from pipelines.client import (
     read_package,
     submit,
 )
+from pipelines.schedule import Timing, schedule
 from tests.client.fake_api import FakeApi
 
 ARGUMENTS = {"data_url": "s3://images/voc.zip", "job_root": "s3://jobs/helmet"}
@@ -195,6 +196,12 @@ def test_paths_of_this_machine_are_refused_wherever_a_round_takes_an_address():
     check_arguments(read_package("incremental-round"), given | {"feed_url": "/data/feed", "prelabel_job": ""})
 
 
+def test_a_test_set_on_this_machine_is_refused():
+    given = {**ARGUMENTS, "algorithms": [{"name": "yolo"}], "test_url": "data/test.zip"}
+    with pytest.raises(InputError, match=r"test_url='data/test\.zip' is a local path: on a cluster use s3://"):
+        check_arguments(read_package("benchmark"), given)
+
+
 def test_words_become_values_of_the_files_types(package):
     words = ["epochs=3", "image_size=640", "train_ratio=0.5", 'node_selector={"a": "b"}', "tolerations=[]"]
     values = parse_arguments(package, words, ARGUMENTS | {"epochs": 9})
@@ -223,7 +230,12 @@ def test_a_pipeline_without_our_parameters_is_checked_against_its_file(package):
 # Packages.
 
 
-@pytest.mark.parametrize("pipeline", ["helmet", "nowhere/helmet-detection.yaml", "../components/train"])
+def test_a_file_that_is_not_there_is_told():
+    with pytest.raises(InputError, match=r"nowhere/helmet-detection\.yaml: cannot be read \(.*No such file"):
+        read_package("nowhere/helmet-detection.yaml")
+
+
+@pytest.mark.parametrize("pipeline", ["helmet", "../components/train"])
 def test_an_unknown_pipeline_is_told_with_those_there_are(pipeline):
     with pytest.raises(InputError, match=r"unknown pipeline .*choose from .*helmet-detection"):
         read_package(pipeline)
@@ -360,7 +372,10 @@ def test_a_host_without_an_address():
         connect(Server("http://nowhere.invalid"))
 
 
-@pytest.mark.parametrize("host", ["localhost:8080", "kubeflow.example.com", "ftp://x", "http://"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:8080", "kubeflow.example.com", "ftp://x", "http://", "http://[::1", "http://x:http", "http://x:99999"],
+)
 def test_a_host_without_http(host):
     with pytest.raises(InputError, match=r"is not a valid address: write http://\.\.\. or https://\.\.\."):
         connect(Server(host))
@@ -386,6 +401,15 @@ def test_a_login_page(api):
     api.login_page = True
     with pytest.raises(InputError, match="does not answer like a Kubeflow Pipelines API"):
         connect(Server(api.url))
+
+
+@pytest.mark.parametrize("path", ["/experiments$", "/upload_version$", "/runs$", "/recurringruns$"])
+def test_a_server_that_gives_no_answer_is_not_waited_for_for_ever(api, cluster, monkeypatch, path):
+    monkeypatch.setattr("pipelines.client.TIMEOUT", (5, 1))
+    api.silent = ("POST", path)
+    with pytest.raises(InputError, match=r"cannot be reached: .*Read timed out\. \(read timeout=1\)"):
+        schedule(cluster, "helmet-detection", ARGUMENTS, Timing.of(every="1d"))
+        submit(cluster, "helmet-detection", ARGUMENTS)
 
 
 def test_a_server_that_refuses_a_run(api, cluster):

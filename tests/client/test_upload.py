@@ -34,6 +34,8 @@ def test_a_folder_without_compiled_pipelines_is_told(api, cluster, tmp_path, fol
     (tmp_path / "pipelines" / "helmet-detection.yaml").touch()
     with pytest.raises(InputError, match="no compiled pipelines in it: give the folder that `compile --output` wrote"):
         list(upload(cluster, [], tmp_path / folder))
+    with pytest.raises(InputError, match="no compiled pipelines in it: give the folder that `compile --output` wrote"):
+        read_package("helmet-detection", tmp_path / folder)
     assert not api.pipelines
 
 
