@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +18,10 @@ from components.core.stores.transfer import landing
 from components.trigger.poller import TOKEN_VARIABLE, Order
 from pipelines import cluster as pods
 from pipelines.arguments import sort_into_place
-from pipelines.client import Cluster, check_arguments, read_package
+from pipelines.client import Cluster, check_arguments, checked_address, read_package
 
 ROUND_OF = {"incremental-learning": "incremental-round", "lifelong-learning": "lifelong-round"}
+DIGEST = "edge-learning/order"  # the annotation by which Kubernetes makes a new pod of a changed ConfigMap
 IN_CLUSTER = "http://ml-pipeline.kubeflow:8888"  # where the distribution and the standalone installation have the API
 _FOLDER = "/etc/edge-learning/poller"
 _TOKENS = "/var/run/secrets/kubeflow/pipelines"
@@ -58,6 +61,7 @@ def write_manifest(
     Raises:
         InputError: the pipeline does not poll, or the arguments, the name or the server forbid it.
     """
+    api = checked_address(api, "poller host")
     package = read_package(pipeline)
     if package.name not in ROUND_OF:
         raise InputError(f"--poller: {package.name} does not poll a feed: choose from {', '.join(ROUND_OF)}")
@@ -90,6 +94,7 @@ def write_manifest(
         },
     )
     files = {"poller.json": order.model_dump_json(indent=2), "trigger.py": container["command"][3]}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     metadata = {"name": label, "labels": {"app": label}}
     if cluster.namespace:
         metadata["namespace"] = cluster.namespace
@@ -104,7 +109,7 @@ def write_manifest(
                 "strategy": {"type": "Recreate"},
                 "selector": {"matchLabels": {"app": label}},
                 "template": {
-                    "metadata": {"labels": {"app": label}},
+                    "metadata": {"labels": {"app": label}, "annotations": {DIGEST: digest}},
                     "spec": _pod(container["image"], label, values, service_account),
                 },
             },

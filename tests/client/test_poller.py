@@ -222,6 +222,17 @@ def test_the_verb_writes_the_manifest_and_uploads_the_round(api, given, tmp_path
     assert [one["display_name"] for one in api.pipelines.values()] == ["incremental-round"]
 
 
+def test_a_pod_takes_up_what_is_changed_in_its_config_map_and_nothing_else_replaces_it(cluster, given, tmp_path):
+    """Kubernetes makes a new pod when the template of the Deployment differs, and only then."""
+
+    def template(**changed):
+        _, deployment = made(cluster, given | changed, tmp_path / "poller.yaml")
+        return deployment["spec"]["template"]
+
+    assert template() == template()
+    assert template() != template(trigger_conditions=["num_of_samples >= 99"])
+
+
 def test_a_manifest_of_several_users_is_for_the_namespace(given, tmp_path):
     with FakeApi(namespaces=("ann",)) as api:
         documents = made(connect(Server(api.url, namespace="ann")), given, tmp_path / "poller.yaml")
@@ -240,6 +251,14 @@ def test_a_manifest_of_several_users_is_for_the_namespace(given, tmp_path):
             "force_train would run a round at every poll",
         ),
         (["incremental-learning", "--every", "1m"], "feed_url"),
+        (
+            ["incremental-learning", "--every", "1m", "-p", "feed_url=s3://f", "--poller-host", "ml-pipeline:8888"],
+            "poller host 'ml-pipeline:8888' is not a valid address: write http://",
+        ),
+        (
+            ["incremental-learning", "--every", "1m", "-p", "feed_url=s3://f", "--poller-host", "http://me:word@x"],
+            "the poller host must not contain a user name or password",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_and_nothing_is_written(api, tmp_path, words, message):
