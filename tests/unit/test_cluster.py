@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.core.errors import InputError
+from components.core.parameters import ServingSettings
 from pipelines import cluster
 from pipelines.client import COMPILED
 
@@ -66,6 +67,12 @@ def test_every_task_is_tried_again_however_long_it_took_and_ends_at_some_time(na
         assert "cachingOptions" not in settings or not settings["cachingOptions"].get("enableCache"), task
         if task in ("trigger", "setup", "setup-round", "setup-joint"):
             assert one_try <= 2 * HOURS, task
+
+
+def test_a_rollout_ends_before_its_step_is_ended_and_can_put_back_what_ran():
+    longest = next(one.le for one in ServingSettings.model_fields["serving_timeout"].metadata if hasattr(one, "le"))
+    _, asked = executors(COMPILED / "pipelines" / "joint-inference.yaml")["exec-rollout"]
+    assert longest + 300 < int(asked["activeDeadlineSeconds"])
 
 
 @pytest.mark.parametrize("name", NAMES)

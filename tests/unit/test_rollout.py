@@ -170,6 +170,7 @@ def test_what_pods_could_not_use_is_refused():
     [
         ({"edge_source": "rtsp://me:hunter2@camera/1"}, "edge_source holds a password"),
         ({"cloud_replicas": 5}, "cloud_max_replicas=4: must be at least cloud_replicas=5"),
+        ({"serving_timeout": 86400}, "serving_timeout=86400: must be a whole number >= 1 and <= 6600"),
         ({"serving": "helm"}, "serving='helm': must be one of none, deployment, kserve"),
         ({"cloud_url": "cloud:8080"}, "must be http://host:port or https://host, without a password"),
         ({"cloud_url": "https://me:hunter2@cloud"}, "must be http://host:port or https://host, without a password"),

@@ -728,7 +728,7 @@ class ServingSettings(Parameters):
     serving_namespace: ServingName = Field(
         "", description="Cluster: namespace of the programs; empty for that of the pipeline."
     )
-    serving_timeout: Annotated[int, Field(ge=1)] = Field(
+    serving_timeout: Annotated[int, Field(ge=1, le=6600)] = Field(  # within the two hours of the step that waits
         600, description="Seconds that a rollout may take; one that fails is rolled back."
     )
     cloud_image: str = Field("", description="Cluster: image of the cloud server; empty for the one of this version.")
