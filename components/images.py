@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 
 from kfp import dsl
 
+from components.core.errors import InputError
 from components.core.version import VERSION
 
-_PREFIX = os.environ.get("EDGE_IMAGE_PREFIX", "edge-learning")
-_TAG = os.environ.get("EDGE_IMAGE_TAG", VERSION)
+# https://pkg.go.dev/github.com/distribution/reference: a registry, folders in lower case, and the tag.
+_FOLDER = r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d+)?/)?({_FOLDER}/)*{_FOLDER}:\w[\w.-]{{0,127}}", re.ASCII
+)
 
-TRIGGER = f"{_PREFIX}/trigger:{_TAG}"
-TRAIN = f"{_PREFIX}/train:{_TAG}"
-CONVERT = f"{_PREFIX}/convert:{_TAG}"
-CLOUD = f"{_PREFIX}/cloud:{_TAG}"
-EDGE = f"{_PREFIX}/edge:{_TAG}"
+
+def _image(name: str) -> str:
+    prefix, tag = os.environ.get("EDGE_IMAGE_PREFIX", "edge-learning"), os.environ.get("EDGE_IMAGE_TAG", VERSION)
+    image = f"{prefix}/{name}:{tag}"
+    if not _REFERENCE.fullmatch(image):
+        raise InputError(
+            f"EDGE_IMAGE_PREFIX={prefix!r} and EDGE_IMAGE_TAG={tag!r} make no name of a container image: write "
+            "registry and folders in lower case, without a slash at the end, and the tag in letters, digits, ., _ and -"
+        )
+    return image
+
+
+TRIGGER, TRAIN, CONVERT, CLOUD, EDGE = map(_image, ("trigger", "train", "convert", "cloud", "edge"))
 
 # Lightweight Python components are the only form that runs as a subprocess, in Docker and on a cluster alike. The
 # image carries `components/` and kfp, so nothing is installed when a task starts.

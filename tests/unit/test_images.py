@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from components import images
+from components.core.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGES = ("trigger", "train", "convert", "edge", "cloud")
@@ -101,6 +103,26 @@ def test_every_image_that_a_component_names_is_here():
     for name in (images.TRIGGER, images.TRAIN, images.CONVERT):
         image = re.fullmatch(rf"edge-learning/(\w+):{re.escape(images.VERSION)}", name)[1]
         assert (REPOSITORY / "images" / image / "Dockerfile").is_file()
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["edge-learning", "registry.example.com:5000/a/b", "ghcr.io/my-org/x__y", "[::1]:5000/a", "Host.example/a"],
+)
+def test_images_may_be_in_any_registry(monkeypatch, prefix):
+    monkeypatch.setenv("EDGE_IMAGE_PREFIX", prefix)
+    assert runpy.run_path(images.__file__)["EDGE"] == f"{prefix}/edge:{images.VERSION}"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "tag"),
+    [("ghcr.io/MyOrg", "1"), ("a.example/b/", "1"), ("", "1"), ("https://a.example/b", "1"), ("a/b:1", "1"), ("a", "")],
+)
+def test_names_that_no_registry_has_are_told_when_a_pipeline_is_compiled(monkeypatch, prefix, tag):
+    monkeypatch.setenv("EDGE_IMAGE_PREFIX", prefix)
+    monkeypatch.setenv("EDGE_IMAGE_TAG", tag)
+    with pytest.raises(InputError, match="make no name of a container image: write registry and folders in lower"):
+        runpy.run_path(images.__file__)
 
 
 @pytest.mark.parametrize("image", [*IMAGES, "torch"])
