@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -61,8 +62,7 @@ def joined(device: Any) -> Iterator[None]:
 def share(items: Sequence[Item]) -> list[Item]:
     """This process's share of the items, as many as everybody's: the first items fill up what does not divide."""
     whole = -(-len(items) // count()) * count()
-    filled = [*items, *items[: whole - len(items)]]
-    return filled[rank() :: count()]
+    return list(islice(cycle(items), rank(), whole, count()))
 
 
 def average_gradients(network: Any) -> None:
