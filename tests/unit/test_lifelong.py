@@ -133,6 +133,19 @@ def test_tasks_by_cluster_keep_their_names_and_strangers_become_a_new_one():
     assert definition.assign(stranger, later)[40:] == ["cluster-2"] * 20
 
 
+def test_two_new_looks_at_once_become_two_tasks_and_odd_images_none():
+    definition = make(task_definitions, "TaskDefinitionByCluster", {"clusters": 2})
+    state = definition.fit(samples([str(n) for n in range(40)], blobs(0.2, 0.8)), {})
+    looks = np.concatenate([blobs(0.2, 0.8), blobs(3.0, -3.0, seed=1)])
+    grown = samples([str(n) for n in range(80)], looks)
+    later = definition.fit(grown, state)
+    found = definition.assign(grown, later)[40:]
+    assert len(set(found[:20])) == len(set(found[20:])) == 1 and found[0] != found[20] and None not in found
+    assert definition.fit(grown, later) == later  # a round that brings nothing new changes nothing
+    odd = np.concatenate([looks, np.concatenate([blobs(5.0 * (n + 2), count=1, seed=n) for n in range(12)])])
+    assert definition.fit(samples([str(n) for n in range(92)], odd), later) == later
+
+
 def test_the_router_finds_the_task_whose_images_look_alike():
     router = make(task_allocations, "router", {})
     state = router.fit(samples([""] * 40, blobs(0.2, 0.8)), ["day"] * 20 + ["night"] * 20)

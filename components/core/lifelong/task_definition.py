@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from components.core.lifelong.plug_points import State, TaskDefinition, task_definitions
 from components.core.lifelong.samples import Floats, Projection, Samples, Task, distances, rounded
 
+_LOOKED_AT = 500  # of images that look like no known ones, when these are compared with each other
 _ROOM = 1.5  # a cluster reaches this much farther than the samples that made it
 
 
@@ -114,12 +116,16 @@ class TaskDefinitionByCluster(TaskDefinition):
                 "centres": [list(rounded(centre)) for centre in centres],
                 "radius": max(round(_ROOM * float(farthest), 5), 1e-5),
             }
-        tasks = self.assign(samples, state)
-        strangers = [place for place, task in enumerate(tasks) if task is None]
-        if len(strangers) < self.min_cluster:
-            return state
-        points = Projection.model_validate(state["projection"]).apply(samples.features[strangers])
-        return {**state, "centres": [*state["centres"], list(rounded(np.median(points, axis=0)))]}
+        points = Projection.model_validate(state["projection"]).apply(samples.features)
+        known, radius = state["centres"], state["radius"]
+        strangers = _farther(points, known, radius)
+        while len(group := _most_alike(strangers, radius)) >= self.min_cluster:
+            grown = [*known, list(rounded(group.mean(axis=0)))]
+            left = _farther(strangers, grown, radius)
+            if len(left) == len(strangers):  # the radius is below what rounding moves a centre by
+                break
+            known, strangers = grown, left
+        return {**state, "centres": known}
 
     def assign(self, samples: Samples, state: State) -> list[Task]:
         """See the base class."""
@@ -128,6 +134,19 @@ class TaskDefinitionByCluster(TaskDefinition):
         nearest = away.argmin(axis=1)
         near = away[np.arange(len(points)), nearest] <= state["radius"]
         return [f"cluster-{one}" if is_near else None for one, is_near in zip(nearest, near, strict=True)]
+
+
+def _farther(points: Floats, centres: Sequence[Sequence[float]], radius: float) -> Floats:
+    """Those points that lie farther than a radius from every centre."""
+    far: Floats = points[distances(points, centres).min(axis=1) > radius]
+    return far
+
+
+def _most_alike(points: Floats, radius: float) -> Floats:
+    """Those points around one of them, within a radius, where they are most; of very many only some are looked at."""
+    some = points[:: max(len(points) // _LOOKED_AT, 1)]
+    near = distances(some, some) <= radius
+    return some[near[near.sum(axis=1).argmax()]] if len(some) else some
 
 
 def _k_means(points: Floats, clusters: int, seed: int) -> Floats:
