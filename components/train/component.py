@@ -53,7 +53,7 @@ def train(
         chosen = read(RoundTrainSettings if purpose else TrainSettings, settings)
         thresholds = read(EvaluateSettings, settings)
         trained = (
-            last_candidate(job_root, Path(model.path))
+            last_candidate(job_root, Path(model.path), **dict(thresholds))
             if purpose == "evaluate"
             else train_at(
                 read(TrainerSettings, settings),
