@@ -11,6 +11,7 @@ from components.core.manifest import Manifest
 from components.core.parameters import EvaluateSettings, GateSettings
 from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
+from components.core.tasks.base import Figures
 from components.evaluate.compare import Comparison, compare
 from components.evaluate.gate import Check, Judgement, conversion_check, judge
 from components.evaluate.predictor import open_predictor
@@ -73,7 +74,7 @@ def judge_comparison(
     return judge(
         comparison,
         now=now,
-        conditions=Condition.parse(gate.gate_conditions) if gate.gate_conditions else None,
+        conditions=_conditions(gate, comparison.figures),
         no_regression=gate.max_class_drop if gate.max_class_drop >= 0 else None,
         min_samples=gate.min_samples,
         min_map50=gate.min_map50,
@@ -83,3 +84,11 @@ def judge_comparison(
         further=further,
         force=gate.force_deploy,
     )
+
+
+def _conditions(gate: GateSettings, figures: Figures) -> Condition | None:
+    """The user's conditions; the default one is of the main figure, which not every task calls mAP50."""
+    written = gate.gate_conditions
+    if written == GateSettings.model_fields["gate_conditions"].get_default():
+        written = [f"{figures.main}_delta >= 0"]
+    return Condition.parse(written) if written else None

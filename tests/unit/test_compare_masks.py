@@ -3,16 +3,20 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from components.core.errors import InputError
 from components.core.manifest import Manifest
+from components.core.parameters import GateSettings, read
 from components.core.reports.page import read_sections, write_page
 from components.core.rules.conditions import Condition
-from components.evaluate.compare import compare
+from components.core.tasks.base import open_task
+from components.evaluate.compare import compare, compare_measured
 from components.evaluate.gate import judge
 from components.evaluate.gate_report import sections
 from components.evaluate.predictor import open_predictor
+from components.evaluate.verdict import judge_comparison
 from tests.models import colour_model
 from tests.models import write_bundle as write_detector
 from tests.tiny_segmenter import job_with_masks, train_network, write_bundle
@@ -109,3 +113,21 @@ def test_a_set_without_a_labelled_pixel_is_left_out(models, parts):
     none = replace(recent, table=recent.table.clear())
     found = compared((root, core, none), models[0], None)
     assert found.empty == ("recent",)
+
+
+def test_by_default_the_gate_goes_by_the_figure_of_the_task():
+    task = open_task("segmentation")
+    row = {"width": 4, "height": 4, "split": "test", "round": 1}
+    tests = Manifest.of([{**row, "id": f"{number:064x}"} for number in range(30)], ("sky", "road"))
+    good, weak = (task.measure(tests, [np.array(counts)] * 30, 0.25) for counts in ([[8, 0], [1, 7]], [[8, 0], [4, 4]]))
+    outcomes = {
+        name: judge_comparison(compare_measured(models, {"core": tests}), read(GateSettings, {}), further=[], now=NOW)
+        for name, models in {
+            "first": {"candidate": good},
+            "better": {"candidate": good, "champion": weak},
+            "worse": {"candidate": weak, "champion": good},
+        }.items()
+    }
+    found = {name: judgement.outcome for name, judgement in outcomes.items()}
+    assert found == {"first": "promoted", "better": "promoted", "worse": "rejected"}, outcomes
+    assert "conditions: miou_delta >= 0 (have -" in outcomes["worse"].describe()
