@@ -289,7 +289,7 @@ def check_algorithms(algorithms: Iterable[Algorithm]) -> None:
         checks: tuple[Callable[..., object], ...] = (
             lambda a=algorithm: check_training(a.estimator, a.base_model, a.estimator_options, a.initial_epochs),
             lambda a=algorithm: _check_boxes(a.estimator),
-            lambda a=algorithm: _check_round_options(a.estimator, a.round_options),
+            lambda a=algorithm: _check_round_options(a.estimator, a.estimator_options, a.round_options),
             lambda a=algorithm: make_miner(a.miner, a.miner_parameters),
         )
         for check in checks:
@@ -319,8 +319,9 @@ def _check_boxes(name: str) -> None:
         raise InputError(f"the estimator {name} is for {task}; the benchmark compares detectors")
 
 
-def _check_round_options(estimator: str, options: Mapping[str, Any]) -> None:
-    if found := estimators.get(estimator)().check("", options):
+def _check_round_options(estimator: str, options: Mapping[str, Any], of_rounds: Mapping[str, Any]) -> None:
+    check = estimators.get(estimator)().check
+    if not check("", options) and (found := check("", {**options, **of_rounds})):
         raise InputError("; ".join(found).replace("estimator_options", "round_options"))
 
 

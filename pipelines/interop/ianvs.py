@@ -245,6 +245,8 @@ def _set_model(plan: Plan, own: Document, place: tuple[Any, ...], module: Module
             else:
                 at = own.at(*place, "hyperparameters", number)
                 plan.lose(at, f"hyperparameter {key}", f"the estimator {name} has no such option")
+    if "lr0" in made.get("estimator_options", {}):
+        made["estimator_options"]["optimizer"] = "SGD"  # else ultralytics chooses both
 
 
 def _set_miner(plan: Plan, own: Document, place: tuple[Any, ...], module: Module, made: dict[str, Any]) -> None:

@@ -303,3 +303,10 @@ def test_the_digest_of_the_data_follows_labels_and_not_places():
     fewer = first.where(pl.col("id") != first.table["id"][0])
     assert digest_of(first) == digest_of(moved)
     assert len({digest_of(first), digest_of(fewer), digest_of(Manifest(first.table, ("a", "b", "c")))}) == 3
+
+
+def test_options_of_rounds_are_checked_together_with_those_that_hold_for_all_trainings():
+    given = {"round_options": {"lr0": 0.001}}
+    check_algorithms(read_algorithms([{**given, "estimator_options": {"optimizer": "AdamW", "lr0": 0.002}}]))
+    with pytest.raises(InputError, match="round_options: lr0 has no effect"):
+        check_algorithms(read_algorithms([given]))

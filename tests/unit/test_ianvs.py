@@ -124,3 +124,9 @@ def test_weights_of_this_suite_are_the_first_model(job, tmp_path):
     change(job, "algorithm", "/models/boards/model.zip", str(tmp_path / "start.pt"))
     (first,) = read(job).parameters["algorithms"]
     assert (first["base_model"], first["initial_epochs"]) == (str(tmp_path / "start.pt"), 0)
+
+
+def test_a_learning_rate_of_a_yolo_comes_with_the_optimizer_that_it_is_of(job):
+    change(job, "algorithm", '"FPN"', '"yolo"')
+    for one in read_algorithms(read(job).parameters["algorithms"]):
+        assert (one.estimator_options["lr0"], one.estimator_options["optimizer"]) == (0.1, "SGD")

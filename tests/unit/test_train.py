@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from components.core.cache import own_folder
 from components.core.errors import InputError
 from components.core.estimators import yolo
 from components.core.estimators.ultralytics_model import Base, check_base_loaded
+from components.core.estimators.ultralytics_model import _Follower as Follower
 from components.core.manifest import Manifest
 from components.core.runtimes.base import open_detector
 from components.core.runtimes.letterbox import read_image
@@ -130,6 +132,7 @@ def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
         ({"device": "7"}, "device=7: this machine has 0 GPUs: use auto or cpu"),
         ({"device": "0,1"}, "device=0,1: on several GPUs ultralytics trains in processes of its own.*give one of them"),
         ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is not a training setting.*epochs is set by epochs"),
+        ({"estimator_options": {"lr0": 0.002}}, "lr0 has no effect while ultralytics chooses the optimizer: give one"),
         ({"estimator_options": {"single_cls": True}}, "single_cls is set by classes, as in classes=hat:object,person:"),
     ],
 )
@@ -225,6 +228,18 @@ def test_outputs_of_classes_may_move_by_name_and_nothing_else_may_differ():
             check_base_loaded(base, Base(weights | {"cls": -other}, called))
     with pytest.raises(InputError, match="the base model was not loaded"):
         check_base_loaded(base, Base(weights | {"body": weights["body"] + 1}, ("vest", "head", "helmet")))
+
+
+def test_a_base_is_found_in_a_network_that_is_compiled():
+    import torch
+
+    network = torch.nn.Conv2d(3, 4, 3)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    trainer = SimpleNamespace(model=torch.compile(network), data={"names": {0: "helmet"}})
+    Follower(1, print, Base(weights, ("helmet",))).on_train_start(trainer)
+    torch.nn.init.zeros_(network.weight)
+    with pytest.raises(InputError, match="the base model was not loaded"):
+        Follower(1, print, Base(weights, ("helmet",))).on_train_start(trainer)
 
 
 def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):

@@ -235,6 +235,8 @@ def check_options(options: Mapping[str, Any]) -> None:
                 ultralytics_offline().cfg.check_cfg({name: options[name]})
             except (TypeError, ValueError) as error:
                 wrong.append(" ".join(str(error).split()))
+    if "lr0" in options and str(options.get("optimizer", "auto")).lower() == "auto":
+        wrong.append("lr0 has no effect while ultralytics chooses the optimizer: give one, too, such as AdamW or SGD")
     if wrong:
         raise InputError(f"estimator_options: {'; '.join(wrong)}")
 
@@ -342,7 +344,8 @@ class _Follower:
 
     def on_train_start(self, trainer: Any) -> None:
         if self._base is not None:
-            check_base_loaded(self._base, Base(_state(trainer.model), _class_names(trainer.data["names"])))
+            network = ultralytics_offline().utils.torch_utils.unwrap_model(trainer.model)  # where it is compiled
+            check_base_loaded(self._base, Base(_state(network), _class_names(trainer.data["names"])))
             self._base = None
 
     def on_train_epoch_start(self, trainer: Any) -> None:
