@@ -41,10 +41,11 @@ def setup_joint(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_place, check_training
+        from components.core.estimators.base import check_conversion, check_place, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
+            ConvertSettings,
             DataSettings,
             DeploySettings,
             JointSettings,
@@ -83,6 +84,7 @@ def setup_joint(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_conversion(train().estimator, read(ConvertSettings, settings).targets),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs

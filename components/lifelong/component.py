@@ -43,11 +43,12 @@ def setup_lifelong(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_place, check_training, estimators
+        from components.core.estimators.base import check_conversion, check_place, estimators
         from components.core.lifelong.plug_points import check_plug_ins
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
+            ConvertSettings,
             DataSettings,
             LifelongSettings,
             RoundSettings,
@@ -59,7 +60,7 @@ def setup_lifelong(
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.lifelong.lifelong_job import check_job
-        from components.lifelong.plan import check_no_force
+        from components.lifelong.plan import check_no_force, check_start
         from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_run
 
@@ -78,13 +79,12 @@ def setup_lifelong(
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_conversion(train().estimator, read(ConvertSettings, settings).targets),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_plug_ins(read(LifelongSettings, settings), estimators.get(train().estimator).task),
                 lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
                 lambda: check_job(job_root),
-                lambda: check_training(
-                    train().estimator, train().initial_model, train().estimator_options, train().epochs
-                ),
+                lambda: check_start(train()),
             ],
         )
         warn_of_cluster(values)

@@ -9,10 +9,12 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from components.core.errors import InputError
+from components.core.estimators.base import check_training
 from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase
 from components.core.lifelong.plug_points import Decision, Situation, TaskUpdate, make, task_updates
 from components.core.lifelong.samples import Task
 from components.core.manifest import Manifest
+from components.core.parameters import RoundTrainSettings
 
 NOTHING_NEW = "no new training sample"
 
@@ -210,6 +212,18 @@ def base_of(plan: Plan, name: str, base_model: str, initial_model: str) -> str:
     if base_model != "champion":
         return base_model
     return f"champion:{plan.champion}:{name}" if plan.of(name).action == "finetune" else initial_model
+
+
+def check_start(chosen: RoundTrainSettings) -> None:
+    """See that models can be trained from what they are to start from.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if chosen.base_model == "candidate":
+        raise InputError("base_model=candidate: a task's model starts from that of the champion: leave base_model out")
+    base = chosen.initial_model if chosen.base_model == "champion" else chosen.base_model
+    check_training(chosen.estimator, base, chosen.estimator_options, chosen.epochs)
 
 
 def check_no_force(force_evaluate: bool) -> None:

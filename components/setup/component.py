@@ -41,10 +41,11 @@ def setup(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_place, check_training
+        from components.core.estimators.base import check_conversion, check_place, check_training
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
+            ConvertSettings,
             DataSettings,
             TrainerSettings,
             TrainSettings,
@@ -72,6 +73,7 @@ def setup(
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
                 lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_conversion(train().estimator, read(ConvertSettings, settings).targets),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_training(
                     train().estimator, train().base_model, train().estimator_options, train().epochs
@@ -117,11 +119,12 @@ def setup_round(
 
     with step("setup", job_root):
         from components.core import plugins
-        from components.core.estimators.base import check_place, check_training
+        from components.core.estimators.base import check_conversion, check_place, check_training
         from components.core.miners.base import make_miner
         from components.core.parameters import (
             WORKFLOWS,
             CommonSettings,
+            ConvertSettings,
             DataSettings,
             MineSettings,
             RoundTrainSettings,
@@ -153,6 +156,7 @@ def setup_round(
                 lambda: Classes(data().classes, data().ignore_classes),
                 lambda: check_one_model(job_root),
                 lambda: check_place(train().estimator, read(TrainerSettings, settings)),
+                lambda: check_conversion(train().estimator, read(ConvertSettings, settings).targets),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: make_miner(mine().miner, mine().miner_parameters),
                 lambda: check_training(

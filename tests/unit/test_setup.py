@@ -194,3 +194,32 @@ def test_a_store_that_would_lose_rounds_is_found_out(tmp_path, s3, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         with pytest.raises(InputError, match=r"job_root: s3://.* ignores If-None-Match: .*nothing was started"):
             check_run({"data_url": str(tmp_path), "job_root": s3}, PHASES)
+
+
+@pytest.mark.parametrize(
+    ("step", "fed"),
+    [(setup, "data_url"), (setup_round, "feed_url"), (setup_joint, "data_url"), (setup_lifelong, "feed_url")],
+)
+def test_chips_for_a_model_that_cannot_be_converted_are_refused_before_it_is_trained(tmp_path, capsys, step, fed):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    settings = {"estimator": "fpn", "targets": "rk3588"}
+    given = {fed: str(tmp_path), "job_root": str(tmp_path / "job"), "settings": settings}
+    with pytest.raises((SystemExit, InputError)):
+        step.python_func(**given, **CLUSTER)
+    words = "targets=rk3588, estimator=fpn: it outputs decoded boxes (as fpn does), which Rockchip's toolkit cannot"
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("base_model", "words"),
+    [
+        ("candidate", "base_model=candidate: a task's model starts from that of the champion"),
+        ("gone.pt", "base_model=gone.pt: no such file"),
+    ],
+)
+def test_what_models_of_tasks_cannot_start_from_is_refused_before_work(tmp_path, capsys, base_model, words):
+    (tmp_path / "one.jpg").write_bytes(b"x")
+    settings = {"base_model": base_model}
+    with pytest.raises((SystemExit, InputError)):
+        setup_lifelong.python_func(feed_url=str(tmp_path), job_root=str(tmp_path / "job"), settings=settings, **CLUSTER)
+    assert words in capsys.readouterr().out

@@ -24,6 +24,7 @@ from components.core.kubernetes_objects import in_cluster
 from components.core.parameters import TrainerSettings
 from components.core.plugins import Registry
 from components.core.runtimes.letterbox import read_image
+from components.core.runtimes.rockchip import parse_targets
 from components.core.tasks.base import LocalSamples, Metrics, open_task
 
 Found = TypeVar("Found")  # what a model says of one image: `Detections`, or a `ClassMap`
@@ -56,10 +57,12 @@ class Estimator(ABC, Generic[Found]):
         distributed: whether several processes can train one model together, see
             :mod:`components.core.estimators.peers`. Each calls ``train`` with the same arguments; the first one alone
             calls ``on_epoch``.
+        conversion_problem: why its models cannot be converted for Rockchip's chips, where that is known.
     """
 
     task: ClassVar[str] = "detection"
     distributed: ClassVar[bool] = False
+    conversion_problem: ClassVar[str] = ""
 
     def check(self, base_model: str, options: Mapping[str, Any]) -> list[str]:
         """What can be known to be wrong before any work starts, one line each; quick, and nothing is loaded.
@@ -196,6 +199,21 @@ def check_training(estimator: str, base_model: str, options: Mapping[str, Any], 
         )
     if found:
         raise InputError("; ".join(found))
+
+
+def check_conversion(estimator: str, targets: str) -> None:
+    """Check that what an estimator trains can be converted.
+
+    Args:
+        estimator: registered name of the kind of model.
+        targets: chips; empty for none.
+
+    Raises:
+        InputError: it cannot, whatever it is trained on.
+    """
+    problem = estimators.get(estimator).conversion_problem
+    if problem and parse_targets(targets):
+        raise InputError(f"targets={targets}, estimator={estimator}: {problem}")
 
 
 def check_place(estimator: str, place: TrainerSettings) -> None:

@@ -138,6 +138,7 @@ class Fpn(Estimator[Detections]):
     """A Faster R-CNN detector on a feature pyramid."""
 
     distributed = True
+    conversion_problem = HEAD.conversion_problem
 
     def __init__(self) -> None:
         self._architecture = ""
