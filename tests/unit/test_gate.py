@@ -8,6 +8,7 @@ import pytest
 from components.core.errors import InputError
 from components.core.manifest import Manifest
 from components.core.metrics.detection import ClassMetrics, DetectionMetrics
+from components.core.parameters import GateSettings, read
 from components.core.reports.page import read_sections, write_page
 from components.core.rules.conditions import Condition
 from components.core.rules.window import Window
@@ -230,3 +231,11 @@ def test_the_report_of_a_first_model():
     both = sections(first, judge(first, now=NOON))[1].body
     assert "<svg" not in both
     assert "The recent test set has no labels" in both
+
+
+@pytest.mark.parametrize("name", ["max_class_drop", "max_map50_drop"])
+def test_a_drop_below_0_is_refused_since_it_would_disable_its_check(name):
+    for value in (-1, 0, 0.02, 1):
+        assert getattr(read(GateSettings, {name: value}), name) == value
+    with pytest.raises(InputError, match=rf"{name}=-0\.02: must be 0 to 1, or -1 to disable"):
+        read(GateSettings, {name: -0.02})

@@ -107,6 +107,12 @@ def _matching(pattern: str, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _drop(value: float) -> float:
+    if -1 < value < 0:  # as conditions have it, where a drop is below 0; it would disable the check
+        raise ValueError("must be 0 to 1, or -1 to disable")
+    return value
+
+
 def _model_reference(text: str) -> str:
     if re.match(r"^(https?|s3)://", text) and not re.search(r"#sha256=[0-9a-fA-F]{64}$", text):
         raise ValueError("a remote model needs a checksum: append #sha256=<64 hex digits>")
@@ -188,6 +194,7 @@ def _conditions(value: list[Any]) -> object:
 _LISTED: dict[str, JsonValue] = {"joined_by": ","}  # text that may also be given as a list
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Drop = Annotated[float, Field(ge=-1, le=1), AfterValidator(_drop)]
 Classes = Annotated[str, _read_by(parse_classes), Field(json_schema_extra={"joined_by": ",", "pairs": ":"})]
 Conditions = Annotated[list[Any], _read_by(_conditions), Field(json_schema_extra={"single": True})]
 TimeWindow = Annotated[dict[str, Any], _read_by(_window)]
@@ -487,7 +494,9 @@ class TrainSettings(DeviceSettings):
         50, description="Epochs without progress after which training stops; 0 for never."
     )
     estimator_options: dict[str, Any] = Field(
-        {}, description='Further settings by the estimator\'s own names, such as `{"mosaic": 0, "lr0": 0.002}`.'
+        {},
+        description="Further settings by the estimator's own names, such as "
+        '`{"mosaic": 0, "optimizer": "AdamW", "lr0": 0.002}`.',
     )
     experiment_labels: Annotated[str, _read_by(parse_labels)] = Field(
         "",
@@ -601,12 +610,13 @@ class GateSettings(Parameters):
     gate_conditions: Conditions = Field(
         ["map50_delta >= 0"],
         description='Conditions for a promotion, such as `["map50_delta >= 0", "min(core.recall_delta) >= -0.02"]`; '
-        "`core.` and `recent.` name one test set, `_delta` and `_rel` compare with the champion.",
+        "`core.` and `recent.` name one test set, `_delta` and `_rel` compare with the champion. The default is "
+        "`miou_delta >= 0` for a segmentation.",
     )
-    max_class_drop: Annotated[float, Field(ge=-1, le=1)] = Field(
+    max_class_drop: Drop = Field(
         0.05, description="Maximum drop in AP50 of any class against the champion; -1 to disable."
     )
-    max_map50_drop: Annotated[float, Field(ge=-1, le=1)] = Field(
+    max_map50_drop: Drop = Field(
         -1.0, description="Reject unless the 95 % interval excludes a drop in mAP50 this large; -1 to disable."
     )
     min_map50: Fraction = Field(
