@@ -139,7 +139,8 @@ def train(
         check_classes(bundle, manifest)
         model.load(output)  # what is shown is what was saved
         sections = report(history, bundle, model, samples.get("val"))
-        checkpoints.clear()
+        if round_number is None:  # else a later step may fail, and the round, which removes them, is run again
+            checkpoints.clear()
     return Trained(bundle, history, sections)
 
 

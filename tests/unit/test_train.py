@@ -17,7 +17,7 @@ import pytest
 
 from components.core.bundle import Bundle
 from components.core.cache import own_folder
-from components.core.errors import InputError
+from components.core.errors import InputError, OutOfReachError
 from components.core.estimators import yolo
 from components.core.estimators.ultralytics_model import Base, check_base_loaded
 from components.core.estimators.ultralytics_model import _Follower as Follower
@@ -166,6 +166,19 @@ def test_a_base_with_the_classes_in_another_order_is_trained_on(job, trained, tm
     turned = Manifest.of(rows, ("blue", "red"))
     settings = QUICK | {"base_model": str(root / "model" / "model.pt"), "epochs": 1}
     assert train(turned, tmp_path / "model", job_root=str(tmp_path), **settings).bundle.classes == ("blue", "red")
+
+
+def test_a_model_does_not_keep_the_state_of_its_optimizer(job, trained, tmp_path):
+    import torch
+
+    root, _ = job
+    content = torch.load(root / "model" / "model.pt", weights_only=False)
+    torch.save(content | {"optimizer": {"state": torch.zeros(10_000_000)}}, tmp_path / "epoch.pt")
+    model = yolo.Yolo()
+    model.load(tmp_path / "epoch.pt")
+    model.save(tmp_path / "m", image_size=(64, 96), confidence_threshold=0.25, nms_threshold=0.7, lineage={})
+    sizes = [(folder / "model.pt").stat().st_size for folder in (root / "model", tmp_path / "m")]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
 
 
 def test_no_epochs_take_the_base_model_as_it_is(job, trained, tmp_path, caplog):
@@ -327,6 +340,33 @@ def test_a_killed_training_goes_on_with_at_most_one_epoch_lost(job, tmp_path):
     assert "resuming" in output
     assert Bundle.read(tmp_path / "out").lineage["epochs"] == 4
     assert not list((tmp_path / "killed" / "checkpoints").rglob("*.pt"))
+
+
+QUICKER = QUICK | {"estimator": "quick", "base_model": "nothing", "plugin_modules": "tests.quick_estimator"}
+
+
+def test_a_round_that_is_run_again_after_its_training_does_not_train_again(job, tmp_path, caplog):
+    _, manifest = job
+    given = {**QUICKER, "job_root": str(tmp_path / "job"), "round_number": 3}
+    with caplog.at_level("INFO"):
+        first = train(manifest, tmp_path / "first", **given)
+        assert caplog.text.count("epoch 1/2") == 1
+        again = train(manifest, tmp_path / "again", **given)
+    assert "an earlier run finished training after epoch 2" in caplog.text
+    assert caplog.text.count("epoch 1/2") == 1
+    assert again.history == first.history
+    assert again.bundle.files == first.bundle.files
+
+
+def test_a_store_that_goes_away_when_the_model_is_there_costs_no_training(job, tmp_path, monkeypatch, caplog):
+    def away(*_):
+        raise OutOfReachError("the store cannot be reached")
+
+    _, manifest = job
+    monkeypatch.setattr("components.core.stores.files.FileStore.list", away)
+    train(manifest, tmp_path / "model", job_root=str(tmp_path / "job"), **QUICKER)
+    assert Bundle.read(tmp_path / "model").estimator == "quick"
+    assert "checkpoints are left behind: the store" in caplog.text
 
 
 def test_the_mask_decides_what_a_training_comes_to(job):

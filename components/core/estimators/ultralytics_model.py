@@ -187,6 +187,8 @@ class UltralyticsModel(Estimator[Found]):
         self._image_size = image_size
         network = copy.deepcopy(self._model.model).float().cpu().eval()
         outputs = self._export(network, folder / "model.onnx", image_size)
+        if self._model.ckpt:  # that of an epoch has the optimiser's state, which is larger than the weights
+            self._model.ckpt["optimizer"] = None
         self._model.save(str(folder / "model.pt"))
         return Bundle(
             classes=tuple(_class_names(self._model.names)),
