@@ -1,6 +1,7 @@
 """What every kind of task has in common, and comparisons of more than two models."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from components.core.cache import fetch_blobs
@@ -127,3 +128,13 @@ def test_one_model_is_compared_with_several_on_several_sets(tmp_path):
     assert 0 < better.low <= better.value <= better.high
     assert worse.low <= worse.value <= worse.high <= 0
     assert found.delta("all", "map50") is None  # there is no champion among them
+
+
+def test_an_interval_passes_over_draws_with_nothing_to_measure_by():
+    task, samples = Classification(), labelled(*[0] * 10)
+    table = samples.table.with_columns(
+        annotations=pl.when(pl.int_range(pl.len()) < 2).then("annotations").otherwise(pl.lit([]))
+    )  # eight images are labelled with nothing, so that one draw in ten has no class label
+    right, wrong = (task.measure(Manifest(table, CLASSES), certain(*found), 0.5) for found in ([0] * 10, [1] * 10))
+    assert task.interval(right) == (1, 1)
+    assert task.delta_interval("accuracy", right, wrong) == (1, 1)

@@ -14,6 +14,7 @@ maps of all images would not fit into memory.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ import polars as pl
 from markupsafe import Markup
 
 from components.core.cache import fetch_blobs
+from components.core.errors import NothingToMeasureError
 from components.core.manifest import Manifest
 from components.core.metrics.confusion import Confusion, CurvePoint
 from components.core.metrics.resampling import draws, interval
@@ -226,12 +228,15 @@ class Task(ABC, Generic[Found, Result]):
         return interval(np.array([mine[figure] - other[figure] for mine, other in pairs]))
 
     def _resampled(self, measured: Measurement[Result]) -> Iterable[dict[str, float]]:
-        """The figures of each resample."""
+        """The figures of each resample; NaN where it has nothing to measure by."""
         for counts in draws(len(measured.results), RESAMPLES):
             drawn = np.repeat(np.arange(len(counts)), counts).tolist()
             samples = Manifest(measured.samples.table[drawn], measured.samples.classes)
             results = [measured.results[index] for index in drawn]
-            yield self.metrics(samples, results, measured.confidence).as_flat()
+            try:
+                yield self.metrics(samples, results, measured.confidence).as_flat()
+            except NothingToMeasureError:
+                yield dict.fromkeys(self.figures.overall, math.nan)
 
     def confusion(self, measured: Measurement[Result]) -> Confusion | None:
         """What each class is taken for; None where results cannot tell."""
