@@ -146,6 +146,8 @@ def plan_models(
         own, why = ids & train, ""
         if name not in members and len(own) < min_task_samples:
             why = f"{len(own)} training samples, and a model of its own needs {min_task_samples}"
+        elif name not in members and not _shows_something(training.with_ids(own)):
+            why = f"its {len(own)} training samples show nothing to learn"
         elif name not in members and entry and not own & set(new):
             why = entry.why.removeprefix(f"{entry.member} answers: ")
         if why:
@@ -175,7 +177,8 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own, and
     those of tasks that are merged into it. The shared model learns what it has missed in earlier rounds, too.
 
-    The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where it has none.
+    The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where none of these shows
+    anything. Few new samples may show nothing, either: then a model is trained on as much as one that is trained anew.
 
     Args:
         everything: every sample, with splits.
@@ -184,6 +187,12 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
         name: of the model.
     """
     pool = round_samples if plan.of(name).action == "finetune" else everything
+    found = _samples_of(name, pool, everything, plan)
+    return found if _shows_something(found.split("train")) else _samples_of(name, everything, everything, plan)
+
+
+def _samples_of(name: str, pool: Manifest, everything: Manifest, plan: Plan) -> Manifest:
+    """Those samples of a pool that a model is trained on; see :func:`samples_to_train`."""
     chosen = pool.where(pl.col("split").is_in(["train", "val"])).labelled()
     if name == SHARED:
         missed = (
@@ -195,9 +204,14 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     merged = {one.name for one in plan.models if one.into == name} | {name}
     own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task in merged])
     mine = chosen.where(own)
-    if len(mine.split("val")):
+    if _shows_something(mine.split("val")):
         return mine
     return chosen.where(own | (pl.col("split") == "val"))
+
+
+def _shows_something(samples: Manifest) -> bool:
+    """Whether any of the samples has a box or a mask."""
+    return samples.has_masks or not samples.boxes().is_empty()
 
 
 def base_of(plan: Plan, name: str, base_model: str, initial_model: str) -> str:

@@ -65,9 +65,11 @@ from components.lifelong.serve import (
 from tests.knowledge_base import release
 from tests.tiny_segmenter import job_with_masks
 
+BOX = {"class_id": 0, "x1": 0.0, "y1": 0.0, "x2": 8.0, "y2": 8.0}
+
 
 def manifest(sources, **columns):
-    return Manifest.of([{"id": f"{n:064x}", "source": source, "group": source, "split": "train", "annotations": [],
+    return Manifest.of([{"id": f"{n:064x}", "source": source, "group": source, "split": "train", "annotations": [BOX],
                          "round": 1, **{name: values[n] for name, values in columns.items()}}
                         for n, source in enumerate(sources)], ["red"])  # fmt: skip
 
@@ -402,6 +404,34 @@ def test_each_task_is_trained_on_its_own_samples_from_a_fresh_model():
     assert base_of(chosen, "day", "champion", "small.yaml") == "small.yaml"
     assert base_of(chosen, "night", "champion", "small.yaml") == "champion:r0001-00000000:night"
     assert base_of(chosen, "night", "mine.pt", "small.yaml") == "mine.pt"
+
+
+def test_a_task_of_empty_images_has_no_model_and_keeps_no_other_from_being_trained():
+    tasks = ["day"] * 12 + ["night"] * 12
+    everything = manifest(tasks, annotations=[[BOX]] * 12 + [[]] * 12)
+    of_task = dict(zip(everything.table["id"], tasks, strict=True))
+    models = plan_models(everything, of_task, list(of_task), round_number=1, known=None, members=())
+    assert {model.name: model.action for model in models} == {"shared": "new", "day": "new", "night": "fall back"}
+    assert models[-1].why == "its 12 training samples show nothing to learn"
+
+
+@pytest.mark.parametrize("name", ["shared", "day"])
+def test_a_few_new_images_that_are_empty_are_learned_together_with_all_that_there_are(name):
+    everything = manifest(["day"] * 4, split=["train", "val", "train", "train"], annotations=[[BOX], [BOX], [], []])
+    tasks = dict.fromkeys(everything.table["id"], "day")
+    chosen = plan(one("shared", "finetune"), one("day", "finetune"), tasks=tasks)
+    chosen = chosen.model_copy(update={"shared_round": 1})
+    of_round = everything.with_ids(everything.table["id"][1:])
+    assert set(samples_to_train(everything, of_round, chosen, name).table["id"]) == set(tasks)
+    with_box = everything.with_ids(everything.table["id"][:3])
+    assert set(samples_to_train(everything, with_box, chosen, name).table["id"]) == set(with_box.table["id"])
+
+
+def test_the_epoch_is_not_chosen_by_images_that_are_all_empty():
+    names = ["day", "day", "night", "night"]
+    everything = manifest(names, split=["train", "val", "train", "val"], annotations=[[BOX], [], [BOX], [BOX]])
+    chosen = plan(one("day"), tasks=dict(zip(everything.table["id"], names, strict=True)))
+    assert samples_to_train(everything, everything, chosen, "day").table["source"].to_list() == ["day", "day", "night"]
 
 
 # Which model answers
