@@ -61,6 +61,7 @@ def setup_lifelong(
         from components.ingest.dataset import formats
         from components.lifelong.lifelong_job import check_job
         from components.lifelong.plan import check_no_force, check_start
+        from components.lifelong.serve import read_keep
         from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_run
 
@@ -82,6 +83,7 @@ def setup_lifelong(
                 lambda: check_conversion(train().estimator, read(ConvertSettings, settings).targets),
                 lambda: try_trainjob(read(TrainerSettings, settings)),
                 lambda: check_plug_ins(read(LifelongSettings, settings), estimators.get(train().estimator).task),
+                lambda: read_keep(read(LifelongSettings, settings).keep_conditions),
                 lambda: check_no_force(read(RoundSettings, settings).force_evaluate),
                 lambda: check_job(job_root),
                 lambda: check_start(train()),
@@ -376,6 +378,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
             choose_models,
             forgotten,
             places_to_answer,
+            read_keep,
             unless_shared_is_better,
         )
 
@@ -425,7 +428,7 @@ def evaluate_tasks(  # noqa: PLR0915 - half of the statements are imports
         served: Mapping[str, Served] = choose_models(
             plan,
             matrix.at(places_to_answer(learned.routes(test), matrix.places)),
-            keep=Condition.parse(chosen.keep_conditions) if chosen.keep_conditions else None,
+            keep=read_keep(chosen.keep_conditions),
             max_forgetting=chosen.max_forgetting,
             relation=make(task_relations, chosen.task_relation, parameters_of(chosen, "task_relation")),
             unconverted=unconverted,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.core.errors import NothingToMeasureError
+from components.core.errors import InputError, NothingToMeasureError
 from components.core.lifelong.knowledge_base import SHARED, RoundScores, Route
 from components.core.lifelong.plug_points import TaskRelation, make, task_relations
 from components.core.manifest import Manifest
@@ -101,6 +101,21 @@ class Served:
     member: str
     label: str
     why: str
+
+
+def read_keep(conditions: Sequence[Any]) -> Condition | None:
+    """What has to hold for a task to keep its own model; None for nothing.
+
+    Raises:
+        InputError: it is over something else than ``score``, ``gain`` and ``parent``.
+    """
+    if not conditions:
+        return None
+    keep = Condition.parse(conditions, "keep_conditions")
+    verdict = keep.evaluate({"score": 0.5, "gain": 0.0, "parent": 0.5})
+    if verdict.outcome is Outcome.ERROR:
+        raise InputError(f"keep_conditions: {verdict.describe()}")
+    return keep
 
 
 def choose_models(

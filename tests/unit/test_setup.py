@@ -211,15 +211,19 @@ def test_chips_for_a_model_that_cannot_be_converted_are_refused_before_it_is_tra
 
 
 @pytest.mark.parametrize(
-    ("base_model", "words"),
+    ("settings", "words"),
     [
-        ("candidate", "base_model=candidate: a task's model starts from that of the champion"),
-        ("gone.pt", "base_model=gone.pt: no such file"),
+        ({"base_model": "candidate"}, "base_model=candidate: a task's model starts from that of the champion"),
+        ({"base_model": "gone.pt"}, "base_model=gone.pt: no such file"),
+        (
+            {"keep_conditions": ["gains >= 0"]},
+            "keep_conditions: error: gains >= 0 (no metric 'gains': choose from gain,",
+        ),
+        ({"keep_conditions": ["min(score) >= 0"]}, "keep_conditions: error: min(score) >= 0 (score is a single number"),
     ],
 )
-def test_what_models_of_tasks_cannot_start_from_is_refused_before_work(tmp_path, capsys, base_model, words):
+def test_what_models_of_tasks_cannot_be_made_or_chosen_by_is_refused_before_work(tmp_path, capsys, settings, words):
     (tmp_path / "one.jpg").write_bytes(b"x")
-    settings = {"base_model": base_model}
     with pytest.raises((SystemExit, InputError)):
         setup_lifelong.python_func(feed_url=str(tmp_path), job_root=str(tmp_path / "job"), settings=settings, **CLUSTER)
     assert words in capsys.readouterr().out
