@@ -21,7 +21,7 @@ from components.core.lifelong.plug_points import (
     unseen_allocations,
     unseen_detections,
 )
-from components.core.lifelong.samples import Floats, Projection, Samples, Task
+from components.core.lifelong.samples import Floats, Projection, Samples, Task, drawn
 from components.core.lifelong.unseen_detection import samples_needed, threshold_for
 from components.core.manifest import Manifest
 from components.core.parameters import LifelongSettings
@@ -193,9 +193,8 @@ def _chosen(plug_in: tuple[str, dict[str, Any]], state: State) -> Chosen:
 
 
 def _of_tasks(everything: Manifest, plan: Plan, blobs: Path) -> Samples:
-    """Samples to train and to validate on that belong to a task; some, evenly drawn, where there are very many."""
+    """Samples to train and to validate on that belong to a task; some of them where there are very many."""
     labelled = everything.where(pl.col("split").is_in(["train", "val"])).labelled()
-    kept = [place for place, id_ in enumerate(labelled.table["id"]) if plan.tasks[id_] is not None]
-    if len(kept) > _LOOKED_AT:
-        kept = [kept[int(place)] for place in np.linspace(0, len(kept) - 1, _LOOKED_AT)]
-    return look_at(Manifest(labelled.table[kept], labelled.classes), blobs)
+    mine = labelled.with_ids([id_ for id_, task in plan.tasks.items() if task is not None])
+    kept = drawn([plan.tasks[id_] for id_ in mine.table["id"]], _LOOKED_AT)
+    return look_at(Manifest(mine.table[kept], mine.classes), blobs)

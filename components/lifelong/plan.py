@@ -177,8 +177,8 @@ def samples_to_train(everything: Manifest, round_samples: Manifest, plan: Plan, 
     """What a model is trained on: of fine-tuning the round's samples, else all there are; of a task its own, and
     those of tasks that are merged into it. The shared model learns what it has missed in earlier rounds, too.
 
-    The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where none of these shows
-    anything. Few new samples may show nothing, either: then a model is trained on as much as one that is trained anew.
+    The epoch is chosen by the task's own samples of the split ``val``, or by those of all tasks where none of these
+    shows anything. Few new samples may show nothing, either: then a model learns from as much as one trained anew.
 
     Args:
         everything: every sample, with splits.

@@ -39,7 +39,7 @@ from components.core.lifelong.plug_points import (
     unseen_detections,
     unseen_policies,
 )
-from components.core.lifelong.samples import Projection, Samples, shrunk_covariance
+from components.core.lifelong.samples import Projection, Samples, drawn, shrunk_covariance
 from components.core.lifelong.task_definition import task_name
 from components.core.lifelong.unseen_detection import samples_needed, threshold_for
 from components.core.manifest import Manifest
@@ -167,6 +167,25 @@ def test_the_router_goes_by_what_tells_tasks_apart_however_much_the_rest_varies(
     found = np.array(router.allocate(samples([""] * 100, features[300:]), [None] * 100, state))
     assert (found == tasks[300:]).mean() >= 0.9
     assert (found[tasks[300:] == "c"] == "c").all()
+
+
+def test_images_of_a_rare_task_are_not_compared_with_those_of_others_alone():
+    rng = np.random.default_rng(0)
+    tasks = ["day"] * 1000 + ["fog"] * 12 + ["day"] * 1000
+    features = rng.normal(np.where(np.array(tasks) == "fog", 3, 0)[:, None], 0.1, (2012, 10))
+    knn = make(unseen_detections, "knn", {"references": 100})
+    state = knn.fit(features, tasks)
+    day, fog, other = (knn.score(rng.normal(centre, 0.1, (20, 10)), state).mean() for centre in (0, 3, -3))
+    assert day < fog < 2 * day < 10 * day < other
+
+
+def test_samples_are_drawn_evenly_and_of_a_rare_task_more_often():
+    assert drawn(["day", "fog", None], 3).tolist() == [0, 1, 2]
+    assert drawn(["day"] * 101, 51).tolist() == list(range(0, 101, 2))
+    tasks = np.array(["day"] * 500 + ["fog"] * 40 + ["dusk"] * 5 + ["day"] * 500)
+    found = tasks[drawn(tasks.tolist(), 100)]
+    counts = {name: int((found == name).sum()) for name in ("day", "fog", "dusk")}
+    assert 90 <= counts["day"] <= 100 and 20 <= counts["fog"] <= 24 and counts["dusk"] == 5
 
 
 def test_a_router_of_one_task_or_none_has_nothing_to_choose():

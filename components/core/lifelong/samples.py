@@ -13,6 +13,7 @@ from components.core.lifelong.appearance import LOOKS, NUMBERS, appearance
 from components.core.runtimes.letterbox import ImageArray
 
 Floats = NDArray[np.float64]
+_LEAST = 20  # samples of a task; by fewer its images are hardly known again
 _LEAST_SPREAD = 0.01  # of features that hardly vary, so that rounding is no difference
 _OCTAVE = 20.0  # what double the size counts, in units of the spread of looks: more than any looks of known images
 
@@ -117,6 +118,30 @@ class Projection(BaseModel):
             self.axes
         ).T
         return found
+
+
+def drawn(tasks: Sequence[Task], most: int) -> NDArray[np.intp]:
+    """Places of some samples, evenly drawn, but of each task at least twenty, where it has so many.
+
+    Args:
+        tasks: (N,) of each sample.
+        most: how many, but for those of rare tasks.
+
+    Returns:
+        Ascending; all where there are no more than ``most``.
+    """
+    owners = np.array([task or "" for task in tasks])
+    evenly = _evenly(np.arange(len(owners)), most)
+    names, counts = np.unique(owners, return_counts=True)
+    rare = names[
+        [(owners[evenly] == name).sum() < min(count, _LEAST) for name, count in zip(names, counts, strict=True)]
+    ]
+    return np.unique(np.concatenate([evenly, *(_evenly(np.flatnonzero(owners == name), _LEAST) for name in rare)]))
+
+
+def _evenly(places: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    found: NDArray[np.intp] = places[np.unique(np.linspace(0, len(places) - 1, most).round().astype(int))]
+    return found
 
 
 def rounded(values: ArrayLike) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from components.core.lifelong.plug_points import State, UnseenDetection, unseen_detections
-from components.core.lifelong.samples import Floats, Task, distances, rounded
+from components.core.lifelong.samples import Floats, Task, distances, drawn, rounded
 
 
 @unseen_detections.register("knn")
@@ -19,7 +19,7 @@ class Neighbours(UnseenDetection):
 
     Attributes:
         neighbours: how many.
-        references: how many training samples are kept to compare with, evenly drawn.
+        references: how many training samples are kept to compare with, evenly drawn; of a rare task at least twenty.
     """
 
     neighbours: Annotated[int, Field(ge=1)] = 3
@@ -27,8 +27,7 @@ class Neighbours(UnseenDetection):
 
     def fit(self, features: Floats, tasks: Sequence[Task]) -> State:
         """See the base class."""
-        places = np.unique(np.linspace(0, len(features) - 1, self.references).round().astype(int))
-        return {"references": [list(rounded(features[place])) for place in places]}
+        return {"references": [list(rounded(features[place])) for place in drawn(tasks, self.references)]}
 
     def score(self, features: Floats, state: State) -> Floats:
         """See the base class."""
