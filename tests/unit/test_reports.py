@@ -48,6 +48,16 @@ def test_the_same_figure_gives_the_same_bytes():
     assert page() == page()
 
 
+@pytest.mark.parametrize("name", ["$5_$", "a$b", r"\frac{1"])
+def test_a_name_in_a_figure_is_no_formula(name):
+    figure = reports.new_figure()
+    axes = figure.subplots()
+    axes.plot([1, 2], label=name)
+    axes.set_xticks([0], [name])
+    axes.legend()
+    assert reports.figure(figure).count(name) >= 2
+
+
 def test_drawing_marks_boxes_and_truth_enlarges_what_is_small_and_leaves_the_original():
     image = np.zeros((100, 100, 3), np.uint8)
     truth = Detections.of([[70, 70, 90, 90]], [0])

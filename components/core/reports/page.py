@@ -172,8 +172,10 @@ def side_by_side(figures: Sequence[Markup]) -> Markup:
 
 def new_figure(width: float = 6.4, height: float = 3.4) -> Figure:
     """An empty matplotlib figure, inches, that no display and no global state is needed for."""
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcParams["text.parse_math"] = False  # what stands between two "$" of a name is no formula
     return Figure(figsize=(width, height), layout="constrained")
 
 
