@@ -132,6 +132,7 @@ def test_a_base_that_was_loaded_is_trained_on(job, trained, tmp_path):
         ({"device": "7"}, "device=7: this machine has 0 GPUs: use auto or cpu"),
         ({"device": "0,1"}, "device=0,1: on several GPUs ultralytics trains in processes of its own.*give one of them"),
         ({"estimator_options": {"lr": 1, "epochs": 3}}, "lr is not a training setting.*epochs is set by epochs"),
+        ({"estimator_options": {"cfg": "settings.yaml"}}, "cfg is set by the pipeline"),
         ({"estimator_options": {"lr0": 0.002}}, "lr0 has no effect while ultralytics chooses the optimizer: give one"),
         ({"estimator_options": {"single_cls": True}}, "single_cls is set by classes, as in classes=hat:object,person:"),
     ],

@@ -54,6 +54,7 @@ _OWNED = {
     "seed": "seed",
     "single_cls": "classes, as in classes=hat:object,person:object",  # which it would call "item"
     **dict.fromkeys(("project", "name", "save_dir", "exist_ok", "resume", "save", "val", "plots", "mode", "task"), ""),
+    "cfg": "",  # a file of settings, of which no check and no checkpoint would know
 }
 
 
