@@ -14,6 +14,12 @@ from components.core.tasks.base import NONE, Measurement
 from components.evaluate.compare import ALL, CANDIDATE, CHAMPION, Comparison, Delta
 from components.evaluate.gate import Judgement, Outcome
 
+_SETS = {
+    "core": "frozen test samples of the first rounds",
+    "recent": "test samples of the last rounds",
+    ALL: "every test sample that was evaluated",
+}
+
 
 def sections(comparison: Comparison, judgement: Judgement) -> list[Section]:
     """The decision, the two models on each set of samples, and on each class."""
@@ -44,7 +50,7 @@ def _models(comparison: Comparison) -> Section:
                 deltas[f"{title}, {name}"] = delta
                 difference = [_signed(delta.value), f"{_signed(delta.low)} to {_signed(delta.high)}"]
             rows.append([title, name, new.images, new.flat[figure], old, *difference])
-    caption = "core: frozen test samples of the first rounds. recent: test samples of the last rounds. all: both."
+    caption = " ".join(f"{name}: {what}." for name, what in _SETS.items() if name in comparison.scores)
     body = reports.table(headers, rows, caption)
     for name in comparison.empty:
         body += reports.note(f"The {name} test set has no labels, so it was not evaluated.", "warn")

@@ -223,6 +223,7 @@ def test_the_report_shows_the_verdict_the_sets_and_the_classes(tmp_path):
     assert both.count("<tr>") == 7
     assert "+0.025 to +0.065" in both
     assert "<svg" in both
+    assert "core: frozen test samples of the first rounds. recent: test samples of the last rounds. all: every" in both
     assert "0.600 (-0.100)" in body["Per-class results"]
 
 
@@ -231,6 +232,7 @@ def test_the_report_of_a_first_model():
     both = sections(first, judge(first, now=NOON))[1].body
     assert "<svg" not in both
     assert "The recent test set has no labels" in both
+    assert "core:" not in both and "all: every test sample that was evaluated." in both
 
 
 @pytest.mark.parametrize("name", ["max_class_drop", "max_map50_drop"])
