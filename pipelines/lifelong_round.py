@@ -51,7 +51,7 @@ def lifelong_task(
     """
     run = {"job_root": job_root, "settings": settings, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     trained = train_task(name=name, training=training, everything=everything, tasks=tasks, **run)
-    converted = convert(manifest=everything, model=trained.outputs["model"], **run)
+    converted = convert(manifest=trained.outputs["samples"], model=trained.outputs["model"], **run)
     needs: dict[str, Any] = {"train_cpu": train_cpu, "train_memory": train_memory, "train_gpus": train_gpus}
     needs |= {"train_gpu_type": train_gpu_type, "node_selector": node_selector, "tolerations": tolerations}
     needs |= {"step_cpu": step_cpu, "step_memory": step_memory, "store_secret": store_secret}

@@ -86,15 +86,15 @@ def learn(
     made["names"] = define_tasks.python_func(arrivals=made["arrivals"], report=pages["tasks"], **parts, **run)
     models, conversions = [], []
     for name in made["names"]:
-        trained = new(dsl.Model, f"trained-{name}")
+        trained, own = new(dsl.Model, f"trained-{name}"), new(dsl.Dataset, f"own-{name}")
         train_task.python_func(
             name=name, training=made["training"], everything=made["everything"], tasks=made["tasks"],
-            model=trained, report=new(dsl.HTML, f"train-{name}.html"), **run,
+            model=trained, samples=own, report=new(dsl.HTML, f"train-{name}.html"), **run,
         )  # fmt: skip
         models.append(new(dsl.Model, f"model-{name}"))
         conversions.append(new(dsl.Artifact, f"conversion-{name}"))
         convert.python_func(
-            manifest=made["everything"], model=trained, converted=models[-1], conversion=conversions[-1],
+            manifest=own, model=trained, converted=models[-1], conversion=conversions[-1],
             report=new(dsl.HTML, f"convert-{name}.html"), **run,
         )  # fmt: skip
         if name in unconverted:

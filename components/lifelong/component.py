@@ -245,6 +245,7 @@ def train_task(
     tasks: dsl.Input[dsl.Artifact],
     job_root: str,
     model: dsl.Output[dsl.Model],
+    samples: dsl.Output[dsl.Dataset],
     report: dsl.Output[dsl.HTML],
     run_id: str = "",
     settings: dict = {},  # noqa: B006
@@ -258,6 +259,7 @@ def train_task(
         tasks: From `define-tasks`.
         job_root: Where the job is kept; checkpoints go there after each epoch.
         model: The model as a bundle; its metadata names the task.
+        samples: What it is converted with: the samples of its task, or of all where it has few.
         report: Curves and sample predictions, as a page.
         run_id: Name of the run, under which the page is kept for its report; empty keeps none.
         settings: Parameters by name.
@@ -278,15 +280,15 @@ def train_task(
         )
         from components.core.reports.page import write_page
         from components.core.reports.parts import keep_part
-        from components.lifelong.plan import Plan, base_of, samples_to_train
+        from components.lifelong.plan import Plan, base_of, samples_to_convert, samples_to_train
         from components.train.place import train_at
 
         common, chosen = read(CommonSettings, settings), read(RoundTrainSettings, settings)
         plan = Plan.model_validate_json(Path(tasks.path).read_bytes())
-        samples = samples_to_train(Manifest.read(everything.path), Manifest.read(training.path), plan, name)
+        every = Manifest.read(everything.path)
         trained = train_at(
             read(TrainerSettings, settings),
-            samples,
+            samples_to_train(every, Manifest.read(training.path), plan, name),
             Path(model.path),
             job_root=job_root,
             seed=common.seed,
@@ -297,6 +299,8 @@ def train_task(
             **dict(read(EvaluateSettings, settings)),
         )
         model.metadata["task"] = name
+        samples_to_convert(every, plan, name).write(samples.path)
+        samples.metadata["round"] = plan.round
         write_page(report.path, f"Train {name}", trained.sections)
         keep_part(job_root, run_id, f"train-{name}.html", report.path)
 

@@ -13,9 +13,10 @@ from components.core.estimators.base import check_training
 from components.core.lifelong.knowledge_base import SHARED, KnowledgeBase
 from components.core.lifelong.plug_points import Decision, Situation, TaskUpdate, make, task_updates
 from components.core.lifelong.samples import Task
-from components.core.manifest import Manifest
+from components.core.manifest import SPLITS, Manifest
 from components.core.parameters import RoundTrainSettings
 
+_ENOUGH = 20  # samples of a split to calibrate with or to measure on
 NOTHING_NEW = "no new training sample"
 
 Action = Literal["new", "finetune", "retrain", "keep", "merge", "fall back"]
@@ -201,12 +202,37 @@ def _samples_of(name: str, pool: Manifest, everything: Manifest, plan: Plan) -> 
             .where(pl.col("round") > plan.shared_round, ~pl.col("id").is_in(chosen.table["id"].to_list()))
         )
         return Manifest(pl.concat([chosen.table, missed.table]), chosen.classes)
-    merged = {one.name for one in plan.models if one.into == name} | {name}
-    own = pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task in merged])
+    own = _is_own(plan, name)
     mine = chosen.where(own)
     if _shows_something(mine.split("val")):
         return mine
     return chosen.where(own | (pl.col("split") == "val"))
+
+
+def samples_to_convert(everything: Manifest, plan: Plan, name: str) -> Manifest:
+    """What a model is calibrated with and measured by when it is converted: of each split the samples of its task.
+
+    It would find little in those of other tasks. Of a split that has few of its own it gets those of all tasks.
+
+    Args:
+        everything: every sample, with splits.
+        plan: of the round.
+        name: of the model.
+    """
+    if name == SHARED:
+        return everything
+    tables = []
+    for split in SPLITS:
+        labelled = everything.split(split).labelled()
+        mine = labelled.where(_is_own(plan, name))
+        tables.append((mine if len(mine) >= _ENOUGH and _shows_something(mine) else labelled).table)
+    return Manifest(pl.concat(tables), everything.classes)
+
+
+def _is_own(plan: Plan, name: str) -> pl.Expr:
+    """Whether a sample is of a task, or of one that is merged into it."""
+    merged = {one.name for one in plan.models if one.into == name} | {name}
+    return pl.col("id").is_in([id_ for id_, task in plan.tasks.items() if task in merged])
 
 
 def _shows_something(samples: Manifest) -> bool:

@@ -51,7 +51,7 @@ from components.core.rules.conditions import Condition
 from components.core.tasks.base import NONE, open_task
 from components.lifelong.learn import held_out_scores, too_few_to_calibrate
 from components.lifelong.lifelong_job import fetch_known
-from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_train
+from components.lifelong.plan import Plan, Planned, base_of, checked, plan_models, samples_to_convert, samples_to_train
 from components.lifelong.report import allocated, recognition
 from components.lifelong.serve import (
     BEFORE,
@@ -451,6 +451,21 @@ def test_the_epoch_is_not_chosen_by_images_that_are_all_empty():
     everything = manifest(names, split=["train", "val", "train", "val"], annotations=[[BOX], [], [BOX], [BOX]])
     chosen = plan(one("day"), tasks=dict(zip(everything.table["id"], names, strict=True)))
     assert samples_to_train(everything, everything, chosen, "day").table["source"].to_list() == ["day", "day", "night"]
+
+
+def test_a_model_is_converted_with_the_samples_of_its_task_where_it_has_enough():
+    names = ["day"] * 60 + ["night"] * 30
+    splits = (["train"] * 25 + ["val"] * 5 + ["test"] * 30) + ["train"] * 25 + ["test"] * 5
+    everything = manifest(names, split=splits)
+    chosen = plan(one("shared"), one("day"), one("night"), tasks=dict(zip(everything.table["id"], names, strict=True)))
+
+    def counts(name):
+        found = samples_to_convert(everything, chosen, name)
+        return {split: found.split(split).table["source"].to_list() for split in ("train", "test")}
+
+    assert counts("shared") == {"train": ["day"] * 25 + ["night"] * 25, "test": ["day"] * 30 + ["night"] * 5}
+    assert counts("day") == {"train": ["day"] * 25, "test": ["day"] * 30}
+    assert counts("night") == {"train": ["night"] * 25, "test": ["day"] * 30 + ["night"] * 5}
 
 
 # Which model answers
