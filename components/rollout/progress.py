@@ -94,12 +94,19 @@ def of_inference_service(service: Object, deployment: Object | None, revision: s
 
 
 def reasons(pods: Iterable[Object]) -> str:
-    """Why pods do not run, in their own words, such as ``pair-cloud-x: ImagePullBackOff (...)``; empty if they do."""
-    found: dict[str, str] = {}
-    for pod in pods:
-        if reason := _reason(pod):
-            found.setdefault(reason, pod["metadata"]["name"])
-    return "; ".join(f"pod {name}: {reason}" for reason, name in list(found.items())[:_SHOWN_PODS])
+    """Why pods do not run, in their own words, such as ``pair-cloud-x: ImagePullBackOff (...)``; empty if they do.
+
+    Where none of them has a reason, as of a volume that its node lacks, how far they are and where to look.
+    """
+    pods = list(pods)
+    for told in (_reason, _stage):
+        found: dict[str, str] = {}
+        for pod in pods:
+            if reason := told(pod):
+                found.setdefault(reason, pod["metadata"]["name"])
+        if found:
+            return "; ".join(f"pod {name}: {reason}" for reason, name in list(found.items())[:_SHOWN_PODS])
+    return ""
 
 
 def _is_ready(pod: Object) -> bool:
@@ -122,6 +129,18 @@ def _reason(pod: Object) -> str:
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"{condition.get('reason', '')} ({condition.get('message', '')[:_SHOWN_LETTERS]})"
+    return ""
+
+
+def _stage(pod: Object) -> str:
+    if _is_ready(pod):
+        return ""
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        state = container.get("state", {})
+        if "waiting" in state:
+            return f"{state['waiting'].get('reason', 'waiting')} (kubectl describe pod says what it waits for)"
+        if "running" in state:
+            return "runs, but is not ready (kubectl logs says why)"
     return ""
 
 

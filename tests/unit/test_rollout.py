@@ -310,6 +310,25 @@ def test_pods_say_why_they_do_not_run_each_reason_once():
     )
 
 
+def test_of_pods_without_a_reason_it_is_told_how_far_they_are():
+    creating = pod("a", state={"waiting": {"reason": "ContainerCreating"}})  # as long as a folder of the node is absent
+    running = pod("b", state={"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+    ready = pod("c", ready=True, state={"running": {}})
+    ready["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    assert reasons([creating, running, ready]) == (
+        "pod a: ContainerCreating (kubectl describe pod says what it waits for); "
+        "pod b: runs, but is not ready (kubectl logs says why)"
+    )
+    assert reasons([ready]) == ""
+
+
+def test_the_page_names_the_folder_that_each_edge_node_needs():
+    (volume,) = [one for one in pod_of(rendered()["DaemonSet"])["volumes"] if "hostPath" in one]
+    page = (IMAGES.parent / "docs" / "joint-inference.md").read_text(encoding="utf-8")
+    assert volume["hostPath"]["type"] == "Directory"
+    assert f"install -d -o 1000 -g 1000 {volume['hostPath']['path']}`" in page
+
+
 def test_a_pod_that_no_node_holds_says_so():
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     waiting = {"metadata": {"name": "a"}, "status": {"conditions": [condition]}}
