@@ -62,12 +62,24 @@ def _failure(run: Any, job_root: str, url: str, namespace: str | None) -> Iterat
         return
     known = _sure_failure(run.run_id, job_root)
     step = failed[-1][1]
-    yield f"{step} failed" + (f": {known[1]}" if known else "")
+    yield f"{step} failed" + _reason(step, known)
     yield f"log: {url}, step {step}, Logs"
-    pods = [task.pod_name for task in run.run_details.task_details or [] if task.state == "FAILED" and task.pod_name]
-    containers = [pod for pod in pods if "-impl-" in pod]
+    # The server lists pods in any order, also those of earlier tries and of other steps that failed.
+    containers = sorted(
+        (str(task.start_time or ""), task.pod_name)
+        for task in run.run_details.task_details
+        if task.state == "FAILED" and "-impl-" in (task.pod_name or "")
+    )
     if containers:
-        yield f"  or: kubectl logs {containers[-1]} -c main" + (f" --namespace {namespace}" if namespace else "")
+        yield f"  or: kubectl logs {containers[-1][1]} -c main" + (f" --namespace {namespace}" if namespace else "")
+
+
+def _reason(step: str, known: tuple[str, str] | None) -> str:
+    """Why a step failed; with the name under which that was noted where it is another one, as of one beside it."""
+    if known is None:
+        return ""
+    is_its = re.fullmatch(rf"{re.escape(known[0].replace('_', '-'))}(-\d+)?", step)
+    return f": {known[1]}" if is_its else f": {known[0]}: {known[1]}"
 
 
 def _sure_failure(run_id: str, job_root: str) -> tuple[str, str] | None:

@@ -311,6 +311,32 @@ def test_a_failed_run_ends_with_its_step_its_reason_and_its_log(api, cluster, tm
     assert list(describe(cluster, run.id)) == ["train failed", *log]
 
 
+def test_of_several_failures_the_reason_and_the_pod_are_those_of_the_last_one(api, cluster, tmp_path, monkeypatch):
+    run, job_root = finished(api, cluster, tmp_path, "FAILED")
+    tasks = [
+        ("train", ""), ("train-big", ""), ("executor(1)", "helmet-x7k2p-impl-9"),
+        ("executor(0)", "helmet-x7k2p-impl-3"), ("executor(0)", "helmet-x7k2p-impl-8"),
+    ]  # fmt: skip
+    minutes = [1, 2, 20, 3, 4]
+    api.runs[run.id]["run_details"] = {
+        "task_details": [
+            {
+                "task_id": str(minute), "display_name": name, "state": "FAILED", "pod_name": pod,
+                "start_time": f"2026-01-31T08:{minute:02}:00Z",
+            }
+            for (name, pod), minute in zip(tasks, minutes, strict=True)
+        ]
+    }  # fmt: skip
+    monkeypatch.setenv("EDGE_RUN", run.id)
+    note_sure_failure(job_root, "train", "no such class")
+    assert list(describe(cluster, run.id)) == [
+        "train-big failed: train: no such class", f"log: {run.url}, step train-big, Logs",
+        "  or: kubectl logs helmet-x7k2p-impl-9 -c main",
+    ]  # fmt: skip
+    note_sure_failure(job_root, "train_big", "no such model")
+    assert next(iter(describe(cluster, run.id))) == "train-big failed: no such model"
+
+
 def test_a_run_that_succeeded_ends_with_its_figures_and_its_report(api, cluster, tmp_path):
     run, job_root = finished(api, cluster, tmp_path, "SUCCEEDED")
     page = tmp_path / "page.html"
