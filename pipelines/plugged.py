@@ -13,20 +13,21 @@ from components.core.plugins import Registry
 def registries() -> list[Registry[Any]]:
     """Every registry; the modules of their entries are imported when these are listed."""
     from components.core.estimators.base import estimators
+    from components.core.estimators.examination import examinations
     from components.core.heads import heads
     from components.core.lifelong.plug_points import PLUG_POINTS
     from components.core.miners.base import miners
     from components.core.privacy.base import privacy_filters
     from components.core.rules.custom_metrics import gate_metrics, trigger_metrics
-    from components.core.runtimes.base import runtimes
+    from components.core.runtimes.base import decoders, runtimes
     from components.core.tasks.base import tasks
     from components.ingest.dataset import formats
     from components.label.handoff import writers
     from components.serving.sinks.base import sinks
 
     return [
-        tasks, heads, estimators, formats, writers, miners, runtimes, privacy_filters, sinks, trigger_metrics,
-        gate_metrics, *PLUG_POINTS.values(),
+        tasks, heads, decoders, estimators, examinations, formats, writers, miners, runtimes, privacy_filters, sinks,
+        trigger_metrics, gate_metrics, *PLUG_POINTS.values(),
     ]  # fmt: skip
 
 

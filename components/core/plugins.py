@@ -16,9 +16,9 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from components.core.errors import InputError
 
@@ -90,6 +90,15 @@ class Registry(Generic[T]):
             )
         self._entries[name] = entry
 
+    def _loaded(self, point: EntryPoint) -> T:
+        try:
+            return cast(T, point.load())
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"{self.kind} {point.name!r} of an installed package: {point.value} cannot be imported "
+                f"({type(error).__name__}: {error}): repair the package, or uninstall it"
+            ) from error
+
     def _load(self) -> None:
         """Import what registers entries, once: a worker asks for names at every frame, and packages do not change."""
         if self._complete:
@@ -98,7 +107,7 @@ class Registry(Generic[T]):
             importlib.import_module(self._built_in.pop(0))
         for point in entry_points(group=self.group):
             if point.name not in self._entries or _origin(self._entries[point.name]) != point.value.replace(":", "."):
-                self._add(point.name, point.load())
+                self._add(point.name, self._loaded(point))
         self._complete = True
 
 
@@ -118,7 +127,7 @@ def load(modules: str) -> None:
             importlib.import_module(name)
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter of a script that parses a command line
             raise InputError(
                 f"plugins names the module {name!r}, which cannot be imported ({type(error).__name__}: {error}): "
                 "put it on PYTHONPATH or in the working directory"

@@ -1,5 +1,7 @@
 import re
 import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -58,12 +60,28 @@ def test_an_entry_point_adds_a_name(monkeypatch):
     assert registry.names() == ["from-package"]
 
 
+def test_a_package_that_cannot_be_imported_is_told_by_name(monkeypatch):
+    point = EntryPoint("mine", "no_such_package.models:Mine", "edge_learning.things")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
+    with pytest.raises(InputError, match=r"thing 'mine' of an installed package: no_such_package.models:Mine cannot"):
+        plugins.Registry("thing").names()
+
+
+def test_a_script_that_ends_when_it_is_imported_is_no_plug_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "a_script_of_mine.py").write_text("import sys\nsys.exit('usage: a_script_of_mine DATA')\n")
+    with pytest.raises(InputError, match=r"cannot be imported \(SystemExit: usage"):
+        plugins.load("a_script_of_mine")
+
+
 def test_groups_of_entry_points_are_such_as_setuptools_takes_and_are_called_as_the_page_says():
     for registry in registries():
         assert re.fullmatch(r"edge_learning\.\w+", registry.group)
     assert {point.group for point in PLUG_POINTS.values()} >= {
         "edge_learning.task_definitions", "edge_learning.unseen_policies", "edge_learning.re_recognitions",
     }  # fmt: skip
+    page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+    assert {registry.group for registry in registries()} >= set(re.findall(r"`(edge_learning\.\w+)`", page))
 
 
 def test_packages_are_searched_once_since_a_worker_asks_at_every_frame(monkeypatch):
