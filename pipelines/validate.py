@@ -60,6 +60,8 @@ def problems(source: Path | str) -> list[str]:
         package = _read(source.read_text(encoding="utf-8") if isinstance(source, Path) else source)
     except _MalformedError as error:
         return [str(error)]
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"cannot be read ({error})"]
     return list(_package_problems(package))
 
 

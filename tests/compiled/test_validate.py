@@ -536,3 +536,11 @@ def test_an_image_with_a_tag_or_digest_is_well(text_of, image):
     documents = list(yaml.safe_load_all(text_of(sequential)))
     container(documents)["image"] = image
     assert problems(yaml.safe_dump_all(documents)) == []
+
+
+def test_a_file_that_is_no_text_has_that_problem(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe4\n")
+    (tmp_path / "folder.yaml").mkdir()
+    for path in tmp_path.iterdir():
+        (problem,) = problems(path)
+        assert problem.startswith("cannot be read")
