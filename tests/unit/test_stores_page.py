@@ -8,13 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.core.cache import MAX_PIXELS
+from components.core.documents import MAX_DEPTH, MAX_NODES, MAX_YAML_CHARACTERS
 from components.core.job.fleet import status_key
 from components.core.job.job import Job
 from components.core.parameters import WORKFLOWS
+from components.core.stores.base import MAX_FILE_BYTES
 from components.core.stores.open import open_store
 from components.core.stores.race import check_conditional_writes
+from components.deploy.workers import MAX_STATUS_BYTES
 from components.ingest.feed import take_new
-from components.serving.pointers import JobPointer
+from components.ingest.images import MAX_IMAGE_BYTES
+from components.ingest.locations import MAX_OBJECT_BYTES
+from components.serving import model_cache
+from components.serving.pointers import MAX_POINTER_BYTES, JobPointer
 from components.setup.setup import check_run
 from pipelines.cluster import CREDENTIALS, STORE_FOLDER
 from tests.hard_examples import drain, example, open_spool
@@ -101,3 +108,17 @@ def test_every_key_of_the_secret_is_explained():
     table = PAGE[PAGE.index("| key |") : PAGE.index("All keys of the secret")]
     assert set(re.findall(r"`([A-Z][A-Z_0-9]+)`", table)) == set(CREDENTIALS)
     assert STORE_FOLDER in PAGE
+
+
+def test_the_limits_are_those_of_the_code():
+    (limits,) = re.findall(r"## Limits\n\n(.*)", PAGE, re.DOTALL)
+    said = " ".join(limits.split())
+    for what, size in {
+        "every other file to": MAX_FILE_BYTES, "a file of a feed in a bucket to": MAX_OBJECT_BYTES,
+        "pointer gives and to": model_cache.MAX_FILE_BYTES, "pointers to": MAX_POINTER_BYTES,
+        "reports of workers to": MAX_STATUS_BYTES, "descriptions to": model_cache.MAX_DESCRIPTION_BYTES,
+    }.items():  # fmt: skip
+        number, unit = re.search(rf"\b{what} (\d+) (GiB|MiB)", said).groups()
+        assert int(number) << {"GiB": 30, "MiB": 20}[unit] == size, what
+    assert f"an image to {MAX_IMAGE_BYTES // 10**6} MB and {MAX_PIXELS // 10**6} megapixels" in said
+    assert f"YAML to {MAX_YAML_CHARACTERS >> 20} MiB, {MAX_DEPTH} levels and {MAX_NODES:,} values" in said
