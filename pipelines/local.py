@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import fcntl
 import io
 import logging
 import os
@@ -10,8 +11,8 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -33,6 +34,7 @@ from pipelines.run_folder import run_folder
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 POLLING = ("incremental-learning", "lifelong-learning")  # pipelines that look at a feed again and again
 KEPT_POLLS = 20  # of each
+LOCK = ".lock"
 SIDE_BY_SIDE = 2  # tasks of a loop, for KFP's runner
 
 _LINE = re.compile(rf"\s*([\w.-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
@@ -52,12 +54,28 @@ class RunError(Exception):
 class RunLog(io.TextIOBase):
     """Takes all that a run prints: everything into a file, what steps say to the terminal.
 
+    Libraries print lines that look like the failure of a step, such as ``libpng error: Read Error`` of an image that
+    is skipped. So only those count that have the name of a task, or of a step that has said something.
+
+    Args:
+        file: gets everything.
+        terminal: gets what steps say.
+        listen: is told each line that a step says, with the step's name.
+        tasks: names of the pipeline's tasks; a step may have another, such as ``setup`` of ``setup-joint``.
+
     Attributes:
         error: step and message of the last failure.
     """
 
-    def __init__(self, file: TextIO, terminal: TextIO, listen: Callable[[str, str], None] | None = None) -> None:
-        self._listen = listen
+    def __init__(
+        self,
+        file: TextIO,
+        terminal: TextIO,
+        listen: Callable[[str, str], None] | None = None,
+        tasks: Collection[str] = (),
+    ) -> None:
+        self._listen, self._tasks = listen, tasks
+        self._heard: set[str] = set()
         self._file = file
         self._terminal = terminal
         self._line = ""
@@ -76,11 +94,17 @@ class RunLog(io.TextIOBase):
     def _show(self, line: str) -> None:
         said = _LINE.fullmatch(line)
         if said and said[2] == FAILS:
-            self.error = (said[1], said[3])
+            if self._is_step(said[1]):
+                self.error = (said[1], said[3])
         elif said:
+            self._heard.add(said[1])
             if self._listen:
                 self._listen(said[1], said[3])
             print(f"{said[1]:>9} {SAYS} {said[3]}", file=self._terminal, flush=True)
+
+    def _is_step(self, name: str) -> bool:
+        task = name.replace("_", "-")
+        return name in self._heard or any(one == task or one.startswith(f"{task}-") for one in self._tasks)
 
 
 def run(
@@ -109,19 +133,19 @@ def run(
     from kfp import local
 
     placed = sort_into_place(pipeline, arguments)
-    with os_errors(f"{folder}(from job_root) cannot be created or written"):
+    with os_errors(f"{folder} (from job_root) cannot be created or written"):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_old_polls(folder)
     containers = docker_runner(pipeline, flat(arguments), folder) if runner == Runner.DOCKER else None
     log_path = folder / "run.log"
     with os_errors(str(log_path)):
-        opened = _appended(log_path)
+        claim, opened = _claimed(folder), _appended(log_path)
     ending = partial(end_containers, containers) if containers else lambda: None
-    with opened as file, _environment(pipeline), run_folder(ending), warnings.catch_warnings():
+    with claim, opened as file, _environment(pipeline), run_folder(ending), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         local.init(containers or local.SubprocessRunner(use_venv=False), pipeline_root=str(folder))
         file.write(f"--- {pipeline.name}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ---\n")
-        log = RunLog(file, sys.stdout, listen)
+        tasks = [name.removeprefix("comp-") for name in pipeline.pipeline_spec.components]
+        log = RunLog(file, sys.stdout, listen, tasks)
         try:
             with redirect_stdout(log), _quiet_logging(), _own_print(), _without_retries(pipeline):
                 task = pipeline(**placed)
@@ -139,6 +163,19 @@ def _appended(log_path: Path) -> TextIO:
     if log_path.exists() and log_path.stat().st_size > LOG_BYTES:
         log_path.replace(log_path.with_name(f"{log_path.name}.1"))
     return log_path.open("a", encoding="utf-8")
+
+
+def _claimed(folder: Path) -> TextIO:
+    """Hold a folder where runs keep their artifacts; old polls go where nobody else holds it.
+
+    Runs of several jobs may share a folder, and the round of an old poll may still train.
+    """
+    lock = (folder / LOCK).open("a", encoding="utf-8")
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove_old_polls(folder)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return lock
 
 
 def _remove_old_polls(folder: Path) -> None:

@@ -5,6 +5,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from kfp import dsl
 from kfp.local.logging_utils import indented_print
 
 from components.core import parameters
@@ -45,6 +46,35 @@ def test_what_a_step_says_is_shown_whatever_its_task_is_called():
     assert heard == [("train_hall-1", "epoch 1/3"), ("train_site.north", "epoch 2/3")]
     assert "train_site.north | epoch 2/3" in terminal.getvalue()
     assert log.error == ("train_hall-1", "no such file")
+
+
+def test_a_line_of_a_library_is_no_failure_of_a_step():
+    log = RunLog(io.StringIO(), io.StringIO(), tasks=["setup-joint", "mine", "drop-crowded"])
+    for line in ("libpng error: Read Error", "  mp error: 3", "se error: no", "mining error: no"):
+        log.write(f"{line}\n")
+        assert log.error is None
+    for step in ("setup", "mine", "drop_crowded"):
+        log.write(f"{step} error: no such file\nlibpng error: Read Error\n")
+        assert log.error == (step, "no such file")
+
+
+@dsl.component(base_image="example/tool:1", install_kfp_package=False)
+def look() -> str:
+    import sys
+
+    print("look | one image is damaged: skipped")
+    print("libpng error: Read Error", file=sys.stderr)
+    return "done"
+
+
+@dsl.pipeline(name="looks")
+def looks() -> str:
+    return look().output
+
+
+def test_a_run_succeeds_whose_step_has_skipped_a_damaged_image(tmp_path):
+    assert run(looks, {}, tmp_path) == "done"
+    assert "libpng error: Read Error" in (tmp_path / "run.log").read_text()
 
 
 def test_print_is_as_before_after_steps_that_ran_in_parallel(tmp_path, monkeypatch):

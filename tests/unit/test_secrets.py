@@ -160,7 +160,7 @@ def test_the_base_model_of_a_description(server):
 
 def test_the_log_of_a_run_in_which_kfp_prints_all_parameters(server):
     file, terminal = io.StringIO(), io.StringIO()
-    log = RunLog(file, terminal)
+    log = RunLog(file, terminal, tasks=["train"])
     given = f'{{"parameterValues": {{"data_url": "{server.url}", "classes": "red"}}}}\ntrain error: no {server.url}\n'
     assert log.write(given) == len(given)
     check_free_of_secrets(file.getvalue() + terminal.getvalue() + str(log.error))
