@@ -36,6 +36,16 @@ class Server:
     password: str
 
 
+def check_program(program: Path) -> None:
+    """Make sure that there is a Label Studio.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not program.is_file():
+        raise InputError(f"{program}: no Label Studio there: run make demo-labelling, which installs it")
+
+
 @contextmanager
 def label_studio(program: Path, folder: Path, document_root: Path, port: int = 0) -> Iterator[Server]:
     """Run a server, on this machine only, while the body runs.
@@ -49,11 +59,10 @@ def label_studio(program: Path, folder: Path, document_root: Path, port: int = 0
     Raises:
         InputError: there is no such program, the port is in use, or it does not start.
     """
-    if not program.is_file():
-        raise InputError(f"{program}: no Label Studio there: run make demo-labelling, which installs it")
+    check_program(program)
     folder.mkdir(parents=True, exist_ok=True)
     document_root.mkdir(parents=True, exist_ok=True)
-    port = _free_port(port)
+    port = free_port(port)
     server = Server(f"http://127.0.0.1:{port}", secrets.token_hex(20), secrets.token_urlsafe(12))
     command = [str(program), "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(port)]
     log = folder / "server.log"
@@ -98,7 +107,7 @@ def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise InputError(f"Label Studio did not start: see {log}")
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """A port that nothing listens on; asked for a port in use, the server would quietly take another."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -28,8 +28,8 @@ from components.core.reports import page as reports
 from pipelines import local
 from pipelines.arguments import face_of
 from pipelines.demo.held_out import HeldOut
-from pipelines.demo.label_studio import USER, Server, label_studio
-from pipelines.demo.loop import DAY, NIGHT, NODE, SETTINGS, clear
+from pipelines.demo.label_studio import USER, Server, check_program, free_port, label_studio
+from pipelines.demo.loop import DAY, NIGHT, NODE, SETTINGS, cleared
 from pipelines.demo.scenes import Box
 from pipelines.demo.stage import FRAME_SIZE, Camera, Feed, edge_worker, part_scenes
 from pipelines.hard_example_mining import hard_example_mining
@@ -86,11 +86,13 @@ def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, siz
             "there is no terminal to press Enter in: let the demo label by itself, with --by-api, which is "
             "make demo-labelling ARGS=--by-api"
         )
-    clear(folder)
-    print("\nLabel Studio starts; the first time it makes its database, which takes a minute or more", flush=True)
-    with label_studio(program, folder / "label-studio", folder / "job", port) as server:
-        os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
-        return Story(folder, server, seed, size or Size()).play(by_api)
+    check_program(program)  # before anything is thrown away
+    free_port(port)
+    with cleared(folder):
+        print("\nLabel Studio starts; the first time it makes its database, which takes a minute or more", flush=True)
+        with label_studio(program, folder / "label-studio", folder / "job", port) as server:
+            os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
+            return Story(folder, server, seed, size or Size()).play(by_api)
 
 
 class Story:

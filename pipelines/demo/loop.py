@@ -12,6 +12,7 @@ After each round every model is measured on held-out scenes of all three.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import time
 from collections.abc import Iterator
@@ -143,19 +144,19 @@ def play(folder: Path, seed: int, size: Size | None = None) -> Path:
     Raises:
         InputError: there is something else in the folder.
     """
-    clear(folder)
-    story = _Story(folder, seed, size or Size())
-    _say("1. First model, trained from scratch on daytime scenes")
-    story.begin(DAY)
-    _say("2. Night falls: the edge worker uploads hard examples")
-    story.learn_from(NIGHT)
-    _say("3. A poorly trained candidate")
-    story.hurry()
-    _say("4. The camera moves to other sites in haze")
-    story.learn_from(HAZE)
-    _say("5. A smaller model at the edge asks the big one in the cloud")
-    story.ask_the_cloud()
-    return story.report()
+    with cleared(folder):
+        story = _Story(folder, seed, size or Size())
+        _say("1. First model, trained from scratch on daytime scenes")
+        story.begin(DAY)
+        _say("2. Night falls: the edge worker uploads hard examples")
+        story.learn_from(NIGHT)
+        _say("3. A poorly trained candidate")
+        story.hurry()
+        _say("4. The camera moves to other sites in haze")
+        story.learn_from(HAZE)
+        _say("5. A smaller model at the edge asks the big one in the cloud")
+        story.ask_the_cloud()
+        return story.report()
 
 
 class _Story:
@@ -326,20 +327,34 @@ class _Story:
         return reports.table(["report"], [[str(path.relative_to(self._folder))] for path in links])
 
 
-def clear(folder: Path) -> None:
-    """Make a folder, or throw away what an earlier demo left there.
+@contextmanager
+def cleared(folder: Path) -> Iterator[None]:
+    """Make a folder, or throw away what an earlier demo left there; while the body runs, no other demo does.
 
     Raises:
-        InputError: there is something else in it.
+        InputError: there is something else in it, or a demo that still runs.
     """
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / MARK).exists():
             raise InputError(
                 f"{folder} contains files that are not from an earlier demo: choose another folder with --folder"
             )
-        shutil.rmtree(folder)
+        with _held(folder):
+            shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    with _held(folder):
+        yield
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep the folder of a demo from other demos."""
+    with (folder / MARK).open("a", encoding="utf-8") as mark:
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: a demo is running there: choose another folder with --folder") from None
+        yield
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 from datetime import UTC, datetime
 from unittest.mock import Mock
 
@@ -15,7 +16,7 @@ from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
 from pipelines.demo.label_studio import Server
 from pipelines.demo.labelling import Size, Story, play
-from pipelines.demo.loop import MARK, SCENERIES, clear
+from pipelines.demo.loop import MARK, SCENERIES, cleared
 from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
 
 
@@ -73,14 +74,37 @@ def test_the_stand_in_labels_what_is_asked_for_and_nothing_else(tmp_path):
 
 
 def test_the_demo_throws_away_an_earlier_demo_and_nothing_else(tmp_path):
-    clear(tmp_path / "new")
-    (tmp_path / "new" / "feed").mkdir()
-    clear(tmp_path / "new")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [MARK]
+    with cleared(tmp_path / "new"):
+        (tmp_path / "new" / "feed").mkdir()
+    with cleared(tmp_path / "new"):
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [MARK]
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="contains files that are not from an earlier demo"):
-        clear(tmp_path)
+    with (
+        pytest.raises(InputError, match="contains files that are not from an earlier demo"),
+        cleared(tmp_path),
+    ):
+        pass
     assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_demo_that_runs_keeps_its_folder(tmp_path):
+    with cleared(tmp_path / "demo"):
+        (tmp_path / "demo" / "job").mkdir()
+        with pytest.raises(InputError, match="a demo is running there"), cleared(tmp_path / "demo"):
+            pass
+        assert (tmp_path / "demo" / "job").is_dir()
+
+
+def test_a_demo_of_labelling_that_cannot_start_throws_nothing_away(tmp_path):
+    with cleared(tmp_path / "demo"):
+        (tmp_path / "demo" / "demo.html").write_text("the earlier report")
+    program = tmp_path / "label-studio"
+    with pytest.raises(InputError, match="no Label Studio there"):
+        play(tmp_path / "demo", program, seed=0, port=0, by_api=True)
+    program.touch()
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(InputError, match="cannot be used"):
+        play(tmp_path / "demo", program, seed=0, port=other.getsockname()[1], by_api=True)
+    assert (tmp_path / "demo" / "demo.html").exists()
 
 
 @pytest.fixture
