@@ -205,13 +205,19 @@ def rollback(
     Without --to this undoes the last change of the champion: given twice, it returns to the model it came from. `jobs
     JOB_ROOT` lists the versions to choose from.
     """
-    with one_line_errors("interrupted; run the same command again to complete it"):
+    with one_line_errors("interrupted; `jobs JOB_ROOT` shows the champion: give it with --to to tell the workers"):
         from components.deploy.pointer import publish_pointer
 
         job = Job.open(job_root)
         before = job.read()[0].champion
         state = job.roll_back(to)
-        publish_pointer(job, state)
+        try:
+            publish_pointer(job, state)
+        except InputError as error:
+            raise InputError(
+                f"the champion is {state.champion}, but the workers do not know it yet: {error}; "
+                f"give --to {state.champion} to try again"
+            ) from error
         print(f"{job.store.uri}: the champion is {state.champion}, before it was {before}")
         others = [version for version in job.versions_to_choose(state) if version != state.champion]
         print(f"to choose another version, give --to with one of {', '.join(others)}")

@@ -150,7 +150,7 @@ def test_a_newer_candidate_takes_the_place_of_one_on_trial_and_a_rejected_one_do
 def test_rolling_back_ends_a_trial(job, root, end_round):
     job.roll_back(name(1))
     assert job.read()[0].canary is None
-    assert judged(job) == f"withdrawn: the champion became {name(1)}"
+    assert judged(job) == f"withdrawn: rolled back to {name(1)}"
 
 
 def test_the_same_run_again_goes_on_with_its_trial(job, root, end_round):

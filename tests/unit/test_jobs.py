@@ -126,6 +126,27 @@ def test_a_bundle_that_lies_there_and_was_made_by_no_round_cannot_become_the_cha
         job.roll_back("r0009-ffffffff")
 
 
+def test_a_version_that_is_the_champion_already_is_no_change_to_undo(job):
+    for _ in range(2):
+        rolled_back = CliRunner().invoke(app, ["rollback", job.store.uri, "--to", "r0001"])
+        assert rolled_back.exit_code == 0, rolled_back.output
+    assert [change.version for change in job.read()[0].history] == [name(1), name(3), name(1)]
+    assert job.roll_back().champion == name(3)
+
+
+def test_workers_that_could_not_be_told_of_a_rollback_are_told_by_the_command_that_the_error_names(job):
+    path = job.store.local_path(POINTER)
+    path.unlink()
+    path.mkdir()  # nothing can be written under this name
+    failed = CliRunner().invoke(app, ["rollback", job.store.uri])
+    assert failed.exit_code == 1
+    assert f"error: the champion is {name(1)}, but the workers do not know it yet" in failed.output
+    assert f"give --to {name(1)} to try again" in failed.output
+    path.rmdir()
+    assert CliRunner().invoke(app, ["rollback", job.store.uri, "--to", name(1)]).exit_code == 0
+    assert json.loads(job.store.read(POINTER))["version"] == job.read()[0].champion == name(1)
+
+
 def test_a_damaged_version_is_not_gone_back_to(job):
     job.store.delete(f"bundles/{name(1)}/model.onnx")
     with pytest.raises(InputError, match=rf"{name(1)}/model\.onnx is gone"):
@@ -180,3 +201,24 @@ def test_of_the_polls_the_latest_ones_stay_and_of_other_runs_all(tmp_path):
         left = sorted(path.name for path in tmp_path.glob(f"{pipeline}-*"))
         assert (len(left), left[0]) == (local.KEPT_POLLS, f"{pipeline}-005")
     assert len(list(tmp_path.glob("helmet-detection-*"))) == local.KEPT_POLLS + 5
+
+
+def test_old_polls_stay_while_another_run_works_in_the_folder(tmp_path):
+    """The round of an old poll may train for hours, and those of another job in a bucket lie beside it."""
+    for number in range(local.KEPT_POLLS + 5):
+        (tmp_path / f"incremental-learning-{number:03d}").mkdir()
+    with local._claimed(tmp_path):
+        pass
+    assert len(list(tmp_path.glob("incremental-learning-*"))) == local.KEPT_POLLS
+    with local._claimed(tmp_path):
+        for number in range(5):
+            (tmp_path / f"incremental-learning-{number:03d}").mkdir(exist_ok=True)
+        before = set(tmp_path.iterdir())
+        with local._claimed(tmp_path), local._claimed(tmp_path):
+            assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("every", ["0s", "5", "1.5h", "367d", "99999999999999d", "9" * 5000 + "s"])
+def test_an_interval_that_cannot_be_waited_for_is_refused(every):
+    with pytest.raises(InputError, match="write a number with its unit"):
+        command_line._seconds(every)

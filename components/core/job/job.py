@@ -205,7 +205,7 @@ class Job:
 
         Args:
             version: the one, or the beginning of its name that no other one has; empty for the one before the present
-                champion.
+                champion. Where it is the champion already, this only withdraws a canary.
 
         Raises:
             NotFoundError: no such version.
@@ -220,8 +220,13 @@ class Job:
             hint = "" if state.champion else f": {_NO_CHAMPION}"
             raise InputError(f"{self.store.uri}: there is no model before {state.champion!r} to roll back to{hint}")
         self.registry.published(target, state.vouched.get(target))  # a damaged one is refused
+        made = state.pointing_at(target, "rolled back")
+        if target == state.champion:  # no change, of which the next call would take the champion for the one before
+            if state.canary is None:
+                return state
+            made = state.withdrawing(state.canary, f"rolled back to {target}")
         try:
-            return self.commit(state.pointing_at(target, "rolled back"), etag)
+            return self.commit(made, etag)
         except ConflictError as error:
             raise InputError(
                 f"{self.store.uri}: the job's state changed in the meantime; nothing was done, try again"
