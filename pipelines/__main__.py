@@ -150,12 +150,18 @@ def compile_(
         from pipelines.registry import COMPONENTS, PIPELINES
         from pipelines.validate import problems
 
-        if output == COMPILED and not (COMPILED.parent / "pyproject.toml").is_file():
+        is_committed = output.resolve() == COMPILED
+        if is_committed and not (COMPILED.parent / "pyproject.toml").is_file():
             raise InputError("give --output: the compiled files of an installed package cannot be changed")
-        if any(changes.values()) and output == COMPILED:
-            raise InputError("with other images, sizes or a queue, give --output: the committed files use the defaults")
+        if is_committed and (others := [name for name in (*changes, "EDGE_STEP_TIMEOUT") if os.environ.get(name)]):
+            raise InputError(
+                f"with other images, sizes or a queue ({', '.join(others)}), give --output: the committed files use "
+                "the defaults"
+            )
+        if check and manifests:
+            raise InputError("--check writes nothing: leave out --manifests, or --check")
         wrong = contract.problems(PIPELINES, COMPONENTS)
-        made = pages(PIPELINES, COMPONENTS) if output == COMPILED else {}
+        made = pages(PIPELINES, COMPONENTS) if is_committed else {}
         if check:
             wrong += stale(output, PIPELINES, COMPONENTS) + stale_pages(made)
         elif not wrong:
