@@ -88,7 +88,7 @@ def run(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("jobs/demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for scenes, splitting and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed for scenes, splitting, training.")] = 0,
 ) -> None:
     """Run the demo: a helmet detector that keeps learning while the scenes around its camera change."""
     with one_line_errors("interrupted; the next demo starts from the beginning"):
@@ -105,7 +105,7 @@ def demo_labelling(
         ".venv-label-studio/bin/label-studio"
     ),
     folder: Annotated[Path, typer.Option(help="Folder for all results.")] = Path("jobs/demo-labelling"),
-    seed: Annotated[int, typer.Option(min=0, help="Random seed for scenes, splitting and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed for scenes, splitting, training.")] = 0,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of Label Studio; 0: any.")] = 8090,
     by_api: Annotated[bool, typer.Option(help="Label by Label Studio's API instead of by hand.")] = False,
 ) -> None:
