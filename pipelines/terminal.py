@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from components.core.documents import read_yaml
 from components.core.errors import InputError
 from components.core.parameters import SECTIONS, SETTINGS, WORKFLOWS, renamed
 from components.core.redaction import redacted, redacted_output
+from components.core.stores.transfer import os_reason
 from pipelines.docs import help_of
 from pipelines.local import RunError
 from pipelines.signals import Ended, endable
@@ -23,7 +25,7 @@ from pipelines.signals import Ended, endable
 
 @contextmanager
 def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
-    """Print a user's mistake, or a step's own error, as one line and exit 1.
+    """Print a user's mistake, a step's own error, or what this machine refuses, as one line and exit 1.
 
     After Ctrl-C, SIGTERM or a closed terminal say what happens next, and exit as a shell shows a signal: with 128 and
     its number.
@@ -35,6 +37,11 @@ def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
             yield
     except (InputError, RunError) as error:
         print(f"error: {redacted(str(error))}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # nobody reads what is printed any more, as behind `| head`
+            raise
+        print(f"error: {redacted(os_reason(error))}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal may be gone
@@ -56,7 +63,9 @@ def parameters_from(path: Path | None) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--params {path}: cannot be read ({error})") from error
-    values = read_yaml(text, f"--params {path}") or {}
+    values = read_yaml(text, f"--params {path}")
+    if values is None:
+        return {}
     if not isinstance(values, dict):
         raise InputError(f"--params {path}: not a mapping of parameter names to values")
     written = read_yaml(text, f"--params {path}", as_text=True)

@@ -21,6 +21,7 @@ from components.core.command_line import App
 from components.core.errors import InputError
 from components.core.masks import ClassMap, encode_mask
 from pipelines.demo.lights import LIGHTS, expose
+from pipelines.terminal import one_line_errors
 
 app = App(add_completion=False)
 
@@ -128,14 +129,12 @@ def _box(left: float, top: float, right: float, bottom: float) -> list[tuple[flo
 def _command(
     folder: Annotated[Path, typer.Argument(help="Where scenes and index go.")],
     light: Annotated[str, typer.Argument(help=f"One of {', '.join(LIGHTS)}.")],
-    count: Annotated[int, typer.Option(help="Number of scenes.")] = 40,
-    seed: Annotated[int, typer.Option(help="Another seed gives other scenes.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other scenes.")] = 0,
 ) -> None:
     """Draw street scenes with masks."""
-    try:
+    with one_line_errors():
         write_streets(folder, light, count, seed=seed)
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 if __name__ == "__main__":

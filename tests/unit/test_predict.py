@@ -187,3 +187,11 @@ def test_the_verb_prints_the_counts_and_where_the_images_are(bundle, tmp_path):
     done = CliRunner().invoke(app, ["predict", str(bundle), str(tmp_path / "no.png")])
     assert done.exit_code == 1
     assert "no such file or folder" in done.output
+
+
+def test_an_output_that_cannot_be_written_is_told_in_one_line(bundle, tmp_path):
+    path = write(tmp_path / "a.png", image_with())
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, ["predict", str(bundle), str(path), "--output", str(tmp_path / "file")])
+    assert done.exit_code == 1
+    assert done.output.splitlines()[-1] == f"error: File exists ({tmp_path / 'file'})"

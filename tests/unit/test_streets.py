@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from components.core import plugins
 from components.core.errors import InputError
@@ -13,7 +14,7 @@ from components.core.estimators.base import estimators
 from components.core.estimators.conformance import check_estimator
 from components.core.masks import read_mask
 from pipelines.demo.small_segmenter import SmallSegmenter
-from pipelines.demo.streets import CLASSES, INDEX, draw_street, write_streets
+from pipelines.demo.streets import CLASSES, INDEX, app, draw_street, write_streets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,3 +82,18 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         SmallSegmenter().load(tmp_path / "model.pt")
     with pytest.raises(InputError, match="untrained has no weights yet"):
         SmallSegmenter().predict([np.zeros((8, 8, 3), np.uint8)], confidence_threshold=0.25, nms_threshold=0.7)
+
+
+@pytest.mark.parametrize("words", [["{}/file", "day"], ["{}/feed", "storm"]])
+def test_streets_that_cannot_be_drawn_are_told_in_one_line(words, tmp_path):
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, [word.format(tmp_path) for word in words])
+    assert done.exit_code == 1
+    assert done.output.startswith("error: ") and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--seed", "-1"], ["--count", "0"]])
+def test_numbers_out_of_range_draw_no_streets(words, tmp_path):
+    done = CliRunner().invoke(app, [str(tmp_path / "feed"), "day", *words])
+    assert done.exit_code == 2
+    assert not (tmp_path / "feed").exists()
