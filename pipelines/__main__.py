@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from components.core import parameters, plugins
 from components.core.command_line import App, named
 from components.core.errors import InputError
 from components.core.job.job import Job
+from components.core.stores.addresses import folder_at
 from components.core.version import VERSION
 from pipelines import remote
 from pipelines.containers import FOLDERS
@@ -27,6 +29,7 @@ from pipelines.local import RunError, Runner
 from pipelines.terminal import PipelineCommand, one_line_errors, parameters_from, say_renamed
 
 OF_A_JOB = ("hard-example-mining",)  # pipelines that work on a job that is there
+LONGEST_INTERVAL = 366 * 86400  # seconds
 COMPILED = Path(__file__).resolve().parent.parent / "compiled"
 
 app = App(
@@ -427,10 +430,11 @@ def _again_and_again(name: str, given: Mapping[str, Any], runner: Runner, second
 
 
 def _seconds(every: str) -> int:
-    found = re.fullmatch(r"(\d+)([smhd])", every)
-    if not found or not int(found[1]):
-        raise InputError(f"--every {every}: write a number with its unit, such as 30s, 5m, 2h or 1d")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+    found = re.fullmatch(r"([0-9]{1,9})([smhd])", every)
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]] if found else 0
+    if not 0 < seconds <= LONGEST_INTERVAL:
+        raise InputError(f"--every {every}: write a number with its unit, such as 30s, 5m, 2h or 1d; at most 366d")
+    return seconds
 
 
 def _pipeline(name: str) -> Any:
@@ -445,10 +449,13 @@ def _absolute(given: Mapping[str, Any]) -> dict[str, Any]:
     """Paths as the steps see them, who may work in another folder."""
     made = dict(given)
     for name in ("job_root", *FOLDERS):
-        value = str(made.get(name, ""))
-        path = Path(value).expanduser()
-        if value and "://" not in value and (not name.endswith("_model") or path.exists()):
-            made[name] = str(path.resolve())
+        value = str(made.get(name) or "")
+        if not value or "://" in value:
+            continue
+        with suppress(InputError):  # what is no address stays as it is, for the checks to tell
+            path = folder_at(value)
+            if not name.endswith("_model") or os.path.exists(path):  # noqa: PTH110 - false also for what is no path
+                made[name] = os.path.realpath(path)
     return made
 
 

@@ -18,6 +18,7 @@ from components.core.parameters import (
     read_value,
     renamed,
 )
+from pipelines import __main__ as command_line
 from pipelines.__main__ import app
 from pipelines.arguments import Face, check, face_of, parse, problems, sort_into_place
 from pipelines.registry import PIPELINES
@@ -367,7 +368,70 @@ def test_names_that_no_registry_has_are_reported_with_all_other_errors(tmp_path)
 def test_plugins_lists_every_kind_and_takes_modules_as_a_parameter():
     done = CliRunner().invoke(app, ["plugins", "-p", "plugins=tests.broken_miner"])
     kinds = {line.split("  ")[0] for line in done.output.splitlines()}
-    assert {"estimator", "miner", "runtime"} <= kinds
+    assert {"estimator", "miner", "runtime", "head", "decoder", "examination"} <= {kind.strip() for kind in kinds}
     assert "label-studio" in done.output
     refused = CliRunner().invoke(app, ["plugins", "-p", "epochs=3"])
     assert (refused.exit_code, refused.output) == (1, "error: epochs: only plugins=MODULES is possible here\n")
+
+
+def test_a_file_of_parameters_that_is_no_mapping_is_refused_and_an_empty_one_is_none(tmp_path):
+    path = tmp_path / "p.yaml"
+    for text in ("[]", "0", "false", '""'):
+        path.write_text(text)
+        with pytest.raises(InputError, match="not a mapping of parameter names to values"):
+            parameters_from(path)
+    path.write_text("# nothing yet\n")
+    assert parameters_from(path) == {}
+
+
+def test_a_required_path_that_is_left_empty_in_a_file_is_required(tmp_path):
+    (tmp_path / "p.yaml").write_text("data_url: null\n")
+    done = CliRunner().invoke(app, ["run", "helmet-detection", "--params", str(tmp_path / "p.yaml")])
+    assert (done.exit_code, done.output) == (1, "error: 1 parameter is wrong: data_url is required\n")
+
+
+def test_paths_become_whole_and_what_is_none_stays_for_the_checks_to_tell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    given = {
+        "job_root": "s3:/jobs/helmet", "data_url": "~nosuchuser/data", "feed_url": "loop", "test_url": "a\0b",
+        "base_model": "m" * 300, "initial_model": "yolo11n.yaml",
+    }  # fmt: skip
+    paths = {"data_url": str(tmp_path / "~nosuchuser/data"), "feed_url": str(tmp_path / "loop")}
+    assert command_line._absolute(given) == given | paths
+
+
+def test_an_address_with_one_slash_is_no_folder_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    done = CliRunner().invoke(app, ["run", "helmet-detection", "-p", "data_url=data", "-p", "job_root=s3:/jobs/helmet"])
+    assert done.exit_code == 1
+    assert "s3:/jobs/helmet: two slashes must follow the colon" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["rollback"]])
+def test_a_user_that_there_is_not_is_a_plain_name_as_in_a_shell(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*words, "~nosuchuser/job"])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"error: file://{tmp_path}/~nosuchuser/job: ")
+
+
+# What is compiled
+
+
+@pytest.mark.parametrize("words", [[], ["--output", "compiled"], ["--output", "compiled", "--image-tag", "mine"]])
+def test_the_committed_files_are_never_compiled_with_other_images(words, monkeypatch):
+    monkeypatch.chdir(command_line.COMPILED.parent)
+    monkeypatch.setenv("EDGE_IMAGE_TAG", "mine")
+    done = CliRunner().invoke(app, ["compile", *words])
+    assert done.exit_code == 1
+    assert "with other images, sizes or a queue (EDGE_IMAGE_TAG), give --output" in done.output
+
+
+def test_a_check_writes_no_manifests(tmp_path):
+    done = CliRunner().invoke(app, ["compile", "--check", "--manifests", str(tmp_path / "objects")])
+    assert done.exit_code == 1
+    assert "--check writes nothing" in done.output
+    assert not (tmp_path / "objects").exists()

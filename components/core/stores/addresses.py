@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -42,7 +43,8 @@ def folder_at(uri: str) -> Path:
             raise InputError(f"{shown(uri)}: two slashes must follow the colon, as in s3://bucket/prefix")
         if _OF_WINDOWS.match(uri):
             raise InputError(f"{uri}: a path of Windows, which this machine does not have: give one of its own")
-        return Path(uri).expanduser().absolute()
+        # Not Path.expanduser, which fails for ~name where there is no such user: to a shell that is a plain name.
+        return _without_null(os.path.expanduser(uri)).absolute()  # noqa: PTH111
     if scheme in S3_ELSEWHERE:
         raise InputError(
             f"{shown(uri)}: {scheme}:// is accessed through its S3 interface: write s3://{rest.partition('?')[0]} and "
@@ -58,7 +60,13 @@ def folder_at(uri: str) -> Path:
         raise InputError(
             f"{shown(uri)}: a file address needs an absolute path after three slashes, as in file:///data/job"
         )
-    return Path("/" + unquote(path))
+    return _without_null("/" + unquote(path))
+
+
+def _without_null(path: str) -> Path:
+    if "\0" in path:
+        raise InputError(f"{path!r} has a null character, which no file name can have")
+    return Path(path)
 
 
 def file_uri(path: Path) -> str:
