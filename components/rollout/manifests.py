@@ -69,7 +69,7 @@ def render(job_root: str, chosen: ServingSettings, images: Images, store_secret:
         namespace: that the objects are for.
 
     Raises:
-        InputError: pods would not find the job, or its name cannot be used.
+        InputError: pods would not find the job or what edge workers look at, or the job's name cannot be used.
     """
     if not job_root.startswith("s3://"):
         raise InputError(f"job_root={job_root} is a folder, which pods cannot reach: serving needs s3://bucket/prefix")
@@ -155,13 +155,20 @@ def _edge(name: str, job_root: str, chosen: ServingSettings, image: str, url: st
     container["image"] = image
     container["envFrom"] = [{"secretRef": {"name": chosen.edge_secret}}]
     container["resources"] = _resources(chosen.edge_cpu, chosen.edge_memory)
+    pod = daemons["spec"]["template"]["spec"]
     spool = next(one["value"] for one in container["env"] if one["name"] == "EDGE_SPOOL")
+    source = chosen.edge_source
+    if source and "://" not in source and not source.startswith(f"{spool}/"):
+        folder = next(one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one)
+        raise InputError(
+            f"edge_source={source}: of its node, a pod of edge workers sees only {folder}, as {spool}: give a stream, "
+            f"or a video or folder in {spool}; a camera of the node needs a manifest of your own, see images/edge"
+        )
     token = {"secretKeyRef": {"name": chosen.cloud_secret, "key": "CLOUD_TOKEN"}}
     _set_environment(
         container, EDGE_JOB_ROOT=job_root, EDGE_MEMBER=LITTLE, EDGE_CLOUD_URL=url, EDGE_CLOUD_TOKEN=token,
-        EDGE_SOURCE=chosen.edge_source or None, EDGE_SPOOL=f"{spool}/{name}",  # which jobs on one node do not share
+        EDGE_SOURCE=source or None, EDGE_SPOOL=f"{spool}/{name}",  # which jobs on one node do not share
     )  # fmt: skip
-    pod = daemons["spec"]["template"]["spec"]
     pod |= {"nodeSelector": chosen.edge_node_selector, "tolerations": chosen.edge_tolerations}
     _own(daemons, f"{name}-edge", "edge-worker", name, job_root)
     template = daemons["spec"]["template"]

@@ -106,6 +106,21 @@ def test_the_source_comes_from_the_secret_if_none_is_named():
     assert "EDGE_SOURCE" not in environment(rendered()["DaemonSet"])
 
 
+@pytest.mark.parametrize("source", ["/dev/video0", "0", "/videos/yard.mp4", "videos", "/database/yard.mp4"])
+def test_a_source_that_a_pod_does_not_see_is_refused(source):
+    with pytest.raises(
+        InputError, match=f"edge_source={source}: .* sees only /var/lib/edge-learning, as /data: give a"
+    ):
+        rendered(edge_source=source)
+
+
+@pytest.mark.parametrize("source", ["rtsp://camera/stream", "/data/yard.mp4"])
+def test_a_source_that_a_pod_sees_is_taken(source):
+    assert environment(rendered(edge_source=source)["DaemonSet"])["EDGE_SOURCE"] == source
+    (container,) = pod_of(rendered()["DaemonSet"])["containers"]
+    assert "/data" in [one["mountPath"] for one in container["volumeMounts"]]
+
+
 def test_images_resources_and_replicas_are_those_asked_for():
     parts = rendered(
         cloud_image="example.com/cloud:7", cloud_cpu="8", cloud_memory="9Gi", cloud_replicas=2, cloud_max_replicas=6,

@@ -768,8 +768,9 @@ class ServingSettings(Parameters):
     )
     edge_source: Annotated[str, _read_by(_without_password)] = Field(
         "",
-        description="What edge workers look at: a stream, a camera of their node, a video or a folder; empty if "
-        "`EDGE_SOURCE` is in `edge_secret`, as an address with a password must be.",
+        description="What edge workers look at: a stream, a video, a folder or a camera; on a cluster a stream, or a "
+        "path in `/data`, which is `/var/lib/edge-learning` of the node. Empty if `EDGE_SOURCE` is in `edge_secret`, "
+        "as an address with a password must be.",
     )
     edge_cpu: Quantity = Field("1", description="Cluster: CPUs of an edge worker, as request.")
     edge_memory: Quantity = Field("1Gi", description="Cluster: memory of an edge worker, as request and limit.")
