@@ -256,6 +256,16 @@ def test_a_base_is_found_in_a_network_that_is_compiled():
         Follower(1, print, Base(weights, ("helmet",))).on_train_start(trainer)
 
 
+def test_a_model_that_learns_from_another_one_is_trained_on_and_resumed(job, trained, tmp_path):
+    root, manifest = job
+    weights = str(root / "model" / "model.pt")
+    settings = QUICK | {"base_model": weights, "estimator_options": {"distill_model": weights}, "round_number": 3}
+    first, again = (
+        train(manifest, tmp_path / name, job_root=str(tmp_path), **settings).bundle for name in ("first", "again")
+    )
+    assert first.files["model.onnx"] == again.files["model.onnx"]  # the second is the checkpoint of the first
+
+
 def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):
     root, manifest = job
     (tmp_path / "base.pt").write_bytes(b"something else")

@@ -213,6 +213,7 @@ class UltralyticsModel(Estimator[Found]):
             model = ultralytics_offline().YOLO(str(path), task=self.kind)
         except Exception as error:
             raise InputError(f"base_model={given}: ultralytics cannot read this model ({error})") from error
+        model.model = _student(model.model)
         wrong = self._refuse(model.model.model[-1])
         if wrong:
             raise InputError(f"base_model={given}: a {model.task} model {wrong}")
@@ -347,7 +348,7 @@ class _Follower:
 
     def on_train_start(self, trainer: Any) -> None:
         if self._base is not None:
-            network = ultralytics_offline().utils.torch_utils.unwrap_model(trainer.model)  # where it is compiled
+            network = _student(ultralytics_offline().utils.torch_utils.unwrap_model(trainer.model))  # of a compiled one
             check_base_loaded(self._base, Base(_state(network), _class_names(trainer.data["names"])))
             self._base = None
 
@@ -421,6 +422,11 @@ def _moved(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]
     places = {name.strip().lower(): place for place, name in enumerate(before)}  # as ultralytics compares names
     new = [name.strip().lower() for name in after]
     return [] if list(places) == new else [(places[name], place) for place, name in enumerate(new) if name in places]
+
+
+def _student(network: Any) -> Any:
+    """The network that learns, where it learns from another one (``distill_model``) and is wrapped together with it."""
+    return getattr(network, "student_model", network)
 
 
 def _class_names(names: Mapping[int, str]) -> list[str]:
