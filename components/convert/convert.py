@@ -126,7 +126,13 @@ def _check_samples(manifest: Manifest, split: str, count: int, seed: int, bundle
             f"split {split!r} has {len(manifest.split(split).labelled())} labelled images and no "
             f"{task.labels} in them: nothing to evaluate on; add more images or choose another split"
         )
-    return draw_samples(samples, count, seed)
+    drawn = draw_samples(samples, count, seed)
+    if not task.has_truth(drawn):
+        raise InputError(
+            f"there are no {task.labels} in the {len(drawn)} images that are drawn of the {len(samples)} of split "
+            f"{split!r}: raise max_eval_images"
+        )
+    return drawn
 
 
 def _attempts(

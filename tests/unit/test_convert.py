@@ -188,6 +188,17 @@ def test_a_split_without_boxes_is_told(convert, monkeypatch):
         convert(split="train")
 
 
+def test_images_that_are_drawn_without_a_box_among_them_are_told(convert, job, monkeypatch):
+    monkeypatch.setattr(conversions, "toolkit_version", lambda: "2.5.0")
+    (drawn,) = draw_samples(job.split("test"), 1, 0).table["id"]
+    boxes = pl.when(pl.col("id") == drawn).then(pl.lit([])).otherwise("annotations")
+    rare = Manifest(job.table.with_columns(annotations=boxes), job.classes)
+    with pytest.raises(
+        InputError, match="no boxes in the 1 images that are drawn of the 10 of split 'test': raise max"
+    ):
+        convert(manifest=rare, max_eval_images=1)
+
+
 # Calibration
 
 
