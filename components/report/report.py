@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.parameters import ROWS, flat
+from components.core.redaction import redacted
 from components.core.reports import page as reports
 from components.core.reports.page import Section
 from components.core.stores.addresses import shown
@@ -41,7 +42,9 @@ def run_section(
         "run": run_id,
         "time": f"{now:%Y-%m-%d %H:%M:%S %Z}",
     }
-    table = reports.table(["parameter", "value"], [[name, str(value)] for name, value in sorted(chosen.items())])
+    table = reports.table(
+        ["parameter", "value"], [[name, redacted(str(value))] for name, value in sorted(chosen.items())]
+    )
     body = reports.table(["", ""], [[title, value] for title, value in facts.items()])
     return Section("Run", body + (table if chosen else reports.note("All parameters have their default values.")))
 

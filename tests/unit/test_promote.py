@@ -130,9 +130,11 @@ def test_known_samples_keep_their_split(samples):
 def test_the_report_tells_one_run_from_another():
     section = run_section(
         "file:///data/my%20job/bundles/r0001-aaaaaaaa", "https://user:secret@example.com/VOC.zip", "s3://bucket/job",
-        "run-17", {"train": {"epochs": 3, "batch": 16}}, datetime(2026, 3, 4, 5, 6, tzinfo=UTC),
+        "run-17", {"train": {"epochs": 3, "batch": 16, "base_model": "https://b.example.com/m.pt?sig=secret#sha256=0"}},
+        datetime(2026, 3, 4, 5, 6, tzinfo=UTC),
     )  # fmt: skip
-    for words in ("/data/my job/bundles/r0001-aaaaaaaa", "s3://bucket/job", "run-17", "2026-03-04 05:06:00", "epochs"):
+    for words in ("/data/my job/bundles/r0001-aaaaaaaa", "s3://bucket/job", "run-17", "2026-03-04 05:06:00", "epochs",
+                  "https://b.example.com/m.pt?..."):  # fmt: skip
         assert words in section.body
     assert "secret" not in section.body
     assert "batch" not in section.body  # it has its default
