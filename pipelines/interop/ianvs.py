@@ -7,7 +7,8 @@ A plan has the parameters, what behaves otherwise here, and each line that canno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,11 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     losses: list[tuple[str, str, str]] = field(default_factory=list)
 
+    def note(self, text: str) -> None:
+        """Take down what behaves otherwise, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def lose(self, place: str, what: str, reason: str) -> None:
         """Take down what cannot be carried over."""
         if (place, what, reason) not in self.losses:
@@ -101,7 +107,7 @@ def read(path: Path, pairs: Sequence[str] = (), *, strict: bool = False) -> Plan
             f"{document.at('test_object', 'type')}: {job.test_object.type} cannot be tested, algorithms alone"
         )
     test = open_document(_found(job.testenv, document, "testenv"), "testenv")
-    _set_environment(plan, test)
+    _set_environment(plan, test, given)
     _set_algorithms(plan, document, job, test)
     _set_rank(plan, document, job)
     if job.simulation:
@@ -120,21 +126,29 @@ def read(path: Path, pairs: Sequence[str] = (), *, strict: bool = False) -> Plan
 
 def _found(name: str, document: Document, *place: str | int) -> Path:
     """A file that another one names."""
-    for folder in (Path(), *document.path.resolve().parents):
-        if (folder / name).is_file():
-            return folder / name
+    if found := _search(name, document):
+        return found
     raise NotFoundError(f"{document.at(*place)}: no file {name} in the working directory, or beside or above this file")
 
 
-def _set_environment(plan: Plan, document: Document) -> None:
+def _search(name: str, document: Document, is_it: Callable[[Path], bool] = Path.is_file) -> Path | None:
+    """Where something that a file names lies; None if it is nowhere."""
+    for folder in (Path(), *document.path.resolve().parents) if name else ():
+        with suppress(OSError):  # too long for a name
+            if is_it(folder / name):
+                return folder / name
+    return None
+
+
+def _set_environment(plan: Plan, document: Document, given: Mapping[str, Any]) -> None:
     test = document.read(TestEnv)
-    _set_data(plan, document, test)
+    _set_data(plan, document, test, given)
     plan.parameters |= {"stream": "order", "rounds": test.incremental_rounds}
-    plan.notes.append("rounds follow the paths of the samples; ianvs follows the lines of the index")
+    plan.note("rounds follow the paths of the samples; ianvs follows the lines of the index")
     for number, metric in enumerate(test.metrics):
         if metric.name not in METRICS:
             plan.lose(document.at("metrics", number), f"metric {metric.name}", _CODE)
-    plan.notes.append("f1_score is f1_ianvs, with the formula of ianvs; f1 beside it counts missed images as well")
+    plan.note("f1_score is f1_ianvs, with the formula of ianvs; f1 beside it counts missed images as well")
     for key in ("round", "client_number"):
         if getattr(test, key) != 1:
             plan.lose(document.at(key), key, "only other paradigms of ianvs use it")
@@ -142,36 +156,33 @@ def _set_environment(plan: Plan, document: Document) -> None:
         plan.parameters["device"] = "0"
 
 
-def _set_data(plan: Plan, document: Document, test: TestEnv) -> None:
+def _set_data(plan: Plan, document: Document, test: TestEnv, given: Mapping[str, Any]) -> None:
     data = test.dataset
     for side, parameter in (("train", "data_url"), ("test", "test_url")):
         keys = [f"{side}_{ending}" for ending in ("index", "data", "data_info", "url")]
         named = [key for key in keys if getattr(data, key)]
         if not named:
             raise InputError(f"{document.at('dataset')}: dataset has no {side}_index")
+        for other in named[1:]:
+            plan.lose(document.at("dataset", other), other, f"{named[0]} is taken")
         address = getattr(data, named[0])
-        index = Path(address)
-        for folder in (Path(), *document.path.resolve().parents):
-            if (folder / address).is_file():
-                index = folder / address
-                break
-        if _names_xml(index):
+        found = _search(address, document)
+        index = found or Path(address)
+        if index.suffix == ".txt" if found is None else _names_xml(found):
             plan.parameters[parameter] = str(index.parent)
             plan.parameters["data_format"] = "voc"
         else:
             plan.parameters[parameter] = str(index)
-        if not index.is_file():
-            plan.notes.append(f"{document.at('dataset', named[0])}: {address} is not here: give {parameter}")
+        if found is None and parameter not in given:
+            plan.note(f"{document.at('dataset', named[0])}: {address} is not here: give {parameter}")
     if plan.parameters.get("data_format") == "voc":
-        plan.notes.append("an index of images and XML files stands for all images in its folder")
+        plan.note("an index of images and XML files stands for all images in its folder")
     if data.label:
         plan.lose(document.at("dataset", "label"), "label", "labels are read from the files that the index names")
 
 
 def _names_xml(index: Path) -> bool:
     """Whether the lines of an index name an image and its XML file; so do those of ianvs' example."""
-    if not index.is_file():
-        return index.suffix == ".txt"
     with index.open(encoding="utf-8", errors="replace") as file:
         words = file.readline(10_000).split()
     return len(words) == 2 and words[1].lower().endswith(".xml")
@@ -236,17 +247,29 @@ def _set_model(plan: Plan, own: Document, place: tuple[Any, ...], module: Module
     made["estimator"] = name
     if module.url:
         plan.lose(own.at(*place, "url"), f"url {module.url}", f"{_CODE}: the estimator {name} takes its place")
-    for number, named in enumerate(module.hyperparameters):
-        for key, one in named.items():
-            if key in FIELDS:
-                made[FIELDS[key]] = one.values
-            elif option := OPTIONS.get(name, {key: key}).get(key):
-                made.setdefault("estimator_options", {})[option] = one.values
-            else:
-                at = own.at(*place, "hyperparameters", number)
-                plan.lose(at, f"hyperparameter {key}", f"the estimator {name} has no such option")
+    for at, key, values in _hyperparameters(plan, own, place, module):
+        if key in FIELDS:
+            made[FIELDS[key]] = values
+        elif option := OPTIONS.get(name, {key: key}).get(key):
+            made.setdefault("estimator_options", {})[option] = values
+        else:
+            plan.lose(at, f"hyperparameter {key}", f"the estimator {name} has no such option")
     if "lr0" in made.get("estimator_options", {}):
         made["estimator_options"]["optimizer"] = "SGD"  # else ultralytics chooses both
+
+
+def _hyperparameters(
+    plan: Plan, own: Document, place: tuple[Any, ...], module: Module
+) -> Iterator[tuple[str, str, list[Any]]]:
+    """File and line, name and values of each hyper-parameter."""
+    for number, named in enumerate(module.hyperparameters):
+        at = own.at(*place, "hyperparameters", number)
+        for key, one in named.items():
+            if key == "other_hyperparameters":
+                files = ", ".join(map(str, one.values))
+                plan.lose(at, files, "files of hyper-parameters are not read: list those that matter one by one")
+            else:
+                yield at, key, one.values
 
 
 def _set_miner(plan: Plan, own: Document, place: tuple[Any, ...], module: Module, made: dict[str, Any]) -> None:
@@ -255,7 +278,7 @@ def _set_miner(plan: Plan, own: Document, place: tuple[Any, ...], module: Module
     except InputError as error:
         raise InputError(f"{own.at(*place, 'name')}: {error}") from None
     made["miner"] = module.name
-    parameters = {key: one.values for named in module.hyperparameters for key, one in named.items()}
+    parameters = {key: values for _, key, values in _hyperparameters(plan, own, place, module)}
     # An image without boxes is never hard there.
     made["miner_parameters"] = parameters | ({"on_empty": "easy"} if module.name in ("IBT", "Threshold") else {})
     if module.url:
@@ -264,6 +287,8 @@ def _set_miner(plan: Plan, own: Document, place: tuple[Any, ...], module: Module
 
 def _set_initial_model(plan: Plan, own: Document, given: Algorithm, made: dict[str, Any]) -> None:
     address = given.initial_model_url
+    if found := _search(address, own, Path.exists):
+        address = str(found)
     if address and has_weights(address) and not address.endswith((".zip", ".ckpt")):
         made |= {"base_model": address, "initial_epochs": 0}
         return
@@ -272,9 +297,10 @@ def _set_initial_model(plan: Plan, own: Document, given: Algorithm, made: dict[s
             own.at("initial_model_url"), f"initial_model_url {address}",
             "not weights of this suite (.pt, or a bundle): the first model is trained on the first round",
         )  # fmt: skip
+    plan.note("the first round is labelled whole and makes the first model; ianvs mines it, too")
     if made["estimator"] == "fpn":
         made["base_model"] = ARCHITECTURE
-        plan.notes.append(f"FPN with a ResNet-101 is {ARCHITECTURE} here, trained from random weights")
+        plan.note(f"FPN with a ResNet-101 is {ARCHITECTURE} here, trained from random weights")
 
 
 def _set_gate(plan: Plan, test: Document, made: dict[str, Any]) -> None:
@@ -289,8 +315,9 @@ def _set_gate(plan: Plan, test: Document, made: dict[str, Any]) -> None:
     made["min_gain"] = gate.threshold
     if gate.operator not in (">=", ">"):
         plan.lose(test.at("model_eval", "operator"), f"operator {gate.operator}", "a candidate must gain at least this")
-    elif gate.operator == ">" and "the gate takes a gain that is just the threshold, too" not in plan.notes:
-        plan.notes.append("the gate takes a gain that is just the threshold, too")
+    elif gate.operator == ">":
+        plan.note("the gate takes a gain that is just the threshold, too")
+    plan.note("candidates are judged on the validation samples of all rounds so far; those of ianvs on their round's")
 
 
 def _set_rank(plan: Plan, document: Document, job: Job) -> None:

@@ -111,12 +111,63 @@ def test_metrics_and_hyperparameters_of_its_own_code_are_lost_by_name(job):
     assert any("algorithm.yaml:12: hyperparameter temperature" in line for line in lost)
 
 
+def test_files_of_hyperparameters_are_lost_by_name(job):
+    files = "other_hyperparameters:\n            values:\n              - hp.yaml\n        - "
+    change(job, "algorithm", "momentum:", f"{files}momentum:")
+    change(job, "algorithm", "threshold_img:", f"{files}threshold_img:")
+    plan = read(job)
+    for number in (12, 26):
+        assert any(f"algorithm.yaml:{number}: hp.yaml: files of hyper-parameters" in line for line in plan.lost())
+    (made,) = plan.parameters["algorithms"]
+    assert made["estimator_options"] == {"momentum": [0.95, 0.5], "lr": [0.1]}
+    assert made["miner_parameters"] == {"threshold_img": [0.9], "threshold_box": [0.9], "on_empty": "easy"}
+
+
+def test_what_behaves_otherwise_is_noted_once(job):
+    change(job, "benchmarkingjob", "  rank:", "      - name: other\n        url: ./ianvs/other.yaml\n  rank:")
+    shutil.copy(job.with_name("algorithm.yaml"), job.with_name("other.yaml"))
+    change(job, "other", "- 0.1", "- 0.2")
+    notes = read(job).notes
+    assert len(notes) == len(set(notes))
+    for words in ("the first round is labelled whole", "validation samples of all rounds so far"):
+        assert any(words in note for note in notes)
+
+
+def test_data_that_is_given_is_not_asked_for(job):
+    change(job, "testenv", "./boards/train/index.txt", "./elsewhere/train/index.txt")
+    assert any("give data_url" in note for note in read(job).notes)
+    assert not any("give data_url" in note for note in read(job, ["data_url=boards/train"]).notes)
+
+
+def test_a_second_index_is_lost_by_name(job):
+    change(job, "testenv", "    test_index:", "    train_data: ./boards/other.txt\n    test_index:")
+    assert any("testenv.yaml:4: train_data: train_index is taken" in line for line in read(job).lost())
+
+
+@pytest.mark.parametrize("name", ["benchmarkingjob", "testenv"])
+def test_a_name_too_long_for_a_file_is_one_that_is_not_there(job, name):
+    place = {"benchmarkingjob": "./ianvs/algorithm.yaml", "testenv": "./boards/train/index.txt"}[name]
+    change(job, name, place, "a" * 5000)
+    if name == "testenv":
+        assert any("is not here: give data_url" in note for note in read(job).notes)
+    else:
+        with pytest.raises(InputError, match=r"benchmarkingjob.yaml:10: no file aaa"):
+            read(job)
+
+
 def test_an_index_of_boxes_is_read_as_it_is(job, tmp_path):
     (tmp_path / "boards" / "train" / "index.txt").write_text("images/1.jpg 1,2,30,40,0\n")
     (tmp_path / "boards" / "test" / "index.txt").write_text("images/1.jpg 1,2,30,40,0\n")
     plan = read(job)
     assert plan.parameters["data_url"] == "boards/train/index.txt"
     assert "data_format" not in plan.parameters
+
+
+def test_weights_beside_the_file_are_found(job, tmp_path):
+    (tmp_path / "ianvs" / "start.pt").write_bytes(b"weights")
+    change(job, "algorithm", "/models/boards/model.zip", "./start.pt")
+    (first,) = read(job).parameters["algorithms"]
+    assert (first["base_model"], first["initial_epochs"]) == (str(tmp_path / "ianvs" / "start.pt"), 0)
 
 
 def test_weights_of_this_suite_are_the_first_model(job, tmp_path):
