@@ -33,8 +33,8 @@ def test_macro_mean_of_the_classes():
 
 
 def test_a_second_box_on_an_object_is_wrong_and_low_scores_are_left_out():
-    # P = 1/2, R = 1: F1 = 2/3; the third box scores below 0.5 and is not there.
-    predictions = [found(BOX, [11, 10, 30, 29], [60, 60, 79, 79], scores=[0.9, 0.8, 0.49])]
+    # P = 1/2, R = 1: F1 = 2/3; the third box scores no more than 0.5 and is not there.
+    predictions = [found(BOX, [11, 10, 30, 29], [60, 60, 79, 79], scores=[0.9, 0.8, 0.5])]
     assert f1_ianvs([found(BOX)], predictions, 1) == 0.6667
 
 

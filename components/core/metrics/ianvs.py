@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from components.core.detections import Detections
 
-CONFIDENCE = 0.5  # its model gives no box of a lower score
+CONFIDENCE = 0.5  # its model gives boxes of higher scores alone
 IOU = 0.3
 
 
@@ -33,7 +33,7 @@ def f1_ianvs(
         truths: true boxes of each image.
         predictions: what was found in each image.
         classes: number of classes.
-        confidence: least score of a box.
+        confidence: boxes of higher scores count.
         iou_threshold: a correct box overlaps a true one by more than this. Boxes are taken to hold their last pixel.
 
     Returns:
@@ -58,7 +58,7 @@ def _f1_of_class(
 ) -> float:
     correct = found = wanted = 0
     for truth, prediction in zip(truths, predictions, strict=True):
-        boxes = prediction[(prediction.classes == number) & (prediction.scores >= confidence)]
+        boxes = prediction[(prediction.classes == number) & (prediction.scores > confidence)]
         if not len(boxes):
             continue  # and its true boxes are not counted
         own = truth.boxes[truth.classes == number]
