@@ -19,6 +19,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import math
@@ -177,7 +178,7 @@ class Trial:
         return sites
 
     def _folder(self, strategy: str, number: int) -> Path:
-        return Path(self._given.folder) / f"seed{self._seed}" / f"{strategy.replace(' ', '-')}-{number:02d}"
+        return model_folder(self._given, self._seed, strategy, number)
 
     def _train(
         self,
@@ -231,6 +232,12 @@ def settings(given: argparse.Namespace, strategy: str = "ours") -> dict[str, Any
     if strategy != "full":
         names += ["round_epochs", "round_rate", "replay_ratio"]
     return {name: getattr(given, name) for name in names}
+
+
+def model_folder(given: argparse.Namespace, seed: int, strategy: str, number: int) -> Path:
+    """Where a model lies, with which a run that was ended, and has the same settings, goes on."""
+    key = hashlib.sha256(json.dumps(settings(given, strategy)).encode()).hexdigest()[:8]
+    return Path(given.folder) / f"seed{seed}" / f"{strategy.replace(' ', '-')}-{number:02d}-{key}"
 
 
 def _read(results: Path) -> list[dict[str, Any]]:

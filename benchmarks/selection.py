@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import itertools
 import json
 import math
@@ -227,7 +228,7 @@ class Trial:
         self._results = results
         self._blobs = cache_folder(_job(given)) / "blobs"
         self._done = {e["arm"] for e in _read(results) if e["seed"] == seed and e["settings"] == settings(given)}
-        self._champion = given.folder / f"{given.set}-{seed}-champion"
+        self._champion = champion_folder(given, seed)
         self._rows = {row["id"]: row for row in self._cut.pool.rows()}
         self._looked_at: dict[str, Sequence[Inference]] = {}  # by the miner that ranked
 
@@ -373,6 +374,12 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
     """What results must have in common to be compared."""
     names = ("images", "image_size", "first_steps", "steps", "rate", "freeze")
     return {"base": Path(given.base).name, **{name: getattr(given, name) for name in names}}
+
+
+def champion_folder(given: argparse.Namespace, seed: int) -> Path:
+    """Where the champion lies, to which runs with the same settings add arms."""
+    key = hashlib.sha256(json.dumps(settings(given)).encode()).hexdigest()[:8]
+    return Path(given.folder) / f"{given.set}-{seed}-champion-{key}"
 
 
 def _read(results: Path) -> list[dict[str, Any]]:

@@ -100,6 +100,20 @@ def test_deeppcb_in_small(tmp_path):
     assert third.reason
 
 
+def test_models_of_other_settings_are_not_gone_on_with(tmp_path):
+    from argparse import Namespace
+
+    from benchmarks import learning, selection
+
+    given = {"folder": tmp_path, "set": "drawn", "base": "yolo11n.yaml", "images": 40, "image_size": 64, "rate": 0.1,
+             "first_steps": 1, "steps": 1, "freeze": 0, "round_size": 10, "epochs": 1, "round_epochs": 1,
+             "round_rate": 0.1, "replay_ratio": 1}  # fmt: skip
+    one, other, longer = (Namespace(**{**given, **more}) for more in ({}, {"image_size": 96}, {"round_epochs": 2}))
+    assert selection.champion_folder(one, 0) != selection.champion_folder(other, 0)
+    assert learning.model_folder(one, 0, "ours", 2) != learning.model_folder(longer, 0, "ours", 2)
+    assert learning.model_folder(one, 0, "full", 1) == learning.model_folder(longer, 0, "full", 1)
+
+
 @pytest.mark.parametrize("name", ["pcb-domain", "pcb-class"])
 def test_the_files_of_parameters_are_right(name):
     from components.benchmark.algorithms import read_algorithms
