@@ -28,7 +28,8 @@ from components.core.parameters import parse_image_size, parse_labels
 from components.core.release import MODEL
 from components.core.reports import page as reports
 from components.core.runtimes.letterbox import read_image
-from components.core.stores.open import fetch, open_store, shown
+from components.core.stores.addresses import shown_model
+from components.core.stores.open import fetch, open_store
 from components.core.tasks.base import LocalSamples, Task, open_task
 from components.train.checkpoint import Checkpoints
 
@@ -130,7 +131,7 @@ def train(
             logger.info("epochs=0: the base model is used unchanged")
         lineage = {
             **settings,
-            "base_model": _shown_base(str(settings["base_model"])),
+            "base_model": shown_model(str(settings["base_model"])),
             "manifest": digest_of(manifest),
             "samples": {split: len(found.manifest) for split, found in samples.items()} if epochs else {},
             "experiment_labels": dict(parse_labels(experiment_labels)),
@@ -381,16 +382,14 @@ def _local_base(base_model: str, folder: Path, job_root: str) -> str:
         return str(folder / "base")
     url, _, digest = base_model.partition("#sha256=")
     if not digest:
+        if "://" in base_model:  # the libraries would fetch it themselves, and unpickle whatever comes
+            raise InputError(
+                f"base_model={shown_model(base_model)}: a remote model needs a checksum: append #sha256=<64 hex digits>"
+            )
         return base_model
     path = folder / f"base{Path(urlsplit(url).path).suffix}"
     fetch(url, path, sha256=digest)
     return str(path)
-
-
-def _shown_base(base_model: str) -> str:
-    """The base model as a description may name it: an address without what lets somebody in."""
-    url, separator, digest = base_model.partition("#sha256=")
-    return shown(url) + separator + digest
 
 
 def _save(

@@ -13,10 +13,10 @@ from kfp import dsl
 
 from components.core.parameters import WORKFLOWS
 from components.core.steps import step
+from components.core.stores.addresses import shown_model
 from components.core.stores.open import open_store
 from components.ingest.component import collect, ingest
 from components.setup.setup import check_run
-from components.train.train import _shown_base
 from pipelines.local import RunLog
 from tests.images import jpeg, squares
 from tests.odd_s3 import error, odd_s3
@@ -154,8 +154,8 @@ def test_the_addresses_of_requests_are_in_no_error(server):
 
 def test_the_base_model_of_a_description(server):
     address = f"https://joe:{quote(PASSWORD, safe='')}@host/best.pt?sig={SIGNATURE}#sha256={'0' * 64}"
-    assert _shown_base(address) == f"https://host/best.pt?...#sha256={'0' * 64}"
-    assert _shown_base("yolo11n.yaml") == "yolo11n.yaml"
+    assert shown_model(address) == f"https://host/best.pt?...#sha256={'0' * 64}"
+    assert shown_model("yolo11n.yaml") == "yolo11n.yaml"
 
 
 def test_the_log_of_a_run_in_which_kfp_prints_all_parameters(server):

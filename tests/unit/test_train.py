@@ -274,6 +274,15 @@ def test_a_base_from_elsewhere_must_have_its_digest(job, tmp_path):
         train(manifest, tmp_path / "m", job_root=str(root), **settings)
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_base_from_elsewhere_without_a_digest_is_not_fetched(job, tmp_path, epochs):
+    # Ultralytics would fetch it by itself.
+    root, manifest = job
+    settings = {**QUICK, "epochs": epochs, "base_model": "http://127.0.0.1:9/base.pt"}
+    with pytest.raises(InputError, match="a remote model needs a checksum"):
+        train(manifest, tmp_path / "m", job_root=str(root), **settings)
+
+
 def test_two_runs_of_one_training_do_not_mix(job, tmp_path):
     _, manifest = job
     settings = {"estimator": "yolo", "base_model": "yolov8n.yaml", "epochs": 2, "image_size": "64,96", "batch": 8,

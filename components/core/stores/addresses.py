@@ -96,3 +96,9 @@ def shown(uri: str) -> str:
     except ValueError:
         return f"{scheme}://..."
     return f"{scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+
+
+def shown_model(base_model: str) -> str:
+    """A base model as descriptions and reports may name it: an address without what lets somebody in."""
+    url, separator, digest = base_model.partition("#sha256=")
+    return shown(url) + separator + digest
