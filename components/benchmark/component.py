@@ -49,11 +49,12 @@ def setup_benchmark(
         from components.core.parameters import (
             WORKFLOWS,
             BenchmarkSettings,
-            CommonSettings,
             DataSettings,
+            PluginSettings,
             parse_seeds,
             read,
         )
+        from components.core.stores.open import check_readable
         from components.ingest.classes import Classes
         from components.ingest.dataset import formats
         from components.setup.cluster import warn_of_cluster
@@ -69,12 +70,14 @@ def setup_benchmark(
             listed = read_algorithms(chosen().algorithms)
             check_algorithms(listed)
             plan([*listed, *baselines_of(listed, names_in(chosen().baselines))], parse_seeds(chosen().seeds), {})
+            for address in sorted({one.base_model.partition("#")[0] for one in listed if "://" in one.base_model}):
+                check_readable(address)
 
         check_run(
             values,
             WORKFLOWS["benchmark"],
             [
-                lambda: plugins.load(read(CommonSettings, settings).plugins),
+                lambda: plugins.load(read(PluginSettings, settings).plugins),
                 lambda: data().data_format == "auto" or formats.get(data().data_format),
                 lambda: Classes(data().classes, data().ignore_classes),
                 algorithms,
@@ -123,8 +126,8 @@ def plan_cases(
         from components.core.manifest import Manifest
         from components.core.parameters import (
             BenchmarkSettings,
-            CommonSettings,
             DataSettings,
+            PluginSettings,
             SplitSettings,
             parse_seeds,
             read,
@@ -132,7 +135,7 @@ def plan_cases(
         from components.core.version import VERSION
         from components.ingest.ingest import ingest as bring_in
 
-        plugins.load(read(CommonSettings, settings).plugins)
+        plugins.load(read(PluginSettings, settings).plugins)
         chosen, splits = read(BenchmarkSettings, settings), read(SplitSettings, settings)
         listed = read_algorithms(chosen.algorithms)
         baselines = baselines_of(listed, names_in(chosen.baselines))
@@ -201,6 +204,7 @@ def run_case(
         # Nothing that starts threads, such as a table or torch, is used before the child process is forked.
         from components.benchmark.isolation import run_isolated
         from components.benchmark.row import Row, origin
+        from components.core.stores.addresses import shown_model
 
         chosen = json.loads(Path(cases.path).read_text(encoding="utf-8"))
         wanted, told = chosen["cases"][case], {"stream": chosen["stream"], "data": chosen["data"]}
@@ -216,8 +220,8 @@ def run_case(
             from components.core.manifest import Manifest
             from components.core.parameters import (
                 BenchmarkSettings,
-                CommonSettings,
                 DeviceSettings,
+                PluginSettings,
                 SplitSettings,
                 read,
             )
@@ -240,7 +244,7 @@ def run_case(
                 if (finished := kept(job_root, one)) is not None:
                     logging.info("%s, seed %d: finished by an earlier run", one.algorithm.name, one.seed)
                     return finished
-                modules = read(CommonSettings, settings).plugins
+                modules = read(PluginSettings, settings).plugins
                 plugins.load(modules)
                 stream = open_stream(
                     Manifest.read(samples.path),
@@ -267,7 +271,8 @@ def run_case(
             algorithm=algorithm["name"],
             baseline=algorithm["baseline"],
             seed=wanted["seed"],
-            settings={name: value for name, value in algorithm.items() if name != "name"},
+            settings={name: value for name, value in algorithm.items() if name != "name"}
+            | {"base_model": shown_model(algorithm["base_model"])},
             content=wanted["content"],
             **told,
             **origin(),

@@ -33,7 +33,7 @@ def ingest(
         from pathlib import Path
 
         from components.core import plugins
-        from components.core.parameters import CommonSettings, DataSettings, read
+        from components.core.parameters import DataSettings, PluginSettings, read
         from components.core.reports.page import write_page
         from components.core.reports.parts import keep_part
         from components.ingest.ingest import ingest as bring_in
@@ -41,7 +41,7 @@ def ingest(
         from components.ingest.report import sections
 
         data = read(DataSettings, settings)
-        plugins.load(read(CommonSettings, settings).plugins)
+        plugins.load(read(PluginSettings, settings).plugins)
         ingested = bring_in(data_url, job_root, **dict(data))
         ingested.manifest.write(manifest.path)
         Path(quarantine.path).write_text(as_csv(ingested.quarantine), encoding="utf-8")
@@ -82,7 +82,7 @@ def collect(
         from components.core import plugins
         from components.core.job.job import Job
         from components.core.job.label_requests import read_lists
-        from components.core.parameters import CommonSettings, DataSettings, LabelStudioSettings, RoundSettings, read
+        from components.core.parameters import DataSettings, LabelStudioSettings, PluginSettings, RoundSettings, read
         from components.core.reports.page import write_page
         from components.core.reports.parts import keep_part
         from components.ingest import label_agreement
@@ -92,7 +92,7 @@ def collect(
         from components.ingest.report import sections
 
         data = read(DataSettings, settings)
-        plugins.load(read(CommonSettings, settings).plugins)
+        plugins.load(read(PluginSettings, settings).plugins)
         job = Job.open(job_root)
         state, _ = job.read()
         number = state.round + 1

@@ -32,14 +32,14 @@ def label(
 
     with step("label", job_root):
         from components.core import plugins
-        from components.core.parameters import CommonSettings, LabelSettings, LabelStudioSettings, read
+        from components.core.parameters import LabelSettings, LabelStudioSettings, PluginSettings, read
         from components.core.stores.open import open_store
         from components.ingest.answers import fetch_answers
         from components.label.label import label as hand_over
         from components.label.send import send
 
         chosen, studio = read(LabelSettings, settings), read(LabelStudioSettings, settings)
-        plugins.load(read(CommonSettings, settings).plugins)
+        plugins.load(read(PluginSettings, settings).plugins)
         if studio.label_studio_url:
             place = studio.model_dump(exclude={"keep_annotators"})
             handed = send(job_root, round_number=int(round_number), classes=chosen.classes, **place)

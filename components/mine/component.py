@@ -33,12 +33,12 @@ def mine(
         from components.core.job.job import Job
         from components.core.job.label_requests import write_list
         from components.core.label_studio.answers import read_answers
-        from components.core.parameters import CommonSettings, LabelStudioSettings, MineSettings, read
+        from components.core.parameters import LabelStudioSettings, MineSettings, RuntimeSettings, read
         from components.core.reports.page import write_page
         from components.mine.mine import mine as choose
         from components.report.report import keep
 
-        common, chosen = read(CommonSettings, settings), read(MineSettings, settings)
+        common, chosen = read(RuntimeSettings, settings), read(MineSettings, settings)
         plugins.load(common.plugins)
         job = Job.open(job_root)
         job.read_existing()  # a mistyped address is no job in which nothing is to be asked for

@@ -306,19 +306,29 @@ class ClusterInputs(NodeInputs):
     train_memory: Quantity = Field("8Gi", description="Cluster: memory of training, as request and limit.")
 
 
-class CommonSettings(Parameters):
-    """What several steps read."""
+class PluginSettings(Parameters):
+    """What every step reads."""
 
     section = "common"
 
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        0, description="Random seed for splitting, replay, training and sampling."
-    )
     plugins: str = Field(
         "", description="Python modules with plug-ins to import first, separated by commas.", json_schema_extra=_LISTED
     )
+
+
+class RuntimeSettings(PluginSettings):
+    """The same, where models run."""
+
     runtime: str = Field(
         "onnx", min_length=1, description="What runs models when they are evaluated: `onnx`, or a runtime of a plug-in."
+    )
+
+
+class CommonSettings(RuntimeSettings):
+    """The same, where something is drawn as well."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="Random seed for splitting, replay, training and sampling."
     )
 
 
@@ -1000,7 +1010,8 @@ class BenchmarkSettings(Parameters):
     sort_by: str = Field(
         "map50", min_length=1, description="Figures that the leaderboard is sorted by.", json_schema_extra=_LISTED
     )
-    case_timeout: Annotated[float, Field(gt=0, le=30 * 86400)] = Field(
+    # A process cannot be waited for longer: poll counts milliseconds in 32 bits.
+    case_timeout: Annotated[float, Field(gt=0, le=24 * 86400)] = Field(
         43200.0, description="Seconds that one algorithm with one seed may take."
     )
 
@@ -1069,10 +1080,10 @@ WORKFLOWS: dict[str, Workflow] = {
     "lifelong-learning": (*_LIFELONG_ROUND, TriggerSettings),
     "lifelong-round": _LIFELONG_ROUND,
     "benchmark": (
-        SourceInputs, JobInputs, ClusterInputs, CommonSettings, DataSettings, SplitSettings, DeviceSettings,
+        SourceInputs, JobInputs, ClusterInputs, PluginSettings, DataSettings, SplitSettings, DeviceSettings,
         BenchmarkSettings,
     ),
-    "hard-example-mining": (JobInputs, NodeInputs, CommonSettings, MineSettings, LabelSettings, LabelStudioSettings),
+    "hard-example-mining": (JobInputs, NodeInputs, RuntimeSettings, MineSettings, LabelSettings, LabelStudioSettings),
 }  # fmt: skip
 
 
