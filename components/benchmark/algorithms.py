@@ -18,8 +18,9 @@ from components.core.bundle import sha256_of
 from components.core.errors import InputError
 from components.core.estimators.base import check_training, estimators
 from components.core.miners.base import find_miner, make_miner
-from components.core.parameters import parse_image_size, shown, whole_numbers
+from components.core.parameters import Base, parse_image_size, shown, whole_numbers
 from components.core.parameters.check import unknown
+from components.core.stores.addresses import shown_model
 
 Baseline = Literal["frozen", "random", "full"]
 BASELINES: tuple[Baseline, ...] = ("frozen", "random", "full")
@@ -81,7 +82,7 @@ class Algorithm(BaseModel):
     name: Annotated[str, Field(max_length=LONGEST_NAME)] = ""
     baseline: Literal["", "frozen", "random", "full"] = ""
     estimator: str = "yolo"
-    base_model: Annotated[str, Field(min_length=1)] = "yolo11n.yaml"
+    base_model: Base = "yolo11n.yaml"
     initial_epochs: Annotated[int, Field(ge=0)] = 100
     epochs: Annotated[int, Field(ge=1)] = 30
     image_size: Annotated[str, BeforeValidator(_image_size)] = "640"
@@ -112,8 +113,8 @@ class Algorithm(BaseModel):
         return value
 
     def settings(self) -> dict[str, Any]:
-        """All that decides what it does."""
-        return self.model_dump(exclude={"name"})
+        """All that decides what it does, as tables may show it."""
+        return {**self.model_dump(exclude={"name"}), "base_model": shown_model(self.base_model)}
 
     def first_model(self) -> dict[str, Any]:
         """What the training of its first model depends on; algorithms with the same share the model."""
@@ -251,18 +252,24 @@ def plan_cases(algorithms: Sequence[Algorithm], seeds: Sequence[int], context: M
         context: what every result depends on besides: data, stream, version.
 
     Raises:
-        InputError: there are too many, or an estimator or a miner is not known.
+        InputError: there are too many, two come to the same, or an estimator or a miner is not known.
     """
     if len(algorithms) * len(seeds) > MAX_CASES:
         raise InputError(
             f"{len(algorithms)} algorithms with {len(seeds)} seeds are more than {MAX_CASES} cases: list fewer values"
         )
-    cases = []
+    cases: list[Case] = []
+    names: dict[str, str] = {}
     for algorithm in algorithms:
         content = _content_of(algorithm)
         for seed in seeds:
             key = json.dumps([algorithm.settings() | content, seed, dict(context)], sort_keys=True)
             digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+            if digest in names:
+                raise InputError(
+                    f"algorithms: {algorithm.name} does the same as {names[digest]}: their base models are equal files"
+                )
+            names[digest] = algorithm.name
             cases.append(Case(algorithm=algorithm, seed=seed, digest=digest, content=content))
     return cases
 
@@ -344,7 +351,8 @@ def _grid(given: Mapping[str, Any], axes: Sequence[_Axis]) -> Iterator[tuple[dic
         for (path, _), value in zip(axes, choice, strict=True):
             (chosen if len(path) == 1 else chosen[path[0]])[path[-1]] = value
         label = [
-            f"{path[-1]}={value}" for (path, values), value in zip(axes, choice, strict=True)
+            f"{path[-1]}={shown_model(value) if path == ('base_model',) and isinstance(value, str) else value}"
+            for (path, values), value in zip(axes, choice, strict=True)
             if len(values) > 1 and path[-1] not in (*in_name, "name")
         ]  # fmt: skip
         yield chosen, " ".join(label)
@@ -360,8 +368,12 @@ def _baseline(algorithm: Algorithm, baseline: Baseline) -> Algorithm:
         epochs = algorithm.initial_epochs or algorithm.epochs
         return Algorithm(**shared, **algorithm.first_model(), epochs=epochs, replay_ratio=0, min_gain=-1)
     # How many images are labelled depends on the miner only where it decides alone.
-    plain = {} if algorithm.label_budget < 0 else {"miner": "Random", "miner_parameters": {}, "min_score": 0.05}
-    return algorithm.model_copy(update={**shared, **plain, "random_fraction": 1.0, "empty_fraction": 0.0})
+    plain: dict[str, Any] = {"random_fraction": 1.0, "empty_fraction": 0.0, "shortlist": 3.0}
+    if algorithm.label_budget < 0:
+        plain |= {"label_budget_in": "images"}
+    else:
+        plain |= {"miner": "Random", "miner_parameters": {}, "min_score": 0.05}
+    return algorithm.model_copy(update={**shared, **plain})
 
 
 def _repeated(algorithms: Sequence[Algorithm]) -> list[str]:

@@ -16,6 +16,7 @@ from components.benchmark.row import Row
 from components.core.errors import InputError
 from components.core.job.tries import POD_VARIABLE
 from components.core.processes import end_with_parent
+from components.core.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +72,12 @@ def _work(work: Callable[[], Row], result: Path) -> None:
     try:
         told = {"row": work().model_dump(mode="json")}
     except InputError as error:
-        told = {"error": str(error)[:LONGEST_ERROR]}
+        told = {"error": redacted(str(error))[:LONGEST_ERROR]}
     except MemoryError:
         told = {"error": _MEMORY}
     except Exception as error:
         log.exception("a case failed")
-        told = {"error": f"{type(error).__name__}: {error}"[:LONGEST_ERROR]}
+        told = {"error": redacted(f"{type(error).__name__}: {error}")[:LONGEST_ERROR]}
     partial = result.with_suffix(".partial")
     partial.write_text(json.dumps(told), encoding="utf-8")
     partial.replace(result)

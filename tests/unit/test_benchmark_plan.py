@@ -64,6 +64,7 @@ def test_numbers_may_come_as_kfp_hands_them_over():
         ({"round_options": {f"option{n}": list(range(100)) for n in range(9)}}, "more than 200 algorithms"),
         ({"image_size": 300}, "the nearest is 288"),
         ({"label_budget": -2}, "label_budget=-2"),
+        ({"base_model": "https://host/a.pt"}, "a remote model needs a checksum: append #sha256="),
         ({"fill_unlabelled": "yes"}, "fill_unlabelled='yes'"),
         ({"miner": ["IBT", "IBT"]}, "does the same as"),
         ({"name": "a", "miner": ["IBT", "IBT"]}, "a miner=IBT does the same as a miner=IBT"),
@@ -74,6 +75,15 @@ def test_what_is_wrong_with_an_algorithm_is_said_in_one_line(given, words):
     with pytest.raises(InputError) as caught:
         read_algorithms([given])
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_table_shows_what_opens_the_address_of_a_base_model():
+    given = [f"https://joe:hunter22@host/{name}.pt?sig=hunter22#sha256={'0' * 64}" for name in "ab"]
+    found = read_algorithms([{"base_model": given}])
+    assert [one.base_model for one in found] == given
+    for one in (*found, *baselines_of(found, ["full", "frozen", "random"])):
+        assert "hunter22" not in f"{one.name} {one.settings()}"
+        assert one.settings()["base_model"] in [f"https://host/{name}.pt?...#sha256={'0' * 64}" for name in "ab"]
 
 
 def test_two_algorithms_with_one_name_are_refused():
@@ -120,6 +130,18 @@ def test_baselines_are_made_once_for_algorithms_that_share_them():
         baselines_of(grid, ["frozzen"])
 
 
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"label_budget": 5, "shortlist": [1, 3], "empty_fraction": [0, 0.5]},
+        {"label_budget": -1, "shortlist": [1, 3], "label_budget_in": ["images", "boxes"]},
+    ],
+)
+def test_a_random_baseline_does_not_depend_on_what_it_does_not_use(unused):
+    (one,) = baselines_of(read_algorithms([{**TINY, **unused}]), ["random"])
+    assert one.name == "random fpn"
+
+
 def test_an_algorithm_may_not_be_called_as_a_baseline_is():
     # The leaderboard would take the two for one algorithm with more seeds.
     (named,) = read_algorithms([{**TINY, "name": "full fpn"}])
@@ -158,6 +180,15 @@ def test_base_models_and_plug_ins_count_by_their_content(tmp_path, monkeypatch):
     assert second.digest != first.digest
     monkeypatch.setattr(plugins, "digest_of", lambda module: "changed")
     assert case().content["estimator"] == "brightness changed" and case().digest != second.digest
+
+
+def test_algorithms_that_start_from_equal_files_are_refused(tmp_path):
+    # They would be one case, which is run and counted twice under one name.
+    for name in ("a.pt", "b.pt"):
+        (tmp_path / name).write_bytes(b"one")
+    given = read_algorithms([{"base_model": [str(tmp_path / "a.pt"), str(tmp_path / "b.pt")]}])
+    with pytest.raises(InputError, match=r"b\.pt does the same as .*a\.pt: their base models are equal files"):
+        plan_cases(given, [0, 1], {})
 
 
 def test_a_case_of_the_suites_own_parts_depends_on_no_file():
@@ -208,6 +239,38 @@ def test_images_of_a_group_are_for_one_thing():
     parts = [side for one in made.rounds for side in (one.train, one.val)] + [made.test]
     found = [{groups[id_] for id_ in part.table["id"]} for part in parts]
     assert sum(map(len, found)) == len(set().union(*found)) == len(set(groups.values()))
+
+
+@pytest.mark.parametrize("kind", ["pattern", "class"])
+def test_a_group_of_which_several_rounds_have_images_is_for_one_thing_in_all(kind):
+    everything = samples(120)
+    groups = [f"g{n // 3}" for n in range(120)]  # of both sites, and of all classes
+    rows = everything.table.with_columns(group=pl.Series(groups)).filter(
+        pl.col("source").str.starts_with("north") | (pl.Series(range(120)) < 60)
+    )
+    for seed in range(20):
+        made = stream(
+            Manifest(rows, everything.classes), stream=kind, rounds=3, seed=seed, train_ratio=0.5, val_ratio=0.3,
+            stream_pattern="(north|south)" if kind == "pattern" else "",
+        )  # fmt: skip
+        sides = {}
+        for name, parts in (
+            ("train", [one.train for one in made.rounds]),
+            ("val", [one.val for one in made.rounds]),
+            ("test", [made.test]),
+        ):
+            for part in parts:
+                for group in part.table["group"]:
+                    assert sides.setdefault(group, name) == name
+
+
+def test_classes_of_which_the_test_set_has_no_box_are_no_task():
+    # A score of 0, which no model could better, would be taken for one that was measured.
+    everything = samples()
+    blue_alone = everything.where(pl.col("source").str.ends_with("7.png"))
+    rows = [{**row, "annotations": [{**row["annotations"][0], "class_id": 1}]} for row in blue_alone.rows()]
+    made = stream(everything, Manifest.of(rows, everything.classes), stream="class")
+    assert [(task.name, task.learned) for task in made.tasks] == [("blue", 1)]
 
 
 def test_a_stream_in_order_follows_the_paths_and_a_random_one_does_not():
