@@ -248,7 +248,9 @@ def _tasks(entries: Sequence[Entry]) -> Markup:
     lines, every = [], []
     for entry in entries:
         for number, found in enumerate(zip(*(row.rounds for row in entry.done), strict=False), 1):
-            means = [statistics.mean(one.tasks[name] for one in found) for name in tasks]
+            # With few samples a task may be in the test samples of some seeds alone.
+            scores = [[one.tasks[name] for one in found if name in one.tasks] for name in tasks]
+            means = [statistics.mean(each) if each else NO_SPREAD for each in scores]
             every.append([entry.name, found[0].name, *means])
             if number == len(entry.done[0].rounds):
                 lines.append([entry.name, *means, *(_with_spread(entry, name) for name in kept)])

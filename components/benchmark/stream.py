@@ -10,8 +10,9 @@ stream     a round is                                                  a task, w
            and a part of those that show nothing
 ========== =========================================================== ==========================================
 
-Within each round a hash of the group and the seed decides what is for training, validation and testing. Where there is
-a test set of its own, all other samples are for training and validation.
+Within each round a hash of the group and the seed decides what is for training, validation and testing; a group of
+which an earlier round has images is for the same in all. Where there is a test set of its own, all other samples are
+for training and validation.
 """
 
 from __future__ import annotations
@@ -121,8 +122,10 @@ def make_stream(
     ratios = (train_ratio, val_ratio) if test is None else _without_test(train_ratio, val_ratio)
     groups = dict(everything.table.select("id", "group").iter_rows())
     sides: dict[str, str] = {}
+    of_groups: dict[str, str] = {}
     for _, ids, _ in named:
-        sides |= _sides({id_: groups[id_] for id_ in ids}, *ratios, seed)
+        of_groups |= _sides(Counter(groups[id_] for id_ in ids), of_groups, *ratios, seed)
+        sides |= {id_: of_groups[groups[id_]] for id_ in ids}
     everything = everything.where(pl.col("id").is_in(list(sides)))
     tested = everything.where(pl.col("id").is_in([i for i, side in sides.items() if side == "test"]))
     if test is not None:
@@ -252,26 +255,31 @@ def _without_test(train_ratio: float, val_ratio: float) -> tuple[float, float]:
     return train_ratio / (train_ratio + val_ratio), val_ratio / (train_ratio + val_ratio)
 
 
-def _sides(groups: Mapping[str, str], train_ratio: float, val_ratio: float, seed: int) -> dict[str, str]:
-    """What each sample of a round is for; groups stay together, in the order of a hash.
+def _sides(
+    sizes: Mapping[str, int], before: Mapping[str, str], train_ratio: float, val_ratio: float, seed: int
+) -> dict[str, str]:
+    """What each group of a round is for, in the order of a hash.
 
     Args:
-        groups: of the samples, by id.
+        sizes: samples of the groups.
+        before: what groups of earlier rounds are for.
         train_ratio: fraction of the samples to train on.
         val_ratio: fraction for validation, of which there is at least one group.
         seed: of the hash.
     """
-    order = sorted(set(groups.values()), key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
-    sizes = Counter(groups.values())
+    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+    total = sum(sizes.values())
     side_of: dict[str, str] = {}
     placed = 0.0
     for group in order:
-        middle = (placed + sizes[group] / 2) / len(groups)
-        side_of[group] = "train" if middle < train_ratio else "val" if middle < train_ratio + val_ratio else "test"
+        middle = (placed + sizes[group] / 2) / total
+        side = "train" if middle < train_ratio else "val" if middle < train_ratio + val_ratio else "test"
+        side_of[group] = before.get(group, side)
         placed += sizes[group]
-    if "val" not in side_of.values() and len(order) > 1:
-        side_of[max(order[1:], key=lambda group: (side_of[group] == "train", -sizes[group]))] = "val"
-    return {id_: side_of[group] for id_, group in groups.items()}
+    free = [group for group in order[1:] if group not in before]
+    if "val" not in side_of.values() and free:
+        side_of[max(free, key=lambda group: (side_of[group] == "train", -sizes[group]))] = "val"
+    return side_of
 
 
 def _labelled_for(part: Manifest, ids: Sequence[str], classes: frozenset[int], side: str) -> Manifest:
@@ -296,10 +304,12 @@ def _tasks(
     *,
     own_test: bool,
 ) -> tuple[Task, ...]:
+    """The tasks of which the test set has a box; of others nothing can be said."""
     every = frozenset(range(len(test.classes)))
     if stream == "class":
-        images = tuple(range(len(test)))
-        return tuple(Task(name, images, classes or every, number) for number, (name, _, classes) in enumerate(named))
+        images, found = tuple(range(len(test))), frozenset(test.boxes()["class_id"])
+        parts = [(name, classes or every) for name, _, classes in named]
+        return tuple(Task(name, images, one, number) for number, (name, one) in enumerate(parts) if one & found)
     if own_test:
         return (Task("test", tuple(range(len(test))), every, 0),)
     place = {id_: number for number, id_ in enumerate(test.table["id"])}
