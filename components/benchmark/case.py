@@ -267,6 +267,8 @@ class _Runner:
         row.trained = len(training.split("train"))
         row.sample_epochs = row.trained * algorithm.epochs
         self._learned(chosen, one.val)
+        if full:  # it has boxes of the classes of this round in the samples of earlier ones, too
+            self._known.boxes = sum(part.boxes().height for part in parts)
         folder = self._folder / f"round-{number}"
         base = algorithm.base_model if full else str(self._model.folder)
         options = algorithm.estimator_options | ({} if full else algorithm.round_options)
@@ -465,7 +467,8 @@ class _Runner:
             Its folder, and how many seconds its training took.
         """
         content = {name: digest for name, digest in self._content.items() if name != "miner"}
-        parts = [VERSION, self._algorithm.first_model() | content, self._seed, training and digest_of(training)]
+        samples_digest = training and [digest_of(training), training.table["split"].to_list()]
+        parts = [VERSION, self._algorithm.first_model() | content, self._seed, samples_digest]
         key = json.dumps(parts, sort_keys=True)
         folder = own_folder(self._job_root) / "benchmark" / hashlib.sha256(key.encode()).hexdigest()[:16]
         algorithm = self._algorithm

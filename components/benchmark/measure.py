@@ -15,6 +15,7 @@ from components.core.manifest import Manifest
 from components.core.metrics.detection import DetectionMetrics, evaluate_detections
 from components.core.metrics.ianvs import f1_ianvs
 from components.core.runtimes.base import Detector
+from components.core.runtimes.decode import MAX_DETECTIONS
 from components.core.runtimes.letterbox import read_image
 from components.core.tasks.base import MIN_SCORE, open_task
 
@@ -57,17 +58,17 @@ def measure(
     """
     found = predictions(samples, model, nms_threshold, folder)
     truths, sizes = samples.truths(), list(samples.table.select("width", "height").iter_rows())
-    names, confidence = samples.classes, confidence_threshold
-    whole = evaluate_detections(truths, found, names, sizes, confidence_threshold=confidence)
+    names = samples.classes
+    evaluated = functools.partial(
+        evaluate_detections, confidence_threshold=confidence_threshold, max_detections=MAX_DETECTIONS
+    )
+    whole = evaluated(truths, found, names, sizes)
 
     @functools.cache
     def part(images: tuple[int, ...]) -> DetectionMetrics:
         if len(images) == len(truths):
             return whole
-        return evaluate_detections(
-            [truths[i] for i in images], [found[i] for i in images], names, [sizes[i] for i in images],
-            confidence_threshold=confidence,
-        )  # fmt: skip
+        return evaluated([truths[i] for i in images], [found[i] for i in images], names, [sizes[i] for i in images])
 
     return Measured(
         {

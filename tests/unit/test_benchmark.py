@@ -8,18 +8,30 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
+import polars as pl
 import pytest
+from kfp import dsl
 
 from components.benchmark.algorithms import Case, baselines_of, plan_cases, read_algorithms
 from components.benchmark.case import Steps, run_case, work_folder
+from components.benchmark.component import run_case as run_case_component
+from components.benchmark.component import setup_benchmark
 from components.benchmark.isolation import run_isolated
-from components.benchmark.leaderboard import as_csv, cases_csv, check_sort, rank, sections
+from components.benchmark.leaderboard import NO_SPREAD, as_csv, cases_csv, check_sort, rank, sections
+from components.benchmark.measure import measure
 from components.benchmark.results import keep, kept
 from components.benchmark.row import FIGURES, RoundRow, Row
 from components.benchmark.stream import make_stream
 from components.core import plugins
 from components.core.errors import InputError
+from components.core.manifest import Manifest
+from components.core.parameters import BenchmarkSettings, problems
 from components.core.reports.page import write_page
+from components.core.runtimes.base import open_detector
+from components.evaluate.evaluate import evaluate
+from components.evaluate.predictor import open_predictor
 from components.ingest.ingest import ingest
 from components.mine.pool import Candidate
 from components.mine.score_pool import score_pool
@@ -27,6 +39,7 @@ from components.mine.selection import choose
 from components.prepare.replay import draw
 from components.train.train import train
 from tests import sites
+from tests.models import BUNDLE, colour_model, write_bundle
 
 SITES = {
     "estimator": "brightness", "base_model": "nothing", "initial_epochs": 1, "epochs": 1, "image_size": "96",
@@ -223,6 +236,58 @@ def test_old_classes_in_new_images_are_kept_by_pseudo_labels(work, mode, red):
     assert row.figures["forgetting"] == pytest.approx(0.0 if red else 1.0, abs=0.03)
 
 
+def test_a_full_retraining_has_labels_of_new_classes_in_old_samples_too(work):
+    day = work[1].where(work[1].table["source"].str.starts_with("day"))
+    stream = make_stream(day, None, stream="class", rounds=2, stream_pattern="", stream_order="red", **SPLITS)
+    (algorithm,) = read_algorithms([{**SITES, "estimator": "palette"}])
+    (full,) = baselines_of([algorithm], ["full"])
+    ids = [id_ for one in stream.rounds for side in (one.train, one.val) for id_ in side.table["id"]]
+    figures = run(work, stream, full).figures
+    assert figures["labelled_images"] == len(ids)
+    assert figures["labelled_boxes"] == stream.everything.with_ids(ids).boxes().height
+
+
+def test_a_first_model_is_not_that_of_another_split(work, by_site):
+    trained = []
+
+    def noted(samples, folder, **settings):
+        trained.append((folder.name, set(samples.split("train").table["id"])))
+        return train(samples, folder, **settings)
+
+    (case,) = plan_cases(read_algorithms([{**SITES, "label_budget": 4, "confidence_threshold": 0.3}]), [0], {})
+    learned = work[1].where(~work[1].table["id"].is_in(by_site.test.table["id"].to_list()))
+    for train_ratio in (0.3, 0.7):
+        stream = make_stream(
+            learned, by_site.test, stream="order", rounds=2, stream_pattern="", stream_order="",
+            train_ratio=train_ratio, val_ratio=0.9 - train_ratio, seed=0,
+        )  # fmt: skip
+        trained.clear()
+        with work_folder(work[0], case) as folder:
+            steps = replace(STEPS, train=noted)
+            run_case(case, stream, steps, folder=folder, job_root=work[0], device="cpu", workers=0)
+        assert trained[0][1] == set(stream.rounds[0].train.table["id"])
+
+
+def test_crowded_images_are_measured_as_everywhere_else(tmp_path):
+    # COCO looks at 100 boxes of an image, other steps at 300.
+    image = np.full((96, 96, 3), 120, np.uint8)
+    corners = [(8 * (n % 12), 8 * (n // 12)) for n in range(130)]
+    for x, y in corners:
+        image[y : y + 8, x : x + 8] = (200, 0, 0)
+    cv2.imwrite(str(tmp_path / "image.png"), image[:, :, ::-1])
+    labels = {"boxes": [[x, y, x + 8, y + 8] for x, y in corners], "labels": ["red"] * len(corners)}
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"image": "image.png", **labels}) + "\n")
+    manifest = ingest(str(tmp_path), str(tmp_path / "job"), classes="red,blue").manifest
+    write_bundle(tmp_path / "model", colour_model(96, 96), replace(BUNDLE, image_size=(96, 96)))
+    thresholds = {"confidence_threshold": 0.25, "nms_threshold": 0.7}
+    model = open_detector("onnx", tmp_path / "model")
+    measured = measure(manifest, model, **thresholds, folder=tmp_path / "blobs")
+    predictor = open_predictor(tmp_path / "model", nms_threshold=0.7)
+    whole = Manifest(manifest.table.with_columns(split=pl.lit("test")), manifest.classes)
+    found = evaluate(whole, predictor, confidence_threshold=0.25, cache_folder=tmp_path / "blobs").as_flat()
+    assert measured.metrics["map50"] == pytest.approx(found["map50"]) and found["map50"] > 0.95
+
+
 def failed_row():
     return Row(case="c", algorithm="a", seed=0)
 
@@ -256,6 +321,53 @@ def quiet():
 def test_a_case_that_fails_costs_its_row_alone(work, reason):
     row = run_isolated(work, failed_row(), 0.5 if "more than" in reason else 60)
     assert row.error.startswith(reason) and row.figures == {} and row.case == "c"
+
+
+def test_the_reason_of_a_failure_shows_no_credential():
+    def refused():
+        raise InputError("cannot read https://joe:hunter22@host/a.pt?sig=hunter22")
+
+    def broken():
+        raise OSError("https://joe:hunter22@host/a.pt?sig=hunter22")
+
+    for work in (refused, broken):
+        row = run_isolated(work, failed_row(), 60)
+        assert "host/a.pt" in row.error and "hunter22" not in row.error
+
+
+def test_the_row_of_a_failed_case_shows_no_credential(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGE_POD", "x.executor(2)")  # so that it is not run again
+    base_model = f"https://joe:hunter22@host/a.pt?sig=hunter22#sha256={'0' * 64}"
+    (case,) = plan_cases(read_algorithms([{**SITES, "base_model": base_model}]), [0], {})
+    made = {"stream": {}, "data": "d", "timeout": 60.0, "cases": {case.digest: case.model_dump(mode="json")}}
+    (tmp_path / "cases").write_text(json.dumps(made))
+    files = {name: dsl.Artifact(uri=str(tmp_path / name), metadata={}) for name in ("samples", "test", "cases", "row")}
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"), metadata={})
+    run_case_component.python_func(case=case.digest, **files, job_root=str(tmp_path / "job"), metrics=metrics)
+    row = Row.model_validate_json((tmp_path / "row").read_text())
+    assert row.error and row.settings == case.algorithm.settings()
+    assert "hunter22" not in row.model_dump_json()
+
+
+def test_a_base_model_that_is_not_there_is_told_before_anything_runs(tmp_path, capsys):
+    sites.arrive(tmp_path / "data", "day", 1, seed=1)
+    base_model = f"file://{tmp_path}/gone.pt#sha256={'0' * 64}"
+    needs = dict.fromkeys(("step_cpu", "step_memory", "train_cpu", "train_memory", "train_gpus"), "1")
+    with pytest.raises(SystemExit):
+        setup_benchmark.python_func(
+            data_url=str(tmp_path / "data"), job_root=str(tmp_path / "job"), node_selector={}, tolerations=[],
+            store_secret="secret", train_gpu_type="nvidia.com/gpu", **needs,
+            settings={"plugins": "tests.site_estimator", "algorithms": [{**SITES, "base_model": base_model}]},
+        )  # fmt: skip
+    assert "gone.pt" in capsys.readouterr().out
+
+
+def test_the_longest_case_can_be_waited_for():
+    row = Row(case="c", algorithm="a", seed=0, figures={"map50": 0.5})
+    longest = 24 * 86400
+    assert problems({"case_timeout": longest}, [BenchmarkSettings]) == []
+    assert problems({"case_timeout": longest + 1}, [BenchmarkSettings])
+    assert run_isolated(lambda: row, failed_row(), longest) == row
 
 
 def test_a_case_that_works_gives_its_row():
@@ -347,6 +459,18 @@ def test_the_page_is_one_file_with_curves_tasks_failures_and_pseudo_labels(tmp_p
     assert page.count("<svg") == 2
     assert page.count('class="swatch"') == 3  # one for each algorithm with a figure
     assert not re.search(r'(src|href)="(?!data:|#)', page)
+
+
+def test_a_task_may_be_in_the_test_samples_of_some_seeds_alone():
+    rows = [made("slow", 0, map50=0.50), made("slow", 1, map50=0.70), made("quick", 0, map50=0.5)]
+    for one in rows[1].rounds:
+        del one.tasks["b"]
+    for one in rows[2].rounds:
+        del one.tasks["a"]
+    page = str(sections(rank(rows, ["map50"]))[1].body)
+    last = page.split("mAP50 on each task after the last", maxsplit=1)[0].rsplit("<table>", maxsplit=1)[-1]
+    cells = [re.findall("<td[^>]*>([^<]*)", line) for line in last.split("<tr>")[2:]]
+    assert cells == [["slow", "0.500", "0.200"], ["quick", NO_SPREAD, "0.200"]]
 
 
 def test_a_page_of_failures_alone_can_be_written(tmp_path):
