@@ -39,6 +39,13 @@ def lasting_environment() -> dict[str, str]:
     return environment | ({"TMPDIR": str(folder.parent)} if folder.name.startswith(RUN_PREFIX) else {})
 
 
+def direct_on_this_machine() -> dict[str, str]:
+    """Variables by which programs on this machine reach each other, whatever proxy leads to the outside."""
+    known = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
+    hosts = known if known == "*" else ",".join(filter(None, (known, "127.0.0.1")))
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
 def ending_signals() -> tuple[signal.Signals, ...]:
     """The signals that ask a program to end in order: Ctrl-C, SIGTERM and, without ``nohup``, a closed terminal."""
     outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from components.core.errors import InputError
-from components.core.processes import lasting_environment, module_command
+from components.core.processes import direct_on_this_machine, lasting_environment, module_command
 from components.core.release import BIG, LITTLE
 
 CLOUD, EDGE = "cloud-server", "edge-worker"
@@ -163,7 +163,7 @@ def _start(
 
 def _launch(folder: Path, program: str, command: Sequence[str], secret: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A program in a session of its own; a lock that it holds as long as it lives has its process id in it."""
-    environment = {**lasting_environment(), **secret}
+    environment = {**lasting_environment(), **direct_on_this_machine(), **secret}
     module, *arguments = command
     with _lock(folder, program).open("ab") as lock, (folder / f"{program}.log").open("ab") as log:
         if not _locked(lock):

@@ -97,10 +97,10 @@ def _environment(server: Server, folder: Path, document_root: Path) -> Mapping[s
 
 
 def _await(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + FIRST_START_SECONDS
+    end, direct = time.monotonic() + FIRST_START_SECONDS, urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=5):
+            with direct.open(f"{address}/health", timeout=5):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.5)

@@ -24,6 +24,7 @@ from components.core.job.hard_examples import read_sidecars
 from components.core.job.job import Job
 from components.core.label_studio.client import TOKEN_VARIABLE, LabelStudio
 from components.core.label_studio.project import Place, Project, find_project
+from components.core.processes import direct_on_this_machine
 from components.core.reports import page as reports
 from pipelines import local
 from pipelines.arguments import face_of
@@ -91,7 +92,8 @@ def play(folder: Path, program: Path, *, seed: int, port: int, by_api: bool, siz
     with cleared(folder):
         print("\nLabel Studio starts; the first time it makes its database, which takes a minute or more", flush=True)
         with label_studio(program, folder / "label-studio", folder / "job", port) as server:
-            os.environ[TOKEN_VARIABLE] = server.token  # for the steps, which are processes of their own
+            # For the steps, which are processes of their own, and the client here.
+            os.environ.update(direct_on_this_machine(), **{TOKEN_VARIABLE: server.token})
             return Story(folder, server, seed, size or Size()).play(by_api)
 
 

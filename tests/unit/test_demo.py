@@ -3,7 +3,10 @@
 import hashlib
 import io
 import socket
+import subprocess
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from unittest.mock import Mock
 
 import cv2
@@ -12,12 +15,15 @@ import pytest
 from components.core.errors import InputError
 from components.core.job.hard_examples import Sidecar, image_key, read_sidecars, sidecar_key
 from components.core.job.label_requests import LabelRequest, LabelRequests, write_list
+from components.core.processes import direct_on_this_machine
+from components.core.stores.connections import proxy_for
 from components.core.stores.open import open_store
 from components.ingest.ingest import ingest
+from pipelines.demo import label_studio
 from pipelines.demo.label_studio import Server
 from pipelines.demo.labelling import Size, Story, play
 from pipelines.demo.loop import MARK, SCENERIES, cleared
-from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label
+from pipelines.demo.stage import CLASSES, FRAME_SIZE, Camera, Feed, label, metrics_of
 
 
 def test_a_camera_shows_the_scenes_that_it_knows_the_boxes_of(tmp_path):
@@ -140,6 +146,37 @@ def test_a_server_that_ends_while_the_demo_of_labelling_waits_is_told(story, mon
     monkeypatch.setattr("builtins.input", lambda _: "")
     with pytest.raises(InputError, match="Label Studio does not answer"):
         story.learn(by_api=False)
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"edge_frames_total 3\n")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_the_demos_reach_their_programs_past_a_proxy_that_leads_outside(tmp_path, monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nothing answers
+    monkeypatch.setattr("pipelines.demo.label_studio.FIRST_START_SECONDS", 20)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server, subprocess.Popen(["sleep", "60"]) as program:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            assert metrics_of(url) == {"frames": 3}
+            label_studio._await(url, program, tmp_path / "server.log")
+            assert proxy_for(url) == "http://127.0.0.1:1"
+            for name, value in direct_on_this_machine().items():
+                monkeypatch.setenv(name, value)
+            assert proxy_for(url) == ""
+            assert proxy_for("http://example.com") == "http://127.0.0.1:1"
+        finally:
+            program.kill()
+            server.shutdown()
 
 
 def test_without_a_terminal_the_demo_of_labelling_says_at_once_what_to_do(tmp_path, monkeypatch):

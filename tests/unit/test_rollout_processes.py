@@ -3,6 +3,7 @@
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def alive(folder: Path, program: str) -> bool:
 
 def number(folder: Path) -> str:
     return (folder / "cloud-server.lock").read_text()
+
+
+def test_they_talk_to_each_other_past_a_proxy_that_leads_outside(job_root, source, tmp_path, monkeypatch):
+    with ExitStack() as stack:
+        with monkeypatch.context() as behind_a_proxy:
+            for name in ("NO_PROXY", "no_proxy"):
+                behind_a_proxy.delenv(name, raising=False)
+            behind_a_proxy.setenv("http_proxy", "http://127.0.0.1:1")  # where nothing answers
+            running = stack.enter_context(pair(job_root, source, tmp_path, **QUICK))
+        end = time.monotonic() + 60
+        while metric(running.edge_url, "edge_joint_answered_total") < 6:
+            assert time.monotonic() < end, running.log(EDGE).read_text()
+            time.sleep(0.1)
 
 
 def test_both_run_talk_to_each_other_and_end(job_root, source, tmp_path, monkeypatch):
