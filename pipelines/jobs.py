@@ -214,10 +214,9 @@ def _round_of(version: str) -> int | None:
 
 
 def _figures(store: Store) -> dict[int, dict[str, float]]:
-    """The figures of each round's last report."""
-    keys = {
-        int(found[1]): info.key for info in store.list("reports/") if (found := _ROUND_OF_REPORT.fullmatch(info.key))
-    }
+    """The figures of each round's last report; a store may list them in any order."""
+    listed = sorted(info.key for info in store.list("reports/"))
+    keys = {int(found[1]): key for key in listed if (found := _ROUND_OF_REPORT.fullmatch(key))}
     return {number: _read_figures(store, key) for number, key in keys.items()}
 
 
