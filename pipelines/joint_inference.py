@@ -26,7 +26,8 @@ def joint_inference(given: Mapping[str, Any]) -> str:
     """
     job = {"job_root": given["job_root"], "settings": given["settings"]}
     run = {**job, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    checked = setup_joint(**given)
+    programs = {"cloud_image": images.CLOUD, "edge_image": images.EDGE}
+    checked = setup_joint(**programs, **given)
     brought = ingest(data_url=given["data_url"], **run)
     prepared = prepare(samples=brought.outputs["manifest"], **run)
     manifest = prepared.outputs["manifest"]
@@ -41,8 +42,8 @@ def joint_inference(given: Mapping[str, Any]) -> str:
         **pair,
         **run,
     )
-    programs = {"cloud_image": images.CLOUD, "edge_image": images.EDGE, "store_secret": given["store_secret"]}
-    cluster.small_step(rollout(**programs, **job).after(deployed), given)
+    rolled_out = rollout(**programs, store_secret=given["store_secret"], **job).after(deployed)
+    cluster.small_step(rolled_out, given)
     cluster.heavy_step(checked, given, cluster.QUICK_TIMEOUT)
     for task in (brought.after(checked), prepared, converted, calibrated, deployed):
         cluster.heavy_step(task, given)

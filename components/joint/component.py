@@ -18,6 +18,8 @@ def setup_joint(
     train_gpu_type: str,
     train_gpus: str,
     train_memory: str,
+    cloud_image: str,
+    edge_image: str,
     settings: dict = {},  # noqa: B006 - KFP takes the default as a value
 ) -> None:
     """Check every parameter of `joint-inference` before any work starts.
@@ -34,9 +36,12 @@ def setup_joint(
         train_gpu_type: Resource name of the GPUs.
         train_gpus: Number of GPUs for training.
         train_memory: Memory of training.
+        cloud_image: Image of the cloud server, if the settings name none.
+        edge_image: Image of the edge worker, if the settings name none.
         settings: Parameters by name.
     """
     values = dict(locals())
+    del values["cloud_image"], values["edge_image"]
     from components.core.steps import step
 
     with step("setup", job_root):
@@ -59,6 +64,7 @@ def setup_joint(
         from components.ingest.dataset import formats
         from components.joint.calibrate import goals_of, miners_of
         from components.joint.pair_job import check_job
+        from components.rollout.manifests import Images
         from components.rollout.serve import check as check_serving
         from components.setup.cluster import try_trainjob, warn_of_cluster
         from components.setup.setup import check_run
@@ -96,6 +102,7 @@ def setup_joint(
                 lambda: check_serving(
                     job_root,
                     read(ServingSettings, settings),
+                    Images(cloud_image, edge_image),
                     store_secret,
                     read(DeploySettings, settings).rollout_fraction,
                 ),

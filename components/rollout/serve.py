@@ -18,7 +18,7 @@ from components.rollout.rollout import Rollout
 log = logging.getLogger(__name__)
 
 
-def check(job_root: str, chosen: ServingSettings, store_secret: str, fraction: float) -> None:
+def check(job_root: str, chosen: ServingSettings, images: Images, store_secret: str, fraction: float) -> None:
     """See that both programs could be started, before any work is done; the arguments are those of :func:`serve`.
 
     Raises:
@@ -27,7 +27,7 @@ def check(job_root: str, chosen: ServingSettings, store_secret: str, fraction: f
     if chosen.serving == "none":
         return
     if in_cluster():
-        _rollout(job_root, chosen, Images("to-be-chosen", "to-be-chosen"), store_secret, fraction).check()
+        _rollout(job_root, chosen, images, store_secret, fraction).check()
     else:
         _source(chosen)
 

@@ -175,6 +175,6 @@ def test_setup_tells_what_is_wrong_before_any_work(finished, tmp_path, capsys, g
             tolerations=[],
             step_cpu="1", step_memory="1Gi",
             train_cpu="1", train_gpu_type="nvidia.com/gpu", train_gpus="0", train_memory="1Gi",
-            settings=settings,
+            cloud_image="cloud", edge_image="edge", settings=settings,
         )  # fmt: skip
     assert message in capsys.readouterr().out

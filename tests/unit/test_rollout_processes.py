@@ -169,7 +169,7 @@ def test_nothing_is_started_unless_it_is_asked_for_and_there_is_a_champion(tmp_p
 def test_a_source_is_needed_before_any_work_is_done(job_root, monkeypatch):
     monkeypatch.delenv("EDGE_SOURCE", raising=False)
     with pytest.raises(InputError, match="serving=kserve starts an edge worker on this machine: set edge_source"):
-        serve.check(job_root, read(ServingSettings, {"serving": "kserve"}), "secret", 0.95)
+        serve.check(job_root, read(ServingSettings, {"serving": "kserve"}), IMAGES, "secret", 0.95)
     monkeypatch.setenv("EDGE_SOURCE", "/somewhere")
-    serve.check(job_root, read(ServingSettings, {"serving": "kserve"}), "secret", 0.95)
-    serve.check(job_root, read(ServingSettings, {}), "secret", 0.95)
+    serve.check(job_root, read(ServingSettings, {"serving": "kserve"}), IMAGES, "secret", 0.95)
+    serve.check(job_root, read(ServingSettings, {}), IMAGES, "secret", 0.95)

@@ -135,6 +135,7 @@ CLUSTER = {
     "node_selector": {}, "store_secret": "s", "tolerations": [], "step_cpu": "1", "step_memory": "1Gi",
     "train_cpu": "1", "train_gpu_type": "nvidia.com/gpu", "train_gpus": "0", "train_memory": "1Gi",
 }  # fmt: skip
+PROGRAMS = {"setup-joint": {"cloud_image": "cloud", "edge_image": "edge"}}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_a_trainjob_outside_of_a_cluster_is_refused_before_work(tmp_path, capsys
     (tmp_path / "one.jpg").write_bytes(b"x")
     given = {fed: str(tmp_path), "job_root": str(tmp_path / "job"), "settings": {"trainer": "trainjob"}}
     with pytest.raises((SystemExit, InputError)):
-        step.python_func(**given, **CLUSTER)
+        step.python_func(**given, **CLUSTER, **PROGRAMS.get(step.name, {}))
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("setup error:")]
     assert "trainer=trainjob needs a cluster with Kubeflow Trainer: use trainer=step here" in line
     assert line.endswith("(nothing was started)")
@@ -205,7 +206,7 @@ def test_chips_for_a_model_that_cannot_be_converted_are_refused_before_it_is_tra
     settings = {"estimator": "fpn", "targets": "rk3588"}
     given = {fed: str(tmp_path), "job_root": str(tmp_path / "job"), "settings": settings}
     with pytest.raises((SystemExit, InputError)):
-        step.python_func(**given, **CLUSTER)
+        step.python_func(**given, **CLUSTER, **PROGRAMS.get(step.name, {}))
     words = "targets=rk3588, estimator=fpn: it outputs decoded boxes (as fpn does), which Rockchip's toolkit cannot"
     assert words in capsys.readouterr().out
 
