@@ -36,8 +36,10 @@ def tiles(rng: np.random.Generator, brightness: float) -> tuple[np.ndarray, list
     return (image * brightness).astype(np.uint8), boxes, labels
 
 
-def arrive(feed: Path, site: str, count: int, *, seed: int, labelled: bool = True, brightness: float = 0) -> None:
-    """Let images of a site arrive."""
+def arrive(
+    feed: Path, site: str, count: int, *, seed: int, labelled: bool = True, brightness: float = 0, empty: bool = False
+) -> None:
+    """Let images of a site arrive; ``empty`` ones are labelled as showing nothing."""
     rng = np.random.default_rng(seed)
     (feed / site).mkdir(parents=True, exist_ok=True)
     with (feed / "labels.jsonl").open("a") as table:
@@ -45,6 +47,7 @@ def arrive(feed: Path, site: str, count: int, *, seed: int, labelled: bool = Tru
             name = f"{site}/{seed:03}-{number:03}.png"
             image, boxes, labels = tiles(rng, brightness or BRIGHTNESS[site])
             cv2.imwrite(str(feed / name), image[:, :, ::-1])
+            boxes, labels = ([], []) if empty else (boxes, labels)
             line = {"image": name, **({"boxes": boxes, "labels": labels} if labelled else {})}
             table.write(json.dumps(line) + "\n")
 

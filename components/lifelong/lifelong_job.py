@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Collection
@@ -46,8 +47,9 @@ def fetch_known(
 def _prune(folder: Path, kept: Collection[Path]) -> None:
     """Remove models that no run on this machine has fetched lately."""
     for path in folder.iterdir():
-        if path not in kept and path.stat().st_mtime < time.time() - _IN_USE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run removes it, too
+            if path not in kept and path.stat().st_mtime < time.time() - _IN_USE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def check_job(job_root: str) -> None:

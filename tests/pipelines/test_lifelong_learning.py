@@ -274,6 +274,20 @@ def test_of_two_rounds_at_once_one_is_committed_and_the_other_says_so(tmp_path, 
     assert champion(tmp_path)[0] == state
 
 
+def test_a_few_empty_images_of_a_known_task_do_not_fail_the_round(tmp_path):
+    feed = tmp_path / "feed"
+    for number, site in enumerate(("day", "night"), start=1):
+        arrive(feed, site, 20, seed=number)
+    learn(feed, tmp_path, "run-1", until="deploy")
+    arrive(feed, "day", 5, seed=3, empty=True)
+    made = learn(feed, tmp_path, "run-2", until="deploy", replay_ratio=0)
+    assert made["names"] == ["day"]
+    assert champion(tmp_path)[0].round == 2
+    trained = Bundle.read(tmp_path / "runs" / "run-2" / "trained-day").lineage["samples"]["train"]
+    everything = Manifest.read(made["everything"].path).split("train").table
+    assert trained == everything["source"].str.starts_with("day/").sum()
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -776,6 +776,8 @@ def test_figures_over_all_rounds_need_few_of_them():
 
 def test_models_of_earlier_releases_do_not_stay_on_the_machine(tmp_path):
     job, folder = Job.open(str(tmp_path / "job")), tmp_path / "members"
+    folder.mkdir(parents=True)
+    (folder / "gone").symlink_to(tmp_path / "gone")  # as one that another run is removing
     for number in (1, 2, 3):
         release(job, tmp_path, f"r{number}", {"shared": "s1", "a": f"a{number}"})
         state, _ = job.read()
@@ -784,4 +786,6 @@ def test_models_of_earlier_releases_do_not_stay_on_the_machine(tmp_path):
         assert all(Bundle.read(one) for one in folders.values())
         if number == 1:
             os.utime(folder / "a1", (0, 0))  # long ago
-    assert {path.name for path in folder.iterdir()} == {"s1", "a2", "a3"}, "another run may be using a2 just now"
+    assert {path.name for path in folder.iterdir()} == {"s1", "a2", "a3", "gone"}, (
+        "another run may be using a2 just now"
+    )
