@@ -23,7 +23,7 @@ _REFERENCE = re.compile(
 
 
 def _image(name: str) -> str:
-    prefix, tag = os.environ.get("EDGE_IMAGE_PREFIX", "edge-learning"), os.environ.get("EDGE_IMAGE_TAG", VERSION)
+    prefix, tag = os.environ.get("EDGE_IMAGE_PREFIX") or "edge-learning", os.environ.get("EDGE_IMAGE_TAG") or VERSION
     image = f"{prefix}/{name}:{tag}"
     if not _REFERENCE.fullmatch(image):
         raise InputError(

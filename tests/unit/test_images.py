@@ -116,13 +116,19 @@ def test_images_may_be_in_any_registry(monkeypatch, prefix):
 
 @pytest.mark.parametrize(
     ("prefix", "tag"),
-    [("ghcr.io/MyOrg", "1"), ("a.example/b/", "1"), ("", "1"), ("https://a.example/b", "1"), ("a/b:1", "1"), ("a", "")],
+    [("ghcr.io/MyOrg", "1"), ("a.example/b/", "1"), ("https://a.example/b", "1"), ("a/b:1", "1"), ("a", "b:1")],
 )
 def test_names_that_no_registry_has_are_told_when_a_pipeline_is_compiled(monkeypatch, prefix, tag):
     monkeypatch.setenv("EDGE_IMAGE_PREFIX", prefix)
     monkeypatch.setenv("EDGE_IMAGE_TAG", tag)
     with pytest.raises(InputError, match="make no name of a container image: write registry and folders in lower"):
         runpy.run_path(images.__file__)
+
+
+def test_empty_variables_mean_the_defaults_as_they_do_for_the_script_that_builds(monkeypatch):
+    monkeypatch.setenv("EDGE_IMAGE_PREFIX", "")
+    monkeypatch.setenv("EDGE_IMAGE_TAG", "")
+    assert runpy.run_path(images.__file__)["EDGE"] == f"edge-learning/edge:{images.VERSION}"
 
 
 @pytest.mark.parametrize("image", [*IMAGES, "torch"])
