@@ -229,7 +229,8 @@ def rollback(
             ) from error
         print(f"{job.store.uri}: the champion is {state.champion}, before it was {before}")
         others = [version for version in job.versions_to_choose(state) if version != state.champion]
-        print(f"to choose another version, give --to with one of {', '.join(others)}")
+        if others:
+            print(f"to choose another version, give --to with one of {', '.join(others)}")
 
 
 @app.command()

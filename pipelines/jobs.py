@@ -18,6 +18,7 @@ from components.core.job.state import Canary, Change, State
 from components.core.stores.open import Store
 from components.deploy.workers import read_reports
 from components.report.report import read_kept
+from pipelines.metrics import FIGURES, NO_MODEL
 
 SHOWN_FIGURES = ("map50", "map50_95", "miou", "pixel_accuracy", "accuracy", "map50_delta", "miou_delta")
 _ROUND_OF_REPORT = re.compile(r"reports/[^/]*-round-(\d+)\.json")
@@ -126,7 +127,7 @@ class Overview(BaseModel):
             generation=state.generation,
             pending=state.pending,
             canary=state.canary,
-            versions=_versions(state, job.versions_to_choose(state), _figures(job.store)),
+            versions=_versions(state, job.versions_to_choose(state), _figures(job.store, state)),
             history=list(state.history),
             workers=[Worker(node=node, status=status) for node, status in sorted(read_reports(job).items())],
             label_requests=len(requests[-1].images) if requests else 0,
@@ -213,19 +214,27 @@ def _round_of(version: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _figures(store: Store) -> dict[int, dict[str, float]]:
+def _figures(store: Store, state: State) -> dict[int, dict[str, float]]:
     """The figures of each round's last report; a store may list them in any order."""
-    listed = sorted(info.key for info in store.list("reports/"))
+    listed = sorted(info.key for info in store.list("reports/") if FIGURES.fullmatch(info.key))
     keys = {int(found[1]): key for key in listed if (found := _ROUND_OF_REPORT.fullmatch(key))}
-    return {number: _read_figures(store, key) for number, key in keys.items()}
+    figures = {number: _read_figures(store, key)[1] for number, key in keys.items()}
+    # The report of a single run, as of helmet-detection, says which run it is of, and the job which run its round.
+    rounds = {run: number for number in range(1, state.round + 1) if (run := state.run_of(number))}
+    for key in listed:
+        if not _ROUND_OF_REPORT.fullmatch(key) and NO_MODEL not in key:
+            run, values = _read_figures(store, key)
+            if run in rounds:
+                figures[rounds[run]] = values
+    return figures
 
 
-def _read_figures(store: Store, key: str) -> dict[str, float]:
-    """The figures in one file; none where it is damaged, since the report beside it is what counts."""
+def _read_figures(store: Store, key: str) -> tuple[str, dict[str, float]]:
+    """Run and figures of one file; none where it is damaged, since the report beside it is what counts."""
     try:
-        return read_kept(store, key)[1]
+        return read_kept(store, key)
     except (ValueError, RecursionError):
-        return {}
+        return "", {}
 
 
 def _time(at: datetime | None) -> str:

@@ -11,8 +11,8 @@ from components.core.errors import InputError
 from components.core.stores.open import open_store
 from components.report.report import read_kept
 
-_FIGURES = re.compile(r"reports/[^/]+\.json")
-_NO_MODEL = "images-to-label"  # the pages that mining keeps hold no figures of a model
+FIGURES = re.compile(r"reports/[^/]+\.json")
+NO_MODEL = "images-to-label"  # the pages that mining keeps hold no figures of a model
 
 
 class Figures(BaseModel):
@@ -40,8 +40,8 @@ def figures_of(job_root: str, run: str = "") -> Figures:
         InputError: there are none, or they are damaged.
     """
     store = open_store(job_root)
-    keys = sorted(info.key for info in store.list("reports/") if _FIGURES.fullmatch(info.key))
-    for key in reversed([key for key in keys if _NO_MODEL not in key]):
+    keys = sorted(info.key for info in store.list("reports/") if FIGURES.fullmatch(info.key))
+    for key in reversed([key for key in keys if NO_MODEL not in key]):
         try:
             made_by, figures = read_kept(store, key)
         except ValueError as error:

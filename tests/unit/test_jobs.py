@@ -116,7 +116,25 @@ class Unordered(FileStore):
 def test_of_two_reports_of_a_round_the_later_one_counts_in_whatever_order_they_are_listed(job, tmp_path):
     (tmp_path / "page.html").write_text("the round once more")
     keep(str(tmp_path / "page.html"), job.store.uri, "Round 3", {"map50": 0.7})
-    assert _figures(Unordered(tmp_path / "job"))[3] == {"map50": 0.7}
+    assert _figures(Unordered(tmp_path / "job"), job.read()[0])[3] == {"map50": 0.7}
+
+
+def test_the_figures_of_a_single_run_are_those_of_the_round_that_it_committed(job, tmp_path):
+    for title, run in (("Helmet detection", "run-2"), ("Images to label", "run-3"), ("Another", "run-9")):
+        keep(str(tmp_path / "page.html"), job.store.uri, title, {"map50": 0.9}, run)
+    found = Overview.read(job.store.uri, NOW)
+    assert [one.figures["map50"] for one in found.versions] == [0.1, 0.9, 0.3, 0.4]
+
+
+def test_a_rollback_in_a_job_of_one_version_names_no_others(tmp_path):
+    job = Job.open(str(tmp_path / "job"))
+    Manifest.of([], ["helmet"]).write(tmp_path / "manifest")
+    deploy(
+        job.store.uri, Candidate.of_one(bundle(tmp_path, "model 1")), tmp_path / "manifest", outcome="promoted",
+        why="the first", round_number=1, run_id="run-1", cursor="", champion=None,
+    )  # fmt: skip
+    done = CliRunner().invoke(app, ["rollback", job.store.uri, "--to", "r0001"])
+    assert (done.exit_code, done.output.count("\n")) == (0, 1)
 
 
 def test_a_version_may_be_given_by_the_beginning_of_its_name(job):
