@@ -212,7 +212,9 @@ def check_classes(bundle: Bundle, manifest: Manifest) -> None:
 
 def training_key(manifest: Manifest, settings: Mapping[str, Any], round_number: int | None = None) -> str:
     """Its round, and a digest of all that decides what a training comes to; equal keys may share checkpoints."""
-    key = hashlib.sha256(f"{digest_of(manifest)} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()[:16]
+    base = str(settings.get("base_model", "")).rpartition("#sha256=")[2]  # wherever it lies: a signature may be another
+    known = json.dumps({**settings, "base_model": base}, sort_keys=True)
+    key = hashlib.sha256(f"{digest_of(manifest)} {known}".encode()).hexdigest()[:16]
     return key if round_number is None else f"r{round_number:04d}-{key}"
 
 

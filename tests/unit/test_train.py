@@ -398,6 +398,15 @@ def test_the_mask_decides_what_a_training_comes_to(job):
     assert len({training_key(manifest, {}), first, other}) == 3
 
 
+def test_weights_are_known_by_their_digest_wherever_they_lie(job):
+    _, manifest = job
+    first, signed_again, other = (
+        training_key(manifest, {"base_model": f"https://b.example.com/m.pt?{query}#sha256={digest * 64}"})
+        for query, digest in (("sig=1", "a"), ("sig=2", "a"), ("sig=1", "b"))
+    )
+    assert first == signed_again != other
+
+
 def test_a_checkpoint_that_was_tampered_with_is_not_unpickled(job, tmp_path, caplog):
     _, manifest = job
     settings = {**QUICK, "epochs": 1}
