@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,34 @@ def ending_signals() -> tuple[signal.Signals, ...]:
     """The signals that ask a program to end in order: Ctrl-C, SIGTERM and, without ``nohup``, a closed terminal."""
     outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGINT, signal.SIGTERM, *(() if outlives else (signal.SIGHUP,)))
+
+
+@contextmanager
+def ended_by_signals(end: Callable[[int], None]) -> Iterator[None]:
+    """While the body runs, let a thread call a function with the number of each signal that asks this process to end.
+
+    A handler runs between any two instructions of the main thread, perhaps while that holds a lock that the handler
+    needs, such as that of an event, and would wait for it for ever. So the handlers do nothing, and the thread reads
+    the signals' numbers from a pipe.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, lambda *_: None) for number in ending_signals()}
+    threading.Thread(target=_take_signals, args=(reader, end), name="signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)  # which ends the thread
+
+
+def _take_signals(reader: int, end: Callable[[int], None]) -> None:
+    with open(reader, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            end(number[0])
 
 
 def end_with_parent() -> None:

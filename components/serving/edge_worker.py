@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +21,7 @@ import typer
 
 from components.core.command_line import App, named
 from components.core.errors import InputError
-from components.core.processes import ending_signals
+from components.core.processes import ended_by_signals
 from components.core.redaction import redacted_output
 from components.core.stores.connections import Tls
 from components.core.stores.settings import setting
@@ -253,7 +251,14 @@ def run(options: Options) -> None:
         InputError: an option that cannot be, or a source that cannot be read.
     """
     stop = threading.Event()
-    with _ended_by_signals(stop):
+
+    def end(number: int) -> None:
+        """In an orderly way at the first signal, at once at the second."""
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    with ended_by_signals(end):
         worker = Worker(options)
         ended = worker.run(stop)
         _sum_up(worker.metrics.value)
@@ -279,35 +284,6 @@ def _sum_up(count: Callable[[str], float]) -> None:
             "joint inference: %d frames, of which %d hard; %d of these sent, %d answered, %d answered late; %d bytes",
             *(count(f"joint_{name}") for name in ("frames", "hard", "sent", "answered", "late_answered", "bytes_sent")),
         )
-
-
-@contextmanager
-def _ended_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first signal stops the worker in an orderly way; the second one at once.
-
-    A handler runs between any two instructions of the main thread, perhaps while that holds the event's own lock, and
-    would wait for it for ever. So the handlers do nothing, and a thread reads the signals' numbers from a pipe.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in ending_signals()}
-    threading.Thread(target=_take_signals, args=(reader, stop), name="signals", daemon=True).start()
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(writer)  # which ends the thread
-
-
-def _take_signals(reader: int, stop: threading.Event) -> None:
-    with open(reader, "rb", buffering=0) as pipe:
-        while number := pipe.read(1):
-            if stop.is_set():
-                os._exit(128 + number[0])
-            stop.set()
 
 
 def _cloud(url: str, model: str, timeout_s: float, tls: Tls, rules: OffloadRules) -> Cloud | None:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from urllib3.exceptions import HTTPError
 
 from components.core.errors import InputError, one_line
-from components.core.processes import ending_signals
+from components.core.processes import ended_by_signals
 from components.core.redaction import redacted, redacted_output
 from components.core.stores.connections import open_pool, reason_of
 
@@ -222,13 +221,11 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {redacted(str(error))}")
 
-    def ended(*_: object) -> None:
+    def ended(_: int) -> None:
         stop.set()
         poller.end()
 
-    for number in ending_signals():
-        signal.signal(number, ended)
-    with redacted_output():
+    with ended_by_signals(ended), redacted_output():
         log.info("polling every %g s: %s", poller.order.every_seconds, poller.order.name)
         poller.run(stop)
 

@@ -767,23 +767,6 @@ def test_a_signal_ends_it_soon_and_the_next_one_goes_on_where_it_was(job, tmp_pa
     assert sorted(sidecar.frame for sidecar in read_sidecars(job.store)) == list(range(120))
 
 
-def test_a_signal_that_comes_while_the_main_thread_looks_at_the_event_is_not_lost():
-    program = """
-import os, signal, threading, time
-from components.serving.edge_worker import _ended_by_signals
-stop = threading.Event()
-with _ended_by_signals(stop):
-    with stop._cond:  # as inside of Event.wait
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.2)
-    print(stop.wait(5))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True, cwd=REPOSITORY
-    )
-    assert done.stdout == "True\n"
-
-
 def test_a_worker_that_cannot_start_leaves_the_signals_of_its_process_alone(tmp_path):
     before, threads = [signal.getsignal(number) for number in ending_signals()], threading.enumerate()
     with pytest.raises(InputError):

@@ -72,3 +72,25 @@ def test_the_processes_of_a_step_that_is_killed_end_with_it(tmp_path, code):
     for child in left:
         child.kill()
     assert left == []
+
+
+def test_a_signal_that_comes_while_the_main_thread_looks_at_the_event_is_not_lost():
+    program = """
+import os, signal, threading, time
+from components.core.processes import ended_by_signals
+stop = threading.Event()
+with ended_by_signals(lambda _: stop.set()):
+    with stop._cond:  # as inside of Event.wait
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+    print(stop.wait(5))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=module_environment(),
+    )
+    assert done.stdout == "True\n"
