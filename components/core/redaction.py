@@ -86,13 +86,14 @@ def redacted_output() -> Iterator[None]:
 
 
 class _Redacting:
-    """A stream that passes on what is written, without credentials."""
+    """A stream that passes on what is written, without credentials; what it cannot encode is escaped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(redacted(text))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(redacted(text).encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

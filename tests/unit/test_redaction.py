@@ -1,4 +1,5 @@
 import base64
+import io
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from components.core.job.failures import read_failures
-from components.core.redaction import redacted
+from components.core.redaction import redacted, redacted_output
 from components.core.stores.open import open_store
 
 SECRET = "wJalrX/UtnFEMI+K7MDENG bPxRfi"
@@ -129,6 +130,15 @@ def test_a_file_name_of_another_encoding_can_be_printed(tmp_path):
     assert (done.stdout, done.stderr, done.returncode) == ("collect error: stra\\udcdfe.jpg\n", "", 1)
     failures = read_failures(open_store(str(tmp_path)))
     assert failures is not None and failures.error == "stra\\udcdfe.jpg"
+
+
+def test_what_a_terminal_of_another_encoding_has_no_letters_for_is_escaped(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with redacted_output():
+        print("Bauhelm grün, \u5934\u76d4")
+    terminal.flush()
+    assert terminal.buffer.getvalue().decode("latin-1") == "Bauhelm grün, \\u5934\\u76d4\n"
 
 
 def test_nothing_that_a_process_prints_holds_a_secret():
