@@ -115,7 +115,8 @@ def test_a_job_killed_fifty_times_ends_as_if_nothing_had_happened(undisturbed, t
     assert essence(tmp_path) == undisturbed
     pointer = json.loads((tmp_path / "job" / "champion.json").read_text())
     assert pointer["version"] == undisturbed[1]
-    assert not list((tmp_path / "job" / "checkpoints").rglob("*.pt"))
+    left = {path.parent.name.partition("-")[0] for path in (tmp_path / "job" / "checkpoints").rglob("*.pt")}
+    assert left <= {f"r{ROUNDS:04}"}  # of a kill after the last commit, which the next round removes
 
 
 def test_of_two_polls_at_once_one_wins_and_the_other_says_so(undisturbed, tmp_path):
