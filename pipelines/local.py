@@ -24,6 +24,7 @@ from components.core.processes import module_environment
 from components.core.processors import share_processors
 from components.core.redaction import redacted
 from components.core.steps import FAILS, SAYS
+from components.core.stores.base import RESERVED
 from components.core.stores.open import open_store
 from components.core.stores.transfer import os_errors
 from components.report.report import read_kept
@@ -34,7 +35,7 @@ from pipelines.run_folder import run_folder
 LOG_BYTES = 20_000_000  # from which on the log is begun anew
 POLLING = ("incremental-learning", "lifelong-learning")  # pipelines that look at a feed again and again
 KEPT_POLLS = 20  # of each
-LOCK = ".lock"
+_LOCK = f"{RESERVED}lock"  # hidden from listings, as all that a store keeps for itself
 SIDE_BY_SIDE = 2  # tasks of a loop, for KFP's runner
 
 _LINE = re.compile(rf"\s*([\w.-]+) ({re.escape(SAYS)}|{re.escape(FAILS)}) (.*)")
@@ -170,7 +171,7 @@ def _claimed(folder: Path) -> TextIO:
 
     Runs of several jobs may share a folder, and the round of an old poll may still train.
     """
-    lock = (folder / LOCK).open("a", encoding="utf-8")
+    lock = (folder / _LOCK).open("a", encoding="utf-8")
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove_old_polls(folder)
